@@ -1,0 +1,100 @@
+"""The one preprocessing that training, calibration and the daemon share: crop, then area resize."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine_runtime.errors import InputError
+
+Frame = NDArray[np.uint8]
+"""H×W×3 uint8, BGR as OpenCV delivers."""
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+class Size(NamedTuple):
+    """Height and width in pixels."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.height}×{self.width}"
+
+
+class Roi(NamedTuple):
+    """Region of interest of a camera's picture, in its pixels, from its upper left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}×{self.height}+{self.x}+{self.y}"
+
+
+def fit(picture: Frame, size: Size, roi: Roi | None = None) -> Frame:
+    """Crop a picture to its region of interest and resize it to an engine's input.
+
+    Area interpolation when it shrinks: every pixel counts, so a thin scratch fades but does not vanish.
+
+    Args:
+        picture: H×W×3 uint8, BGR.
+        size: height and width to give.
+        roi: the part to keep; the whole picture when None.
+
+    Returns:
+        height×width×3 uint8, BGR, contiguous.
+
+    Raises:
+        InputError: the region does not lie inside the picture.
+    """
+    if roi is not None:
+        height, width = picture.shape[:2]
+        if roi.x < 0 or roi.y < 0 or roi.x + roi.width > width or roi.y + roi.height > height:
+            raise InputError(f"roi {roi} does not lie inside the picture of {width}×{height} pixels")
+        picture = picture[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+    shrinks = picture.shape[0] > size.height or picture.shape[1] > size.width
+    if picture.shape[:2] != tuple(size):
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        picture = cv2.resize(picture, (size.width, size.height), interpolation=interpolation)  # type: ignore[assignment]
+    return np.ascontiguousarray(picture)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """List the images of a folder and its subfolders, sorted by path.
+
+    Raises:
+        InputError: the folder does not exist or holds no image.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not a folder; expected a folder of images")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise InputError(
+            f"{folder}: holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    return found
+
+
+def read_image(path: Path) -> Frame:
+    """Read an image as H×W×3 uint8, BGR; grey images get three equal channels.
+
+    Raises:
+        InputError: the file is missing, cannot be read or is no image.
+    """
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise InputError(f"{path}: is not an image that OpenCV can read")
+    return picture.astype(np.uint8, copy=False)

@@ -1,0 +1,44 @@
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine_runtime.frames import Size
+
+FORMAT_VERSION = 1
+
+
+class Proof(BaseModel):
+    """What ``build-engine`` measured on this machine before it wrote the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parity_frames: int = Field(gt=0, description="frames compared with the FP32 ONNX graph")
+    largest_score_difference: float = Field(ge=0, description="relative to the largest reference score")
+    batch_rows_equal: bool = Field(description="equal frames in one batch gave equal scores")
+    half_precision_share: float = Field(ge=0, le=1, description="share of convolutions computed in FP16")
+    latency_ms: dict[int, float] = Field(description="batch size → median milliseconds per batch")
+
+
+class Manifest(BaseModel):
+    """The first entry of an engine file (contract 2)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1]
+    model: str = Field(description="name of the model, from the ONNX file's name")
+    runtime: Literal["openvino", "onnxruntime", "tensorrt"]
+    runtime_version: str
+    precision: Literal["fp32", "fp16", "int8"]
+    input_size: Size
+    map_size: Size
+    max_batch: int = Field(gt=0)
+    outputs: tuple[str, ...]
+    payload: str = Field(description="name of the payload's entry")
+    payload_sha256: str
+    source_sha256: str = Field(description="of the ONNX file the engine was built from")
+    device: str = Field(description="name of the CPU or GPU the engine was built on")
+    compute_capability: str | None = Field(default=None, description="of the GPU; None on a CPU")
+    model_metadata: dict[str, str] = Field(default_factory=dict, description="the ONNX file's own metadata")
+    built_at: str = Field(description="ISO 8601, UTC")
+    tool_version: str
+    proof: Proof
