@@ -1,0 +1,370 @@
+# Only the standard library: the PC of a reject gate installs pyzmq and nothing else.
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Final, Literal, NoReturn, get_args
+
+Decision = Literal["pass", "reject", "fault"]
+Reason = Literal["deadline", "overload", "camera", "engine", "shutdown"]
+LineState = Literal["starting", "running", "degraded", "stopping"]
+CameraState = Literal["opening", "running", "stalled", "failed", "ended"]
+
+SCHEMA: Final = 1
+MAX_BYTES: Final = 64 * 1024
+"""The longest payload that is sent or believed."""
+
+NAME: Final = re.compile(r"(?!-\Z)[A-Za-z0-9_.-]{1,64}")
+"""Names of lines and cameras, for ``fullmatch``: they go into topics, where "-" means no camera."""
+
+HEALTH_INTERVAL_S: Final = 1.0
+"""How often a daemon says that it lives."""
+
+_DECISIONS: Final = frozenset(get_args(Decision))
+_REASONS: Final = frozenset(get_args(Reason))
+_LINE_STATES: Final = frozenset(get_args(LineState))
+_CAMERA_STATES: Final = frozenset(get_args(CameraState))
+_BOOT: Final = re.compile(r"[0-9a-f]{1,64}")
+_STAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|\+00:00)", re.ASCII)
+_LARGEST: Final = 2**53 - 1  # beyond it JavaScript and most JSON readers round
+
+
+class MalformedMessage(ValueError):
+    """The bytes or values are no message of schema 1; the text names the key, what was found and expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Where the time of one frame went, in milliseconds.
+
+    Attributes:
+        wait: from the capture until a lane took the frame; None for a fault that no lane took.
+        infer: from there until its score was known; None for a fault that was not scored.
+        total: from the capture until the verdict was given.
+    """
+
+    wait: float | None
+    infer: float | None
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Where the anomaly map is highest, in pixels of the camera's whole picture."""
+
+    x: int
+    y: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided about one captured frame.
+
+    Attributes:
+        line: name of the line.
+        camera: name of the camera.
+        frame: number of the frame, counted by the camera's process without gaps.
+        part: the part's name where the camera or PLC knows it.
+        boot: random hexadecimal digits, new at every start of the daemon.
+        seq: counts all verdicts of one boot from 1 without gaps.
+        decision: "pass", "reject" or "fault"; treat a fault as a reject.
+        reason: why it is a fault; None for a pass or reject.
+        score: anomaly score; None only for a fault.
+        threshold: the score above which a part is rejected.
+        peak: the most anomalous point; None where there is no score.
+        captured_at: ISO 8601, UTC, with microseconds.
+        latency_ms: where the time went.
+        model: name of the model that judged.
+        archive: path of the archived picture on the daemon's machine.
+    """
+
+    schema: int = field(default=SCHEMA, kw_only=True)
+    line: str
+    camera: str
+    frame: int
+    part: str | None
+    boot: str
+    seq: int
+    decision: Decision
+    reason: Reason | None
+    score: float | None
+    threshold: float
+    peak: Peak | None
+    captured_at: str
+    latency_ms: Latency
+    model: str
+    archive: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CameraHealth:
+    """How one camera fares.
+
+    Attributes:
+        state: what it is doing.
+        captured: frames since the daemon's start.
+        faults: fault verdicts on its frames since the daemon's start.
+        error: one line about its last trouble; None when there was none.
+    """
+
+    state: CameraState
+    captured: int
+    faults: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The sign of life that the daemon sends every second, whether parts pass or not.
+
+    Attributes:
+        line: name of the line.
+        boot: the same as in the verdicts of this start of the daemon.
+        seq: the ``seq`` of the last verdict published; 0 before the first.
+        state: "degraded" while a camera or lane is out of order; "stopping" is the last word of a boot.
+        cameras: name of the camera to its health.
+        engine: name of the model and the start of its SHA-256.
+        verdicts: how many of each decision since the daemon's start; all three keys.
+        waiting: captured frames that have no verdict yet.
+        uptime_s: seconds since the daemon's start.
+        sent_at: ISO 8601, UTC, with microseconds.
+    """
+
+    schema: int = field(default=SCHEMA, kw_only=True)
+    line: str
+    boot: str
+    seq: int
+    state: LineState
+    cameras: Mapping[str, CameraHealth]
+    engine: str
+    verdicts: Mapping[Decision, int]
+    waiting: int
+    uptime_s: float
+    sent_at: str
+
+
+def encode(message: Verdict | Health) -> tuple[bytes, bytes]:
+    """Make the two parts of a ZeroMQ message: the topic, and compact JSON in UTF-8.
+
+    Raises:
+        MalformedMessage: a value has the wrong type or range, or the payload would exceed ``MAX_BYTES``;
+            what ``decode`` would refuse is never sent.
+    """
+    content: dict[str, object]
+    if isinstance(message, Verdict):
+        _check_verdict(message)
+        content = {key: getattr(message, key) for key in _VERDICT_KEYS}
+        content["peak"] = None if message.peak is None else {"x": message.peak.x, "y": message.peak.y}
+        latency = message.latency_ms
+        content["latency_ms"] = {"wait": latency.wait, "infer": latency.infer, "total": latency.total}
+    else:
+        _check_health(message)
+        content = {key: getattr(message, key) for key in _HEALTH_KEYS}
+        content["verdicts"] = dict(message.verdicts)
+        content["cameras"] = {
+            name: {key: getattr(camera, key) for key in _CAMERA_KEYS}
+            for name, camera in message.cameras.items()
+        }
+    payload = _to_json(content).encode()
+    if len(payload) > MAX_BYTES:
+        raise MalformedMessage(f"payload: found {len(payload)} bytes, expected at most {MAX_BYTES}")
+    return _topic(message), payload
+
+
+def decode(topic: bytes, payload: bytes) -> Verdict | Health:
+    """Read the two parts of a ZeroMQ message, believing nothing.
+
+    Raises:
+        MalformedMessage: for anything but a whole message of schema 1 under its own topic.
+    """
+    if len(payload) > MAX_BYTES:
+        raise MalformedMessage(f"payload: found {len(payload)} bytes, expected at most {MAX_BYTES}")
+    try:
+        content = json.loads(payload.decode(), parse_constant=_no_constant, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, MalformedMessage):
+            raise
+        raise MalformedMessage(f"payload: not JSON in UTF-8: {error}") from error
+    if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
+        raise MalformedMessage(f"schema: found {_show(content['schema'])}, expected {SCHEMA}")
+    message = _health(content) if topic.endswith(b"/-/health") else _verdict(content)
+    if topic != _topic(message):
+        raise MalformedMessage(f"topic: found {_show(topic)}, expected {_show(_topic(message))}")
+    return message
+
+
+def _topic(message: Verdict | Health) -> bytes:
+    if isinstance(message, Verdict):
+        return f"{message.line}/{message.camera}/{message.decision}".encode()
+    return f"{message.line}/-/health".encode()
+
+
+def _verdict(content: object) -> Verdict:
+    values = _object(content, _VERDICT_KEYS, "payload")
+    if values["peak"] is not None:
+        values["peak"] = Peak(**_object(values["peak"], _PEAK_KEYS, "peak"))
+    values["latency_ms"] = Latency(**_object(values["latency_ms"], _LATENCY_KEYS, "latency_ms"))
+    verdict = Verdict(**values)
+    _check_verdict(verdict)
+    return verdict
+
+
+def _health(content: object) -> Health:
+    values = _object(content, _HEALTH_KEYS, "payload")
+    if not isinstance(values["cameras"], dict):
+        raise _wrong("cameras", values["cameras"], "an object")
+    values["cameras"] = {
+        name: CameraHealth(**_object(camera, _CAMERA_KEYS, f"cameras.{name}"))
+        for name, camera in values["cameras"].items()
+    }
+    health = Health(**values)
+    _check_health(health)
+    return health
+
+
+def _check_verdict(verdict: Verdict) -> None:
+    if type(verdict.schema) is not int or verdict.schema != SCHEMA:
+        raise _wrong("schema", verdict.schema, f"{SCHEMA}")
+    _name("line", verdict.line)
+    _name("camera", verdict.camera)
+    _count("frame", verdict.frame)
+    _text("part", verdict.part, optional=True)
+    _boot(verdict.boot)
+    _count("seq", verdict.seq, least=1)
+    _one_of("decision", verdict.decision, _DECISIONS)
+    fault = verdict.decision == "fault"
+    if fault:
+        _one_of("reason", verdict.reason, _REASONS)
+    elif verdict.reason is not None:
+        raise _wrong("reason", verdict.reason, f"null for a {verdict.decision}")
+    _number("score", verdict.score, optional=fault)
+    _number("threshold", verdict.threshold)
+    if verdict.peak is not None:
+        _count("peak.x", verdict.peak.x)
+        _count("peak.y", verdict.peak.y)
+    _stamp("captured_at", verdict.captured_at)
+    _number("latency_ms.wait", verdict.latency_ms.wait, optional=fault)
+    _number("latency_ms.infer", verdict.latency_ms.infer, optional=fault)
+    _number("latency_ms.total", verdict.latency_ms.total)
+    _text("model", verdict.model)
+    _text("archive", verdict.archive, optional=True)
+
+
+def _check_health(health: Health) -> None:
+    if type(health.schema) is not int or health.schema != SCHEMA:
+        raise _wrong("schema", health.schema, f"{SCHEMA}")
+    _name("line", health.line)
+    _boot(health.boot)
+    _count("seq", health.seq)
+    _one_of("state", health.state, _LINE_STATES)
+    for name, camera in health.cameras.items():
+        _name("cameras", name)
+        _one_of(f"cameras.{name}.state", camera.state, _CAMERA_STATES)
+        _count(f"cameras.{name}.captured", camera.captured)
+        _count(f"cameras.{name}.faults", camera.faults)
+        _text(f"cameras.{name}.error", camera.error, optional=True)
+    _text("engine", health.engine)
+    if not isinstance(health.verdicts, Mapping) or set(health.verdicts) != _DECISIONS:
+        raise _wrong("verdicts", health.verdicts, f"the keys {_listed(_DECISIONS)}")
+    for decision, count in health.verdicts.items():
+        _count(f"verdicts.{decision}", count)
+    _count("waiting", health.waiting)
+    _number("uptime_s", health.uptime_s)
+    _stamp("sent_at", health.sent_at)
+
+
+def _object(content: object, keys: tuple[str, ...], where: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise _wrong(where, content, "an object")
+    if content.keys() != set(keys):
+        missing, unknown = sorted(set(keys) - content.keys()), sorted(content.keys() - set(keys))
+        raise MalformedMessage(f"{where}: missing keys {_show(missing)}, unknown keys {_show(unknown)}")
+    return content
+
+
+def _name(key: str, value: object) -> None:
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise _wrong(key, value, 'a name of 1 to 64 letters, digits, "_", "." or "-"')
+
+
+def _boot(value: object) -> None:
+    if not isinstance(value, str) or not _BOOT.fullmatch(value):
+        raise _wrong("boot", value, "1 to 64 hexadecimal digits")
+
+
+def _text(key: str, value: object, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if not isinstance(value, str):
+        raise _wrong(key, value, "text or null" if optional else "text")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise _wrong(key, value, "text that UTF-8 can carry")  # Python's stand-ins for undecodable bytes
+
+
+def _count(key: str, value: object, least: int = 0) -> None:
+    if type(value) is not int or not least <= value <= _LARGEST:
+        raise _wrong(key, value, f"a whole number from {least} to 2^53 - 1")
+
+
+def _number(key: str, value: object, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return
+    elif type(value) is int and abs(value) <= _LARGEST:
+        return
+    raise _wrong(key, value, "a finite number or null" if optional else "a finite number")
+
+
+def _one_of(key: str, value: object, allowed: frozenset[str]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise _wrong(key, value, f"one of {_listed(allowed)}")
+
+
+def _stamp(key: str, value: object) -> None:
+    if isinstance(value, str) and _STAMP.fullmatch(value):
+        try:
+            datetime.fromisoformat(value)
+            return
+        except ValueError:
+            pass  # such as a 30th of February
+    raise _wrong(key, value, "a time in UTC such as 2026-01-31T12:00:00.000000Z")
+
+
+def _wrong(key: str, found: object, expected: str) -> MalformedMessage:
+    return MalformedMessage(f"{key}: found {_show(found)}, expected {expected}")
+
+
+def _show(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _no_constant(constant: str) -> NoReturn:
+    raise MalformedMessage(f"payload: found {constant}, expected finite numbers")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise MalformedMessage("payload: a key stands twice")
+    return content
+
+
+def _keys_of(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(entry.name for entry in fields(kind))
+
+
+_VERDICT_KEYS: Final = _keys_of(Verdict)
+_HEALTH_KEYS: Final = _keys_of(Health)
+_CAMERA_KEYS: Final = _keys_of(CameraHealth)
+_LATENCY_KEYS: Final = _keys_of(Latency)
+_PEAK_KEYS: Final = _keys_of(Peak)
+_to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
