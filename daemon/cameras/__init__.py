@@ -1,0 +1,85 @@
+"""The seam behind which every kind of camera stands; only camera processes import what is behind it."""
+
+# What a camera raises:
+#
+# engine_runtime.errors.InputError   the config names something that cannot work; trying again is no use
+# CameraFailed                       the device broke or went away; opening it again may help
+# BadPicture                         one frame could not be read; the next one may be fine
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, NamedTuple, Protocol
+
+from annotated_types import Ge, Gt, Le, MinLen
+
+from engine_runtime.frames import Frame, Roi, Size
+
+
+class CameraFailed(Exception):
+    """The device broke, went away or stopped delivering."""
+
+
+class BadPicture(Exception):
+    """One captured frame could not be read.
+
+    ``part`` names the part it showed, as ``Picture.part`` does.
+    """
+
+    def __init__(self, message: str, part: str | None) -> None:
+        super().__init__(message)
+        self.part = part
+
+
+class Picture(NamedTuple):
+    """What a camera captured: H×W×3 uint8 BGR, and the part it shows where the camera knows it."""
+
+    pixels: Frame
+    part: str | None
+
+
+class Camera(Protocol):
+    """An opened camera."""
+
+    live: bool
+    """Frames come when they come. False: the source waits for its reader, so nothing is ever lost."""
+    picture_size: Size | None
+    """Size of the pictures to come; None when it is not known or not the same for all."""
+
+    def grab(self) -> Picture | None:
+        """Wait for the next frame; None when the source has ended.
+
+        Raises:
+            BadPicture: this frame could not be read; call again for the next.
+            CameraFailed: no more frames will come.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the device back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CameraSettings:
+    """One entry under ``cameras:`` in the config."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    source: Annotated[str, MinLen(1)]
+    """``/dev/video0``, a video file, a folder of images, an ``rtsp://`` or ``http://`` address, or
+    ``simulated://?seed=1&defects=0.1``."""
+    roi: Roi | None = None
+    """The part of the picture that is judged; the whole picture when absent."""
+    fps: Annotated[float, Gt(0), Le(10_000)] | None = None
+    """V4L2: the rate asked of the device. Files, folders and simulated lines: frames come at this rate
+    whether or not the daemon keeps up; without it each waits until there is room."""
+    width: Annotated[int, Gt(0), Le(65_536)] | None = None
+    """V4L2: the picture's width asked of the device, in pixels."""
+    height: Annotated[int, Gt(0), Le(65_536)] | None = None
+    """V4L2: the picture's height asked of the device, in pixels."""
+    loop: bool = False
+    """Files and folders: start again at the end."""
+    waiting: Annotated[int, Ge(1), Le(1024)] = 16
+    """Frames that may wait for a lane; when one more comes, the oldest becomes a fault verdict."""
+    stalled_after_s: Annotated[float, Gt(0)] | None = None
+    """A camera that delivers nothing for so long is restarted. Absent for cameras triggered by parts, which
+    may rightly be silent."""

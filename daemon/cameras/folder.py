@@ -1,0 +1,37 @@
+from pathlib import Path
+
+from daemon.cameras import BadPicture, Picture
+from engine_runtime.errors import InputError
+from engine_runtime.frames import Size, images_in, read_image
+
+
+class FolderCamera:
+    """The images of a folder and its subfolders, in the order of their paths.
+
+    ``Picture.part`` is the image's path inside the folder.
+    """
+
+    live = False
+    picture_size: Size | None = None
+
+    def __init__(self, folder: Path, *, loop: bool) -> None:
+        self._folder = folder
+        self._images = images_in(folder)
+        self._loop = loop
+        self._next = 0
+
+    def grab(self) -> Picture | None:
+        if self._next == len(self._images):
+            if not self._loop:
+                return None
+            self._next = 0
+        path = self._images[self._next]
+        self._next += 1
+        part = path.relative_to(self._folder).as_posix()
+        try:
+            return Picture(read_image(path), part)
+        except InputError as error:
+            raise BadPicture(str(error), part) from error
+
+    def close(self) -> None:
+        pass

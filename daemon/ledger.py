@@ -1,0 +1,75 @@
+"""The book in which every captured frame is entered once and closed once."""
+
+import heapq
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class FrameKey(NamedTuple):
+    """One captured frame: its camera and the number the camera process gave it."""
+
+    camera: str
+    frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedFrame:
+    """A frame between its capture and its verdict.
+
+    Times are ``time.monotonic_ns()``. ``slot`` is None when the frame's pixels were never stored.
+    """
+
+    key: FrameKey
+    slot: int | None
+    captured_ns: int
+    deadline_ns: int
+    part: str | None
+
+
+class Ledger:
+    """Holds the frames that have no verdict yet.
+
+    ``close`` hands a frame out exactly once, whoever asks first: the lane that judged it, its deadline, a
+    dead camera or the shutdown. What comes later finds it closed. Used by one thread only.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[FrameKey, CapturedFrame] = {}
+        self._deadlines: list[tuple[int, FrameKey]] = []
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, captured: CapturedFrame) -> None:
+        """Enter a captured frame.
+
+        Raises:
+            ValueError: the frame is in the book already.
+        """
+        if captured.key in self._open:
+            raise ValueError(f"frame {captured.key.frame} of camera {captured.key.camera} is open already")
+        self._open[captured.key] = captured
+        heapq.heappush(self._deadlines, (captured.deadline_ns, captured.key))
+
+    def close(self, key: FrameKey) -> CapturedFrame | None:
+        """Take a frame out for its verdict; None when it got its verdict before."""
+        return self._open.pop(key, None)
+
+    def next_deadline_ns(self) -> int | None:
+        """Give the earliest deadline of the open frames; None when there are none."""
+        while self._deadlines and self._deadlines[0][1] not in self._open:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def overdue(self, now_ns: int) -> list[FrameKey]:
+        """List the open frames whose deadline has come, earliest first."""
+        keys: list[FrameKey] = []
+        while self._deadlines and self._deadlines[0][0] <= now_ns:
+            _, key = heapq.heappop(self._deadlines)
+            if key in self._open:
+                keys.append(key)
+        return keys
+
+    def open_keys(self) -> list[FrameKey]:
+        """List the open frames in the order of their capture."""
+        return list(self._open)
