@@ -1,0 +1,261 @@
+import logging
+import math
+import time
+from collections.abc import Callable, Collection
+from types import TracebackType
+from typing import Final, Self, get_args
+
+import zmq
+
+from verdicts.gaps import Gaps, Lost
+from verdicts.message import MAX_BYTES, NAME, Decision, Health, MalformedMessage, Verdict, decode
+
+# LineSilent     no health for too long: stop the line
+# VerdictsLost   verdicts were published and did not arrive
+
+ALL_DECISIONS: Final[frozenset[Decision]] = frozenset(get_args(Decision))
+
+# About 70 MB when full. A subscriber that falls further behind loses verdicts, and is told so.
+_RECEIVE_QUEUE: Final = 100_000
+# A pulled cable closes no connection: without heartbeats a subscriber would wait on the dead one for ever.
+_HEARTBEAT_MS: Final = 1000
+_HEARTBEAT_TIMEOUT_MS: Final = 5000
+# The kernel alone tries a host that is switched off ever more rarely, up to a minute apart.
+_CONNECT_TIMEOUT_MS: Final = 2000
+
+_log = logging.getLogger(__name__)
+
+
+class LineSilent(TimeoutError):
+    """No health came for ``silent_s`` seconds; whether parts are judged is unknown: stop the line.
+
+    Attributes:
+        silent_s: seconds since the last health, or since the subscription when there never was one.
+        health: the last health; its ``state`` is "stopping" when the daemon was shut down in order.
+    """
+
+    def __init__(self, text: str, silent_s: float, health: Health | None) -> None:
+        super().__init__(text)
+        self.silent_s = silent_s
+        self.health = health
+
+
+class VerdictsLost(Exception):
+    """The verdicts ``first`` to ``last`` (both included) of ``boot`` were published and did not arrive."""
+
+    def __init__(self, first: int, last: int, boot: str) -> None:
+        super().__init__(f"lost {last - first + 1} verdicts: {first} to {last} of boot {boot}")
+        self.first = first
+        self.last = last
+        self.boot = boot
+
+
+class Subscription:
+    """The verdicts of one line as they are published; made by ``subscribe``.
+
+    After an exception iteration can go on with the next verdict: nothing that arrived is skipped. Belongs
+    to the thread that iterates.
+
+    Attributes:
+        health: the last health of the line, whichever decisions and cameras were asked for; None before
+            the first.
+        malformed: how many messages were dropped because they are not of schema 1.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        line: str,
+        cameras: frozenset[str] | None,
+        decisions: frozenset[Decision],
+        silence_s: float,
+        on_lost: Callable[[Lost], None] | None,
+    ) -> None:
+        self.health: Health | None = None
+        self.malformed = 0
+        self._address = address
+        self._line = line
+        self._cameras = cameras
+        self._decisions = decisions
+        self._silence_s = silence_s
+        self._on_lost = on_lost
+        self._gaps = Gaps()
+        self._held: Verdict | None = None  # arrived behind a gap that was raised first
+        self._last_malformed: MalformedMessage | None = None
+        self._warned = False
+        # All of the line, whatever is asked for: gaps in ``seq`` show only in the whole stream.
+        self._socket = _connect(address, f"{line}/")
+        self._last_health = self._silence_from = time.monotonic()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Verdict:
+        """Wait for the next verdict that was asked for.
+
+        Raises:
+            VerdictsLost: verdicts are missing and there is no ``on_lost``; the next call goes on behind them.
+            LineSilent: no health for ``silence_s``; raised again after each further ``silence_s``.
+            StopIteration: the subscription was closed.
+        """
+        while not self._socket.closed:
+            if self._held is not None:
+                verdict, self._held = self._held, None
+                return verdict
+            message = self._receive()
+            if isinstance(message, Health):
+                self._report(self._gaps.health(message.boot, message.seq))
+            elif message is not None:
+                new, lost = self._gaps.verdict(message.boot, message.seq)
+                if new and self._asked_for(message):
+                    self._held = message
+                self._report(lost)
+        raise StopIteration
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the line; a running iteration ends. May be called twice."""
+        self._held = None
+        self._socket.close()
+
+    def _receive(self) -> Verdict | Health | None:
+        """Take one message, or raise LineSilent once nothing is left to read; None for a malformed one."""
+        left_s = self._silence_from + self._silence_s - time.monotonic()
+        # What already waits is read first: a caller that was busy for long does not take that for silence.
+        if not self._socket.poll(max(0, math.ceil(left_s * 1000))):
+            raise self._silent()
+        try:
+            message = _decode(self._socket.recv_multipart())
+        except MalformedMessage as error:
+            self.malformed += 1
+            self._last_malformed = error
+            return None
+        if isinstance(message, Health):
+            self.health = message
+            self._last_health = self._silence_from = time.monotonic()
+            self._warn_of_unknown_cameras(message)
+        return message
+
+    def _silent(self) -> LineSilent:
+        self._silence_from = time.monotonic()
+        silent_s = self._silence_from - self._last_health
+        text = f"{self._line} is silent: no health from {self._address} for {silent_s:.1f} s"
+        if self.health is not None and self.health.state == "stopping":
+            text += ", it was shut down"
+        if self.malformed:
+            text += f"; {self.malformed} malformed messages, the last: {self._last_malformed}"
+        return LineSilent(text, silent_s, self.health)
+
+    def _warn_of_unknown_cameras(self, health: Health) -> None:
+        """A misspelt name would otherwise look like a line on which nothing is ever rejected."""
+        unknown = (self._cameras or frozenset()) - health.cameras.keys()
+        if unknown and not self._warned and health.state != "starting":
+            self._warned = True
+            found = ", ".join(sorted(health.cameras)) or "none"
+            _log.warning("%s has no camera %s, only %s", self._line, ", ".join(sorted(unknown)), found)
+
+    def _asked_for(self, verdict: Verdict) -> bool:
+        return verdict.decision in self._decisions and (
+            self._cameras is None or verdict.camera in self._cameras
+        )
+
+    def _report(self, lost: Lost | None) -> None:
+        if lost is None:
+            return
+        if self._on_lost is None:
+            raise VerdictsLost(lost.first, lost.last, lost.boot)
+        self._on_lost(lost)
+
+
+def subscribe(
+    address: str,
+    *,
+    line: str,
+    cameras: Collection[str] | None = None,
+    decisions: Collection[Decision] = ALL_DECISIONS,
+    silence_s: float = 3.0,
+    on_lost: Callable[[Lost], None] | None = None,
+) -> Subscription:
+    """Subscribe to the verdicts of one line.
+
+    The connection is made and, when it breaks, made anew in the background. The first verdict is the first
+    one published after the daemon knows of the subscription.
+
+    Args:
+        address: where the daemon publishes, such as ``tcp://127.0.0.1:5560``.
+        line: name of the line.
+        cameras: names of the cameras whose verdicts are wanted; None for all.
+        decisions: the decisions that are wanted.
+        silence_s: seconds without health until ``LineSilent`` is raised; health comes every second.
+        on_lost: called with the missing verdicts instead of raising ``VerdictsLost``.
+
+    Returns:
+        An iterator and context manager; it never ends by itself.
+
+    Raises:
+        ValueError: an argument is wrong; the text names it, what was found and what was expected.
+    """
+    if not isinstance(line, str) or not NAME.fullmatch(line):
+        raise ValueError(f"line: found {line!r}, expected the name of a line")
+    if not (math.isfinite(silence_s) and silence_s > 0):
+        raise ValueError(f"silence_s: found {silence_s!r}, expected seconds above 0")
+    if isinstance(decisions, str) or not decisions or not ALL_DECISIONS.issuperset(decisions):
+        allowed = ", ".join(sorted(ALL_DECISIONS))
+        raise ValueError(f"decisions: found {decisions!r}, expected some of {allowed}")
+    if cameras is not None and (
+        isinstance(cameras, str) or not cameras or not all(NAME.fullmatch(name) for name in cameras)
+    ):
+        raise ValueError(f"cameras: found {cameras!r}, expected names of cameras, or None for all")
+    wanted = None if cameras is None else frozenset(cameras)
+    return Subscription(
+        address,
+        line=line,
+        cameras=wanted,
+        decisions=frozenset(decisions),
+        silence_s=silence_s,
+        on_lost=on_lost,
+    )
+
+
+def read_health(address: str, *, line: str, timeout_s: float = 3.0) -> Health:
+    """Wait for the next health of one line.
+
+    Raises:
+        LineSilent: none came within ``timeout_s`` seconds.
+        ValueError: an argument is wrong; the text names it, what was found and what was expected.
+    """
+    with subscribe(address, line=line, silence_s=timeout_s) as subscription:
+        while subscription.health is None:
+            subscription._receive()
+        return subscription.health
+
+
+def _connect(address: str, prefix: str) -> zmq.SyncSocket:
+    socket: zmq.SyncSocket = zmq.Context.instance().socket(zmq.SUB)
+    socket.linger = 0
+    socket.rcvhwm = _RECEIVE_QUEUE
+    socket.maxmsgsize = MAX_BYTES
+    socket.heartbeat_ivl = _HEARTBEAT_MS
+    socket.heartbeat_timeout = _HEARTBEAT_TIMEOUT_MS
+    socket.connect_timeout = _CONNECT_TIMEOUT_MS
+    socket.subscribe(prefix)
+    try:
+        socket.connect(address)
+    except (zmq.ZMQError, TypeError) as error:
+        socket.close()
+        raise ValueError(f"address: found {address!r}, expected such as tcp://127.0.0.1:5560") from error
+    return socket
+
+
+def _decode(parts: list[bytes]) -> Verdict | Health:
+    if len(parts) != 2:
+        raise MalformedMessage(f"message: found {len(parts)} parts, expected topic and payload")
+    return decode(*parts)
