@@ -55,7 +55,12 @@ def fit(picture: Frame, size: Size, roi: Roi | None = None) -> Frame:
     """
     if roi is not None:
         height, width = picture.shape[:2]
-        if roi.x < 0 or roi.y < 0 or roi.x + roi.width > width or roi.y + roi.height > height:
+        if (
+            min(roi) < 0
+            or 0 in (roi.width, roi.height)
+            or roi.x + roi.width > width
+            or roi.y + roi.height > height
+        ):
             raise InputError(f"roi {roi} does not lie inside the picture of {width}×{height} pixels")
         picture = picture[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
     shrinks = picture.shape[0] > size.height or picture.shape[1] > size.width

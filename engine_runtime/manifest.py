@@ -6,6 +6,9 @@ from engine_runtime.frames import Size
 
 FORMAT_VERSION = 1
 
+Runtime = Literal["openvino", "onnxruntime", "tensorrt"]
+Precision = Literal["fp32", "fp16", "int8"]
+
 
 class Proof(BaseModel):
     """What ``build-engine`` measured on this machine before it wrote the file."""
@@ -14,7 +17,9 @@ class Proof(BaseModel):
 
     parity_frames: int = Field(gt=0, description="frames compared with the FP32 ONNX graph")
     largest_score_difference: float = Field(ge=0, description="relative to the largest reference score")
-    batch_rows_equal: bool = Field(description="equal frames in one batch gave equal scores")
+    batch_rows_equal: bool = Field(
+        description="a frame's score depended neither on its row in a batch nor on the other rows"
+    )
     half_precision_share: float = Field(ge=0, le=1, description="share of convolutions computed in FP16")
     latency_ms: dict[int, float] = Field(description="batch size → median milliseconds per batch")
 
@@ -26,12 +31,12 @@ class Manifest(BaseModel):
 
     format_version: Literal[1]
     model: str = Field(description="name of the model, from the ONNX file's name")
-    runtime: Literal["openvino", "onnxruntime", "tensorrt"]
+    runtime: Runtime
     runtime_version: str
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Precision
     input_size: Size
     map_size: Size
-    max_batch: int = Field(gt=0)
+    max_batch: int = Field(gt=0, le=1024)
     outputs: tuple[str, ...]
     payload: str = Field(description="name of the payload's entry")
     payload_sha256: str

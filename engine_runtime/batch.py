@@ -1,0 +1,36 @@
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine_runtime.frames import Frame, Size
+
+
+class Batch:
+    """One buffer, allocated once, in which a lane gathers frames that lie apart in memory.
+
+    Args:
+        size: height and width of every frame.
+        capacity: the most frames a batch may hold.
+    """
+
+    def __init__(self, size: Size, capacity: int) -> None:
+        self._buffer = np.empty((capacity, *size, 3), dtype=np.uint8)
+
+    def gather(self, frames: Sequence[Frame]) -> Frame:
+        """Copy frames behind one another.
+
+        Returns:
+            N×H×W×3 uint8, a view that holds until the next call.
+
+        Raises:
+            ValueError: too many frames, none, or one of another size or type.
+        """
+        if not 1 <= len(frames) <= len(self._buffer):
+            raise ValueError(f"a batch of {len(frames)} frames; expected 1 to {len(self._buffer)}")
+        for row, frame in zip(self._buffer, frames, strict=False):
+            if frame.shape != row.shape or frame.dtype != row.dtype:
+                raise ValueError(
+                    f"a frame is {frame.dtype} {frame.shape}; the engine takes {row.dtype} {row.shape}"
+                )
+            row[...] = frame
+        return self._buffer[: len(frames)]

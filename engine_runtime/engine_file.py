@@ -1,0 +1,106 @@
+"""The engine file (contract 2): a stored zip, ``manifest.json`` first, then the payload."""
+
+import hashlib
+import json
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from engine_runtime.errors import EngineRefused
+from engine_runtime.files import replacing
+from engine_runtime.manifest import FORMAT_VERSION, Manifest
+
+MANIFEST = "manifest.json"
+_MANIFEST_LIMIT = 1 << 20
+# All that zipfile raises over damaged bytes, beside its own BadZipFile.
+_DAMAGE = (zipfile.BadZipFile, struct.error, ValueError, KeyError, EOFError, RuntimeError, OverflowError)
+
+
+def write_engine(path: Path, manifest: Manifest, payload: bytes) -> None:
+    """Write an engine file whole or not at all; the same manifest and payload give the same bytes.
+
+    Raises:
+        InputError: the folder of ``path`` cannot be written.
+    """
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(MANIFEST), manifest.model_dump_json(indent=2) + "\n")
+        archive.writestr(zipfile.ZipInfo(manifest.payload), payload)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what an engine file says about itself; the payload is neither read nor checked.
+
+    Raises:
+        EngineRefused: the file is missing, is no engine file, or is of another format version.
+    """
+    with _opened(path) as archive:
+        return _manifest(path, archive)
+
+
+def read_engine(path: Path) -> tuple[Manifest, bytes]:
+    """Read an engine file and check its payload against the manifest's SHA-256.
+
+    Raises:
+        EngineRefused: as ``read_manifest``, or the payload was altered.
+    """
+    with _opened(path) as archive:
+        manifest = _manifest(path, archive)
+        payload = _entry(path, archive, manifest.payload)
+    found = hashlib.sha256(payload).hexdigest()
+    if found != manifest.payload_sha256:
+        raise EngineRefused(
+            f"{path}: the payload was altered: its SHA-256 is {found[:12]}…, "
+            f"the manifest says {manifest.payload_sha256[:12]}…"
+        )
+    return manifest, payload
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except OSError as error:
+        raise EngineRefused(f"{path}: cannot be read: {error.strerror or error}") from error
+    except _DAMAGE as error:
+        raise EngineRefused(f"{path}: not an engine file, or a damaged one: {error}") from error
+
+
+def _entry(path: Path, archive: zipfile.ZipFile, name: str, limit: int | None = None) -> bytes:
+    if name not in archive.namelist():
+        found = ", ".join(archive.namelist()[:4]) or "nothing"
+        raise EngineRefused(f"{path}: holds no {name!r}; found {found}")
+    entry = archive.getinfo(name)
+    # A stored entry is exactly as long as its bytes in the file, so no size field can ask for more memory.
+    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+        raise EngineRefused(f"{path}: entry {name!r} is compressed; engine files are stored")
+    limit = path.stat().st_size if limit is None else limit
+    if entry.file_size > limit:
+        raise EngineRefused(
+            f"{path}: entry {name!r} claims {entry.file_size} bytes; at most {limit} expected"
+        )
+    return archive.read(entry)
+
+
+def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
+    try:
+        content = json.loads(_entry(path, archive, MANIFEST, _MANIFEST_LIMIT))
+    except (ValueError, RecursionError) as error:
+        raise EngineRefused(f"{path}: {MANIFEST} is not JSON: {error}") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise EngineRefused(
+            f"{path}: format_version is {version!r}; this inspectd reads {FORMAT_VERSION}: build it anew"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise EngineRefused(
+            f"{path}: {MANIFEST}: {key}: {first['msg']}, found {first['input']!r:.80}"
+        ) from error

@@ -1,0 +1,92 @@
+"""Opens an engine file with the runtime it names."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+import numpy as np
+
+from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
+from engine_runtime.engine_file import read_engine
+from engine_runtime.errors import EngineFailed, EngineRefused, InputError
+from engine_runtime.manifest import Manifest, Runtime
+
+
+def open_engine(path: Path, *, threads: int | None = None) -> Engine:
+    """Read, check, load and warm up an engine.
+
+    The payload of a CPU engine is an ONNX graph that is compiled here and now, so another CPU than the one it
+    was built on is accepted.
+
+    Args:
+        path: a file written by ``build-engine``.
+        threads: threads that one inference may use; all physical cores when None.
+
+    Raises:
+        EngineRefused: the file is missing, damaged, altered, of an unknown format, made for a runtime that
+            is not installed or a device that is not here, or the runtime does not accept it.
+    """
+    manifest, payload = read_engine(path)
+    try:
+        return load(manifest, payload, threads)
+    except InputError as error:
+        raise EngineRefused(f"{path}: {error}") from error
+
+
+def load(manifest: Manifest, payload: bytes, threads: int | None = None) -> Engine:
+    """Load and warm up a payload that is known to be sound.
+
+    Raises:
+        EngineRefused: as ``open_engine``, without the file's name.
+    """
+    module = runtime_module(manifest.runtime)
+    try:
+        engine = cast(Engine, module.load(manifest, payload, threads))
+        _warm_up(engine)
+    except EngineRefused:
+        raise
+    except Exception as error:
+        # Every runtime has its own exceptions, and what they say of a graph fills many lines.
+        raise EngineRefused(
+            f"{manifest.runtime} {module.VERSION} does not accept it: {one_line(error)}"
+        ) from error
+    return engine
+
+
+def runtime_module(runtime: Runtime) -> ModuleType:
+    """Import the module ``engine_runtime.<runtime>``, which brings ``load`` and ``VERSION``.
+
+    Raises:
+        EngineRefused: this version has no such module, or the runtime itself is not installed.
+    """
+    name = f"engine_runtime.{runtime}"
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if error.name == name:
+            raise EngineRefused(
+                f"runtime {runtime}: this version of inspectd does not bring it yet"
+            ) from error
+        raise EngineRefused(f"runtime {runtime} is not installed here ({one_line(error)})") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Fold what a runtime's exception says into one line of at most 300 characters."""
+    lines = str(error).splitlines()
+    # OpenVINO says first where in its sources it raised, then what happened.
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))] or lines
+    text = " ".join(" ".join(telling).split())
+    return text if len(text) <= 300 else f"{text[:299]}…"
+
+
+def _warm_up(engine: Engine) -> None:
+    """Run the smallest and the largest batch: kernels and buffers are made, and the sizes proven to fit."""
+    size, map_size = engine.manifest.input_size, engine.manifest.map_size
+    frame = np.full((*size, 3), 128, dtype=np.uint8)
+    for count in {1, engine.manifest.max_batch}:
+        results = engine.infer([frame] * count, UNCALIBRATED, engine.manifest.outputs)
+        for name, result in results.items():
+            expected = (count,) if name == SCORE else (count, *map_size)
+            if result.shape != expected:
+                raise EngineFailed(f"output {name!r} has shape {result.shape}, the manifest says {expected}")

@@ -1,0 +1,74 @@
+"""Runs the ONNX payload with OpenVINO on the CPU."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from engine_runtime.batch import Batch
+from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles
+from engine_runtime.errors import EngineFailed, EngineRefused
+from engine_runtime.frames import Frame
+from engine_runtime.manifest import Manifest
+
+VERSION: str = openvino.__version__.split("-")[0]
+# OpenVINO would pick bfloat16 by itself on CPUs that have it: the type is always said.
+_INFERENCE_PRECISION = {"fp32": "f32", "fp16": "f16"}
+
+
+class OpenVinoEngine:
+    """One compiled model with a dynamic batch dimension and one infer request.
+
+    A compiled model per batch size was measured too: no faster, and twice the memory (docs/engines.md).
+    """
+
+    def __init__(self, manifest: Manifest, payload: bytes, threads: int | None) -> None:
+        self.manifest = manifest
+        self._batch = Batch(manifest.input_size, manifest.max_batch)
+        core = openvino.Core()
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if manifest.precision == "fp16" and "FP16" not in capabilities:
+            raise EngineRefused(
+                f"precision is fp16, but OpenVINO computes only {', '.join(sorted(capabilities))} on this CPU"
+            )
+        settings: dict[str, object] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _INFERENCE_PRECISION[manifest.precision],
+            # Several lanes and the camera processes share the cores: leave the placing to the kernel.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        self._model = core.compile_model(core.read_model(io.BytesIO(payload)), "CPU", settings)
+        self._request = self._model.create_infer_request()
+
+    def infer(
+        self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = (SCORE, ANOMALY_MAP)
+    ) -> dict[str, NDArray[np.float32]]:
+        """See ``Engine.infer``."""
+        batch = self._batch.gather(frames)
+        try:
+            self._request.infer({FRAMES: batch, QUANTILES: quantiles}, share_inputs=True)
+            return {
+                name: self._request.get_tensor(name).data.astype(np.float32, copy=True) for name in outputs
+            }
+        except RuntimeError as error:
+            raise EngineFailed(f"OpenVINO failed: {error}") from error
+
+    def half_precision_share(self) -> float:
+        """Give the share of convolutions that the compiled model computes in FP16, from the model itself."""
+        types = [
+            node.get_rt_info()["runtimePrecision"].astype(str)
+            for node in self._model.get_runtime_model().get_ops()
+            if node.get_rt_info()["layerType"].astype(str) == "Convolution"
+        ]
+        return types.count("f16") / len(types) if types else 0.0
+
+    def close(self) -> None:
+        """See ``Engine.close``."""
+        del self._request, self._model
+
+
+load = OpenVinoEngine
