@@ -54,6 +54,10 @@ class Engine(Protocol):
         """
         ...
 
+    def half_precision_share(self) -> float:
+        """Give the share of convolutions in half precision, 0 to 1, as the runtime itself reports it."""
+        ...
+
     def close(self) -> None:
         """Free the device's memory. The engine must not be used afterwards."""
         ...

@@ -20,7 +20,7 @@ class Proof(BaseModel):
     batch_rows_equal: bool = Field(
         description="a frame's score depended neither on its row in a batch nor on the other rows"
     )
-    half_precision_share: float = Field(ge=0, le=1, description="share of convolutions computed in FP16")
+    half_precision_share: float = Field(ge=0, le=1, description="share of convolutions in half precision")
     latency_ms: dict[int, float] = Field(description="batch size → median milliseconds per batch")
 
 

@@ -20,7 +20,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, manifest: Manifest, payload: bytes, threads: int | None) -> None:
         if manifest.precision != "fp32":
-            raise EngineRefused(f"precision is {manifest.precision}; ONNX Runtime computes fp32 on the CPU")
+            raise EngineRefused(f"precision is {manifest.precision}; ONNX Runtime runs fp32 in this version")
         self.manifest = manifest
         self._batch = Batch(manifest.input_size, manifest.max_batch)
         options = onnxruntime.SessionOptions()
@@ -44,7 +44,7 @@ class OnnxRuntimeEngine:
         }
 
     def half_precision_share(self) -> float:
-        """Give the share of convolutions computed in FP16: on the CPU, none."""
+        """See ``Engine.half_precision_share``: on the CPU every operator runs in the graph's own FP32."""
         return 0.0
 
     def close(self) -> None:

@@ -1,0 +1,101 @@
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine_runtime.errors import EngineFailed, InputError
+
+if TYPE_CHECKING:
+    from engine_runtime.manifest import Manifest
+
+PROG = "build-engine"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``build-engine`` and give its exit code."""
+    arguments = _parser().parse_args(argv)
+    source: Path = arguments.model
+    target: Path = arguments.output or source.with_suffix(".engine")
+    from engine_build.build import build
+    from engine_build.proof import ProofFailed
+
+    try:
+        if target.resolve() == source.resolve():
+            raise InputError(f"{target}: is the model itself; name another file with -o")
+        manifest = build(
+            source,
+            target,
+            runtime="openvino" if arguments.runtime == "auto" else arguments.runtime,
+            precision=arguments.precision,
+            max_batch=arguments.max_batch,
+            parity_images=arguments.parity_images,
+        )
+    except InputError as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 2
+    except (ProofFailed, EngineFailed) as error:
+        print(f"{PROG}: {source}: {error}; {target} was not written", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{PROG}: stopped; {target} was not written", file=sys.stderr)
+        return 130
+    print(table(target, manifest))
+    return 0
+
+
+def table(target: Path, manifest: "Manifest") -> str:
+    """Lay out what was built and what was proven of it."""
+    proof = manifest.proof
+    sizes = "".join(f"{size:>9}" for size in proof.latency_ms)
+    latencies = "".join(f"{latency:9.2f}" for latency in proof.latency_ms.values())
+    rows = (
+        ("engine", f"{target}"),
+        ("runtime", f"{manifest.runtime} {manifest.runtime_version}"),
+        ("device", manifest.device),
+        ("precision", manifest.precision),
+        ("input", f"{manifest.input_size} pixels, maps {manifest.map_size}"),
+        ("largest score difference", f"{proof.largest_score_difference:.1e} on {proof.parity_frames} frames"),
+        ("batch rows", "independent" if proof.batch_rows_equal else "not independent"),
+        ("batch size", sizes),
+        ("latency, ms per batch", latencies),
+    )
+    return "\n".join(f"{name:<26}{value}" for name, value in rows)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description="Turn an ONNX model into an engine file for this machine. The engine is compared with"
+        " the model first; where it differs, nothing is written.",
+    )
+    parser.add_argument("model", type=Path, metavar="model.onnx", help="written by efficientad export")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: the model's name with .engine"
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", "openvino", "onnxruntime", "tensorrt"),
+        default="auto",
+        help="default: auto, which is openvino on a machine without an NVIDIA GPU",
+    )
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="default: fp32")
+    parser.add_argument(
+        "--max-batch",
+        type=_batch,
+        default=8,
+        metavar="N",
+        help="most frames per batch, 1 to 1024 (default: 8)",
+    )
+    parser.add_argument(
+        "--parity-images",
+        type=Path,
+        metavar="DIR",
+        help="images to compare engine and model on (default: generated ones)",
+    )
+    return parser
+
+
+def _batch(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1024")
+    return int(text)

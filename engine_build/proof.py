@@ -1,0 +1,114 @@
+"""What an engine must show before its file is written: parity, independent batch rows, latency."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine_build.reference import Reference
+from engine_runtime.engine import OUTPUTS, SCORE, Engine
+from engine_runtime.frames import Frame
+from engine_runtime.manifest import Precision, Proof
+
+PARITY_LIMIT: dict[Precision, float] = {"fp32": 1e-4}
+"""Largest difference from the FP32 graph, as a share of the largest reference value."""
+
+_FEWEST_RUNS, _MOST_RUNS, _SECONDS = 7, 50, 1.0
+
+
+class ProofFailed(Exception):
+    """The engine does not compute what its ONNX graph computes; no file is written."""
+
+
+def batch_sizes(max_batch: int) -> list[int]:
+    """Give 1, 2, 4 … and ``max_batch`` itself."""
+    return sorted({1 << power for power in range(max_batch.bit_length())} | {max_batch})
+
+
+def proof_steps(frames: int, max_batch: int) -> int:
+    """Count how often ``prove`` will call ``advance``."""
+    sizes = len(batch_sizes(max_batch))
+    return frames * sizes + sizes + sizes
+
+
+def prove(
+    engine: Engine,
+    reference: Reference,
+    frames: Sequence[Frame],
+    advance: Callable[[], object],
+) -> Proof:
+    """Compare an engine with the reference on every parity frame, in batches of several sizes.
+
+    Each frame goes through the engine in every batch size, in changing rows and company, and must give the
+    reference's score and maps each time; then a batch of equal frames must give equal scores.
+
+    Raises:
+        ProofFailed: a difference is over the limit, or a value is NaN or infinite.
+        EngineFailed: the runtime raised.
+    """
+    manifest = engine.manifest
+    limit = PARITY_LIMIT[manifest.precision]
+    largest: dict[str, float] = dict.fromkeys(OUTPUTS, 0.0)
+    for size in batch_sizes(manifest.max_batch):
+        for start in range(len(frames)):
+            rows = [(start + row) % len(frames) for row in range(size)]
+            results = engine.infer([frames[row] for row in rows], reference.quantiles, OUTPUTS)
+            for name in OUTPUTS:
+                difference = _difference(name, results[name], reference.outputs[name], rows)
+                largest[name] = max(largest[name], difference)
+                if difference > limit:
+                    raise ProofFailed(
+                        f"parity failed: in a batch of {size}, {name} differs from the FP32 graph by "
+                        f"{difference:.1e} of its largest value; {manifest.precision} allows {limit:.0e}"
+                    )
+            advance()
+        equal = engine.infer([frames[0]] * size, reference.quantiles, (SCORE,))[SCORE]
+        spread = float(np.ptp(equal)) / _largest(reference.outputs[SCORE])
+        if spread > limit:
+            raise ProofFailed(
+                f"batch rows differ: {size} equal frames in a batch give scores from {equal.min():.6g} "
+                f"to {equal.max():.6g}"
+            )
+        advance()
+    return Proof(
+        parity_frames=len(frames),
+        largest_score_difference=largest[SCORE],
+        batch_rows_equal=True,
+        half_precision_share=engine.half_precision_share(),
+        latency_ms={
+            size: _latency_ms(engine, reference, frames, size, advance)
+            for size in batch_sizes(manifest.max_batch)
+        },
+    )
+
+
+def _difference(
+    name: str, found: NDArray[np.float32], expected: NDArray[np.float32], rows: Sequence[int]
+) -> float:
+    if not np.isfinite(found).all():
+        raise ProofFailed(f"{name} is NaN or infinite in a batch of {len(rows)}")
+    return float(np.abs(found - expected[list(rows)]).max()) / _largest(expected)
+
+
+def _largest(values: NDArray[np.float32]) -> float:
+    return max(float(np.abs(values).max()), float(np.finfo(np.float32).tiny))
+
+
+def _latency_ms(
+    engine: Engine,
+    reference: Reference,
+    frames: Sequence[Frame],
+    size: int,
+    advance: Callable[[], object],
+) -> float:
+    batch = [frames[row % len(frames)] for row in range(size)]
+    engine.infer(batch, reference.quantiles)
+    laps: list[float] = []
+    while len(laps) < _FEWEST_RUNS or (len(laps) < _MOST_RUNS and sum(laps) < _SECONDS):
+        started = time.perf_counter()
+        engine.infer(batch, reference.quantiles)
+        laps.append(time.perf_counter() - started)
+    advance()
+    return round(statistics.median(laps) * 1e3, 3)

@@ -1,0 +1,108 @@
+"""The truth an engine is held against: the ONNX graph as it stands, in FP32, without any optimisation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from engine_build.graph import Graph
+from engine_runtime.engine import (
+    FRAMES,
+    GLOBAL_MAP,
+    LOCAL_MAP,
+    OUTPUTS,
+    QUANTILES,
+    SCORE,
+    UNCALIBRATED,
+    Quantiles,
+)
+from engine_runtime.errors import InputError
+from engine_runtime.frames import Frame, Size
+from engine_runtime.open import one_line
+
+Q_A, Q_B = 0.9, 0.995
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the graph answers to the parity frames."""
+
+    quantiles: Quantiles
+    """Measured on the parity frames as calibration would, so that scores have their usual magnitude."""
+    outputs: dict[str, NDArray[np.float32]]
+    """Every output of contract 1, row i belonging to frame i."""
+
+    @property
+    def map_size(self) -> Size:
+        """Height and width of the maps."""
+        height, width = self.outputs[LOCAL_MAP].shape[1:]
+        return Size(height, width)
+
+
+def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], object]) -> Reference:
+    """Run every frame alone through ONNX Runtime with all graph optimisations off.
+
+    Args:
+        graph: keeps contract 1 by its declared inputs and outputs.
+        frames: H×W×3 uint8, BGR, of the graph's input size.
+        advance: called after each of the ``2 * len(frames)`` runs.
+
+    Raises:
+        InputError: the graph cannot be run, its outputs have other shapes than contract 1 says, its maps are
+            the same everywhere, or a value is NaN or infinite.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(graph.content, options, providers=["CPUExecutionProvider"])
+
+        def run(quantiles: Quantiles) -> dict[str, NDArray[np.float32]]:
+            rows = []
+            for frame in frames:
+                rows.append(session.run(list(OUTPUTS), {FRAMES: frame[None], QUANTILES: quantiles}))
+                advance()
+            return {
+                name: np.concatenate(arrays).astype(np.float32)
+                for name, arrays in zip(OUTPUTS, zip(*rows, strict=True), strict=True)
+            }
+
+        uncalibrated = run(UNCALIBRATED)
+        _check_shapes(uncalibrated, len(frames))
+        quantiles = _quantiles(uncalibrated)
+        outputs = run(quantiles)
+    except InputError:
+        raise
+    except Exception as error:  # ONNX Runtime's exception classes have no ancestor of their own
+        raise InputError(f"ONNX Runtime does not run the graph: {one_line(error)}") from error
+    for name, values in outputs.items():
+        if not np.isfinite(values).all():
+            raise InputError(f"the graph's {name} is NaN or infinite on a parity frame")
+    return Reference(quantiles, outputs)
+
+
+def _check_shapes(outputs: dict[str, NDArray[np.float32]], count: int) -> None:
+    map_shape = outputs[LOCAL_MAP].shape
+    for name, values in outputs.items():
+        expected = (count,) if name == SCORE else map_shape
+        if values.shape != expected or len(map_shape) != 3:
+            raise InputError(
+                f"{count} frames give {name} of shape {values.shape}; "
+                f"expected score N and three maps N×h×w of one size"
+            )
+
+
+def _quantiles(outputs: dict[str, NDArray[np.float32]]) -> Quantiles:
+    quantiles = np.array(
+        [np.quantile(outputs[name], (Q_A, Q_B)) for name in (LOCAL_MAP, GLOBAL_MAP)], dtype=np.float32
+    )
+    for name, (q_a, q_b) in zip((LOCAL_MAP, GLOBAL_MAP), quantiles, strict=True):
+        if not np.isfinite([q_a, q_b]).all():
+            raise InputError(f"the graph's {name} is NaN or infinite on a parity frame")
+        if not q_b > q_a:
+            raise InputError(
+                f"the graph's {name} is {q_a:g} all over the parity frames: it sees nothing in them"
+            )
+    return quantiles
