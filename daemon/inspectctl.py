@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = _Parser(prog="inspectctl", description="Look at a running inspectd.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_tail, _add_status):
+    for add in (_add_tail, _add_status, _add_record):
         add(commands)
     options = parser.parse_args(argv)
     run: Callable[[argparse.Namespace], int] = options.run
@@ -175,6 +175,33 @@ def _health_table(health: "Health") -> str:
     return "\n".join(rows)
 
 
+def _add_record(commands: Any) -> None:
+    parser = commands.add_parser(
+        "record",
+        help="save a camera's frames as images to train on",
+        description="Save the next frames of a camera as PNG images, cut out as the daemon will cut them out.",
+    )
+    parser.add_argument(
+        "source",
+        help="/dev/video0, a video file, an rtsp:// or http:// address, or simulated://?seed=1",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the images go")
+    parser.add_argument("--count", type=_count, default=200, help="how many (default: %(default)s)")
+    parser.add_argument("--roi", type=_roi, metavar="X,Y,W,H", help="the part of the picture to keep")
+    parser.set_defaults(run=_record)
+
+
+def _record(options: argparse.Namespace) -> int:
+    from daemon.cameras import CameraSettings
+    from daemon.record import record
+    from engine_runtime.frames import Roi
+
+    settings = CameraSettings(options.source, roi=Roi(*options.roi) if options.roi else None)
+    saved = record(settings, options.out, options.count)
+    print(f"saved {saved} of {options.count} frames in {options.out}")
+    return 0 if saved == options.count else 1
+
+
 # which line, and the options' values
 
 
@@ -227,6 +254,13 @@ def _decisions(text: str) -> tuple[str, ...]:
         if decision not in _DECISIONS:
             raise argparse.ArgumentTypeError(f"found {decision!r}, expected some of {','.join(_DECISIONS)}")
     return chosen
+
+
+def _roi(text: str) -> tuple[int, ...]:
+    numbers = tuple(int(number) for number in text.split(",") if number.isdecimal())
+    if len(numbers) != 4:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected X,Y,WIDTH,HEIGHT in pixels")
+    return numbers
 
 
 def _count(text: str) -> int:

@@ -4,6 +4,8 @@ import heapq
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from engine_runtime.frames import Roi
+
 
 class FrameKey(NamedTuple):
     """One captured frame: its camera and the number the camera process gave it."""
@@ -16,7 +18,8 @@ class FrameKey(NamedTuple):
 class CapturedFrame:
     """A frame between its capture and its verdict.
 
-    Times are ``time.monotonic_ns()``. ``slot`` is None when the frame's pixels were never stored.
+    Times are ``time.monotonic_ns()``. ``slot`` is None when the frame's pixels were never stored; otherwise
+    ``region`` is the part of the camera's picture that the slot shows.
     """
 
     key: FrameKey
@@ -24,6 +27,7 @@ class CapturedFrame:
     captured_ns: int
     deadline_ns: int
     part: str | None
+    region: Roi | None
 
 
 class Ledger:

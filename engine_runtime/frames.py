@@ -37,6 +37,21 @@ class Roi(NamedTuple):
         return f"{self.width}×{self.height}+{self.x}+{self.y}"
 
 
+def cut_out(picture: Frame, roi: Roi | None) -> Frame:
+    """Crop a picture to its region of interest; all of it when None.
+
+    Raises:
+        InputError: the region does not lie inside the picture.
+    """
+    if roi is None:
+        return picture
+    height, width = picture.shape[:2]
+    inside = roi.x >= 0 and roi.y >= 0 and roi.width > 0 and roi.height > 0
+    if not inside or roi.x + roi.width > width or roi.y + roi.height > height:
+        raise InputError(f"roi {roi} does not lie inside the picture of {width}×{height} pixels")
+    return picture[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+
+
 def fit(picture: Frame, size: Size, roi: Roi | None = None) -> Frame:
     """Crop a picture to its region of interest and resize it to an engine's input.
 
@@ -53,16 +68,7 @@ def fit(picture: Frame, size: Size, roi: Roi | None = None) -> Frame:
     Raises:
         InputError: the region does not lie inside the picture.
     """
-    if roi is not None:
-        height, width = picture.shape[:2]
-        if (
-            min(roi) < 0
-            or 0 in (roi.width, roi.height)
-            or roi.x + roi.width > width
-            or roi.y + roi.height > height
-        ):
-            raise InputError(f"roi {roi} does not lie inside the picture of {width}×{height} pixels")
-        picture = picture[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+    picture = cut_out(picture, roi)
     shrinks = picture.shape[0] > size.height or picture.shape[1] > size.width
     if picture.shape[:2] != tuple(size):
         interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

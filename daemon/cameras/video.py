@@ -19,9 +19,7 @@ class VideoCamera:
         self._source = source
         self._loop = loop
         self.live = live
-        size = Size(
-            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-        )
+        size = Size(int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)))
         self.picture_size = size if min(size) > 0 else None
 
     def grab(self) -> Picture | None:

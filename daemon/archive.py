@@ -1,0 +1,105 @@
+"""Pictures of rejected parts, written beside the line and never in its way."""
+
+import logging
+import queue
+import threading
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine_runtime.errors import InputError
+from engine_runtime.frames import Frame
+from engine_runtime.heatmap import MapGeometry, overlay
+
+_log = logging.getLogger("inspectd")
+_MOST_WAITING = 32
+_OVERLAY = ".overlay.jpg"
+
+
+class _Reject(NamedTuple):
+    path: Path
+    frame: Frame
+    anomaly_map: NDArray[np.float32]
+
+
+class Archive:
+    """Writes two pictures for each reject: the frame as the engine saw it, and the overlay of its heat map.
+
+    When the disk cannot keep up, pictures are left out (the verdict then names none); verdicts never wait.
+    The oldest pictures go when the folder holds more than it may.
+    """
+
+    def __init__(self, folder: Path, *, max_mb: int, geometry: MapGeometry, threshold: float) -> None:
+        """Prepare the folder and start the thread that writes.
+
+        Raises:
+            InputError: the folder cannot be made.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"archive.folder: {folder} cannot be made: {error.strerror}") from error
+        self._folder = folder
+        self._most_bytes = max_mb * 1_000_000
+        self._geometry = geometry
+        self._threshold = threshold
+        self._queue: queue.Queue[_Reject | None] = queue.Queue(_MOST_WAITING)
+        self._kept = deque(sorted(folder.glob(f"*{_OVERLAY}"), key=lambda path: path.stat().st_mtime_ns))
+        self._bytes = sum(_size(path) for path in self._kept)
+        self._thread = threading.Thread(target=self._write_all, name="archive", daemon=True)
+        self._thread.start()
+
+    def keep(self, name: str, frame: Frame, anomaly_map: NDArray[np.float32]) -> Path | None:
+        """Have a reject's pictures written.
+
+        Args:
+            name: file name without suffix.
+            frame: H×W×3 uint8 BGR; copied.
+            anomaly_map: h×w float32; kept.
+
+        Returns:
+            Where the overlay will lie; None when too many pictures wait to be written.
+        """
+        path = self._folder / f"{name}{_OVERLAY}"
+        try:
+            self._queue.put_nowait(_Reject(path, frame.copy(), anomaly_map))
+        except queue.Full:
+            return None
+        return path
+
+    def close(self) -> None:
+        """Write what waits, then end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _write_all(self) -> None:
+        while (reject := self._queue.get()) is not None:
+            try:
+                self._write(reject)
+            except (OSError, cv2.error) as error:
+                _log.error("archive: %s cannot be written: %s", reject.path, error)
+
+    def _write(self, reject: _Reject) -> None:
+        shown = overlay(reject.frame, self._geometry.spread(reject.anomaly_map), self._threshold)
+        for path, picture in ((_frame_of(reject.path), reject.frame), (reject.path, shown)):
+            path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
+        self._kept.append(reject.path)
+        self._bytes += _size(reject.path)
+        while self._bytes > self._most_bytes and len(self._kept) > 1:
+            oldest = self._kept.popleft()
+            self._bytes -= _size(oldest)
+            oldest.unlink(missing_ok=True)
+            _frame_of(oldest).unlink(missing_ok=True)
+
+
+def _frame_of(picture: Path) -> Path:
+    return picture.with_name(picture.name.removesuffix(_OVERLAY) + ".png")
+
+
+def _size(picture: Path) -> int:
+    """Bytes of an overlay and its frame; what a person removed meanwhile counts nothing."""
+    return sum(path.stat().st_size for path in (picture, _frame_of(picture)) if path.exists())
