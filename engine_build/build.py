@@ -49,9 +49,8 @@ def build(
         frames = generated_parity_frames(graph.input_size)
     else:
         frames = parity_frames_from(parity_images, graph.input_size)
-    with tqdm(
-        desc="proving", total=2 * len(frames) + proof_steps(len(frames), max_batch), leave=False
-    ) as bar:
+    steps = 2 * len(frames) + proof_steps(len(frames), max_batch)
+    with tqdm(desc="proving", total=steps, leave=False, disable=None) as bar:
         try:
             reference = run_reference(graph, frames, bar.update)
             # The proof needs the engine and the manifest needs the proof: this one still lacks it.

@@ -1,0 +1,131 @@
+"""The calibration file: what ``calibrate`` measured on one engine and the daemon judges with."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, Quantiles
+from engine_runtime.errors import InputError
+from engine_runtime.files import replacing
+from engine_runtime.frames import Roi
+
+FORMAT_VERSION = 1
+_LARGEST_FILE = 1 << 20
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Calibration(BaseModel):
+    """Quantiles and threshold of one engine on one product."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1]
+    model: str = Field(description="name of the engine's model")
+    engine_sha256: str = Field(description="the payload_sha256 of the engine's manifest")
+    quantiles: tuple[tuple[Finite, Finite], tuple[Finite, Finite]] = Field(
+        description="rows: student–teacher, student–autoencoder; columns: q_a, q_b"
+    )
+    threshold: Finite = Field(description="a part with a higher score is rejected")
+    wanted_false_reject_rate: Share
+    false_reject_rate_interval: tuple[Share, Share] = Field(
+        description="holds the false reject rate at the threshold with probability ``confidence``"
+    )
+    confidence: Share
+    good_images: int = Field(gt=0)
+    good_images_sha256: str = Field(description="over the names and contents of the good images")
+    roi: Roi | None = Field(description="x, y, width, height in the camera's pixels")
+    made_at: str = Field(description="ISO 8601, UTC")
+    tool_version: str
+
+    @model_validator(mode="after")
+    def _check_quantiles(self) -> "Calibration":
+        for name, (q_a, q_b) in zip((LOCAL_MAP, GLOBAL_MAP), self.quantiles_array(), strict=True):
+            if not (np.isfinite([q_a, q_b]).all() and q_b > q_a):
+                raise ValueError(
+                    f"quantiles of the {name} are {q_a:g} and {q_b:g}; q_b must be larger than q_a"
+                )
+        return self
+
+    def quantiles_array(self) -> Quantiles:
+        """Give the quantiles as the 2×2 float32 input of an engine."""
+        with np.errstate(over="ignore"):
+            return np.array(self.quantiles, dtype=np.float32)
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    """Write a calibration as YAML, whole or not at all.
+
+    Raises:
+        InputError: the folder of ``path`` cannot be written.
+    """
+    text = yaml.safe_dump(calibration.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+    with replacing(path) as file:
+        file.write(b"# Written by calibrate. A part whose score is above the threshold is rejected.\n")
+        file.write(text.encode())
+
+
+def load_calibration(path: Path, engine_sha256: str) -> Calibration:
+    """Read a calibration that was made for a given engine.
+
+    Args:
+        path: a file written by ``calibrate``.
+        engine_sha256: the ``payload_sha256`` of the engine's manifest.
+
+    Raises:
+        InputError: the file is missing, is no calibration, or was made for another engine.
+    """
+    content = _parsed(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a calibration: expected keys and values")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        shown = version if isinstance(version, str | int | float | None) else type(version).__name__
+        raise InputError(f"{path}: format_version is {shown!r:.40}; this inspectd reads {FORMAT_VERSION}")
+    try:
+        calibration = Calibration.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_first(error)}") from error
+    if calibration.engine_sha256 != engine_sha256:
+        raise InputError(
+            f"{path}: was made for another engine: {calibration.engine_sha256[:12]}… (model "
+            f"{calibration.model!r:.60}); the engine here is {engine_sha256[:12]}…: run calibrate on it"
+        )
+    return calibration
+
+
+def _parsed(path: Path) -> object:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > _LARGEST_FILE:
+        raise InputError(f"{path}: is larger than 1 MB; not a calibration")
+    try:
+        return yaml.safe_load(data)
+    # PyYAML lets the errors of int(), datetime() and of its own recursion through.
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+        AttributeError,
+        KeyError,
+    ) as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    # An aliased YAML structure may be endless when written out: only plain values are shown.
+    found = first["input"]
+    shown = f", found {found!r:.60}" if isinstance(found, str | int | float) else ""
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}{shown}" if key else message
