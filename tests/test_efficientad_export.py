@@ -1,0 +1,125 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from efficientad.checkpoint import Run, save_model
+from efficientad.cli import main
+from efficientad.model import EfficientAd
+from efficientad.networks import ModelSize, map_size
+from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
+from engine_runtime.frames import Roi, Size
+
+
+def exported(folder: Path, size: ModelSize, image: Size) -> tuple[EfficientAd, Path]:
+    torch.manual_seed(7)
+    model = EfficientAd(size, image).eval()
+    model.teacher_mean.normal_(0, 0.1)
+    model.teacher_std.uniform_(0.02, 0.2)
+    model.quantiles.copy_(torch.tensor([[0.5, 1.5], [0.1, 0.4]]))
+    digest = hashlib.sha256(b"images").hexdigest()
+    run = Run(size, image, Roi(1, 2, 300, 400), 10, 1, 0, digest, digest, None, "0.1.0")
+    save_model(folder / "model.pt", run, model)
+    assert main(["export", str(folder / "model.pt"), "-o", str(folder / "model.onnx")]) == 0
+    return model, folder / "model.onnx"
+
+
+@pytest.mark.parametrize(
+    ("size", "image"),
+    [
+        ("xs", Size(256, 256)),
+        ("xs", Size(131, 202)),
+        ("xs", Size(320, 128)),
+        ("s", Size(256, 256)),
+        ("m", Size(128, 160)),
+    ],
+)
+def test_graph_gives_what_torch_gives(tmp_path: Path, size: ModelSize, image: Size) -> None:
+    model, path = exported(tmp_path, size, image)
+    frames = np.random.default_rng(3).integers(0, 256, (2, *image, 3), dtype=np.uint8)
+    frames[1] //= 3
+    quantiles = np.array([[0.2, 0.9], [0.01, 0.3]], dtype=np.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(frames), torch.from_numpy(quantiles))._asdict()
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = dict(zip(OUTPUTS, session.run(list(OUTPUTS), {FRAMES: frames, QUANTILES: quantiles}), strict=True))
+    for name, tensor in expected.items():
+        assert found[name].dtype == np.float32
+        assert found[name].shape == tensor.shape
+        assert np.abs(found[name] - tensor.numpy()).max() <= 1e-4 * np.abs(tensor.numpy()).max(), name
+
+
+def test_rows_of_a_batch_do_not_touch_each_other(tmp_path: Path) -> None:
+    _, path = exported(tmp_path, "xs", Size(128, 128))
+    frames = np.random.default_rng(4).integers(0, 256, (3, 128, 128, 3), dtype=np.uint8)
+    quantiles = np.array([[0, 1], [0, 1]], dtype=np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (batch,) = session.run(["score"], {FRAMES: frames, QUANTILES: quantiles})
+    alone = [session.run(["score"], {FRAMES: frame[None], QUANTILES: quantiles})[0][0] for frame in frames]
+    np.testing.assert_allclose(batch, alone, rtol=1e-5)
+
+
+def test_graph_keeps_the_contract(tmp_path: Path) -> None:
+    model, path = exported(tmp_path, "xs", Size(128, 160))
+    proto = onnx.load(path)
+    assert next(node for node in proto.graph.node if FRAMES in node.input).op_type == "Cast"
+    assert proto.opset_import[0].version <= 20
+
+    def described(value: onnx.ValueInfoProto) -> tuple[int, list[str | int]]:
+        tensor = value.type.tensor_type
+        return tensor.elem_type, [axis.dim_param or axis.dim_value for axis in tensor.shape.dim]
+
+    rows, columns = map_size(Size(128, 160))
+    number = onnx.TensorProto.FLOAT
+    assert {value.name: described(value) for value in proto.graph.input} == {
+        "frames": (onnx.TensorProto.UINT8, ["N", 128, 160, 3]),
+        "quantiles": (number, [2, 2]),
+    }
+    assert {value.name: described(value) for value in proto.graph.output} == {
+        "score": (number, ["N"]),
+        **{name: (number, ["N", rows, columns]) for name in ("anomaly_map", "local_map", "global_map")},
+    }
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    assert metadata["image_size"] == "128x160"
+    assert metadata["channel_order"] == "BGR"
+    assert metadata["model_size"] == "xs"
+    assert metadata["training_digest"] == hashlib.sha256(b"images").hexdigest()
+    assert metadata["tool_version"] == "0.1.0"
+    assert metadata["roi"] == "1,2,300,400"
+    quantiles = [float(number) for number in metadata["training_quantiles"].split(",")]
+    assert quantiles == pytest.approx(model.quantiles.flatten().tolist())
+
+
+def test_export_writes_beside_the_model_by_default(tmp_path: Path) -> None:
+    exported(tmp_path, "xs", Size(128, 128))
+    assert main(["export", str(tmp_path / "model.pt")]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.pt"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a model", "other dict", "other state", "truncated"])
+def test_what_is_no_model_is_refused(
+    tmp_path: Path, content: bytes | str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "given.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "other dict":
+        torch.save({"0.weight": torch.zeros(3)}, path)
+    elif content:
+        exported(tmp_path, "xs", Size(128, 128))
+        whole = torch.load(tmp_path / "model.pt", weights_only=True)
+        if content == "other state":
+            whole["run"]["size"] = "s"
+            torch.save(whole, path)
+        else:
+            path.write_bytes((tmp_path / "model.pt").read_bytes()[:5000])
+    capsys.readouterr()
+    assert main(["export", str(path), "-o", str(tmp_path / "new.onnx")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert str(path) in error
+    assert not (tmp_path / "new.onnx").exists()
