@@ -1,0 +1,140 @@
+"""An engine and images of good parts in, quantiles and a threshold out."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from calibration.calibration_file import Calibration
+from calibration.detection import Floats
+from calibration.images import ImageSet, check_disjoint, image_set, is_training_set
+from calibration.measure import measure_quantiles, measure_scores
+from calibration.tail import (
+    CONFIDENCE,
+    FEWEST_SCORES,
+    Threshold,
+    fit_threshold,
+    suspects,
+    typical_scores_needed,
+)
+from engine_runtime.errors import EngineFailed, InputError
+from engine_runtime.frames import Roi
+from engine_runtime.manifest import Manifest
+from engine_runtime.open import open_engine
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A calibration and what it was made from."""
+
+    calibration: Calibration
+    manifest: Manifest
+    threshold: Threshold
+    good: ImageSet
+    good_scores: Floats
+    suspects: list[int]
+    """Indices of good images that are probably defects."""
+    trained_on: bool
+    """The good images are those that the model was trained on."""
+    defective: ImageSet | None
+    defective_scores: Floats
+
+
+def calibrate(
+    engine_file: Path, good_folder: Path, defects_folder: Path | None, rate: float, roi: Roi | None
+) -> Measured:
+    """Measure quantiles and threshold on the engine itself.
+
+    Quantiles and scores come from the same good images. That is no optimism worth a second set: the quantiles
+    of a map scale the scores of all parts alike, so the false reject rate depends on them only through the
+    relative weight of the two maps (docs/calibration.md gives the measurement).
+
+    Args:
+        engine_file: written by build-engine.
+        good_folder: held-out images of good parts, at least 20 different ones.
+        defects_folder: images of defective parts, to report what is caught; they do not change the threshold.
+        rate: wanted false reject rate.
+        roi: region of interest in the images; that of the model's training when None.
+
+    Raises:
+        InputError: a file, folder or image is wrong, or there are too few good images.
+        EngineFailed: the runtime raised.
+    """
+    good = image_set(good_folder)
+    if len(good.files) < FEWEST_SCORES:
+        raise InputError(
+            f"{good_folder}: holds {len(good.files)} different images; a threshold needs at least "
+            f"{FEWEST_SCORES}, and about {typical_scores_needed(rate)} for a false reject rate of {rate:g}"
+        )
+    defective = None
+    if defects_folder is not None:
+        defective = image_set(defects_folder)
+        check_disjoint(good, defective)
+    engine = open_engine(engine_file)
+    try:
+        manifest = engine.manifest
+        roi = roi or _training_roi(manifest)
+        quantiles = measure_quantiles(engine, good.files, roi)
+        good_scores = measure_scores(engine, quantiles, good.files, roi, "good scores")
+        defective_scores = np.empty(0)
+        if defective is not None:
+            defective_scores = measure_scores(engine, quantiles, defective.files, roi, "defect scores")
+    except EngineFailed as error:
+        raise EngineFailed(f"{engine_file}: {error}") from error
+    finally:
+        engine.close()
+    try:
+        threshold = fit_threshold(good_scores, rate)
+    except ValueError as error:
+        raise InputError(f"{good_folder}: no threshold can be fitted: {error}") from error
+    calibration = Calibration(
+        format_version=1,
+        model=manifest.model,
+        engine_sha256=manifest.payload_sha256,
+        quantiles=quantiles.tolist(),
+        threshold=threshold.value,
+        wanted_false_reject_rate=rate,
+        false_reject_rate_interval=threshold.rate_interval,
+        confidence=CONFIDENCE,
+        good_images=len(good.files),
+        good_images_sha256=good.digest(good_folder),
+        roi=roi,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        tool_version=version("inspectd"),
+    )
+    return Measured(
+        calibration=calibration,
+        manifest=manifest,
+        threshold=threshold,
+        good=good,
+        good_scores=good_scores,
+        suspects=suspects(good_scores),
+        trained_on=is_training_set(good, manifest.model_metadata.get("training_digest")),
+        defective=defective,
+        defective_scores=defective_scores,
+    )
+
+
+def parse_roi(text: str) -> Roi:
+    """Read ``x,y,width,height`` in pixels.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise ValueError(f"{text!r} is not x,y,width,height in whole pixels")
+    roi = Roi(*map(int, parts))
+    if roi.width == 0 or roi.height == 0:
+        raise ValueError(f"{text!r} has no area")
+    return roi
+
+
+def _training_roi(manifest: Manifest) -> Roi | None:
+    text = manifest.model_metadata.get("roi")
+    try:
+        return parse_roi(text) if text else None
+    except ValueError as error:
+        raise InputError(f"the model's metadata: roi: {error}") from error

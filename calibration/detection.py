@@ -1,0 +1,30 @@
+"""How well scores tell defects from good parts."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta, rankdata
+
+Floats = NDArray[np.float64]
+
+
+def auroc(good: Floats, defective: Floats) -> float:
+    """Give the probability that a defective part scores higher than a good one, ties counting half.
+
+    The area under the ROC curve by the Mann–Whitney rank sum.
+
+    Args:
+        good: scores of good parts, at least one.
+        defective: scores of defective parts, at least one.
+    """
+    ranks = rankdata(np.concatenate([good, defective]))
+    pairs = len(good) * len(defective)
+    rank_sum = float(ranks[len(good) :].sum()) - len(defective) * (len(defective) + 1) / 2
+    return rank_sum / pairs
+
+
+def share_interval(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Give the exact (Clopper–Pearson) confidence interval of a share seen as ``hits`` in ``count``."""
+    rest = (1 - confidence) / 2
+    low = float(beta.ppf(rest, hits, count - hits + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(1 - rest, hits + 1, count - hits)) if hits < count else 1.0
+    return low, high

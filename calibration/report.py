@@ -1,0 +1,91 @@
+"""What calibrate tells a quality engineer."""
+
+from pathlib import Path
+
+import numpy as np
+
+from calibration.calibrate import Measured
+from calibration.detection import Floats, auroc, share_interval
+from calibration.tail import CONFIDENCE, TOLERATED_FACTOR
+
+_SHOWN = 3
+
+
+def report(target: Path, measured: Measured) -> str:
+    """Lay out the calibration, and the defects where there were any."""
+    calibration, threshold = measured.calibration, measured.threshold
+    scores = measured.good_scores
+    low, high = threshold.rate_interval
+    (local_a, local_b), (global_a, global_b) = calibration.quantiles
+    copies = f" ({measured.good.copies} copies left out)" if measured.good.copies else ""
+    rows = [
+        ("calibration", f"{target}"),
+        ("engine", f"{calibration.model} {calibration.engine_sha256[:12]}"),
+        ("region of interest", f"{calibration.roi}" if calibration.roi else "whole picture"),
+        ("good images", f"{len(scores)}{copies}"),
+        (
+            "quantiles q_a, q_b",
+            f"local map {local_a:.4g}, {local_b:.4g}; global map {global_a:.4g}, {global_b:.4g}",
+        ),
+        ("good scores", f"median {np.median(scores):.4g}, highest {_highest(measured.good.files, scores)}"),
+        ("threshold", f"{threshold.value:.4g}, to reject {_per_thousand(threshold.wanted_rate)} good parts"),
+        (
+            f"{CONFIDENCE:.0%} confidence",
+            f"{_per_thousand(low, high)} (tail fitted on the {threshold.tail_size} highest scores)",
+        ),
+    ]
+    if measured.defective is not None:
+        rows += _defect_rows(measured.defective.files, measured)
+    return "\n".join(f"{name:<20}{value}" for name, value in rows)
+
+
+def warnings(measured: Measured) -> list[str]:
+    """Say, in one line each, what makes the threshold less than it seems."""
+    lines = []
+    threshold, count = measured.threshold, len(measured.good_scores)
+    if not threshold.enough_scores:
+        worst = _per_thousand(threshold.rate_interval[1])
+        lines.append(
+            f"{count} good images are few: up to {worst} good parts may be rejected; "
+            f"about {threshold.scores_needed - count} more would narrow that to "
+            f"{_per_thousand(TOLERATED_FACTOR * threshold.wanted_rate)}"
+        )
+    if measured.trained_on:
+        lines.append(
+            f"{measured.good.folder}: the model was trained on these images and scores parts it never saw "
+            "higher, so the threshold is too low: use held-out ones"
+        )
+    for index in measured.suspects:
+        file, score = measured.good.files[index], measured.good_scores[index]
+        lines.append(
+            f"{file}: scores {score:.4g}, far above the other good images, and raises the threshold; "
+            "if it shows a defect, take it out and calibrate again"
+        )
+    return lines
+
+
+def _defect_rows(files: list[Path], measured: Measured) -> list[tuple[str, str]]:
+    scores = measured.defective_scores
+    caught = int(np.count_nonzero(scores > measured.threshold.value))
+    low, high = share_interval(caught, len(scores))
+    rows = [
+        ("defective images", f"{len(scores)}, AUROC {auroc(measured.good_scores, scores):.4f}"),
+        (
+            "caught",
+            f"{caught} of {len(scores)}, {caught / len(scores):.1%} (95 % interval {low:.1%} to {high:.1%})",
+        ),
+    ]
+    missed = [int(index) for index in np.argsort(scores)[: len(scores) - caught]]
+    if missed:
+        shown = ", ".join(f"{scores[index]:.4g} {files[index].name}" for index in missed[:_SHOWN])
+        rows.append(("missed", shown + (", …" if len(missed) > _SHOWN else "")))
+    return rows
+
+
+def _highest(files: list[Path], scores: Floats) -> str:
+    best = np.argsort(scores)[::-1][:_SHOWN]
+    return ", ".join(f"{scores[index]:.4g} {files[index].name}" for index in best)
+
+
+def _per_thousand(*rates: float) -> str:
+    return " to ".join(f"{1000 * rate:.2g}" for rate in rates) + " in 1000"
