@@ -20,7 +20,7 @@ STOP = "stop"
 OPENED = "opened"  # live
 FRAME = "frame"  # frame, slot, captured_ns, part, region, error; without a slot there was no room or an error
 ENDED = "ended"  # the source has no more frames
-FAILED = "failed"  # error, wrong_input: the process ends
+FAILED = "failed"  # error: the process ends
 
 
 class LinkClosed(Exception):

@@ -13,7 +13,8 @@ from collections import deque
 
 import cv2
 
-from daemon.camera_link import ENDED, FAILED, FRAME, FREE, OPENED, SETTINGS, STOP, CameraLink, LinkClosed
+from daemon import camera_link
+from daemon.camera_link import CameraLink, LinkClosed
 from daemon.cameras import BadPicture, Camera, CameraFailed, CameraSettings
 from daemon.cameras.open import open_camera
 from daemon.slots import FrameSlots
@@ -23,17 +24,13 @@ from engine_runtime.frames import Roi, Size, fit
 _PR_SET_PDEATHSIG = 1
 
 
-class _Stopped(Exception):
-    """The daemon asked for the end."""
-
-
 class CameraProcess:
     """Feeds the frames of one camera into the daemon."""
 
     def __init__(self, link: CameraLink, slots: int) -> None:
         self._link = link
         message = link.receive()
-        if message is None or message["kind"] != SETTINGS:
+        if message is None or message["kind"] != camera_link.SETTINGS:
             raise LinkClosed
         settings = message["settings"]
         roi = settings.pop("roi")
@@ -42,6 +39,7 @@ class CameraProcess:
         self._slots = FrameSlots(slots, message["slots"], self._size)
         self._free: deque[int] = deque(message["free"])
         self._frame: int = message["next_frame"]
+        self._stop = False
 
     def run(self) -> None:
         """Deliver frames until the source ends, the camera fails or the daemon says stop."""
@@ -49,17 +47,15 @@ class CameraProcess:
             camera = open_camera(self._settings)
             try:
                 self._check_roi(camera)
-                self._link.send(OPENED, live=camera.live)
+                self._link.send(camera_link.OPENED, live=camera.live)
                 self._deliver(camera)
             finally:
                 camera.close()
-            self._link.send(ENDED)
-        except InputError as error:
-            self._link.send(FAILED, error=str(error), wrong_input=True)
-        except CameraFailed as error:
-            self._link.send(FAILED, error=str(error), wrong_input=False)
-        except (_Stopped, LinkClosed):
-            pass
+            self._link.send(camera_link.ENDED)
+        except (InputError, CameraFailed) as error:
+            self._link.send(camera_link.FAILED, error=str(error))
+        except LinkClosed:
+            pass  # the daemon is gone
 
     def _check_roi(self, camera: Camera) -> None:
         roi, size = self._settings.roi, camera.picture_size
@@ -77,6 +73,8 @@ class CameraProcess:
         due_ns = time.monotonic_ns()
         while True:
             self._hear(until_ns=due_ns, for_room=waits_for_room)
+            if self._stop:
+                return
             try:
                 picture, error = camera.grab(), None
                 if picture is None:
@@ -97,7 +95,7 @@ class CameraProcess:
                 except InputError as wrong:
                     error = str(wrong)
             self._link.send(
-                FRAME,
+                camera_link.FRAME,
                 frame=self._frame,
                 slot=slot,
                 captured_ns=captured_ns,
@@ -111,17 +109,18 @@ class CameraProcess:
 
     def _hear(self, until_ns: int = 0, *, for_room: bool = False) -> None:
         """Take the daemon's messages until the given time, and until a slot is free where that is asked."""
-        while True:
+        while not self._stop:
             if for_room and not self._free:
                 message = self._link.receive()
             else:
                 message = self._link.receive((until_ns - time.monotonic_ns()) / 1e9)
             if message is None:
                 return
-            if message["kind"] == STOP:
-                raise _Stopped
-            if message["kind"] == FREE:
-                self._free.extend(message["slots"])
+            match message["kind"]:
+                case camera_link.STOP:
+                    self._stop = True
+                case camera_link.FREE:
+                    self._free.extend(message["slots"])
 
 
 def main() -> None:

@@ -3,11 +3,12 @@
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from daemon.cameras import CameraSettings
@@ -16,6 +17,15 @@ from verdicts.message import NAME
 
 _MOST_BYTES = 1_000_000
 _LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|ipc://.+")
+
+
+def _name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError('expected a name of 1 to 64 letters, digits, "_", "." or "-"')
+    return name
+
+
+Name = Annotated[str, AfterValidator(_name)]
 
 
 class ArchiveConfig(BaseModel):
@@ -32,7 +42,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    line: str
+    line: Name
     engine: Path
     calibration: Path
     publish: str = Field(description="where the verdicts go, such as tcp://127.0.0.1:5560")
@@ -41,19 +51,7 @@ class Config(BaseModel):
     threads: int | None = Field(default=None, ge=1, le=1024, description="of each lane; the runtime's choice")
     max_batch: int | None = Field(default=None, ge=1, description="the engine's own when absent")
     archive: ArchiveConfig | None = None
-    cameras: Annotated[dict[str, CameraSettings], Field(min_length=1)]
-
-    @field_validator("line")
-    @classmethod
-    def _line_is_a_name(cls, name: str) -> str:
-        return _name(name)
-
-    @field_validator("cameras")
-    @classmethod
-    def _cameras_have_names(cls, cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
-        for name in cameras:
-            _name(name)
-        return cameras
+    cameras: Annotated[dict[Name, CameraSettings], Field(min_length=1)]
 
     @field_validator("publish")
     @classmethod
@@ -74,7 +72,11 @@ def load_config(path: Path) -> Config:
             what was found and what was expected.
     """
     document = _compose(path)
-    content = yaml.SafeLoader("").construct_document(document) if document is not None else None
+    try:
+        content = None if document is None else yaml.SafeLoader("").construct_document(document)
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        # PyYAML lets the errors of int() and datetime() through.
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a mapping with the keys {', '.join(Config.model_fields)}")
     try:
@@ -100,8 +102,7 @@ def load_config(path: Path) -> Config:
 def _from_folder(camera: CameraSettings, folder: Path) -> CameraSettings:
     if "://" in camera.source:
         return camera
-    values = {name: getattr(camera, name) for name in CameraSettings.__dataclass_fields__}
-    return CameraSettings(**{**values, "source": str(folder / camera.source)})
+    return replace(camera, source=str(folder / camera.source))
 
 
 def _compose(path: Path) -> yaml.Node | None:
@@ -158,7 +159,10 @@ def _describe(problem: ErrorDetails, document: yaml.Node | None) -> str:
             wanted = str(problem["ctx"]["error"])
         case _:
             wanted = "expected " + problem["msg"].removeprefix("Input should be ").removeprefix("a ")
-    return f"{line}: {key}: found {problem['input']!r:.80}, {wanted}"
+    found = problem["input"]
+    # Only plain values are shown: written out, a structure of YAML aliases may be endless.
+    shown = f"found {found!r:.80}, " if isinstance(found, str | int | float | None) else ""
+    return f"{line}: {key}: {shown}{wanted}"
 
 
 def _keys_beside(location: Sequence[str]) -> list[str]:
@@ -166,7 +170,7 @@ def _keys_beside(location: Sequence[str]) -> list[str]:
         case [_]:
             return list(Config.model_fields)
         case ["cameras", _, _]:
-            return list(CameraSettings.__dataclass_fields__)
+            return [field.name for field in fields(CameraSettings)]
         case ["cameras", _, "roi", _]:
             return ["x", "y", "width", "height"]
         case _:
@@ -184,9 +188,3 @@ def _line_of(node: yaml.Node | None, location: Sequence[str]) -> int:
             break
         line, node = found[0][0].start_mark.line + 1, found[0][1]
     return line
-
-
-def _name(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise ValueError(f'"{name}" is no name; expected 1 to 64 letters, digits, "_", "." or "-"')
-    return name

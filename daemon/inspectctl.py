@@ -179,7 +179,7 @@ def _add_record(commands: Any) -> None:
     parser = commands.add_parser(
         "record",
         help="save a camera's frames as images to train on",
-        description="Save the next frames of a camera as PNG images, cut out as the daemon will cut them out.",
+        description="Save the next frames of a camera as PNG images, cut out as the daemon cuts them out.",
     )
     parser.add_argument(
         "source",

@@ -81,7 +81,7 @@ def overlay(frame: Frame, heat: NDArray[np.float32], threshold: float) -> Frame:
     level = np.clip((heat - 0.5 * threshold) / (1.5 * abs(threshold) + 1e-12), 0, 1)
     tint = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
     weight = (0.75 * level)[..., None]
-    shown = (frame * (1 - weight) + tint * weight).astype(np.uint8)
+    shown: Frame = (frame * (1 - weight) + tint * weight).astype(np.uint8)
     contours, _ = cv2.findContours(
         (heat > threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )

@@ -1,6 +1,12 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from brightness import THRESHOLD, UNIT_QUANTILES, brightness_model
+
+from calibration.calibration_file import Calibration, write_calibration
+from engine_runtime.engine_file import read_manifest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -12,3 +18,40 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder shared/data with real images is not beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def brightness_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The predictable model as a real engine file, made by ``build-engine``."""
+    folder = tmp_path_factory.mktemp("engine")
+    model = brightness_model(folder / "brightness.onnx")
+    subprocess.run(
+        [Path(sys.executable).parent / "build-engine", model, "--runtime", "onnxruntime"],
+        check=True,
+        capture_output=True,
+    )
+    return folder / "brightness.engine"
+
+
+@pytest.fixture
+def line_folder(tmp_path: Path, brightness_engine: Path) -> Path:
+    """A folder with an engine and its calibration, ready for a config."""
+    engine = tmp_path / "brightness.engine"
+    engine.write_bytes(brightness_engine.read_bytes())
+    calibration = Calibration(
+        format_version=1,
+        model="brightness",
+        engine_sha256=read_manifest(engine).payload_sha256,
+        quantiles=UNIT_QUANTILES,
+        threshold=THRESHOLD,
+        wanted_false_reject_rate=0.001,
+        false_reject_rate_interval=(0.0, 0.01),
+        confidence=0.95,
+        good_images=100,
+        good_images_sha256="0" * 64,
+        roi=None,
+        made_at="2026-01-01T00:00:00Z",
+        tool_version="test",
+    )
+    write_calibration(tmp_path / "brightness.calibration.yaml", calibration)
+    return tmp_path

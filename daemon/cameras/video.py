@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,10 @@ from engine_runtime.frames import Size
 
 OPEN_TIMEOUT_MS = 5_000
 READ_TIMEOUT_MS = 5_000
+
+# What goes wrong is said once, in our own words; theirs fill many lines.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 class VideoCamera:

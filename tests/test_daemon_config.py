@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.config import load_config
+from engine_runtime.errors import InputError
+from engine_runtime.frames import Roi
+
+WHOLE = """\
+line: line3
+engine: flange.engine
+calibration: flange.calibration.yaml
+publish: tcp://127.0.0.1:5560
+cameras:
+  top:
+    source: parts
+    roi: {x: 1, y: 2, width: 30, height: 40}
+    fps: 25
+archive:
+  folder: rejects
+"""
+
+
+def refused(tmp_path: Path, text: str | bytes) -> str:
+    path = tmp_path / "line3.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(str(tmp_path) + "/", "")
+
+
+def test_a_whole_config_is_read_with_paths_from_its_own_folder(tmp_path: Path) -> None:
+    path = tmp_path / "line3.yaml"
+    path.write_text(WHOLE)
+    config = load_config(path)
+    assert config.engine == tmp_path / "flange.engine"
+    assert config.archive is not None
+    assert config.archive.folder == tmp_path / "rejects"
+    camera = config.cameras["top"]
+    assert camera.source == str(tmp_path / "parts")
+    assert camera.roi == Roi(1, 2, 30, 40)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "line: line3",
+            "line: line 3",
+            "line3.yaml:1: line: found 'line 3', \"line 3\" is no name; expected",
+        ),
+        ("line: line3\n", "", "line3.yaml:1: line: missing; expected it here"),
+        ("publish: tcp://127.0.0.1:5560", "publish: tcp://0.0.0.0:5560", "line3.yaml:4: publish: found"),
+        ("fps: 25", "fsp: 25", "line3.yaml:9: cameras.top.fsp: unknown key; did you mean fps?"),
+        ("fps: 25", "fps: fast", "line3.yaml:9: cameras.top.fps: found 'fast', expected valid number"),
+        ("fps: 25", "fps: -1", "line3.yaml:9: cameras.top.fps: found -1, expected greater than 0"),
+        ("fps: 25", "fps: 25\n    fps: 26", "line3.yaml:10: fps: stands here for the second time"),
+        ("    source: parts\n", "", "line3.yaml:6: cameras.top.source: missing"),
+        ("width: 30", "widht: 30", "line3.yaml:8: cameras.top.roi"),
+        ("width: 30", "width: [", "line3.yaml:"),
+        ("  top:", "  to/p:", "line3.yaml:6: cameras.to/p: found 'to/p', expected a name"),
+        ("folder: rejects", "folder: 7", "line3.yaml:11: archive.folder: found 7"),
+        ("archive:", "archives:", "line3.yaml:10: archives: unknown key; did you mean archive?"),
+    ],
+)
+def test_each_mistake_is_named_by_file_line_key_found_and_expected(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    assert old in WHOLE
+    assert expected in refused(tmp_path, WHOLE.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "expected a mapping"),
+        ("- a\n- b\n", "expected a mapping"),
+        ("line: !!python/object/apply:os.system [id]\n", "not YAML"),
+        (b"line: \xff", "not YAML"),
+        ("x: " + "a" * 1_000_001, "is larger than"),
+        ("cameras: 2026-99-99\n", "line3.yaml"),
+    ],
+)
+def test_what_is_no_config_is_refused(tmp_path: Path, text: str | bytes, expected: str) -> None:
+    assert expected in refused(tmp_path, text)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
+        max_leaves=12,
+    )
+)
+def test_any_yaml_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(yaml.safe_dump(content))
+    try:
+        load_config(path)
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(WHOLE.encode() + data)
+    try:
+        load_config(path)
+    except InputError as error:
+        assert "\n" not in str(error)

@@ -1,0 +1,103 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.ledger import CapturedFrame, FrameKey, Ledger
+from daemon.waiting import WaitingFrames
+
+
+def captured(camera: str, frame: int, deadline_ns: int = 100) -> CapturedFrame:
+    return CapturedFrame(FrameKey(camera, frame), frame, 0, deadline_ns, None, None)
+
+
+# What can happen to a line, in any order: a camera captures; a lane takes a batch; a lane delivers a batch,
+# perhaps long after its deadline; a result is lost with its lane and never comes; time passes; overload
+# drops a waiting frame.
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("capture"), st.sampled_from(["top", "side"]), st.integers(1, 50)),
+        st.tuples(st.just("take"), st.integers(1, 4), st.just(0)),
+        st.tuples(st.just("deliver"), st.integers(0, 5), st.just(0)),
+        st.tuples(st.just("lose"), st.integers(0, 5), st.just(0)),
+        st.tuples(st.just("pass time"), st.integers(0, 40), st.just(0)),
+        st.tuples(st.just("overload"), st.sampled_from(["top", "side"]), st.just(0)),
+    ),
+    max_size=120,
+)
+
+
+@given(EVENTS)
+def test_every_frame_is_closed_exactly_once(events: list[tuple[str, str | int, int]]) -> None:
+    ledger, waiting = Ledger(), WaitingFrames()
+    numbers: Counter[str] = Counter()
+    in_lanes: list[list[CapturedFrame]] = []
+    closed: Counter[FrameKey] = Counter()
+    now_ns = 0
+
+    def close(key: FrameKey) -> None:
+        closed[key] += ledger.close(key) is not None
+
+    for event, what, patience in events:
+        match event, what:
+            case "capture", str(camera):
+                numbers[camera] += 1
+                frame = captured(camera, numbers[camera], now_ns + patience)
+                ledger.open(frame)
+                waiting.put(frame)
+            case "take", int(most) if len(waiting):
+                in_lanes.append(waiting.take(most))
+            case "deliver", int(lane) if in_lanes:
+                for frame in in_lanes.pop(lane % len(in_lanes)):
+                    close(frame.key)
+            case "lose", int(lane) if in_lanes:
+                in_lanes.pop(lane % len(in_lanes))
+            case "pass time", int(duration):
+                now_ns += duration
+                for key in ledger.overdue(now_ns):
+                    waiting.withdraw(key)
+                    close(key)
+            case "overload", str(camera):
+                oldest = waiting.withdraw_oldest(camera)
+                if oldest is not None:
+                    close(oldest.key)
+        deadline_ns = ledger.next_deadline_ns()
+        assert (deadline_ns is None) == (len(ledger) == 0)
+
+    # Deadlines alone must close whatever is left, also what no lane will ever deliver.
+    for key in ledger.overdue(now_ns + 1000):
+        close(key)
+    assert len(ledger) == 0
+    every = {FrameKey(camera, frame) for camera in numbers for frame in range(1, numbers[camera] + 1)}
+    assert {key for key, times in closed.items() if times} == every
+    assert max(closed.values(), default=1) == 1
+
+
+def test_a_frame_cannot_be_entered_twice() -> None:
+    ledger = Ledger()
+    ledger.open(captured("top", 1))
+    with pytest.raises(ValueError, match="open already"):
+        ledger.open(captured("top", 1))
+
+
+def test_overdue_frames_come_earliest_first() -> None:
+    ledger = Ledger()
+    for frame, deadline_ns in ((1, 30), (2, 10), (3, 20), (4, 99)):
+        ledger.open(captured("top", frame, deadline_ns))
+    assert ledger.next_deadline_ns() == 10
+    assert [key.frame for key in ledger.overdue(30)] == [2, 3, 1]
+
+
+@given(st.lists(st.sampled_from(["top", "side"])), st.integers(1, 8))
+def test_lanes_get_the_oldest_first_and_nothing_twice(cameras: list[str], most: int) -> None:
+    waiting = WaitingFrames()
+    put = [captured(camera, number) for number, camera in enumerate(cameras)]
+    for frame in put:
+        waiting.put(frame)
+    waiting.end()
+    taken: list[CapturedFrame] = []
+    while batch := waiting.take(most):
+        assert len(batch) <= most
+        taken += batch
+    assert taken == put
