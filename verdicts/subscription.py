@@ -8,7 +8,7 @@ from typing import Final, Self, get_args
 import zmq
 
 from verdicts.gaps import Gaps, Lost
-from verdicts.message import MAX_BYTES, NAME, Decision, Health, MalformedMessage, Verdict, decode
+from verdicts.message import NAME, Decision, Health, MalformedMessage, Verdict, decode
 
 # LineSilent     no health for too long: stop the line
 # VerdictsLost   verdicts were published and did not arrive
@@ -145,6 +145,11 @@ class Subscription:
         return message
 
     def _silent(self) -> LineSilent:
+        if self._silence_from > self._last_health:
+            # Silent for the second time: libzmq gives a connection up for good when the other side once
+            # broke the protocol, and a gate runs for months. (The first time a stalled daemon may go on.)
+            self._socket.close()
+            self._socket = _connect(self._address, f"{self._line}/")
         self._silence_from = time.monotonic()
         silent_s = self._silence_from - self._last_health
         text = f"{self._line} is silent: no health from {self._address} for {silent_s:.1f} s"
@@ -239,10 +244,11 @@ def read_health(address: str, *, line: str, timeout_s: float = 3.0) -> Health:
 
 
 def _connect(address: str, prefix: str) -> zmq.SyncSocket:
+    # No ZMQ_MAXMSGSIZE: after one longer message libzmq drops the connection and never makes it anew
+    # (seen with 4.3.5). ``decode`` refuses what is too long.
     socket: zmq.SyncSocket = zmq.Context.instance().socket(zmq.SUB)
     socket.linger = 0
     socket.rcvhwm = _RECEIVE_QUEUE
-    socket.maxmsgsize = MAX_BYTES
     socket.heartbeat_ivl = _HEARTBEAT_MS
     socket.heartbeat_timeout = _HEARTBEAT_TIMEOUT_MS
     socket.connect_timeout = _CONNECT_TIMEOUT_MS
