@@ -46,7 +46,9 @@ def test_graph_gives_what_torch_gives(tmp_path: Path, size: ModelSize, image: Si
     with torch.no_grad():
         expected = model(torch.from_numpy(frames), torch.from_numpy(quantiles))._asdict()
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = dict(zip(OUTPUTS, session.run(list(OUTPUTS), {FRAMES: frames, QUANTILES: quantiles}), strict=True))
+    found = dict(
+        zip(OUTPUTS, session.run(list(OUTPUTS), {FRAMES: frames, QUANTILES: quantiles}), strict=True)
+    )
     for name, tensor in expected.items():
         assert found[name].dtype == np.float32
         assert found[name].shape == tensor.shape

@@ -1,0 +1,341 @@
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from efficientad import augmentation, dataset, losses
+from efficientad.checkpoint import load_model, progress_file
+from efficientad.cli import main
+from efficientad.networks import ModelSize, pdn
+from efficientad.teacher import save_teacher
+from engine_runtime.frames import Size
+
+EXECUTABLE = Path(sys.executable).parent / "efficientad"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny networks gain nothing from threads, and lose much where other tests run beside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("teacher") / "xs.safetensors"
+    save_teacher(path, pdn("xs", 96), {"size": "xs"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight pictures of a ring, in an MVTec AD layout whose test images cannot even be read."""
+    folder = tmp_path_factory.mktemp("product")
+    (folder / "train" / "good").mkdir(parents=True)
+    (folder / "test" / "broken").mkdir(parents=True)
+    (folder / "test" / "broken" / "000.png").write_bytes(b"no image")
+    random = np.random.default_rng(0)
+    for index in range(8):
+        picture = random.integers(90, 110, (150, 170, 3), dtype=np.uint8)
+        cv2.circle(picture, (85 + index % 3, 75), 50, (30, 180, 90), 12)
+        cv2.imwrite(str(folder / "train" / "good" / f"{index:03}.png"), picture)
+    return folder
+
+
+def command(good: Path, teacher: Path, out: Path, *more: str) -> list[str]:
+    given = [
+        "train",
+        "--data",
+        str(good),
+        "--teacher",
+        str(teacher),
+        "--out",
+        str(out),
+        "--image-size",
+        "128",
+    ]
+    return [*given, *more]
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    return load_model(path)[1].state_dict()
+
+
+def test_training_lowers_the_loss_on_validation_images(
+    good: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = {}
+    for steps in (1, 120):
+        assert main(command(good, teacher, tmp_path / "model.pt", "--steps", str(steps))) == 0
+        report = capsys.readouterr().out
+        assert "next: efficientad export" in report
+        maps[steps] = [
+            float(part.split()[1]) for part in report.split("held-out images: ")[1].split(", ")[:2]
+        ]
+    assert maps[120][0] < 0.9 * maps[1][0]
+    run, model = load_model(tmp_path / "model.pt")
+    assert (run.size, run.image_size, run.steps) == ("xs", Size(128, 128), 120)
+    assert (model.quantiles[:, 1] > model.quantiles[:, 0]).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(
+    good: Path, teacher: Path, tmp_path: Path
+) -> None:
+    for name, seed in (("a.pt", "3"), ("b.pt", "3"), ("c.pt", "4")):
+        assert main(command(good, teacher, tmp_path / name, "--steps", "3", "--seed", seed)) == 0
+    a, b, c = (state(tmp_path / name) for name in ("a.pt", "b.pt", "c.pt"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["student.0.weight"], c["student.0.weight"])
+
+
+def test_a_killed_run_resumes_to_the_same_model(
+    good: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
+    settings = ["--steps", "30", "--batch", "2", "--checkpoint-every", "3"]
+    process = subprocess.Popen(
+        [EXECUTABLE, *command(good, teacher, killed, *settings)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"OMP_NUM_THREADS": "1"},
+    )
+    assert process.stderr is not None
+    for _ in process.stderr:  # a line per turn of the progress bar
+        if progress_file(killed).exists():
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not killed.exists()
+
+    # The fixture gives this process one thread as well, so both compute in the same order.
+    assert main(command(good, teacher, killed, *settings)) == 0
+    assert "resumed at step" in capsys.readouterr().out
+    assert not progress_file(killed).exists()
+    assert main(command(good, teacher, whole, *settings)) == 0
+    assert "resumed" not in capsys.readouterr().out
+    expected, found = state(whole), state(killed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_progress_of_another_run_is_refused(
+    good: Path,
+    teacher: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "model.pt"
+    with monkeypatch.context() as patch:
+        patch.setattr("efficientad.train.validate", interrupted)
+        assert main(command(good, teacher, out, "--steps", "2", "--checkpoint-every", "1")) == 130
+    assert capsys.readouterr().err.endswith("the same command resumes from the last checkpoint\n")
+    before = progress_file(out).read_bytes()
+    assert main(command(good, teacher, out, "--steps", "5")) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert str(progress_file(out)) in last
+    assert "steps 2, this one has 5" in last
+    assert progress_file(out).read_bytes() == before
+    assert not out.exists()
+
+
+def test_non_square_input_region_and_penalty(good: Path, teacher: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.pt"
+    natural = str(good / "train")
+    arguments = command(
+        good, teacher, out, "--steps", "2", "--roi", "10,5,150,140", "--penalty-images", natural
+    )
+    arguments[arguments.index("128")] = "128x200"
+    assert main(arguments) == 0
+    run, _ = load_model(out)
+    assert run.image_size == Size(128, 200)
+    assert run.roi == (10, 5, 150, 140)
+    assert run.penalty_digest is not None
+
+
+def test_validation_comes_from_training_images_alone(good: Path) -> None:
+    split = dataset.load(good, Size(128, 128), None, seed=0)
+    again = dataset.load(good, Size(128, 128), None, seed=0)
+    other = dataset.load(good, Size(128, 128), None, seed=5)
+    assert (len(split.training), len(split.validation)) == (7, 1)
+    assert torch.equal(split.validation, again.validation)
+    assert not torch.equal(split.validation, other.validation)
+    files = dataset.stack(sorted((good / "train" / "good").iterdir()), Size(128, 128), None)
+    together = torch.cat([split.training, split.validation])
+    assert sorted(map(repr, together.sum((1, 2, 3)).tolist())) == sorted(
+        map(repr, files.sum((1, 2, 3)).tolist())
+    )
+
+
+def test_digest_follows_names_and_contents(tmp_path: Path) -> None:
+    for name, shade in (("a.png", 10), ("b.png", 20)):
+        cv2.imwrite(str(tmp_path / name), np.full((8, 8, 3), shade, np.uint8))
+    digests = [dataset.digest(tmp_path, dataset.good_files(tmp_path))]
+    (tmp_path / "b.png").rename(tmp_path / "c.png")
+    digests.append(dataset.digest(tmp_path, dataset.good_files(tmp_path)))
+    cv2.imwrite(str(tmp_path / "c.png"), np.full((8, 8, 3), 21, np.uint8))
+    digests.append(dataset.digest(tmp_path, dataset.good_files(tmp_path)))
+    assert len(set(digests)) == 3
+
+
+def test_published_state_dicts_load(good: Path, tmp_path: Path) -> None:
+    torch.save(pdn("xs", 96).state_dict(), tmp_path / "teacher.pth")
+    assert main(command(good, tmp_path / "teacher.pth", tmp_path / "model.pt", "--steps", "1")) == 0
+    saved = torch.load(tmp_path / "teacher.pth", weights_only=True)
+    assert torch.equal(state(tmp_path / "model.pt")["teacher.8.weight"], saved["8.weight"])
+
+
+def test_every_image_is_seen_once_per_epoch(teacher: Path) -> None:
+    from efficientad.checkpoint import Run
+    from efficientad.train import sampled
+
+    run = Run("xs", Size(128, 128), None, 100, 3, 0, "", "", None, "")
+    seen = np.concatenate([sampled(7, run, step) for step in range(14)]).reshape(6, 7)
+    assert (np.sort(seen) == np.arange(7)).all()
+    assert len({tuple(epoch) for epoch in seen.tolist()}) > 1
+
+
+def test_hard_feature_loss_keeps_the_largest_thousandth() -> None:
+    torch.manual_seed(0)
+    teacher, student = torch.randn(2, 1, 8, 40, 40)
+    differences = (teacher - student).square().flatten()
+    hard = differences[differences >= torch.quantile(differences, 0.999)]
+    torch.testing.assert_close(losses.hard_feature_loss(teacher, student), hard.mean())
+
+
+def test_colour_changes_do_what_they_say() -> None:
+    image = torch.rand(3, 16, 16) * 100 + 50
+    torch.testing.assert_close(augmentation.brightness(image, 0.8), image * 0.8)
+    assert float(augmentation.contrast(image, 0.8).std()) < float(image.std())
+    flat = augmentation.grey(image).expand(3, -1, -1)
+    torch.testing.assert_close(augmentation.saturation(image, 0.0), flat)
+    for change in (augmentation.brightness, augmentation.contrast, augmentation.saturation):
+        torch.testing.assert_close(change(image, 1.0), image)
+        assert float(change(image * 1.7, 1.2).max()) <= 255
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    lines = [
+        line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "efficientad: " in line
+    ]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_missing_and_empty_data(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "model.pt"
+    missing = tmp_path / "missing"
+    assert str(missing) in refused(command(missing, teacher, out, "--steps", "1"), capsys)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "holds no image" in refused(command(empty, teacher, out, "--steps", "1"), capsys)
+    (empty / "test").mkdir()
+    assert "no train/good" in refused(command(empty, teacher, out, "--steps", "1"), capsys)
+    single = tmp_path / "single"
+    single.mkdir()
+    cv2.imwrite(str(single / "a.png"), np.zeros((9, 9, 3), np.uint8))
+    assert "at least 2" in refused(command(single, teacher, out, "--steps", "1"), capsys)
+    assert not out.exists()
+
+
+def test_corrupt_image_and_wrong_region(
+    good: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.png").write_bytes((good / "train/good/000.png").read_bytes())
+    (images / "b.png").write_bytes((good / "train/good/001.png").read_bytes()[:20])
+    out = tmp_path / "model.pt"
+    assert str(images / "b.png") in refused(command(images, teacher, out, "--steps", "1"), capsys)
+    line = refused(command(good, teacher, out, "--steps", "1", "--roi", "100,0,100,100"), capsys)
+    assert "000.png" in line
+    assert "does not lie inside the picture of 170×150" in line
+    line = refused(command(good, teacher, tmp_path / "nowhere" / "model.pt", "--steps", "1"), capsys)
+    assert "cannot be written" in line
+
+
+@pytest.mark.parametrize("size", ["s", "m"])
+def test_sizes_without_a_packaged_teacher_ask_for_one(
+    size: ModelSize, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "train",
+        "--data",
+        str(good),
+        "--size",
+        size,
+        "--steps",
+        "1",
+        "--out",
+        str(tmp_path / "m.pt"),
+    ]
+    assert "--teacher" in refused(arguments, capsys)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", ["garbage", "another size", "surplus", "missing"])
+def test_wrong_teachers(
+    content: str, suffix: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"teacher{suffix}"
+    if content == "garbage":
+        path.write_bytes(b"garbage")
+    elif content != "missing":
+        network = pdn("s" if content == "another size" else "xs", 96)
+        if content == "surplus":
+            network.append(torch.nn.Conv2d(96, 1, 1))
+        if suffix == ".pth":
+            torch.save(network.state_dict(), path)
+        else:
+            save_teacher(path, network, {})
+    line = refused(command(good, path, tmp_path / "model.pt", "--steps", "1"), capsys)
+    assert str(path) in line
+    if content == "another size":
+        assert "0.weight is 128×3×4×4, expected 32×3×4×4" in line
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--image-size", "64"),
+        ("--image-size", "256x64"),
+        ("--image-size", "big"),
+        ("--image-size", "128x128x128"),
+        ("--roi", "1,2,3"),
+        ("--roi", "-1,0,50,50"),
+        ("--roi", "0,0,0,50"),
+        ("--steps", "0"),
+        ("--batch", "-2"),
+        ("--seed", "x"),
+        ("--size", "xl"),
+    ],
+)
+def test_wrong_options(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["train", "--data", "d", "--out", "o", f"{option}={value}"])
+    assert raised.value.code == 2
+    error = capsys.readouterr().err
+    assert option in error.splitlines()[-1]
+    assert "Traceback" not in error
+
+
+def test_help_needs_no_torch() -> None:
+    script = "import sys\nfrom efficientad.cli import main\n"
+    script += "try: main(['train', '--help'])\nexcept SystemExit: pass\n"
+    script += "assert not {'torch', 'cv2', 'onnx', 'openvino', 'onnxruntime'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
