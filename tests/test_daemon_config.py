@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.config import load_config
+from daemon.config import Config, load_config
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Roi
 
@@ -87,6 +87,9 @@ def test_each_mistake_is_named_by_file_line_key_found_and_expected(
 )
 def test_what_is_no_config_is_refused(tmp_path: Path, text: str | bytes, expected: str) -> None:
     assert expected in refused(tmp_path, text)
+
+
+KEYS = st.sampled_from([*Config.model_fields, "top", "source", "roi", "x"])
 
 
 @given(

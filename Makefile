@@ -1,0 +1,30 @@
+# Everything a fresh machine needs: make demo, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: venv demo test lint clean
+
+venv: .venv/installed
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "inspectd needs Python 3.11 or newer")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { test "$$(id -u)" = 0 && apt-get install -y python3-venv; } \
+		|| { echo "Python's venv module is missing: sudo apt install python3-venv" >&2; exit 2; }
+	@echo "setting up .venv (1 to 3 minutes)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: venv
+	$(BIN)/python benchmarks/demo.py
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv demo-output build *.egg-info

@@ -1,0 +1,74 @@
+"""The whole way on a simulated line: record, train, export, build, calibrate, inspect (``make demo``)."""
+
+import argparse
+import json
+import shutil
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+from inspection import BIN, Inspection, command, summary
+
+from daemon.cameras.simulated import Part
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "demo-output"
+CONFIG = ROOT / "configs/demo.yaml"
+
+
+def main() -> None:
+    """Run the demo."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=1000, help="of training (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60, help="of inspection (default: %(default)s)")
+    options = parser.parse_args()
+    began = time.monotonic()
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir()
+    out = OUT.relative_to(Path.cwd()) if OUT.is_relative_to(Path.cwd()) else OUT
+
+    # Two recordings: what a model was trained on says nothing about how it scores new parts.
+    command("inspectctl", "record", "simulated://?seed=1", "--out", out / "train", "--count", 160)
+    command("inspectctl", "record", "simulated://?seed=2", "--out", out / "held-out", "--count", 200)
+    command("efficientad", "train", "--data", out / "train", "--size", "xs", "--steps", options.steps,
+            "--out", out / "flange.pt")  # fmt: skip
+    command("efficientad", "export", out / "flange.pt", "-o", out / "flange.onnx")
+    command("build-engine", out / "flange.onnx")
+    command("calibrate", out / "flange.engine", "--good", out / "held-out", "--false-reject-rate", 0.002)
+
+    print(
+        f"\n$ inspectd --config {CONFIG.name}    # {options.seconds:g} s long; inspectctl tail prints the rejects"
+    )
+    inspection = Inspection(CONFIG)
+    tail = subprocess.Popen([BIN / "inspectctl", "tail", "--config", CONFIG, "--decisions", "reject,fault"])
+    time.sleep(options.seconds)
+    inspection.stop()
+    tail.terminate()
+    tail.wait()
+
+    result = summary(inspection, lambda part: Part.parse(part).defect is not None)
+    (OUT / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
+    report(inspection, result)
+    print(f"the whole demo took {time.monotonic() - began:.0f} s")
+
+
+def report(inspection: Inspection, result: dict[str, object]) -> None:
+    """Print what was caught, by kind of defect."""
+    parts = [(Part.parse(verdict.part or ""), verdict.decision) for verdict in inspection.verdicts]
+    total = Counter(part.defect for part, _ in parts if part.defect)
+    caught = Counter(part.defect for part, decision in parts if part.defect and decision == "reject")
+    good = result["verdicts"] - result["defective"]
+    latency = result["latency_ms"]
+    print(f"\n{result['frames']} frames, {result['verdicts']} verdicts, {result['faults']} faults")
+    print(f"caught          {result['caught']} of {result['defective']} defective parts")
+    for kind in sorted(total):
+        print(f"  {kind:<17} {caught[kind]} of {total[kind]}")
+    print(f"missed          {result['missed']}")
+    print(f"falsely rejected {result['false_rejects']} of {good} good parts")
+    print(f"capture to verdict received: {latency['p50']} ms median, {latency['p99']} ms p99")
+    print(f"\npictures of the rejects: {OUT / 'rejects'}\nsummary: {OUT / 'summary.json'}")
+
+
+if __name__ == "__main__":
+    main()
