@@ -6,7 +6,7 @@ import numpy as np
 
 from calibration.calibrate import Measured
 from calibration.detection import Floats, auroc, share_interval
-from calibration.tail import CONFIDENCE, TOLERATED_FACTOR
+from calibration.tail import CONFIDENCE, TOLERATED_FACTOR, scores_needed
 
 _SHOWN = 3
 
@@ -44,10 +44,11 @@ def warnings(measured: Measured) -> list[str]:
     lines = []
     threshold, count = measured.threshold, len(measured.good_scores)
     if not threshold.enough_scores:
+        needed = scores_needed(measured.good_scores, threshold.wanted_rate)
         worst = _per_thousand(threshold.rate_interval[1])
         lines.append(
             f"{count} good images are few: up to {worst} good parts may be rejected; "
-            f"about {threshold.scores_needed - count} more would narrow that to "
+            f"about {needed - count} more would narrow that to "
             f"{_per_thousand(TOLERATED_FACTOR * threshold.wanted_rate)}"
         )
     if measured.trained_on:

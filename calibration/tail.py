@@ -40,8 +40,6 @@ class Threshold:
     """Holds the false reject rate with probability ``CONFIDENCE``."""
     tail_size: int
     """How many scores the tail was fitted on."""
-    scores_needed: int
-    """Good scores, in all, that would narrow the interval to ``TOLERATED_FACTOR`` times the wanted rate."""
 
     @property
     def enough_scores(self) -> bool:
@@ -64,22 +62,30 @@ def fit_threshold(scores: Floats, rate: float) -> Threshold:
     """
     if len(scores) < FEWEST_SCORES:
         raise ValueError(f"{len(scores)} good scores; at least {FEWEST_SCORES} are needed")
-    size = tail_size(len(scores), rate)
-    ordered = np.sort(scores)
-    start = float(ordered[-size - 1])
-    excesses = ordered[-size:] - start
+    start, excesses = _tail_of(scores, rate)
     if not excesses.any():
-        raise ValueError(f"the {size} highest good scores are all {start:g}")
-    tail = _Tail(excesses, len(scores), size)
+        raise ValueError(f"the {len(excesses)} highest good scores are all {start:g}")
+    tail = _Tail(excesses, len(scores), len(excesses))
     excess = tail.quantile(rate)
-    interval = tail.rate_interval(excess)
     return Threshold(
         value=start + excess,
         wanted_rate=rate,
-        rate_interval=interval,
-        tail_size=size,
-        scores_needed=_scores_needed(excesses, len(scores), rate),
+        rate_interval=tail.rate_interval(excess),
+        tail_size=len(excesses),
     )
+
+
+def scores_needed(scores: Floats, rate: float) -> int:
+    """Say how many good scores, in all, narrow the interval to ``TOLERATED_FACTOR`` times the wanted rate.
+
+    Imagines ever more scores with a tail like this one.
+
+    Args:
+        scores: as for ``fit_threshold``, which accepts them.
+        rate: wanted false reject rate.
+    """
+    _, excesses = _tail_of(scores, rate)
+    return _count_needed(excesses, len(scores), rate)
 
 
 def suspects(scores: Floats) -> list[int]:
@@ -96,12 +102,11 @@ def suspects(scores: Floats) -> list[int]:
     """
     order = np.argsort(scores)[::-1]
     for left_out in (3, 2, 1):
-        others = np.sort(scores[order[left_out:]])
-        size = tail_size(len(others), 0)
-        if len(others) < FEWEST_SCORES or others[-1] == others[-size - 1]:
+        others = scores[order[left_out:]]
+        start, excesses = _tail_of(others, 0)
+        if len(others) < FEWEST_SCORES or not excesses.any():
             continue
-        start = float(others[-size - 1])
-        tail = _Tail(others[-size:] - start, len(others), size)
+        tail = _Tail(excesses, len(others), len(excesses))
         if len(scores) * tail.expected_rate(float(scores[order[left_out - 1]]) - start) < 0.01:
             return [int(index) for index in order[:left_out]]
     return []
@@ -116,7 +121,14 @@ def tail_size(count: int, rate: float) -> int:
 def typical_scores_needed(rate: float) -> int:
     """Give how many good scores are enough for a wanted rate when their tail is exponential."""
     size = 50
-    return _scores_needed(-np.log((np.arange(size) + 0.5) / size), FEWEST_SCORES, rate)
+    return _count_needed(-np.log((np.arange(size) + 0.5) / size), FEWEST_SCORES, rate)
+
+
+def _tail_of(scores: Floats, rate: float) -> tuple[float, Floats]:
+    size = tail_size(len(scores), rate)
+    ordered = np.sort(scores)
+    start = float(ordered[-size - 1])
+    return start, ordered[-size:] - start
 
 
 class _Tail:
@@ -203,9 +215,7 @@ def _where_it_matters(points: Floats, weights: Floats) -> Floats:
     return np.where(np.abs(spread) < 1e-7, 1e-7, spread)
 
 
-def _scores_needed(excesses: Floats, count: int, rate: float) -> int:
-    """Imagine ever more scores with a tail like this one until the interval is narrow enough."""
-
+def _count_needed(excesses: Floats, count: int, rate: float) -> int:
     def enough(imagined: int) -> bool:
         tail = _Tail(excesses, imagined, tail_size(imagined, rate))
         return tail.rate_interval(tail.quantile(rate))[1] <= TOLERATED_FACTOR * rate

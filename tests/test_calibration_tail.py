@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from calibration.detection import auroc, share_interval
+from calibration.tail import (
+    CONFIDENCE,
+    TOLERATED_FACTOR,
+    fit_threshold,
+    scores_needed,
+    suspects,
+    tail_size,
+    typical_scores_needed,
+)
+
+DISTRIBUTIONS = {
+    "normal": stats.norm(1, 0.2),
+    "lognormal": stats.lognorm(0.5),
+    "gamma": stats.gamma(2),
+    "exponential": stats.expon(),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize(("count", "rate"), [(60, 0.01), (200, 0.002), (200, 0.001), (1000, 0.001)])
+def test_the_false_reject_rate_is_what_is_said(name: str, count: int, rate: float) -> None:
+    """Simulated lines whose true false reject rate is known."""
+    distribution = DISTRIBUTIONS[name]
+    random = np.random.default_rng(2026)
+    true_rates, held = [], 0
+    for _ in range(60):
+        threshold = fit_threshold(distribution.rvs(count, random_state=random), rate)
+        true_rate = float(distribution.sf(threshold.value))
+        true_rates.append(true_rate)
+        held += threshold.rate_interval[0] <= true_rate <= threshold.rate_interval[1]
+    # On average over lines not much more than was wanted; and no line is hopeless.
+    assert np.mean(true_rates) < 1.5 * rate
+    assert np.quantile(true_rates, 0.9) < 4 * rate
+    # 60 trials at 0.9: 46 or fewer would be seen once in a thousand times.
+    assert held >= stats.binom(60, CONFIDENCE).ppf(0.001)
+    # The price in missed defects: the threshold is not far above the best one.
+    best, median = distribution.isf(rate), distribution.median()
+    highest = distribution.isf(np.median(true_rates)) - median
+    assert highest < (1.4 if count < 1000 else 1.1) * (best - median)
+
+
+def test_more_images_bring_the_threshold_to_the_true_quantile() -> None:
+    scores = stats.expon().ppf((np.arange(20_000) + 0.5) / 20_000)
+    threshold = fit_threshold(scores, 0.001)
+    assert threshold.value == pytest.approx(stats.expon().isf(0.001), rel=0.02)
+    assert threshold.rate_interval == pytest.approx((0.0007, 0.0014), abs=0.0002)
+    assert threshold.enough_scores
+
+
+def test_a_rate_inside_the_sample_is_close_to_the_empirical_quantile() -> None:
+    scores = np.random.default_rng(0).gamma(2, size=2000)
+    assert fit_threshold(scores, 0.1).value == pytest.approx(np.quantile(scores, 0.9), rel=0.03)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    count=st.integers(20, 300),
+    shift=st.floats(-1e3, 1e3),
+    scale=st.floats(1e-3, 1e3),
+)
+def test_the_unit_of_the_scores_does_not_matter(seed: int, count: int, shift: float, scale: float) -> None:
+    scores = np.random.default_rng(seed).gamma(2, size=count)
+    plain, moved = fit_threshold(scores, 0.001), fit_threshold(shift + scale * scores, 0.001)
+    assert moved.value == pytest.approx(shift + scale * plain.value, rel=1e-5, abs=1e-5 * scale)
+    assert moved.rate_interval == pytest.approx(plain.rate_interval, rel=1e-3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), count=st.integers(20, 200))
+def test_a_smaller_rate_never_lowers_the_threshold(seed: int, count: int) -> None:
+    scores = np.random.default_rng(seed).normal(size=count)
+    values = [fit_threshold(scores, rate).value for rate in (0.01, 0.003, 0.001, 0.0001)]
+    assert values == sorted(values)
+
+
+def test_how_many_images_are_needed() -> None:
+    scores = stats.expon().ppf((np.arange(60) + 0.5) / 60)
+    few = fit_threshold(scores, 0.001)
+    assert not few.enough_scores
+    assert few.rate_interval[1] > TOLERATED_FACTOR * 0.001
+    needed = scores_needed(scores, 0.001)
+    enough = stats.expon().ppf((np.arange(needed) + 0.5) / needed)
+    assert fit_threshold(enough, 0.001).rate_interval[1] == pytest.approx(TOLERATED_FACTOR * 0.001, rel=0.2)
+    assert typical_scores_needed(0.01) < typical_scores_needed(0.001) < typical_scores_needed(0.0001)
+
+
+def test_scores_without_a_tail() -> None:
+    with pytest.raises(ValueError, match="19 good scores; at least 20"):
+        fit_threshold(np.arange(19.0), 0.001)
+    with pytest.raises(ValueError, match="highest good scores are all 2"):
+        fit_threshold(np.full(100, 2.0), 0.001)
+    with_ties = np.repeat(np.arange(12.0), 5)
+    assert fit_threshold(with_ties, 0.001).value > 11
+
+
+def test_tail_size() -> None:
+    assert [tail_size(count, 0.001) for count in (20, 60, 200, 1000)] == [10, 20, 44, 130]
+    assert tail_size(10_000, 0.1) == 2000
+
+
+def test_defects_among_the_good_images_are_suspected() -> None:
+    scores = np.random.default_rng(1).gumbel(1, 0.1, size=150)
+    assert suspects(scores) == []
+    scores[[10, 70]] = 4.0, 5.0
+    assert suspects(scores) == [70, 10]
+
+
+def test_honest_sets_are_rarely_suspected() -> None:
+    random = np.random.default_rng(0)
+    assert sum(bool(suspects(random.gamma(2, size=100))) for _ in range(60)) <= 3
+
+
+@given(
+    good=st.lists(st.integers(0, 8), min_size=1, max_size=40),
+    defective=st.lists(st.integers(0, 8), min_size=1, max_size=40),
+)
+def test_auroc_is_that_of_scikit_learn(good: list[int], defective: list[int]) -> None:
+    labels = [0] * len(good) + [1] * len(defective)
+    expected = roc_auc_score(labels, good + defective)
+    assert auroc(np.array(good, float), np.array(defective, float)) == pytest.approx(expected, abs=1e-12)
+
+
+@given(count=st.integers(1, 300), share=st.floats(0, 1))
+def test_the_share_interval_is_that_of_scipy(count: int, share: float) -> None:
+    hits = round(share * count)
+    expected = stats.binomtest(hits, count).proportion_ci(0.95, "exact")
+    assert share_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
