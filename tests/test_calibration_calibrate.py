@@ -1,0 +1,315 @@
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import yaml
+from engine_graphs import little_model, save
+from onnx import helper
+
+from calibration.calibration_file import load_calibration
+from calibration.cli import main
+from calibration.images import image_set
+from engine_build.cli import main as build_engine
+from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, OUTPUTS, SCORE, UNCALIBRATED
+from engine_runtime.engine_file import read_engine, read_manifest, write_engine
+from engine_runtime.frames import Frame, Roi, fit, images_in, read_image
+from engine_runtime.open import open_engine
+
+COMMAND = Path(sys.executable).parent / "calibrate"
+
+
+def picture(seed: int, *, defect: bool = False) -> Frame:
+    """Draw a grey disc that varies a little; a defect is a white patch on it.
+
+    Around 120 the little model's networks agree best, so that what departs from it scores high.
+    """
+    random = np.random.default_rng(seed)
+    drawn = random.normal(120, 3, (80, 90, 3))
+    cv2.circle(drawn, (45, 40), 25, (130 + random.normal(0, 2),) * 3, -1)
+    if defect:
+        x, y = (int(value) for value in random.integers(30, 50, 2))
+        drawn[y : y + 8, x : x + 8] = 255
+    return drawn.clip(0, 255).astype(np.uint8)
+
+
+def folder_of(path: Path, count: int, first: int = 0, *, defect: bool = False) -> Path:
+    path.mkdir()
+    for seed in range(first, first + count):
+        cv2.imwrite(str(path / f"{seed:03}.png"), picture(seed, defect=defect))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("calibrate")
+    model = save(little_model(64, 72), folder / "little.onnx")
+    assert build_engine([str(model), "-o", str(folder / "line3.engine"), "--max-batch", "4"]) == 0
+    folder_of(folder / "good", 70)
+    folder_of(folder / "defects", 12, 500, defect=True)
+    return folder
+
+
+def refusal(capsys: pytest.CaptureFixture[str], engine: Path, *options: object, code: int = 2) -> str:
+    """Run calibrate, which must fail with one line and write nothing."""
+    before = sorted(engine.parent.iterdir())
+    capsys.readouterr()
+    assert main([str(engine), *map(str, options)]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert before == sorted(engine.parent.iterdir())
+    [line] = captured.err.splitlines()
+    assert line.startswith("calibrate: ")
+    return line
+
+
+def test_quantiles_and_threshold_are_those_of_the_engine_itself(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "line3.calibration.yaml"
+    arguments = [str(folder / "line3.engine"), "--good", str(folder / "good"), "-o", str(target)]
+    assert main(arguments) == 0
+    manifest = read_manifest(folder / "line3.engine")
+    made = load_calibration(target, manifest.payload_sha256)
+    engine = open_engine(folder / "line3.engine")
+    frames = [fit(read_image(file), manifest.input_size) for file in images_in(folder / "good")]
+    outputs = [engine.infer([frame], UNCALIBRATED, OUTPUTS) for frame in frames]
+    for row, name in enumerate((LOCAL_MAP, GLOBAL_MAP)):
+        expected = np.quantile(np.stack([output[name] for output in outputs]), (0.9, 0.995))
+        np.testing.assert_allclose(made.quantiles_array()[row], expected, rtol=1e-4)
+    scores = [engine.infer([frame], made.quantiles_array())[SCORE].item() for frame in frames]
+    assert max(scores) < made.threshold < 3 * max(scores)
+    assert (made.model, made.good_images, made.roi) == ("little", 70, None)
+    assert made.wanted_false_reject_rate == 0.001
+    low, high = made.false_reject_rate_interval
+    assert low < 0.001 < high
+
+
+def test_the_report_with_defects(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "line3.yaml"
+    options = ["--false-reject-rate", "0.01", "--defects", str(folder / "defects"), "-o", str(target)]
+    assert main([str(folder / "line3.engine"), "--good", str(folder / "good"), *options]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^good images +70$", shown, re.M)
+    assert re.search(r"^threshold +\d\S+, to reject 10 in 1000 good parts$", shown, re.M)
+    assert re.search(
+        r"^90% confidence +\d\S* to \d+ in 1000 \(tail fitted on the \d+ highest scores\)$", shown, re.M
+    )
+    found = re.search(r"^defective images +12, AUROC (\d\.\d{4})$", shown, re.M)
+    assert found
+    assert float(found[1]) > 0.9
+    assert re.search(r"^caught +\d+ of 12, \d+\.\d% \(95 % interval \d+\.\d% to \d+\.\d%\)$", shown, re.M)
+
+
+def test_by_default_beside_the_engine(folder: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "flange.engine"
+    engine.write_bytes((folder / "line3.engine").read_bytes())
+    assert main([str(engine), "--good", str(folder / "good")]) == 0
+    assert (tmp_path / "flange.calibration.yaml").is_file()
+
+
+def test_few_images_bring_a_warning_and_a_number(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = folder_of(tmp_path / "few", 25)
+    options = ["--good", str(good), "-o", str(tmp_path / "few.yaml")]
+    assert main([str(folder / "line3.engine"), *options]) == 0
+    [warning] = capsys.readouterr().err.splitlines()
+    found = re.search(
+        r"25 good images are few: up to \d\S* in 1000 .*; about (\d+) more would narrow that to 3 in 1000",
+        warning,
+    )
+    assert found
+    assert int(found[1]) > 50
+    assert (tmp_path / "few.yaml").is_file()
+
+
+def test_too_few_images(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = folder_of(tmp_path / "good", 19)
+    line = refusal(capsys, folder / "line3.engine", "--good", good)
+    assert re.search(r"good: holds 19 different images; .* at least 20, and about \d{3} for .* 0\.001", line)
+    # Copies are no further evidence.
+    for file in images_in(good):
+        (good / f"copy of {file.name}").write_bytes(file.read_bytes())
+    assert "holds 19 different images" in refusal(capsys, folder / "line3.engine", "--good", good)
+
+
+def test_copies_are_left_out(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = folder_of(tmp_path / "good", 30)
+    (good / "again.png").write_bytes((good / "007.png").read_bytes())
+    target = tmp_path / "copies.yaml"
+    assert main([str(folder / "line3.engine"), "--good", str(good), "-o", str(target)]) == 0
+    assert "30 (1 copies left out)" in capsys.readouterr().out
+    assert yaml.safe_load(target.read_text())["good_images"] == 30
+
+
+def test_a_defect_among_the_good_images_is_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = folder_of(tmp_path / "good", 60)
+    spoilt = picture(42)
+    spoilt[20:60, 20:60] = 255
+    cv2.imwrite(str(good / "042.png"), spoilt)
+    assert main([str(folder / "line3.engine"), "--good", str(good), "-o", str(tmp_path / "x.yaml")]) == 0
+    assert re.search(r"042\.png: scores .* far above the other good images", capsys.readouterr().err)
+
+
+def test_the_region_of_interest(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine, good = folder / "line3.engine", folder / "good"
+    cropped = tmp_path / "cropped"
+    cropped.mkdir()
+    for file in images_in(good):
+        cv2.imwrite(str(cropped / file.name), read_image(file)[4:68, 8:80])
+    whole, part = tmp_path / "whole.yaml", tmp_path / "part.yaml"
+    assert main([str(engine), "--good", str(cropped), "-o", str(whole)]) == 0
+    assert main([str(engine), "--good", str(good), "--roi", "8,4,72,64", "-o", str(part)]) == 0
+    sha256 = read_manifest(engine).payload_sha256
+    with_roi, without = load_calibration(part, sha256), load_calibration(whole, sha256)
+    assert with_roi.roi == Roi(8, 4, 72, 64)
+    assert (with_roi.quantiles, with_roi.threshold) == (without.quantiles, without.threshold)
+    line = refusal(capsys, engine, "--good", good, "--roi", "8,4,90,64")
+    assert "000.png: roi 90×64+8+4 does not lie inside the picture of 90×80 pixels" in line
+    for wrong in ("8,4,72", "a,b,c,d", "8,4,-1,64", "8,4,0,64", ""):
+        assert "--roi: " in refusal(capsys, engine, "--good", good, f"--roi={wrong}")
+
+
+def test_the_region_the_model_was_trained_with_is_the_default(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, payload = read_engine(folder / "line3.engine")
+    engine, target = tmp_path / "cropped.engine", tmp_path / "cropped.calibration.yaml"
+    write_engine(engine, manifest.model_copy(update={"model_metadata": {"roi": "8,4,72,64"}}), payload)
+    assert main([str(engine), "--good", str(folder / "good")]) == 0
+    assert load_calibration(target, manifest.payload_sha256).roi == Roi(8, 4, 72, 64)
+
+
+def test_the_images_of_the_training_are_recognised(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, payload = read_engine(folder / "line3.engine")
+    engine = tmp_path / "trained.engine"
+    digest = image_set(folder / "good").digest(folder)
+    write_engine(engine, manifest.model_copy(update={"model_metadata": {"training_digest": digest}}), payload)
+    assert main([str(engine), "--good", str(folder / "good")]) == 0
+    assert "the model was trained on these images" in capsys.readouterr().err
+
+
+def test_images_and_folders_that_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, good = folder / "line3.engine", folder / "good"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "empty: holds no image" in refusal(capsys, engine, "--good", empty)
+    assert "gone: not a folder" in refusal(capsys, engine, "--good", tmp_path / "gone")
+    assert "empty: holds no image" in refusal(capsys, engine, "--good", good, "--defects", empty)
+    line = refusal(capsys, engine, "--good", good, "--defects", folder_of(tmp_path / "mixed", 3))
+    assert re.search(
+        r"mixed/\d+\.png: is among the good images too, as .*good/\d+\.png \(3 such images\)", line
+    )
+    (tmp_path / "dataset" / "train").mkdir(parents=True)
+    assert "is a data set with a folder 'train'" in refusal(capsys, engine, "--good", tmp_path / "dataset")
+    torn = folder_of(tmp_path / "torn", 30)
+    (torn / "015.png").write_bytes((torn / "015.png").read_bytes()[:60])
+    assert "015.png: is not an image" in refusal(capsys, engine, "--good", torn)
+
+
+def test_equal_scores_have_no_tail(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = tmp_path / "equal"
+    good.mkdir()
+    for index in range(25):  # different files, one picture
+        cv2.imwrite(str(good / f"{index}.png"), picture(0), [cv2.IMWRITE_PNG_COMPRESSION, index % 10])
+        with (good / f"{index}.png").open("ab") as file:
+            file.write(bytes([index]))
+    line = refusal(capsys, folder / "line3.engine", "--good", good)
+    assert "equal: no threshold can be fitted: the 11 highest good scores are all" in line
+
+
+def test_engines_that_are_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = folder / "good"
+    assert "gone.engine: cannot be read" in refusal(capsys, tmp_path / "gone.engine", "--good", good)
+    (tmp_path / "torn.engine").write_bytes((folder / "line3.engine").read_bytes()[:-100])
+    assert "torn.engine: not an engine file" in refusal(capsys, tmp_path / "torn.engine", "--good", good)
+    engine = folder / "line3.engine"
+    assert "is the engine itself" in refusal(capsys, engine, "--good", good, "-o", engine)
+    assert "cannot be written" in refusal(capsys, engine, "--good", good, "-o", tmp_path / "no" / "such.yaml")
+
+
+def test_a_score_that_is_not_finite_names_its_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Dividing by the distance to a score that only the 11th picture has makes that one infinite.
+    model: onnx.ModelProto = little_model(64, 72)
+    path = save(model, tmp_path / "plain.onnx")
+    assert build_engine([str(path), "--max-batch", "1"]) == 0
+    manifest, payload = read_engine(tmp_path / "plain.engine")
+    good = folder_of(tmp_path / "good", 20)
+    cv2.imwrite(str(good / "010.png"), np.full((80, 90, 3), 255, np.uint8))
+    model = onnx.load_model_from_string(payload)
+    node = next(node for node in model.graph.node if node.output[0] == "score")
+    node.output[0] = "own"
+    sum_of_frame = [
+        helper.make_node("Cast", ["frames"], ["float_frames"], to=1),
+        helper.make_node("Constant", [], ["axes"], value_ints=[1, 2, 3]),
+        helper.make_node("ReduceMin", ["float_frames", "axes"], ["darkest"], keepdims=0),
+        helper.make_node("Constant", [], ["white"], value_float=255.0),
+        helper.make_node("Sub", ["white", "darkest"], ["left"]),
+        helper.make_node("Div", ["own", "left"], ["score"]),
+    ]
+    model.graph.node.extend(sum_of_frame)
+    import hashlib
+
+    payload = model.SerializeToString()
+    changes = {"payload_sha256": hashlib.sha256(payload).hexdigest()}
+    write_engine(tmp_path / "plain.engine", manifest.model_copy(update=changes), payload)
+    line = refusal(capsys, tmp_path / "plain.engine", "--good", good)
+    assert re.search(r"010\.png: the engine gives it the score -?(inf|nan)", line)
+
+
+@pytest.mark.parametrize("wrong", ["0", "-0.1", "0.2", "nan", "inf", "one", "1e-9"])
+def test_rates_that_make_no_sense(folder: Path, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main([str(folder / "line3.engine"), "--good", str(folder), f"--false-reject-rate={wrong}"])
+    assert raised.value.code == 2
+    assert "is not a rate from 0.000001 to 0.1" in capsys.readouterr().err
+
+
+def test_help_waits_for_no_heavy_import() -> None:
+    script = (
+        "import sys\n"
+        "from calibration.cli import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "finally:\n"
+        "    heavy = {'cv2', 'numpy', 'onnx', 'onnxruntime', 'openvino', 'pydantic', 'scipy', 'torch', 'yaml'}\n"
+        "    print(*heavy & sys.modules.keys(), file=sys.stderr, end='')\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stderr == ""
+    assert (
+        "--false-reject-rate"
+        in subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True).stdout
+    )
+
+
+def test_ctrl_c_is_one_line_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "line3.engine"
+    engine.write_bytes((folder / "line3.engine").read_bytes())
+    script = (
+        "import os, signal, calibration.calibrate as calibrate\n"
+        "run = calibrate.measure_scores\n"
+        "def interrupted(*arguments):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return run(*arguments)\n"
+        "calibrate.measure_scores = interrupted\n"
+        "from calibration.cli import main\n"
+        f"raise SystemExit(main([{str(engine)!r}, '--good', {str(folder / 'good')!r}]))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 128 + signal.SIGINT
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("calibrate: stopped; ")
+    assert [file.name for file in tmp_path.iterdir()] == ["line3.engine"]
