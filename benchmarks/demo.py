@@ -38,7 +38,7 @@ def main() -> None:
     command("calibrate", out / "flange.engine", "--good", out / "held-out", "--false-reject-rate", 0.002)
 
     print(
-        f"\n$ inspectd --config {CONFIG.name}    # {options.seconds:g} s long; inspectctl tail prints the rejects"
+        f"\n$ inspectd --config {CONFIG.name}    # for {options.seconds:g} s; inspectctl tail prints rejects"
     )
     inspection = Inspection(CONFIG)
     tail = subprocess.Popen([BIN / "inspectctl", "tail", "--config", CONFIG, "--decisions", "reject,fault"])

@@ -22,6 +22,7 @@ from engine_runtime.errors import InputError
 from engine_runtime.frames import Roi, Size, fit
 
 _PR_SET_PDEATHSIG = 1
+_LONGEST_TEXT = 1000
 
 
 class CameraProcess:
@@ -53,7 +54,7 @@ class CameraProcess:
                 camera.close()
             self._link.send(camera_link.ENDED)
         except (InputError, CameraFailed) as error:
-            self._link.send(camera_link.FAILED, error=str(error))
+            self._link.send(camera_link.FAILED, error=_sendable(str(error)))
         except LinkClosed:
             pass  # the daemon is gone
 
@@ -99,9 +100,9 @@ class CameraProcess:
                 frame=self._frame,
                 slot=slot,
                 captured_ns=captured_ns,
-                part=part,
+                part=_sendable(part),
                 region=region,
-                error=error,
+                error=_sendable(error),
             )
             self._frame += 1
             # A source that fell behind goes on from now: it must not catch up in a burst.
@@ -121,6 +122,11 @@ class CameraProcess:
                     self._stop = True
                 case camera_link.FREE:
                     self._free.extend(message["slots"])
+
+
+def _sendable(text: str | None) -> str | None:
+    """Keep to what a verdict can carry: a file's name may hold bytes that are no UTF-8, and be long."""
+    return None if text is None else text.encode(errors="replace").decode()[:_LONGEST_TEXT]
 
 
 def main() -> None:

@@ -158,7 +158,7 @@ def _describe(problem: ErrorDetails, document: yaml.Node | None) -> str:
         case "value_error":
             wanted = str(problem["ctx"]["error"])
         case _:
-            wanted = "expected " + problem["msg"].removeprefix("Input should be ").removeprefix("a ")
+            wanted = "expected " + problem["msg"].removeprefix("Input should be ")
     found = problem["input"]
     # Only plain values are shown: written out, a structure of YAML aliases may be endless.
     shown = f"found {found!r:.80}, " if isinstance(found, str | int | float | None) else ""

@@ -8,12 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import sdnotify
-from calibration.calibration_file import Calibration
 from numpy.typing import NDArray
 
+from calibration.calibration_file import Calibration
 from daemon.archive import Archive
 from daemon.camera import Arrival, DaemonCamera
 from daemon.config import Config
@@ -128,6 +129,7 @@ class Line:
             InputError: a camera did not open at the start.
         """
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._broken)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop_asked.set)
         service_manager = sdnotify.SystemdNotifier()
@@ -189,6 +191,12 @@ class Line:
             for camera in self._cameras.values():
                 camera.check_stalled()
         stop.cancel()
+
+    def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Give the line up after an error of our own: a frame may be without its verdict because of it."""
+        self._given_up = f"internal error: {context.get('exception') or context['message']}"
+        self._changed.set()
+        loop.default_exception_handler(context)
 
     def _refuse_failed_cameras(self) -> None:
         for camera in self._cameras.values():
