@@ -89,4 +89,6 @@ def _highest(files: list[Path], scores: Floats) -> str:
 
 
 def _per_thousand(*rates: float) -> str:
-    return " to ".join(f"{1000 * rate:.2g}" for rate in rates) + " in 1000"
+    # Two digits and no exponent; what would round to less than 1 in 10 million is shown as 0.
+    shown = (float(f"{1000 * rate:.2g}") for rate in rates)
+    return " to ".join(f"{count if count >= 1e-4 else 0:g}" for count in shown) + " in 1000"
