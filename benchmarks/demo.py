@@ -7,14 +7,13 @@ import subprocess
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from inspection import BIN, Inspection, command, summary
 
 from daemon.cameras.simulated import Part
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "demo-output"
-CONFIG = ROOT / "configs/demo.yaml"
 
 
 def main() -> None:
@@ -22,11 +21,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1000, help="of training (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="of inspection (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="(default: %(default)s)")
     options = parser.parse_args()
     began = time.monotonic()
-    shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir()
-    out = OUT.relative_to(Path.cwd()) if OUT.is_relative_to(Path.cwd()) else OUT
+    out: Path = options.out
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    config = out / "line3.yaml"
+    config.write_text((ROOT / "configs/demo.yaml").read_text())
 
     # Two recordings: what a model was trained on says nothing about how it scores new parts.
     command("inspectctl", "record", "simulated://?seed=1", "--out", out / "train", "--count", 160)
@@ -37,23 +39,22 @@ def main() -> None:
     command("build-engine", out / "flange.onnx")
     command("calibrate", out / "flange.engine", "--good", out / "held-out", "--false-reject-rate", 0.002)
 
-    print(
-        f"\n$ inspectd --config {CONFIG.name}    # for {options.seconds:g} s; inspectctl tail prints rejects"
-    )
-    inspection = Inspection(CONFIG)
-    tail = subprocess.Popen([BIN / "inspectctl", "tail", "--config", CONFIG, "--decisions", "reject,fault"])
+    print(f"\n$ inspectd --config {config}    # for {options.seconds:g} s; inspectctl tail prints rejects")
+    inspection = Inspection(config)
+    tail = subprocess.Popen([BIN / "inspectctl", "tail", "--config", config, "--decisions", "reject,fault"])
     time.sleep(options.seconds)
     inspection.stop()
     tail.terminate()
     tail.wait()
 
     result = summary(inspection, lambda part: Part.parse(part).defect is not None)
-    (OUT / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
     report(inspection, result)
+    print(f"\npictures of the rejects: {out / 'rejects'}\nsummary: {out / 'summary.json'}")
     print(f"the whole demo took {time.monotonic() - began:.0f} s")
 
 
-def report(inspection: Inspection, result: dict[str, object]) -> None:
+def report(inspection: Inspection, result: dict[str, Any]) -> None:
     """Print what was caught, by kind of defect."""
     parts = [(Part.parse(verdict.part or ""), verdict.decision) for verdict in inspection.verdicts]
     total = Counter(part.defect for part, _ in parts if part.defect)
@@ -67,7 +68,6 @@ def report(inspection: Inspection, result: dict[str, object]) -> None:
     print(f"missed          {result['missed']}")
     print(f"falsely rejected {result['false_rejects']} of {good} good parts")
     print(f"capture to verdict received: {latency['p50']} ms median, {latency['p99']} ms p99")
-    print(f"\npictures of the rejects: {OUT / 'rejects'}\nsummary: {OUT / 'summary.json'}")
 
 
 if __name__ == "__main__":
