@@ -32,7 +32,6 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _inspect(path: Path, *, check: bool) -> int:
     from calibration.calibration_file import load_calibration
-
     from daemon.config import load_config
     from daemon.line import Line
     from daemon.publisher import Publisher
@@ -45,6 +44,13 @@ async def _inspect(path: Path, *, check: bool) -> int:
 
     config = load_config(path)
     calibration = load_calibration(config.calibration, read_manifest(config.engine).payload_sha256)
+    for name, camera in config.cameras.items():
+        # Scores of another crop have another distribution: the threshold would mean nothing.
+        if calibration.roi is not None and camera.roi != calibration.roi:
+            raise InputError(
+                f"{path}: cameras.{name}.roi: found {camera.roi}, expected {calibration.roi}, "
+                f"with which {config.calibration} was made"
+            )
     publisher = Publisher(config.publish)  # before anything slow: a second daemon must fail at once
     engines = [open_again() for _ in range(config.lanes)]
     line = Line(config, calibration, engines, open_again, publisher)

@@ -40,7 +40,7 @@ def record(settings: CameraSettings, folder: Path, count: int) -> int:
     except CameraFailed as error:
         raise InputError(str(error)) from error
     try:
-        with tqdm(total=count, unit="frame", desc="recording") as progress:
+        with tqdm(total=count, unit="frame", desc="recording", disable=None) as progress:
             while saved < count and (picture := camera.grab()) is not None:
                 pixels = cut_out(picture.pixels, settings.roi)
                 with replacing(folder / f"frame-{first + saved:06d}.png") as file:

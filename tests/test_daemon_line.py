@@ -15,6 +15,7 @@ import pytest
 from brightness import SIZE, THRESHOLD
 from line_rig import COMMANDS, RunningLine, exists, part_image, running, write_config
 
+from daemon.cameras.simulated import SimulatedLine
 from engine_runtime.engine_file import read_manifest
 
 
@@ -316,6 +317,69 @@ def test_missing_damaged_and_foreign_files_are_refused(line_folder: Path) -> Non
     (line_folder / "other.yaml").write_text(text.replace(payload, "f" * 64))
     said = one_line(write_config(line_folder, camera, calibration="other.yaml"))
     assert "other.yaml" in said and "another engine" in said
+
+
+def test_a_calibration_made_with_another_region_is_refused(line_folder: Path) -> None:
+    calibration = line_folder / "brightness.calibration.yaml"
+    calibration.write_text(calibration.read_text().replace("roi: null", "roi: [0, 0, 64, 64]"))
+    camera = {
+        "source": "simulated://?width=128&height=128",
+        "roi": {"x": 8, "y": 0, "width": 64, "height": 64},
+    }
+    said = one_line(write_config(line_folder, {"top": camera}))
+    assert "cameras.top.roi: found 64×64+8+0, expected 64×64+0+0" in said
+
+
+def test_a_camera_that_hangs_is_stalled_killed_and_opened_again(line_folder: Path) -> None:
+    part_image(line_folder / "parts/0.png", bright=False)
+    camera = {"source": "parts", "loop": True, "fps": 50, "stalled_after_s": 1}
+    config = write_config(line_folder, {"top": camera})
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 5)
+        os.kill(line.camera_processes()[0], signal.SIGSTOP)
+        line.until(lambda line: line.health.state == "degraded")
+        line.until(lambda line: line.health.state == "running")
+        seen = len(line.verdicts)
+        line.until(lambda line: any(v.decision == "pass" for v in line.verdicts[seen:]))
+        errors = line.stop()
+    every_frame_has_one_verdict(line)
+    assert "camera top: stalled: delivered nothing for 1 s" in errors
+    assert ("fault", "camera") in {(v.decision, v.reason) for v in line.verdicts}
+
+
+def test_recorded_frames_are_what_the_daemon_will_judge(tmp_path: Path) -> None:
+    command = [COMMANDS / "inspectctl", "record", "simulated://?seed=4&width=160&height=128"]
+    command += ["--roi", "16,0,128,128", "--out", tmp_path / "good", "--count", "3"]
+    for expected in (3, 6):  # a second recording goes on behind the first
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "saved 3 of 3" in done.stdout
+        assert len(list((tmp_path / "good").iterdir())) == expected
+    whole, _ = SimulatedLine(seed=4, width=160, height=128).frame(1)
+    recorded = cv2.imread(str(tmp_path / "good/frame-000002.png"))
+    assert np.array_equal(recorded, whole[:, 16:144])
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "expected"),
+    [
+        ("/dev/video97", [], "/dev/video97: no such device"),
+        ("simulated://", ["--roi", "0,0,9999,9"], "roi 9999×9+0+0 does not lie inside"),
+        ("simulated://", ["--roi", "a,b"], "expected X,Y,WIDTH,HEIGHT"),
+        ("simulated://", ["--count", "0"], "--count"),
+    ],
+)
+def test_a_recording_that_cannot_work_is_refused(
+    tmp_path: Path, source: str, options: list[str], expected: str
+) -> None:
+    done = subprocess.run(
+        [COMMANDS / "inspectctl", "record", source, "--out", tmp_path / "good", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert expected in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_help_answers_at_once() -> None:
