@@ -115,8 +115,9 @@ def distill(backbone: Path, images: Path, out: Path, steps: int = 2) -> int:
 
 @pytest.mark.slow
 def test_distillation_explains_variance_of_images_it_never_saw(
-    quantised: Path, natural: Path, tmp_path: Path
+    quantised: Path, natural: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("efficientad.distill.PROJECTION_CROPS", 16)
     out = tmp_path / "teacher.safetensors"
     explained = []
     for steps in (1, 25):
