@@ -87,7 +87,7 @@ def test_any_size_shows_the_part_in_the_middle(size: tuple[int, int]) -> None:
     assert frame.shape == (height, width, 3)
     assert frame.dtype == np.uint8
     assert part == Part(0, None, None)
-    radius = 0.40 * min(size)
+    radius = 0.43 * min(size)
     y, x = np.mgrid[:height, :width]
     distance = np.hypot(x - (width - 1) / 2, y - (height - 1) / 2) / radius
     face, bore, belt = (
@@ -101,7 +101,7 @@ def test_a_defect_changes_pixels_at_its_place_and_nowhere_else(size: tuple[int, 
     width, height = size
     good = SimulatedLine(seed=3, width=width, height=height)
     bad = SimulatedLine(seed=3, defects=1, width=width, height=height)
-    radius = 0.40 * min(size)
+    radius = 0.43 * min(size)
     # How far from its place a defect may reach, in radii of the part: half of the longest scratch, a hole and
     # the place it was moved from, four characters of the engraving.
     reach = dict(zip(DEFECTS, (0.48, 0.30, 0.30, 0.13, 0.28, 0.33), strict=True))

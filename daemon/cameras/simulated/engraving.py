@@ -30,7 +30,7 @@ _ROWS = {
 }
 
 # Shares of the flange's radius.
-PITCH: Final = 0.0205
+PITCH: Final = 0.0230
 """Distance of neighbouring dots."""
 _RADIUS: Final = 0.455  # of the text's middle line
 _ADVANCE: Final = 6.2  # dots from one character to the next

@@ -10,8 +10,8 @@ from daemon.cameras.simulated.engraving import TEXT, engrave
 # All lengths are shares of the flange's radius.
 BORE: Final = 0.26
 HUB: Final = 0.62
-BOLT_CIRCLE: Final = 0.80
-HOLE: Final = 0.080
+BOLT_CIRCLE: Final = 0.795
+HOLE: Final = 0.092
 CHAMFER: Final = 0.024
 MARGIN: Final = 1.14
 """Half the side of the layers: room for the shadow around the part."""

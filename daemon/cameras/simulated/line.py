@@ -20,8 +20,8 @@ LARGEST: Final = 4096
 """Pixels: a larger frame would take gigabytes."""
 
 _DAMAGE: Final = {"scratch": scratch, "dent": dent, "stain": stain}
-_RADIUS: Final = 0.40  # of the part, as a share of the frame's short side
-_WIDEST_SHIFT: Final = 0.02  # of the part from the middle, as a share of the frame's short side
+_RADIUS: Final = 0.43  # of the part, as a share of the frame's short side
+_WIDEST_SHIFT: Final = 0.01  # of the part from the middle, as a share of the frame's short side
 _TINT: Final = (1.03, 1.0, 0.975)  # blue, green, red: the lamp is a little cold
 _COARSE: Final = 4  # light changes slowly over the picture: it is computed on every fourth pixel
 _BAND: Final = 64  # rows of floats that fit into the processor's nearer caches
@@ -155,7 +155,7 @@ class _Scene:
         return _Pose(
             x=(self.width - 1) / 2 + shift[0],
             y=(self.height - 1) / 2 + shift[1],
-            turn=math.radians(np.clip(rng.normal(0, 1.5), -4, 4)),
+            turn=math.radians(np.clip(rng.normal(0, 0.8), -2, 2)),
             radius=scale * self._flange.radius,
             scale=scale,
         )

@@ -7,7 +7,7 @@ from daemon.cameras.simulated.line import SimulatedLine
 from daemon.cameras.simulated.part import DEFECTS, Part
 from engine_runtime.frames import Frame, Size, fit
 
-_TILE: Final = 216  # pixels
+_TILE: Final = 208  # pixels
 _CAPTION: Final = 18
 _GOOD: Final = (0, 60, 120)  # far apart, so that the sheet shows how the light drifts
 _STEP: Final = 4  # grey levels; without the sensor's noise the file is a third of the size
