@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1000, help="of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1500, help="of training (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="of inspection (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="(default: %(default)s)")
     options = parser.parse_args()
@@ -31,13 +31,13 @@ def main() -> None:
     config.write_text((ROOT / "configs/demo.yaml").read_text())
 
     # Two recordings: what a model was trained on says nothing about how it scores new parts.
-    command("inspectctl", "record", "simulated://?seed=1", "--out", out / "train", "--count", 160)
-    command("inspectctl", "record", "simulated://?seed=2", "--out", out / "held-out", "--count", 200)
+    command("inspectctl", "record", "simulated://?seed=1", "--out", out / "train", "--count", 250)
+    command("inspectctl", "record", "simulated://?seed=2", "--out", out / "held-out", "--count", 300)
     command("efficientad", "train", "--data", out / "train", "--size", "xs", "--steps", options.steps,
             "--out", out / "flange.pt")  # fmt: skip
     command("efficientad", "export", out / "flange.pt", "-o", out / "flange.onnx")
     command("build-engine", out / "flange.onnx")
-    command("calibrate", out / "flange.engine", "--good", out / "held-out", "--false-reject-rate", 0.002)
+    command("calibrate", out / "flange.engine", "--good", out / "held-out", "--false-reject-rate", 0.003)
 
     print(f"\n$ inspectd --config {config}    # for {options.seconds:g} s; inspectctl tail prints rejects")
     inspection = Inspection(config)

@@ -26,7 +26,7 @@ def belt(width: int, height: int, scale: float, rng: np.random.Generator) -> Pla
     threads = 2 * np.pi * round(width / (7 * scale)) / width
     weave = np.sin(threads * (x + y)) * np.sin(threads * (x - y))
     dust = np.maximum(smooth_noise((height, width), (0.9 * scale, 1.1 * scale), rng) - 3.4, 0)
-    levels = 40 + 3.0 * pebble + 1.2 * patches + 1.0 * wear + 3.2 * weave + 12 * dust
+    levels = 40 + 2.0 * pebble + 1.0 * patches + 0.8 * wear + 2.0 * weave + 6 * dust
     return cast(Plane, levels.astype(np.float32))
 
 

@@ -54,8 +54,8 @@ def scratch(picture: Frame, seat: Seat, rng: np.random.Generator) -> tuple[int, 
         at = np.round(course).astype(int).clip(0, (seat.cover.shape[1] - 1, seat.cover.shape[0] - 1))
         if (seat.cover[at[:, 1], at[:, 0]] > 128).mean() > 0.9:
             break
-    width = rng.uniform(0.008, 0.016) * seat.radius
-    strength = rng.uniform(45, 85)
+    width = rng.uniform(0.010, 0.018) * seat.radius
+    strength = rng.uniform(65, 110)
     patch = _Patch(picture, seat, middle, length / 2 + 6 * width + 3)
     # Distance to the course and position along it, segment by segment.
     gap: Plane = np.full(patch.x.shape, np.inf, dtype=np.float32)
@@ -83,7 +83,7 @@ def dent(picture: Frame, seat: Seat, rng: np.random.Generator) -> tuple[int, int
 
     Arguments and result as in `scratch`.
     """
-    size = rng.uniform(0.040, 0.075) * seat.radius
+    size = rng.uniform(0.050, 0.085) * seat.radius
     middle = _spot(seat, rng, 1.6 * size)
     turn, squeeze = rng.uniform(0, math.pi), rng.uniform(0.7, 1.0)
     patch = _Patch(picture, seat, middle, 3.4 * size)
@@ -92,7 +92,7 @@ def dent(picture: Frame, seat: Seat, rng: np.random.Generator) -> tuple[int, int
     v = (dy * math.cos(turn) - dx * math.sin(turn)) / (size * squeeze)
     hollow = np.exp(-(u**2 + v**2) / 2)
     slope = (dx * LIGHT[0] + dy * LIGHT[1]) / size
-    strength = rng.uniform(45, 80)
+    strength = rng.uniform(65, 100)
     patch.add(-strength * hollow * (1.5 * slope + 0.35))
     return round(middle[0]), round(middle[1])
 
@@ -102,7 +102,7 @@ def stain(picture: Frame, seat: Seat, rng: np.random.Generator) -> tuple[int, in
 
     Arguments and result as in `scratch`.
     """
-    size = rng.uniform(0.075, 0.16) * seat.radius
+    size = rng.uniform(0.09, 0.17) * seat.radius
     middle = _spot(seat, rng, size)
     patch = _Patch(picture, seat, middle, 1.7 * size)
     uneven = smooth_noise(patch.x.shape, (0.30 * size, 0.30 * size), rng)
@@ -111,8 +111,8 @@ def stain(picture: Frame, seat: Seat, rng: np.random.Generator) -> tuple[int, in
     edge = np.maximum(0.10, 1.2 / size)
     blotch = np.clip(depth / edge, 0, 1)
     rim = blotch * np.exp(-np.square(depth / 0.16))
-    strength = rng.uniform(0.55, 0.9)
-    colour = (0.46, 0.62, 0.80) if rng.random() < 0.6 else (0.58, 0.60, 0.62)
+    strength = rng.uniform(0.75, 1.0)
+    colour = (0.32, 0.46, 0.64) if rng.random() < 0.6 else (0.42, 0.44, 0.46)
     cover = strength * (0.62 * blotch + 0.38 * rim)
     patch.multiply(1 - cover[:, :, None] * (1 - np.array(colour, dtype=np.float32)))
     return round(middle[0]), round(middle[1])

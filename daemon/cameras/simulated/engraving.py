@@ -58,8 +58,8 @@ def engrave(
     """
     struck = np.concatenate([_matrix(character) for character in text])
     diameter = 1.15 * PITCH * radius
-    wander = rng.normal(0, 0.07 * diameter, (len(struck), 2))
-    depth = rng.normal(1, 0.12, len(struck)).clip(0.6, 1.4)
+    wander = rng.normal(0, 0.05 * diameter, (len(struck), 2))
+    depth = rng.normal(1, 0.08, len(struck)).clip(0.7, 1.3)
     places = (_places(len(text)) * radius + centre + wander)[struck]
 
     reach = math.ceil(1.25 * diameter)
@@ -70,8 +70,8 @@ def engrave(
     u = ((x - places[:, :1]) / sigma).astype(np.float32)[:, None, :]
     v = ((y - places[:, 1:]) / sigma).astype(np.float32)[:, :, None]
     pit = np.exp(-u * u / 2) * np.exp(-v * v / 2)
-    wall = u * np.float32(46 * light[0]) + v * np.float32(46 * light[1])
-    levels = depth[struck, None, None].astype(np.float32) * pit * (62 + wall)
+    wall = u * np.float32(62 * light[0]) + v * np.float32(62 * light[1])
+    levels = depth[struck, None, None].astype(np.float32) * pit * (84 + wall)
     # Pits overlap, so that plain assignment would lose some.
     np.subtract.at(metal, (y[:, :, None], x[:, None, :]), levels)
 

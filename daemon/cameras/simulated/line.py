@@ -21,7 +21,7 @@ LARGEST: Final = 4096
 
 _DAMAGE: Final = {"scratch": scratch, "dent": dent, "stain": stain}
 _RADIUS: Final = 0.43  # of the part, as a share of the frame's short side
-_WIDEST_SHIFT: Final = 0.01  # of the part from the middle, as a share of the frame's short side
+_WIDEST_SHIFT: Final = 0.006  # of the part from the middle, as a share of the frame's short side
 _TINT: Final = (1.03, 1.0, 0.975)  # blue, green, red: the lamp is a little cold
 _COARSE: Final = 4  # light changes slowly over the picture: it is computed on every fourth pixel
 _BAND: Final = 64  # rows of floats that fit into the processor's nearer caches
@@ -151,11 +151,11 @@ class _Scene:
     def pose(self, rng: np.random.Generator) -> _Pose:
         """Draw how the part lies on the belt and when the trigger fired."""
         shift = rng.normal(0, _WIDEST_SHIFT / 2.5, 2).clip(-_WIDEST_SHIFT, _WIDEST_SHIFT) * self.short
-        scale = 1 + float(np.clip(rng.normal(0, 0.003), -0.008, 0.008))
+        scale = 1 + float(np.clip(rng.normal(0, 0.002), -0.005, 0.005))
         return _Pose(
             x=(self.width - 1) / 2 + shift[0],
             y=(self.height - 1) / 2 + shift[1],
-            turn=math.radians(np.clip(rng.normal(0, 0.8), -2, 2)),
+            turn=math.radians(np.clip(rng.normal(0, 0.4), -1, 1)),
             radius=scale * self._flange.radius,
             scale=scale,
         )
@@ -225,7 +225,11 @@ class _Scene:
         lobes = (near * near / (squared + 1)) ** 3  # cos⁶ of the angle to the lamp
         unit = np.float32(1 / self.short)
         lamp = light.brightness * (1 + 2 * light.gradient * unit * near - 0.20 * unit * unit * squared)
-        return self._fine(depth * (0.035 + 0.05 * lobes)), self._fine(0.52 * (lobes - 0.30)), self._fine(lamp)
+        return (
+            self._fine(depth * (0.025 + 0.035 * lobes)),
+            self._fine(0.52 * (lobes - 0.30)),
+            self._fine(lamp),
+        )
 
     def _fine(self, coarse: NDArray[np.floating]) -> Plane:
         # Resized by a whole factor, then cropped, so that no size shifts the light.
