@@ -250,13 +250,14 @@ class Line:
                     self._free(oldest)
 
     def camera_changed(self, camera: str) -> None:
-        """Note a camera's new state."""
+        """Note a camera's new state and tell it at once: it may last for less than a second."""
         changed = self._cameras[camera]
         trouble = f": {changed.error}" if changed.error else ""
-        _log.log(
-            logging.WARNING if trouble else logging.INFO, "camera %s: %s%s", camera, changed.state, trouble
-        )
+        level = logging.WARNING if trouble else logging.INFO
+        _log.log(level, "camera %s: %s%s", camera, changed.state, trouble)
         self._changed.set()
+        if self._state == "running":
+            self._send_health()
 
     def _watch_deadlines(self) -> None:
         for key in self._ledger.overdue(time.monotonic_ns()):

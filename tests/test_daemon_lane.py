@@ -42,7 +42,12 @@ class BreakingEngine:
         self._engine.close()
 
 
-def run_line(folder: Path, breaks: Callable[[], bool], images: int) -> tuple[int, list[Verdict], Health, int]:
+def run_line(
+    folder: Path,
+    breaks: Callable[[], bool],
+    images: int,
+    quantiles: tuple[tuple[float, float], tuple[float, float]] | None = None,
+) -> tuple[int, list[Verdict], Health, int]:
     """Run a line in this process; give its exit code, what it published and how often engines were opened."""
     for index in range(images):
         part_image(folder / f"parts/{index:02d}.png", bright=False)
@@ -58,6 +63,8 @@ def run_line(folder: Path, breaks: Callable[[], bool], images: int) -> tuple[int
 
     engine = open_again()
     calibration = load_calibration(config.calibration, engine.manifest.payload_sha256)
+    if quantiles is not None:
+        calibration = calibration.model_copy(update={"quantiles": quantiles})
     publisher = Publisher(config.publish)
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.subscribe(b"")
@@ -94,17 +101,6 @@ def test_an_engine_that_keeps_failing_stops_the_line_with_every_frame_closed(lin
 
 
 def test_a_score_that_is_no_number_is_an_engine_fault_and_never_a_pass(line_folder: Path) -> None:
-    config = load_config(write_config(line_folder, {"top": {"source": "parts"}}))
-    part_image(line_folder / "parts/0.png", bright=False)
-    engine = open_engine(config.engine)
-    calibration = load_calibration(config.calibration, engine.manifest.payload_sha256)
-    nan = calibration.model_copy(update={"quantiles": ((0.0, float("nan")), (0.0, 0.1))})
-    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
-        socket.subscribe(b"line3/top/")
-        socket.connect(config.publish)
-        line = Line(config, nan, [engine], lambda: open_engine(config.engine), Publisher(config.publish))
-        asyncio.run(line.run())
-        assert socket.poll(2000)
-        verdict = decode(*socket.recv_multipart())
-    assert isinstance(verdict, Verdict)
-    assert (verdict.decision, verdict.reason) == ("fault", "engine")
+    nan = ((0.0, float("nan")), (0.0, 0.1))
+    _, verdicts, _, _ = run_line(line_folder, lambda: False, images=1, quantiles=nan)
+    assert [(verdict.decision, verdict.reason) for verdict in verdicts] == [("fault", "engine")]
