@@ -57,9 +57,8 @@ class Inspection:
         """When this process had each verdict, by the clock that stamps the captures."""
         self.captured = 0
         self._subscription = subscribe(content["publish"], line=content["line"], silence_s=30)
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
         self.daemon = subprocess.Popen([BIN / "inspectd", "--config", config])
+        threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
         try:
@@ -67,7 +66,8 @@ class Inspection:
                 self.arrived_s.append(time.time())
                 self.verdicts.append(verdict)
         except (VerdictsLost, LineSilent) as error:
-            print(f"subscriber: {error}", file=sys.stderr)
+            if self.daemon.poll() is None:  # of a daemon that has ended, silence is what one expects
+                print(f"subscriber: {error}", file=sys.stderr)
 
     def stop(self) -> None:
         """End the daemon as systemd would, and take its last verdicts."""
