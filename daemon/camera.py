@@ -8,12 +8,14 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 from daemon import camera_link
 from daemon.camera_link import CameraLink, LinkClosed, linked_pair
 from daemon.cameras import CameraSettings
 from daemon.slots import FrameSlots
+from engine_runtime.errors import InputError
 from engine_runtime.frames import Roi, Size
 from verdicts.message import CameraState
 
@@ -226,3 +228,14 @@ class DaemonCamera:
     def _set_state(self, state: CameraState) -> None:
         self.state = state
         self._sink.camera_changed(self.name)
+
+
+def refuse_failed(cameras: Iterable[DaemonCamera]) -> None:
+    """Make an input error of a camera that did not open.
+
+    Raises:
+        InputError: names the first such camera, and why.
+    """
+    for camera in cameras:
+        if camera.state == "failed":
+            raise InputError(f"cameras.{camera.name}: {camera.error}")

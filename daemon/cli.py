@@ -28,10 +28,14 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"inspectd: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before the line took the signal over
+        print("inspectd: interrupted", file=sys.stderr)
+        return 130
 
 
 async def _inspect(path: Path, *, check: bool) -> int:
     from calibration.calibration_file import load_calibration
+    from daemon.check import check_cameras
     from daemon.config import load_config
     from daemon.line import Line
     from daemon.publisher import Publisher
@@ -53,11 +57,11 @@ async def _inspect(path: Path, *, check: bool) -> int:
             )
     publisher = Publisher(config.publish)  # before anything slow: a second daemon must fail at once
     engines = [open_again() for _ in range(config.lanes)]
-    line = Line(config, calibration, engines, open_again, publisher)
     if not check:
-        return await line.run()
-    await line.check()
+        return await Line(config, calibration, engines, open_again, publisher).run()
+    await check_cameras(config.cameras, engines[0].manifest.input_size)
+    publisher.close()
     print(
-        f"{path}: in order: line {config.line}, {len(config.cameras)} camera(s), {engines[0].manifest.model}"
+        f"{path}: in order: line {config.line}, cameras {', '.join(config.cameras)}, engine {config.engine}"
     )
     return 0

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from calibration.calibration_file import Calibration
 from daemon.archive import Archive
-from daemon.camera import Arrival, DaemonCamera
+from daemon.camera import Arrival, DaemonCamera, refuse_failed
 from daemon.config import Config
 from daemon.lane import Judged, Lane, NotJudged
 from daemon.ledger import CapturedFrame, FrameKey, Ledger
 from daemon.publisher import Publisher
 from daemon.waiting import WaitingFrames
 from engine_runtime.engine import Engine
-from engine_runtime.errors import InputError
 from engine_runtime.heatmap import MapGeometry
 from verdicts.message import (
     HEALTH_INTERVAL_S,
@@ -140,7 +139,7 @@ class Line:
         health = asyncio.create_task(self._publish_health())
         try:
             await self._until(lambda: all(camera.state != "opening" for camera in self._cameras.values()))
-            self._refuse_failed_cameras()
+            refuse_failed(self._cameras.values())
             self._state = "running"
             if not self._stop_asked.is_set():
                 _log.info("%s: running, verdicts on %s", self._config.line, self._config.publish)
@@ -164,22 +163,6 @@ class Line:
             return 1
         return 0
 
-    async def check(self) -> None:
-        """Open every camera, as ``run`` would, and close it again.
-
-        Raises:
-            InputError: a camera does not open.
-        """
-        for camera in self._cameras.values():
-            camera.start()
-        try:
-            await self._until(lambda: all(camera.state != "opening" for camera in self._cameras.values()))
-            self._refuse_failed_cameras()
-        finally:
-            self._state = "stopping"
-            await self._drain()
-            self._publisher.close()
-
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition on the cameras or lanes, or for the wish to stop."""
         stop = asyncio.create_task(self._stop_asked.wait())
@@ -197,11 +180,6 @@ class Line:
         self._given_up = f"internal error: {context.get('exception') or context['message']}"
         self._changed.set()
         loop.default_exception_handler(context)
-
-    def _refuse_failed_cameras(self) -> None:
-        for camera in self._cameras.values():
-            if camera.state == "failed":
-                raise InputError(f"cameras.{camera.name}: {camera.error}")
 
     async def _drain(self) -> None:
         """Stop the cameras and see every frame they captured to its verdict."""

@@ -20,6 +20,7 @@ from efficientad.model import EfficientAd
 from efficientad.networks import MEAN, STD, map_size
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, GLOBAL_MAP, LOCAL_MAP, QUANTILES, SCORE
 from engine_runtime.files import replacing
+from engine_runtime.heatmap import MAP_STRIDE
 
 OPSET = 17
 
@@ -124,6 +125,7 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     entries = {
         "image_size": f"{run.image_size.height}x{run.image_size.width}",
         "channel_order": "BGR",
+        MAP_STRIDE: "4",  # of every PDN, which pools twice
         "model_size": run.size,
         "training_digest": run.training_digest,
         "teacher_digest": run.teacher_digest,

@@ -1,11 +1,13 @@
 """Where a value of an anomaly map lies in the frame, and how it is shown to a person."""
 
+import re
 from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engine_runtime.errors import EngineRefused
 from engine_runtime.frames import Frame, Size
 from engine_runtime.manifest import Manifest
 
@@ -26,10 +28,18 @@ class MapGeometry(NamedTuple):
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
-        """Read the geometry from an engine; a model that names no stride covers its whole frame."""
+        """Read the geometry from an engine; a model that names no stride covers its whole frame.
+
+        Raises:
+            EngineRefused: the stride it names is no positive number.
+        """
         frame, map_size = manifest.input_size, manifest.map_size
         named = manifest.model_metadata.get(MAP_STRIDE)
         if named is not None:
+            if not re.fullmatch(r"[1-9]\d{0,3}", named):
+                raise EngineRefused(
+                    f"{MAP_STRIDE} of model {manifest.model} is {named!r:.40}; expected pixels"
+                )
             return cls(frame, map_size, (float(named), float(named)))
         return cls(frame, map_size, (frame.height / map_size.height, frame.width / map_size.width))
 
