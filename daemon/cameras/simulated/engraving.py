@@ -30,7 +30,7 @@ _ROWS = {
 }
 
 # Shares of the flange's radius.
-PITCH: Final = 0.0230
+PITCH: Final = 0.0270
 """Distance of neighbouring dots."""
 _RADIUS: Final = 0.455  # of the text's middle line
 _ADVANCE: Final = 6.2  # dots from one character to the next
@@ -71,7 +71,7 @@ def engrave(
     v = ((y - places[:, 1:]) / sigma).astype(np.float32)[:, :, None]
     pit = np.exp(-u * u / 2) * np.exp(-v * v / 2)
     wall = u * np.float32(62 * light[0]) + v * np.float32(62 * light[1])
-    levels = depth[struck, None, None].astype(np.float32) * pit * (84 + wall)
+    levels = depth[struck, None, None].astype(np.float32) * pit * (95 + wall)
     # Pits overlap, so that plain assignment would lose some.
     np.subtract.at(metal, (y[:, :, None], x[:, None, :]), levels)
 

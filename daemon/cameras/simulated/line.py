@@ -273,7 +273,7 @@ def _wrong_text(fate: np.random.Generator) -> tuple[str, float]:
     """Another part's number, or an engraving that stopped early, and the middle of what is wrong."""
     right = engraving.TEXT
     if fate.random() < 0.4:
-        length = int(fate.integers(len(right) - 4, len(right) - 1))
+        length = int(fate.integers(len(right) - 5, len(right) - 2))
         return right[:length].ljust(len(right)), (length + len(right) - 1) / 2
     wrong = [str((int(digit) + fate.integers(1, 10)) % 10) for digit in right[-4:]]
     return right[:-4] + "".join(wrong), len(right) - 2.5
