@@ -1,0 +1,50 @@
+"""Which line a command means."""
+
+import argparse
+import re
+from pathlib import Path
+
+from engine_runtime.errors import InputError
+
+
+def add_line_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--address", help="where the daemon publishes, such as tcp://127.0.0.1:5560")
+    parser.add_argument("--line", metavar="NAME", help="name of the line, such as line3")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the daemon's own, instead of --address and --line"
+    )
+
+
+def address_and_line(options: argparse.Namespace) -> tuple[str, str]:
+    given = (options.address is not None, options.line is not None)
+    if options.config is None and all(given):
+        return options.address, options.line
+    if options.config is None or any(given):
+        raise InputError("which line: expected --address and --line, or --config alone")
+    config = _read_yaml(options.config)
+    line = _text(options.config, config, "line", "line3")
+    publish = _text(options.config, config, "publish", "tcp://127.0.0.1:5560")
+    # A daemon that publishes on every interface does so on this machine's loopback too.
+    return re.sub(r"^tcp://(\*|0\.0\.0\.0|\[::\]):", "tcp://127.0.0.1:", publish), line
+
+
+def _read_yaml(path: Path) -> dict[str, object]:
+    import yaml
+
+    try:
+        config = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: found {type(config).__name__}, expected the keys of a line's config")
+    return config
+
+
+def _text(path: Path, config: dict[str, object], key: str, example: str) -> str:
+    value = config.get(key)
+    if not isinstance(value, str):
+        found = "nothing" if value is None else repr(value)
+        raise InputError(f"{path}: {key}: found {found}, expected text such as {example}")
+    return value

@@ -1,0 +1,32 @@
+import argparse
+from pathlib import Path
+from typing import Any
+
+from daemon.inspectctl.values import count, roi
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "record",
+        help="save a camera's frames as images to train on",
+        description="Save the next frames of a camera as PNG images, cut out as the daemon cuts them out.",
+    )
+    parser.add_argument(
+        "source",
+        help="/dev/video0, a video file, an rtsp:// or http:// address, or simulated://?seed=1",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the images go")
+    parser.add_argument("--count", type=count, default=200, help="how many (default: %(default)s)")
+    parser.add_argument("--roi", type=roi, metavar="X,Y,W,H", help="the part of the picture to keep")
+    parser.set_defaults(run=_record)
+
+
+def _record(options: argparse.Namespace) -> int:
+    from daemon.cameras import CameraSettings
+    from daemon.record import record
+    from engine_runtime.frames import Roi
+
+    settings = CameraSettings(options.source, roi=Roi(*options.roi) if options.roi else None)
+    saved = record(settings, options.out, options.count)
+    print(f"saved {saved} of {options.count} frames in {options.out}")
+    return 0 if saved == options.count else 1
