@@ -366,11 +366,16 @@ class Line:
             boot=self._boot,
             seq=self._seq,
             state=state,
+            error=self._given_up,
             cameras={
                 name: CameraHealth(camera.state, camera.captured, self._faults[name], camera.error)
                 for name, camera in self._cameras.items()
             },
+            product=None,
             engine=self._engine_name,
+            journal=None,
+            subscribers={},
+            dropped_messages=0,
             verdicts={"pass": 0, "reject": 0, "fault": 0, **self._decisions},
             waiting=len(self._ledger),
             uptime_s=round(time.monotonic() - self._started_s, 3),

@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from line_process import a_health, a_verdict
 
-from verdicts import CameraHealth, Health, Latency, MalformedMessage, Peak, Verdict, decode, encode
+from verdicts import (
+    CameraHealth,
+    Health,
+    JournalHealth,
+    Latency,
+    MalformedMessage,
+    Peak,
+    SubscriberHealth,
+    Verdict,
+    decode,
+    encode,
+)
 from verdicts.message import MAX_BYTES, NAME
 
 names = st.from_regex(NAME, fullmatch=True)
@@ -34,7 +45,7 @@ def verdicts(draw: st.DrawFn) -> Verdict:
         boot=draw(boots),
         seq=draw(st.integers(1, 2**53 - 1)),
         decision="fault" if fault else draw(st.sampled_from(["pass", "reject"])),
-        reason=draw(st.sampled_from(["deadline", "overload", "camera", "engine", "shutdown"]))
+        reason=draw(st.sampled_from(["deadline", "overload", "camera", "engine", "journal", "shutdown"]))
         if fault
         else None,
         score=draw(times if fault else numbers),
@@ -56,7 +67,8 @@ healths = st.builds(
     line=names,
     boot=boots,
     seq=counts,
-    state=st.sampled_from(["starting", "running", "degraded", "stopping"]),
+    state=st.sampled_from(["starting", "running", "degraded", "stopping", "failed"]),
+    error=st.none() | texts,
     cameras=st.dictionaries(
         names,
         st.builds(
@@ -68,7 +80,20 @@ healths = st.builds(
         ),
         max_size=4,
     ),
+    product=st.none() | names,
     engine=texts,
+    journal=st.none()
+    | st.builds(
+        JournalHealth,
+        state=st.sampled_from(["ok", "failed"]),
+        entries=counts,
+        head=st.text("0123456789abcdef", min_size=64, max_size=64),
+        error=st.none() | texts,
+    ),
+    subscribers=st.dictionaries(
+        names, st.builds(SubscriberHealth, present=st.booleans(), unacknowledged=counts), max_size=4
+    ),
+    dropped_messages=counts,
     verdicts=st.fixed_dictionaries({"pass": counts, "reject": counts, "fault": counts}),
     waiting=counts,
     uptime_s=numbers,
@@ -94,9 +119,10 @@ def test_the_wire_form_of_schema_1() -> None:
     topic, payload = encode(a_health(8))
     assert topic == b"line3/-/health"
     assert payload.decode() == (
-        '{"schema":1,"line":"line3","boot":"aa","seq":8,"state":"running",'
-        '"cameras":{"top":{"state":"running","captured":8,"faults":0,"error":null}},'
-        '"engine":"flange-xs 0123abcd","verdicts":{"pass":8,"reject":0,"fault":0},"waiting":0,'
+        '{"schema":1,"line":"line3","boot":"aa","seq":8,"state":"running","error":null,'
+        '"cameras":{"top":{"state":"running","captured":8,"faults":0,"error":null}},"product":null,'
+        '"engine":"flange-xs 0123abcd","journal":null,"subscribers":{},"dropped_messages":0,'
+        '"verdicts":{"pass":8,"reject":0,"fault":0},"waiting":0,'
         '"uptime_s":3725.5,"sent_at":"2026-01-31T12:00:00.123456Z"}'
     )
 

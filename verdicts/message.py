@@ -3,14 +3,15 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final, Literal, NoReturn, get_args
 
 Decision = Literal["pass", "reject", "fault"]
-Reason = Literal["deadline", "overload", "camera", "engine", "shutdown"]
-LineState = Literal["starting", "running", "degraded", "stopping"]
+Reason = Literal["deadline", "overload", "camera", "engine", "journal", "shutdown"]
+LineState = Literal["starting", "running", "degraded", "stopping", "failed"]
 CameraState = Literal["opening", "running", "stalled", "failed", "ended"]
+JournalState = Literal["ok", "failed"]
 
 SCHEMA: Final = 1
 MAX_BYTES: Final = 64 * 1024
@@ -26,6 +27,8 @@ _DECISIONS: Final = frozenset(get_args(Decision))
 _REASONS: Final = frozenset(get_args(Reason))
 _LINE_STATES: Final = frozenset(get_args(LineState))
 _CAMERA_STATES: Final = frozenset(get_args(CameraState))
+_JOURNAL_STATES: Final = frozenset(get_args(JournalState))
+_HEAD: Final = re.compile(r"[0-9a-f]{64}")
 _BOOT: Final = re.compile(r"[0-9a-f]{1,64}")
 _STAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|\+00:00)", re.ASCII)
 _LARGEST: Final = 2**53 - 1  # beyond it JavaScript and most JSON readers round
@@ -116,6 +119,37 @@ class CameraHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalHealth:
+    """How the journal fares.
+
+    Attributes:
+        state: "failed" while verdicts cannot be written to it.
+        entries: rows it holds.
+        head: SHA-256 of its newest row, 64 hexadecimal digits; kept elsewhere, it proves later that nothing
+            before it was altered or cut off.
+        error: one line about its trouble; None while there is none.
+    """
+
+    state: JournalState
+    entries: int
+    head: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberHealth:
+    """How one subscriber that acknowledges fares.
+
+    Attributes:
+        present: whether it was heard lately.
+        unacknowledged: verdicts in the journal that it has not acknowledged.
+    """
+
+    present: bool
+    unacknowledged: int
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """The sign of life that the daemon sends every second, whether parts pass or not.
 
@@ -123,9 +157,15 @@ class Health:
         line: name of the line.
         boot: the same as in the verdicts of this start of the daemon.
         seq: the ``seq`` of the last verdict published; 0 before the first.
-        state: "degraded" while a camera or lane is out of order; "stopping" is the last word of a boot.
+        state: "degraded" while a camera, lane, the journal or a required subscriber is out of order;
+            "stopping" is the last word of a boot, "failed" that of one that had to give the line up.
+        error: one line about the line's own trouble; None while there is none.
         cameras: name of the camera to its health.
+        product: the product that is judged; None when the config names none.
         engine: name of the model and the start of its SHA-256.
+        journal: how the journal fares; None without one.
+        subscribers: name of each subscriber that acknowledges, or should, to its health.
+        dropped_messages: requests that were malformed, too long or unauthorised, since the daemon's start.
         verdicts: how many of each decision since the daemon's start; all three keys.
         waiting: captured frames that have no verdict yet.
         uptime_s: seconds since the daemon's start.
@@ -137,8 +177,13 @@ class Health:
     boot: str
     seq: int
     state: LineState
+    error: str | None
     cameras: Mapping[str, CameraHealth]
+    product: str | None
     engine: str
+    journal: JournalHealth | None
+    subscribers: Mapping[str, SubscriberHealth]
+    dropped_messages: int
     verdicts: Mapping[Decision, int]
     waiting: int
     uptime_s: float
@@ -167,6 +212,8 @@ def encode(message: Verdict | Health) -> tuple[bytes, bytes]:
             name: {key: getattr(camera, key) for key in _CAMERA_KEYS}
             for name, camera in message.cameras.items()
         }
+        content["journal"] = None if message.journal is None else asdict(message.journal)
+        content["subscribers"] = {name: asdict(entry) for name, entry in message.subscribers.items()}
     payload = _to_json(content).encode()
     if len(payload) > MAX_BYTES:
         raise MalformedMessage(f"payload: found {len(payload)} bytes, expected at most {MAX_BYTES}")
@@ -219,6 +266,14 @@ def _health(content: object) -> Health:
         name: CameraHealth(**_object(camera, _CAMERA_KEYS, f"cameras.{name}"))
         for name, camera in values["cameras"].items()
     }
+    if values["journal"] is not None:
+        values["journal"] = JournalHealth(**_object(values["journal"], _JOURNAL_KEYS, "journal"))
+    if not isinstance(values["subscribers"], dict):
+        raise _wrong("subscribers", values["subscribers"], "an object")
+    values["subscribers"] = {
+        name: SubscriberHealth(**_object(subscriber, _SUBSCRIBER_KEYS, f"subscribers.{name}"))
+        for name, subscriber in values["subscribers"].items()
+    }
     health = Health(**values)
     _check_health(health)
     return health
@@ -259,13 +314,28 @@ def _check_health(health: Health) -> None:
     _boot(health.boot)
     _count("seq", health.seq)
     _one_of("state", health.state, _LINE_STATES)
+    _text("error", health.error, optional=True)
     for name, camera in health.cameras.items():
         _name("cameras", name)
         _one_of(f"cameras.{name}.state", camera.state, _CAMERA_STATES)
         _count(f"cameras.{name}.captured", camera.captured)
         _count(f"cameras.{name}.faults", camera.faults)
         _text(f"cameras.{name}.error", camera.error, optional=True)
+    if health.product is not None:
+        _name("product", health.product)
     _text("engine", health.engine)
+    if health.journal is not None:
+        _one_of("journal.state", health.journal.state, _JOURNAL_STATES)
+        _count("journal.entries", health.journal.entries)
+        if not isinstance(health.journal.head, str) or not _HEAD.fullmatch(health.journal.head):
+            raise _wrong("journal.head", health.journal.head, "64 hexadecimal digits")
+        _text("journal.error", health.journal.error, optional=True)
+    for name, subscriber in health.subscribers.items():
+        _name("subscribers", name)
+        if not isinstance(subscriber.present, bool):
+            raise _wrong(f"subscribers.{name}.present", subscriber.present, "true or false")
+        _count(f"subscribers.{name}.unacknowledged", subscriber.unacknowledged)
+    _count("dropped_messages", health.dropped_messages)
     if not isinstance(health.verdicts, Mapping) or set(health.verdicts) != _DECISIONS:
         raise _wrong("verdicts", health.verdicts, f"the keys {_listed(_DECISIONS)}")
     for decision, count in health.verdicts.items():
@@ -365,6 +435,8 @@ def _keys_of(kind: type[Any]) -> tuple[str, ...]:
 _VERDICT_KEYS: Final = _keys_of(Verdict)
 _HEALTH_KEYS: Final = _keys_of(Health)
 _CAMERA_KEYS: Final = _keys_of(CameraHealth)
+_JOURNAL_KEYS: Final = _keys_of(JournalHealth)
+_SUBSCRIBER_KEYS: Final = _keys_of(SubscriberHealth)
 _LATENCY_KEYS: Final = _keys_of(Latency)
 _PEAK_KEYS: Final = _keys_of(Peak)
 _to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
