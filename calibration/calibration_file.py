@@ -11,9 +11,9 @@ from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, Quantiles
 from engine_runtime.errors import InputError
 from engine_runtime.files import replacing
 from engine_runtime.frames import Roi
+from engine_runtime.yaml_file import read_yaml
 
 FORMAT_VERSION = 1
-_LARGEST_FILE = 1 << 20
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -79,9 +79,7 @@ def load_calibration(path: Path, engine_sha256: str) -> Calibration:
     Raises:
         InputError: the file is missing, is no calibration, or was made for another engine.
     """
-    content = _parsed(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a calibration: expected keys and values")
+    content, _ = read_yaml(path, "a file written by calibrate")
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         shown = version if isinstance(version, str | int | float | None) else type(version).__name__
@@ -96,29 +94,6 @@ def load_calibration(path: Path, engine_sha256: str) -> Calibration:
             f"{calibration.model!r:.60}); the engine here is {engine_sha256[:12]}…: run calibrate on it"
         )
     return calibration
-
-
-def _parsed(path: Path) -> object:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(data) > _LARGEST_FILE:
-        raise InputError(f"{path}: is larger than 1 MB; not a calibration")
-    try:
-        return yaml.safe_load(data)
-    # PyYAML lets the errors of int(), datetime() and of its own recursion through.
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        OverflowError,
-        RecursionError,
-        AttributeError,
-        KeyError,
-    ) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())[:200]}") from error
 
 
 def _first(error: ValidationError) -> str:

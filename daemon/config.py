@@ -2,21 +2,31 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 
 from daemon.cameras import CameraSettings
 from engine_runtime.errors import InputError
+from engine_runtime.yaml_file import read_yaml
 from verdicts.message import NAME
 
-_MOST_BYTES = 1_000_000
 _LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|ipc://.+")
+_TCP = re.compile(r"tcp://\S+:\d+")
+_Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
 def _name(name: str) -> str:
@@ -28,40 +38,125 @@ def _name(name: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 
 
-class ArchiveConfig(BaseModel):
-    """Where pictures of rejects are kept."""
-
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProductConfig(_Section):
+    """What one product is judged by."""
+
+    engine: Path
+    calibration: Path
+
+
+class ArchiveConfig(_Section):
+    """Where pictures of rejects are kept."""
 
     folder: Path
     max_mb: int = Field(default=1000, gt=0)
 
 
-class Config(BaseModel):
+class JournalConfig(_Section):
+    """Where every verdict is written down before it is published."""
+
+    file: Path
+    keep_days: float = Field(default=90, gt=0, allow_inf_nan=False)
+    max_mb: float = Field(default=1000, ge=1, allow_inf_nan=False)
+
+
+class ClientConfig(_Section):
+    """Who may connect when there is a CURVE key."""
+
+    key: str = Field(description="the client's public key, 40 characters of Z85")
+    control: bool = Field(default=False, description="may also reload and select")
+
+    @field_validator("key")
+    @classmethod
+    def _key_is_z85(cls, key: str) -> str:
+        if not _Z85_KEY.fullmatch(key):
+            raise ValueError("expected a public key of 40 characters, as inspectctl keygen prints it")
+        return key
+
+
+class CurveConfig(_Section):
+    """Encryption and the clients that are let in; nobody else is."""
+
+    secret_key: str = Field(description="file from inspectctl keygen, or credential:NAME of the service")
+    clients: dict[Name, ClientConfig] = {}
+
+
+class Config(_Section):
     """One line. Relative paths count from the config file's folder."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     line: Name
-    engine: Path
-    calibration: Path
+    engine: Path | None = None
+    calibration: Path | None = None
+    products: dict[Name, ProductConfig] = {}
+    product: Annotated[Name | None, Field(validate_default=True)] = None
+    curve: CurveConfig | None = None
     publish: str = Field(description="where the verdicts go, such as tcp://127.0.0.1:5560")
+    journal: JournalConfig | None = None
+    on_journal_error: Literal["fault", "continue"] = "fault"
+    control: str | None = Field(
+        default=None, description="where requests are answered, such as tcp://127.0.0.1:5561 or ipc://PATH"
+    )
+    required_subscribers: tuple[Name, ...] = ()
+    resend_after_s: float = Field(default=1.0, ge=0.05, le=3600)
     deadline_ms: float = Field(default=1000, gt=0, le=3_600_000)
+    engine_timeout_s: float = Field(default=10, gt=0, le=3600)
     lanes: int = Field(default=1, ge=1, le=16)
     threads: int | None = Field(default=None, ge=1, le=1024, description="of each lane; the runtime's choice")
     max_batch: int | None = Field(default=None, ge=1, description="the engine's own when absent")
     archive: ArchiveConfig | None = None
     cameras: Annotated[dict[Name, CameraSettings], Field(min_length=1)]
 
-    @field_validator("publish")
+    @field_validator("product")
     @classmethod
-    def _publish_is_local(cls, address: str) -> str:
-        if not _LOOPBACK.fullmatch(address):
+    def _product_is_one_of_products(cls, product: str | None, info: ValidationInfo) -> str | None:
+        products: dict[str, ProductConfig] = info.data.get("products", {})
+        single = [info.data.get(key) for key in ("engine", "calibration")]
+        if products and any(single):
+            raise ValueError("expected either engine and calibration, or products")
+        if not products and None in single and {"engine", "calibration", "products"} <= info.data.keys():
+            raise ValueError("engine, calibration: missing; expected both, or products")
+        if product is not None and product not in products:
+            raise ValueError(f"expected one of products: {', '.join(products) or 'there are none'}")
+        return product
+
+    @field_validator("publish", "control")
+    @classmethod
+    def _other_hosts_need_keys(cls, address: str | None, info: ValidationInfo) -> str | None:
+        if address is None or _LOOPBACK.fullmatch(address):
+            return address
+        if not _TCP.fullmatch(address):
+            raise ValueError("expected tcp://HOST:PORT or ipc://PATH")
+        if info.data.get("curve") is None:
             raise ValueError(
                 "expected a loopback address such as tcp://127.0.0.1:5560, or ipc://PATH; "
-                "verdicts on other interfaces want encryption, which this version does not have"
+                "other interfaces need the section curve (inspectctl keygen)"
             )
         return address
+
+    @field_validator("control")
+    @classmethod
+    def _control_needs_a_journal(cls, address: str | None, info: ValidationInfo) -> str | None:
+        if address is not None and info.data.get("journal", ...) is None:
+            raise ValueError("needs the section journal, from which it answers")
+        return address
+
+    @field_validator("required_subscribers")
+    @classmethod
+    def _subscribers_need_control(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if names and info.data.get("control", ...) is None:
+            raise ValueError("need the key control, the address at which they acknowledge")
+        return names
+
+    def named_products(self) -> dict[str | None, ProductConfig]:
+        """Give the products by name, the one that is judged first at the front."""
+        if self.engine is not None and self.calibration is not None:
+            return {None: ProductConfig(engine=self.engine, calibration=self.calibration)}
+        first = self.product or next(iter(self.products))
+        return {name: self.products[name] for name in sorted(self.products, key=lambda name: name != first)}
 
 
 def load_config(path: Path) -> Config:
@@ -71,78 +166,48 @@ def load_config(path: Path) -> Config:
         InputError: the file cannot be read, is not YAML, or breaks a rule; the line names file, line, key,
             what was found and what was expected.
     """
-    document = _compose(path)
-    try:
-        content = None if document is None else yaml.SafeLoader("").construct_document(document)
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        # PyYAML lets the errors of int() and datetime() through.
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping with the keys {', '.join(Config.model_fields)}")
+    content, document = read_yaml(path, "the YAML config of a line")
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(f"{path}:{_describe(problems[0], document)}{more}") from error
-    folder = path.parent
-    archive = config.archive
-    if archive is not None:
-        archive = archive.model_copy(update={"folder": folder / archive.folder})
-    return config.model_copy(
+    return _from_folder(config, path.parent)
+
+
+def _from_folder(config: Config, folder: Path) -> Config:
+    """Count relative paths from the config file's folder."""
+
+    def moved(section: _Section | None, *keys: str) -> Any:
+        if section is None:
+            return None
+        paths = {key: getattr(section, key) for key in keys}
+        return section.model_copy(
+            update={key: folder / path for key, path in paths.items() if path is not None}
+        )
+
+    curve = config.curve
+    if curve is not None and not curve.secret_key.startswith("credential:"):
+        curve = curve.model_copy(update={"secret_key": str(folder / curve.secret_key)})
+    moved_config: Config = moved(config, "engine", "calibration")
+    return moved_config.model_copy(
         update={
-            "engine": folder / config.engine,
-            "calibration": folder / config.calibration,
-            "archive": archive,
-            "cameras": {name: _from_folder(camera, folder) for name, camera in config.cameras.items()},
+            "products": {
+                name: moved(product, "engine", "calibration") for name, product in config.products.items()
+            },
+            "archive": moved(config.archive, "folder"),
+            "journal": moved(config.journal, "file"),
+            "curve": curve,
+            "cameras": {name: _camera_from(folder, camera) for name, camera in config.cameras.items()},
         }
     )
 
 
-def _from_folder(camera: CameraSettings, folder: Path) -> CameraSettings:
+def _camera_from(folder: Path, camera: CameraSettings) -> CameraSettings:
     if "://" in camera.source:
         return camera
     return replace(camera, source=str(folder / camera.source))
-
-
-def _compose(path: Path) -> yaml.Node | None:
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(text) > _MOST_BYTES:
-        raise InputError(f"{path}: is larger than {_MOST_BYTES} bytes; expected the YAML config of a line")
-    try:
-        document = yaml.compose(text, yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    for node, key in _repeated_keys(document):
-        raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: stands here for the second time")
-    return document
-
-
-def _repeated_keys(document: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]]:
-    """Find keys that stand twice in one mapping; YAML itself would let the later one win in silence."""
-    nodes = [document] if document is not None else []
-    visited: set[int] = set()
-    while nodes:
-        node = nodes.pop()
-        if id(node) in visited:  # an alias
-            continue
-        visited.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            nodes.extend(node.value)
-        elif isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                    yield key, key.value
-                seen.add(str(key.value))
-                nodes.append(value)
 
 
 def _describe(problem: ErrorDetails, document: yaml.Node | None) -> str:
@@ -166,6 +231,11 @@ def _describe(problem: ErrorDetails, document: yaml.Node | None) -> str:
 
 
 def _keys_beside(location: Sequence[str]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "archive": ArchiveConfig,
+        "journal": JournalConfig,
+        "curve": CurveConfig,
+    }
     match location:
         case [_]:
             return list(Config.model_fields)
@@ -173,8 +243,12 @@ def _keys_beside(location: Sequence[str]) -> list[str]:
             return [field.name for field in fields(CameraSettings)]
         case ["cameras", _, "roi", _]:
             return ["x", "y", "width", "height"]
+        case ["products", _, _]:
+            return list(ProductConfig.model_fields)
+        case ["curve", "clients", _, _]:
+            return list(ClientConfig.model_fields)
         case _:
-            return list(ArchiveConfig.model_fields)
+            return list(sections[location[0]].model_fields)
 
 
 def _line_of(node: yaml.Node | None, location: Sequence[str]) -> int:

@@ -115,9 +115,9 @@ BILLION_LAUGHS = "a0: &a0 [lol]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "not a calibration"),
-        ("just words", "not a calibration"),
-        ("- 1\n- 2", "not a calibration"),
+        ("", "expected a file written by calibrate"),
+        ("just words", "expected a file written by calibrate"),
+        ("- 1\n- 2", "expected a file written by calibrate"),
         ("threshold: [1, 2", "not YAML"),
         ("a: !!python/object/apply:os.system [true]", "not YAML"),
         ("a: 2026-99-99", "not YAML"),
@@ -125,7 +125,7 @@ BILLION_LAUGHS = "a0: &a0 [lol]\n" + "".join(
         ("[" * 5000, "not YAML"),
         (f"format_version: 1\n{BILLION_LAUGHS}", "Field required|Extra inputs"),
         ("format_version: 1\nquantiles: &q [*q, *q]", "Field required|quantiles"),
-        ("# " + "x" * (1 << 20), "larger than 1 MB"),
+        ("# " + "x" * (1 << 20), "larger than 1000000 bytes"),
     ],
 )
 def test_what_is_no_calibration(tmp_path: Path, text: str, expected: str) -> None:

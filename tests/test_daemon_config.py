@@ -77,8 +77,8 @@ def test_each_mistake_is_named_by_file_line_key_found_and_expected(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "expected a mapping"),
-        ("- a\n- b\n", "expected a mapping"),
+        ("", "expected the YAML config of a line"),
+        ("- a\n- b\n", "expected the YAML config of a line"),
         ("line: !!python/object/apply:os.system [id]\n", "not YAML"),
         (b"line: \xff", "not YAML"),
         ("x: " + "a" * 1_000_001, "is larger than"),

@@ -165,9 +165,9 @@ def test_status_of_a_silent_line_takes_the_address_from_the_config(line: LinePro
     ("content", "complaint"),
     [
         (None, "cannot be read: No such file or directory"),
-        ("line: [", "not YAML: while parsing a flow node"),
+        ("line: [", "1: not YAML: expected the node content"),
         ("\x00", "not YAML: unacceptable character"),
-        ("- line3", "found list, expected the keys of a line's config"),
+        ("- line3", "found no keys and values; expected the config of a line"),
         ("publish: tcp://127.0.0.1:5560", "line: found nothing, expected text such as line3"),
         ("line: 3\npublish: tcp://127.0.0.1:5560", "line: found 3, expected text such as line3"),
         ("line: line3\npublish: 5560", "publish: found 5560, expected text such as tcp://127.0.0.1:5560"),
@@ -179,7 +179,8 @@ def test_a_wrong_config_is_one_line(tmp_path: Path, content: str | None, complai
         config.write_text(content)
     done = inspectctl("tail", "--config", config)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"inspectctl: {config}: {complaint}")
+    assert done.stderr.startswith(f"inspectctl: {config}:")
+    assert complaint in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -21,25 +21,13 @@ def address_and_line(options: argparse.Namespace) -> tuple[str, str]:
         return options.address, options.line
     if options.config is None or any(given):
         raise InputError("which line: expected --address and --line, or --config alone")
-    config = _read_yaml(options.config)
+    from engine_runtime.yaml_file import read_yaml
+
+    config = read_yaml(options.config, "the config of a line").content
     line = _text(options.config, config, "line", "line3")
     publish = _text(options.config, config, "publish", "tcp://127.0.0.1:5560")
     # A daemon that publishes on every interface does so on this machine's loopback too.
     return re.sub(r"^tcp://(\*|0\.0\.0\.0|\[::\]):", "tcp://127.0.0.1:", publish), line
-
-
-def _read_yaml(path: Path) -> dict[str, object]:
-    import yaml
-
-    try:
-        config = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: found {type(config).__name__}, expected the keys of a line's config")
-    return config
 
 
 def _text(path: Path, config: dict[str, object], key: str, example: str) -> str:
