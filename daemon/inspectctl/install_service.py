@@ -1,0 +1,166 @@
+import argparse
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from engine_runtime.errors import InputError
+from engine_runtime.files import replacing
+
+_UNIT = Path("systemd/system/inspectd@.service")
+_FILES = {
+    _UNIT: "inspectd@.service",
+    Path("sysusers.d/inspectd.conf"): "inspectd.sysusers",
+    Path("tmpfiles.d/inspectd.conf"): "inspectd.tmpfiles",
+}
+"""Where under the prefix each file goes, and its name among those that came with the package."""
+_MODE = 0o644
+_COMMAND_IN_UNIT = "/opt/inspectd/bin/inspectd"
+_HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))
+"""What the unit's ProtectHome and PrivateTmp take out of the service's sight."""
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "install-service",
+        help="install the systemd service",
+        description="Write the systemd unit inspectd@.service, its user and its folders, and say how to go on. "
+        "Doing so again brings them up to date.",
+    )
+    parser.add_argument(
+        "--prefix",
+        type=Path,
+        default=Path("/etc"),
+        metavar="DIR",
+        help="where systemd/, sysusers.d/ and tmpfiles.d/ lie (default: %(default)s; a package's: /usr/lib)",
+    )
+    parser.add_argument(
+        "--inspectd",
+        type=Path,
+        metavar="FILE",
+        help="the daemon's path on the machine that will run it, when that is not this one",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done and do nothing")
+    parser.add_argument(
+        "--uninstall", action="store_true", help="remove the files; configs and journals stay"
+    )
+    parser.set_defaults(run=_install_service)
+
+
+def _install_service(options: argparse.Namespace) -> int:
+    if options.uninstall:
+        _uninstall(options.prefix, dry_run=options.dry_run)
+    else:
+        _install(options.prefix, options.inspectd, dry_run=options.dry_run)
+    return 0
+
+
+def _install(prefix: Path, inspectd: Path | None, *, dry_run: bool) -> None:
+    contents = _contents(_installed_inspectd() if inspectd is None else inspectd)
+    _refuse_unwritable(prefix / path for path in contents)
+    for path, text in contents.items():
+        target = prefix / path
+        if _is(target, text):
+            print(f"unchanged    {target}")
+        elif dry_run:
+            print(f"would write  {target}")
+        else:
+            _write(target, text)
+            print(f"wrote        {target}")
+    print(
+        "\nnow type:\n"
+        f"  systemd-sysusers {prefix / 'sysusers.d/inspectd.conf'}\n"
+        f"  systemd-tmpfiles --create {prefix / 'tmpfiles.d/inspectd.conf'}\n"
+        "  systemctl daemon-reload\n"
+        "and, with the config of a line in /etc/inspectd/NAME.yaml:\n"
+        "  systemctl enable --now inspectd@NAME"
+    )
+
+
+def _uninstall(prefix: Path, *, dry_run: bool) -> None:
+    enabled = sorted({link.name for link in (prefix / _UNIT).parent.glob("*.wants/inspectd@*.service")})
+    if enabled:
+        raise InputError(
+            f"{prefix / _UNIT}: is in use by {', '.join(enabled)}; "
+            f"expected none; type: systemctl disable --now {' '.join(enabled)}"
+        )
+    targets = [prefix / path for path in _FILES]
+    _refuse_unwritable(targets)
+    for target in targets:
+        if not target.exists():
+            print(f"not there     {target}")
+        elif dry_run:
+            print(f"would remove  {target}")
+        else:
+            target.unlink()
+            print(f"removed       {target}")
+    print(
+        "\nnow type:\n"
+        "  systemctl daemon-reload\n"
+        "what stays: /etc/inspectd, /var/lib/inspectd, keys in /etc/credstore, the user inspectd"
+    )
+
+
+def _contents(inspectd: Path) -> dict[Path, str]:
+    """Give the text of each file for a daemon at the given path."""
+    if not inspectd.is_absolute() or set(str(inspectd)) & set(" \t\n%\"'\\$;"):
+        raise InputError(
+            f"--inspectd: found {str(inspectd)!r}, expected an absolute path of plain characters"
+        )
+    came_with = files("daemon") / "systemd"
+    contents = {path: (came_with / name).read_text(encoding="utf-8") for path, name in _FILES.items()}
+    contents[_UNIT] = contents[_UNIT].replace(_COMMAND_IN_UNIT, str(inspectd))
+    return contents
+
+
+def _installed_inspectd() -> Path:
+    """Find the daemon that is installed beside this command.
+
+    Raises:
+        InputError: the service could not run it there.
+    """
+    inspectd = Path(sysconfig.get_path("scripts")) / "inspectd"
+    for needed in (inspectd, Path(sys.executable), Path(sys.executable).resolve(), Path(__file__)):
+        _check_reachable(needed)
+    return inspectd
+
+
+def _check_reachable(path: Path) -> None:
+    """Refuse a file that the service's user cannot reach, or that its sandbox hides from it."""
+    wanted = "expected inspectd to be installed for all users, such as in /opt/inspectd"
+    for folder in _HIDDEN:
+        if path.is_relative_to(folder):
+            raise InputError(f"{path}: lies in {folder}, which the service does not see; {wanted}")
+    try:
+        path.stat()
+        closed = [folder for folder in path.parents if not folder.stat().st_mode & 0o001]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; {wanted}") from error
+    if closed:
+        raise InputError(f"{path}: not everybody may enter {closed[-1]}; {wanted}")
+
+
+def _refuse_unwritable(targets: Iterable[Path]) -> None:
+    """Refuse before the first file is written: half a service would be worse than none."""
+    for target in targets:
+        there = next(folder for folder in target.parents if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise InputError(f"{target}: cannot be written; expected to run as root, such as with sudo")
+
+
+def _is(target: Path, text: str) -> bool:
+    try:
+        return target.read_bytes() == text.encode() and target.stat().st_mode & 0o777 == _MODE
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InputError(f"{target}: cannot be read: {error.strerror}") from error
+
+
+def _write(target: Path, text: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target, _MODE) as file:
+        file.write(text.encode())
