@@ -1,0 +1,55 @@
+"""The rows of a journal, and the hash by which each holds on to the one before it."""
+
+import hashlib
+import json
+from typing import Final, NamedTuple
+
+VERDICT: Final = "verdict"
+"""Kind of the rows that are verdicts; all others tell what happened to the daemon or to the journal."""
+
+CREATED: Final = "created"
+RETENTION: Final = "retention"
+UNJOURNALED: Final = "unjournaled"
+CLOCK: Final = "clock"
+START: Final = "start"
+STOP: Final = "stop"
+
+NOTHING: Final = bytes(32)
+"""What the very first row holds instead of a hash."""
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class Row(NamedTuple):
+    """One row of the table ``journal``, in the order of its columns.
+
+    ``boot``, ``seq``, ``camera`` and ``frame`` repeat what stands in the payload, for SQL to search.
+    """
+
+    id: int
+    kind: str
+    boot: str | None
+    seq: int | None
+    camera: str | None
+    frame: int | None
+    written_at: str
+    """ISO 8601, UTC, with microseconds."""
+    payload: bytes
+    """JSON in UTF-8; of a verdict exactly the bytes that were published."""
+    previous: bytes
+    """SHA-256 of the row before it."""
+
+
+def hash_of(row: Row) -> bytes:
+    """Give the SHA-256 over all of a row: a JSON array of its columns, a line feed, and the payload.
+
+    The array is ``[id,kind,boot,seq,camera,frame,written_at,previous in hexadecimal]`` without blanks, in
+    ASCII. It holds no line feed, so two different rows never give the same bytes.
+    """
+    *columns, payload, previous = row
+    return hashlib.sha256(_to_json([*columns, previous.hex()]).encode() + b"\n" + payload).digest()
+
+
+def compact_json(content: object) -> bytes:
+    """Write an event's content as its payload."""
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

@@ -1,0 +1,144 @@
+"""The thread that carries a journal's write-ahead log into its database file, beside the line."""
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from daemon.journal.database import wal_of, why
+
+_INTERVAL_S: Final = 1.0
+_LOOK_S: Final = 0.1
+_READERS_PATIENCE_MS: Final = 20  # the writer waits as long
+_log = logging.getLogger("inspectd")
+
+
+class Checkpoints:
+    """Checkpoints about once a second while something is written.
+
+    A checkpoint beside a busy writer never quite catches up, and the log starts over only when it has. So
+    when the log has grown past ``most_wal_bytes``, the rest, by then small, is carried while ``turn`` holds
+    the writer off.
+
+    No checkpoint begins beside the writer unless something was committed since the last one ended: SQLite
+    before 3.51.3 may damage a database when a log that is carried completely starts over at the moment at
+    which the next checkpoint begins (https://sqlite.org/wal.html#walresetbug).
+    """
+
+    def __init__(self, file: Path, turn: threading.Lock, most_wal_bytes: int) -> None:
+        """Start the thread.
+
+        Args:
+            file: the journal.
+            turn: held by the writer during each transaction.
+            most_wal_bytes: when the log is larger, the writer is held off for a moment.
+        """
+        self.trouble: str | None = None
+        """One line about why the log cannot be carried over; None when all is well."""
+        self._file = file
+        self._turn = turn
+        self._most_wal_bytes = most_wal_bytes
+        self._commits = 0
+        self._commits_before_end = 0
+        self._bytes_held_by_reader = 0
+        self._committed = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="journal-checkpoints", daemon=True)
+        self._thread.start()
+
+    def committed(self) -> None:
+        """Tell of a transaction; called by the writer while it holds ``turn``."""
+        self._commits += 1
+        if not self._committed.is_set():
+            self._committed.set()
+
+    def close(self) -> None:
+        """End the thread; a checkpoint that runs is finished."""
+        self._stop.set()
+        self._committed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._committed.wait() and not self._stop.is_set():
+            self._committed.clear()
+            try:
+                # A new connection each time: the file may have been replaced meanwhile.
+                uri = f"{self._file.absolute().as_uri()}?mode=rw"
+                with contextlib.closing(
+                    sqlite3.connect(uri, timeout=0, isolation_level=None, uri=True)
+                ) as connection:
+                    self._carry(connection)
+                self._tell(self._reader_in_the_way())
+            except sqlite3.Error as error:
+                self._tell(f"{self._file}: its checkpoint {why(error)}")
+            self._pause()
+
+    def _pause(self) -> None:
+        """Wait for a second, or until the log is large: it may grow by 30 MB in one."""
+        over_s = time.monotonic() + _INTERVAL_S
+        largest = self._most_wal_bytes + self._bytes_held_by_reader
+        while time.monotonic() < over_s and not self._stop.wait(_LOOK_S):
+            if _size(wal_of(self._file)) > largest:
+                return
+
+    def _carry(self, connection: sqlite3.Connection) -> None:
+        """Bring the database file up to date, and have the log start over when it is large."""
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA busy_timeout = {_READERS_PATIENCE_MS}")
+        if self._commits == self._commits_before_end:
+            # What was committed while the last checkpoint ran may or may not have been carried.
+            self._checkpoint_without_writer(connection, "PASSIVE")
+            return
+        log_bytes = self._checkpoint_beside_writer(connection)
+        if log_bytes <= self._most_wal_bytes:
+            self._bytes_held_by_reader = 0
+        elif log_bytes > self._most_wal_bytes + self._bytes_held_by_reader:
+            if self._commits != self._commits_before_end:
+                self._checkpoint_beside_writer(connection)  # so that little is left while the writer waits
+            held, log_bytes = self._checkpoint_without_writer(connection, "RESTART")
+            self._bytes_held_by_reader = log_bytes if held else 0
+
+    def _reader_in_the_way(self) -> str | None:
+        if not self._bytes_held_by_reader:
+            return None
+        megabytes = self._bytes_held_by_reader / 1e6
+        return (
+            f"{wal_of(self._file)}: {megabytes:.0f} MB, as another program keeps a query on the journal open"
+        )
+
+    def _checkpoint_beside_writer(self, connection: sqlite3.Connection) -> int:
+        _, log_bytes = _checkpoint(connection, "PASSIVE")
+        with self._turn:  # every commit that this checkpoint may have carried is counted by now
+            self._commits_before_end = self._commits
+        return log_bytes
+
+    def _checkpoint_without_writer(self, connection: sqlite3.Connection, how: str) -> tuple[bool, int]:
+        with self._turn:
+            result = _checkpoint(connection, how)
+            self._commits_before_end = self._commits
+        return result
+
+    def _tell(self, trouble: str | None) -> None:
+        if trouble is not None and self.trouble is None:
+            _log.warning("journal: %s", trouble)
+        elif trouble is None and self.trouble is not None:
+            _log.info("journal: checkpoints go on")
+        self.trouble = trouble
+
+
+def _checkpoint(connection: sqlite3.Connection, how: str) -> tuple[bool, int]:
+    """Say whether a reader or writer was in the way, and how many bytes the log holds."""
+    page_bytes: int = connection.execute("PRAGMA page_size").fetchone()[0]
+    busy, pages, _ = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+    return bool(busy), pages * page_bytes
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,261 @@
+"""The journal of a line: every verdict, written before it is published, in a chain of hashes."""
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from daemon.journal.chain import (
+    CLOCK,
+    CREATED,
+    NOTHING,
+    RETENTION,
+    UNJOURNALED,
+    VERDICT,
+    Row,
+    compact_json,
+    hash_of,
+)
+from daemon.journal.checkpoints import Checkpoints
+from daemon.journal.database import COLUMNS, JournalFailed, create_if_missing, open_for_writing, why
+from daemon.journal.retention import Retention
+from daemon.journal.stamps import Stamps, iso
+from engine_runtime.errors import InputError
+from verdicts.message import Verdict
+
+__all__ = ["Journal", "JournalFailed"]
+
+_INSERT: Final = f"INSERT INTO journal ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_WAL_SHARE: Final = 8
+_MOST_WAL_BYTES: Final = 16_000_000
+
+
+class _Entry(NamedTuple):
+    """What a row is made of before it has its place in the chain."""
+
+    kind: str
+    boot: str | None
+    seq: int | None
+    camera: str | None
+    frame: int | None
+    payload: bytes
+
+
+class Journal:
+    """The one writer of a journal; used by one thread.
+
+    After ``JournalFailed`` nothing of that call is in the journal, and the next call tries afresh: it opens
+    the file again.
+
+    Attributes:
+        entries: number of the newest row; rows are numbered from 1 and never again, so this is how many were
+            ever written.
+    """
+
+    def __init__(self, file: Path, *, line: str, keep_days: float, max_mb: float) -> None:
+        """Open the journal of a line, or create it, and keep other daemons out of it.
+
+        Args:
+            file: where it lies; SQLite puts ``-wal`` and ``-shm`` beside it, and we put ``-lock``.
+            line: name of the line.
+            keep_days: older rows are removed.
+            max_mb: the oldest rows are removed when the file and its write-ahead log would need more.
+
+        Raises:
+            InputError: the folder is missing or not writable, another daemon uses the journal, or the file
+                is no journal, damaged, or another version's or line's.
+        """
+        self.file = file
+        self._line = line
+        self._keep_days = keep_days
+        most_wal_bytes = int(min(_MOST_WAL_BYTES, max_mb * 1e6 / _WAL_SHARE))
+        # The log grows for up to a second beyond its limit before it is looked at.
+        self._most_bytes = int(max_mb * 1e6) - 2 * most_wal_bytes
+        self._most_wal_bytes = most_wal_bytes
+        self._turn = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._lock = _locked(file)
+        try:
+            create_if_missing(file)
+            self._open()
+            self._write([])  # what has to be said of a new journal, or of the clock
+        except JournalFailed as error:
+            os.close(self._lock)
+            raise InputError(str(error)) from error
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._checkpoints = Checkpoints(file, self._turn, most_wal_bytes)
+
+    @property
+    def head(self) -> str:
+        """SHA-256 of the newest row, 64 hexadecimal digits."""
+        return self._head.hex()
+
+    @property
+    def trouble(self) -> str | None:
+        """One line about checkpoints that fail while rows can be written; None when all is well."""
+        return self._checkpoints.trouble
+
+    def write(self, verdicts: Sequence[tuple[Verdict, bytes]]) -> None:
+        """Write verdicts in one transaction; when this returns they survive the end of the process.
+
+        Args:
+            verdicts: each with the payload that will be published.
+
+        Raises:
+            JournalFailed: none of them is written.
+        """
+        self._commit([_Entry(VERDICT, v.boot, v.seq, v.camera, v.frame, payload) for v, payload in verdicts])
+
+    def note(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Write down what happened to the daemon, such as its start.
+
+        Args:
+            kind: such as "start", "stop" or "reload".
+            content: JSON; its ``boot`` is the boot to which the row belongs.
+
+        Raises:
+            JournalFailed: it is not written.
+        """
+        if kind == VERDICT:
+            raise ValueError("verdicts are written with write()")
+        self._commit([_event(kind, content)])
+
+    def close(self) -> None:
+        """End the checkpoints, put the log away and let other daemons in."""
+        self._checkpoints.close()
+        self._drop_connection()
+        os.close(self._lock)
+
+    def _commit(self, entries: list[_Entry]) -> None:
+        with self._turn:
+            try:
+                if self._connection is None:
+                    self._open()
+                self._check_in_place()
+                self._write(entries)
+            except InputError as error:
+                raise JournalFailed(str(error)) from error
+            self._checkpoints.committed()
+
+    def _open(self) -> None:
+        """Open the file and find the end of the chain."""
+        if not self.file.exists():
+            create_if_missing(self.file)  # someone removed it while the daemon ran
+        connection = open_for_writing(self.file, self._line)
+        try:
+            connection.execute(f"PRAGMA journal_size_limit = {self._most_wal_bytes}")
+            last = connection.execute(f"SELECT {COLUMNS} FROM journal ORDER BY id DESC LIMIT 1").fetchone()
+            newest = None if last is None else Row(*last)
+            self.entries = 0 if newest is None else newest.id
+            self._head = NOTHING if newest is None else hash_of(newest)
+            self._stamps = Stamps(None if newest is None else datetime.fromisoformat(newest.written_at))
+            self._retention = Retention(connection, keep_days=self._keep_days, most_bytes=self._most_bytes)
+        except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
+            connection.close()
+            reason = why(error) if isinstance(error, sqlite3.Error) else f"is damaged: {error}"
+            raise InputError(f"{self.file}: {reason}") from error
+        opened = self.file.stat()
+        self._inode = (opened.st_dev, opened.st_ino)
+        self._last_seqs: dict[str, int] = {}
+        self._connection = connection
+
+    def _check_in_place(self) -> None:
+        """Notice that someone removed or replaced the file: SQLite would go on writing into what is gone."""
+        try:
+            found = self.file.stat()
+        except OSError as error:
+            self._drop_connection()
+            raise JournalFailed(f"{self.file}: was removed while it was written: {error.strerror}") from error
+        if (found.st_dev, found.st_ino) != self._inode:
+            self._drop_connection()
+            raise JournalFailed(f"{self.file}: was replaced by another file while it was written")
+
+    def _write(self, entries: Sequence[_Entry]) -> None:
+        assert self._connection is not None
+        committed = (self.entries, self._head)
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._insert(entries)
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            # Opening it anew finds out what the file really holds; until then the last good end is told.
+            self._drop_connection()
+            self.entries, self._head = committed
+            if isinstance(error, sqlite3.Error):
+                raise JournalFailed(f"{self.file}: {why(error)}") from error
+            raise
+
+    def _insert(self, entries: Sequence[_Entry]) -> None:
+        assert self._connection is not None
+        now, step = self._stamps.now()
+        said = [] if self.entries else [_event(CREATED, {"line": self._line})]
+        if step is not None:
+            said.append(_event(CLOCK, {"set_by_s": round(step.total_seconds(), 6)}))
+        rows = list(self._chained((*said, *self._with_what_is_missing(entries)), iso(now)))
+        self._connection.executemany(_INSERT, rows)
+        if self._retention.is_check_due(len(rows), sum(len(row.payload) for row in rows)):
+            retained = self._retention.announce(self.entries, now)
+            if retained is not None:
+                self._connection.executemany(_INSERT, self._chained([_event(RETENTION, retained)], iso(now)))
+        self._retention.remove(len(rows))
+
+    def _chained(self, entries: Sequence[_Entry], written_at: str) -> Iterator[Row]:
+        for kind, boot, seq, camera, frame, payload in entries:
+            number = self.entries + 1
+            row = Row(number, kind, boot, seq, camera, frame, written_at, payload, self._head)
+            self.entries, self._head = number, hash_of(row)
+            yield row
+
+    def _with_what_is_missing(self, entries: Sequence[_Entry]) -> Iterator[_Entry]:
+        """Put a row before a verdict when those before it were never journaled, as after a full disk."""
+        for entry in entries:
+            if entry.boot is not None and entry.seq is not None:
+                last = self._last_seq(entry.boot)
+                if entry.seq > last + 1:
+                    yield _event(UNJOURNALED, {"boot": entry.boot, "first": last + 1, "last": entry.seq - 1})
+                self._last_seqs[entry.boot] = max(last, entry.seq)
+            yield entry
+
+    def _last_seq(self, boot: str) -> int:
+        if boot not in self._last_seqs:
+            assert self._connection is not None
+            found = self._connection.execute(
+                "SELECT max(seq) FROM journal WHERE boot = ?", (boot,)
+            ).fetchone()[0]
+            self._last_seqs[boot] = found or 0
+        return self._last_seqs[boot]
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()  # what was not committed is rolled back
+
+
+def _event(kind: str, content: Mapping[str, Any]) -> _Entry:
+    return _Entry(kind, content.get("boot"), None, None, None, compact_json(content))
+
+
+def _locked(file: Path) -> int:
+    """Take the journal's lock, which the system gives back however the process ends.
+
+    It is a file of its own: closing any other descriptor of a SQLite file would drop SQLite's own locks.
+    """
+    lock = file.with_name(f"{file.name}-lock")
+    try:
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o640)
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: the journal cannot be opened: its folder does not exist") from error
+    except OSError as error:
+        raise InputError(f"{file}: the journal cannot be opened for writing: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise InputError(f"{file}: another inspectd writes this journal") from error
+    return descriptor

@@ -1,0 +1,202 @@
+"""Reading a journal while its daemon writes it, or after the daemon is gone."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from daemon.journal.chain import CLOCK, START, VERDICT, Row
+from daemon.journal.database import COLUMNS, JournalFailed, open_for_reading, wal_of, why
+from daemon.journal.ranges import Ranges
+from daemon.journal.retention import newest_retention
+from daemon.journal.stamps import iso
+
+_CHUNK_ROWS: Final = 256
+
+
+class JournalReader:
+    """A read-only view of a journal; used by one thread at a time.
+
+    Every query is short, so the writer is never kept from starting its log over. What is read over several
+    queries is never torn: rows are added at the end and removed at the beginning, and never change.
+
+    Every method but the constructor raises ``JournalFailed`` when the file cannot be read any more.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Open a journal.
+
+        Raises:
+            InputError: it is missing, no journal, another version's, damaged, or unreadable.
+        """
+        self.file = file
+        self._connection, self._unwritten = open_for_reading(file)
+
+    def __enter__(self) -> "JournalReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def line(self) -> str:
+        """Name the line whose journal it is."""
+        return str(self._fetch("SELECT line FROM about")[0][0])
+
+    def first_row(self) -> int:
+        """Give the number of the oldest row that retention has left; 0 when there is none."""
+        return int(self._fetch("SELECT min(id) FROM journal")[0][0] or 0)
+
+    def last_row(self) -> int:
+        """Give the number of the newest row; 0 when there is none."""
+        return int(self._fetch("SELECT max(id) FROM journal")[0][0] or 0)
+
+    def after(self, row_id: int, limit: int) -> list[tuple[int, bytes]]:
+        """Give the next verdicts behind a row, oldest first.
+
+        Args:
+            row_id: the last row that is known; 0 for the beginning.
+            limit: how many verdicts at the most.
+
+        Returns:
+            Their row numbers, ascending, and payloads as published. Between two numbers others may be
+            missing: those rows are no verdicts.
+        """
+        query = "SELECT id, payload FROM journal WHERE id > ? AND kind = ? ORDER BY id LIMIT ?"
+        return self._fetch(query, row_id, VERDICT, limit)
+
+    def verdicts(self, boot: str, first: int, last: int) -> Iterator[bytes]:
+        """Give the payloads of one boot's verdicts by ``seq``, from ``first`` to ``last``, both included.
+
+        Those that are not there, because they were removed or never written, are left out.
+        """
+        query = "SELECT seq, payload FROM journal WHERE boot = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
+        while rows := self._fetch(query, boot, first, last, _CHUNK_ROWS):
+            for _, payload in rows:
+                yield payload
+            first = rows[-1][0] + 1
+
+    def since(self, moment: datetime) -> Iterator[bytes]:
+        """Give the payloads of all verdicts written at a moment or later, in the order of their writing.
+
+        Args:
+            moment: aware of its time zone. Where the clock was set back, the times of both sides count.
+        """
+        return (payload for _, payload in self.rows_since(moment))
+
+    def rows_since(self, moment: datetime, after: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Give what ``since`` gives, each payload with its row, and only what lies behind a row."""
+        text, end = iso(moment.astimezone(UTC)), self.last_row()
+        steps = [row_id for (row_id,) in self._fetch(_EVENTS.format("id"), CLOCK)]
+        for first, behind in zip([self.first_row(), *steps], [*steps, end + 1], strict=True):
+            if behind <= after:
+                continue
+            row_id = max(self._first_since(text, first, behind) - 1, after)
+            while rows := self._fetch(_BETWEEN, row_id, behind, VERDICT, _CHUNK_ROWS):
+                yield from rows
+                row_id = rows[-1][0]
+
+    def boots(self) -> list[str]:
+        """List the boots of which rows are there, oldest first."""
+        return [boot for boot, _ in self._fetch(_BOOTS)]
+
+    def last_boot(self) -> str | None:
+        """Name the boot that was started last; None in a new journal."""
+        started = self._fetch(_EVENTS.format("boot") + " DESC LIMIT 1", START)
+        if started and started[0][0] is not None:
+            return str(started[0][0])
+        newest = "SELECT boot FROM journal WHERE boot IS NOT NULL ORDER BY id DESC LIMIT 1"
+        found = self._fetch(newest)
+        return str(found[0][0]) if found else None
+
+    def last_event(self, kind: str) -> dict[str, Any] | None:
+        """Give the content of the newest row of a kind that is no verdict; None when there is none."""
+        found = self._fetch(_EVENTS.format("payload") + " DESC LIMIT 1", kind)
+        content: dict[str, Any] | None = json.loads(found[0][0]) if found else None
+        return content
+
+    def last_seq(self, boot: str) -> int:
+        """Give the ``seq`` of the last verdict of a boot; 0 when it has none."""
+        return int(self._fetch("SELECT max(seq) FROM journal WHERE boot = ?", boot)[0][0] or 0)
+
+    def rows(self, after: int, limit: int) -> list[Row]:
+        """Give the next rows of any kind behind a row, oldest first."""
+        found = self._fetch(f"SELECT {COLUMNS} FROM journal WHERE id > ? ORDER BY id LIMIT ?", after, limit)
+        return [Row(*row) for row in found]
+
+    def schema(self) -> dict[str, str]:
+        """Give name and SQL of every table and index."""
+        return dict(self._fetch("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+
+    def retention(self) -> dict[str, Any] | None:
+        """Give what the newest retention row says: ``through``, ``hash``, ``removed``; None without one."""
+        try:
+            return newest_retention(self._connection)
+        except sqlite3.Error as error:
+            raise JournalFailed(f"{self.file}: {why(error)}") from error
+
+    def removed_frames(self, boot: str, camera: str) -> tuple[int, Ranges]:
+        """Give the last row that retention may remove, and which frames' verdicts were up to there."""
+        said = self.retention()
+        if said is None:
+            return 0, Ranges()
+        return said["through"], Ranges(said["removed"].get(boot, {}).get("frames", {}).get(camera, ()))
+
+    def count_frames(self, boot: str, camera: str, first: int, last: int, behind: int) -> int:
+        """Count a camera's verdicts on frames ``first`` to ``last`` in the rows behind one."""
+        query = f"SELECT count(*) {_FRAMES}"
+        return int(self._fetch(query, boot, camera, first, last, behind)[0][0])
+
+    def frames(self, boot: str, camera: str, first: int, last: int, behind: int) -> list[int]:
+        """List the frames from ``first`` to ``last`` with a verdict in the rows behind one."""
+        query = f"SELECT frame {_FRAMES} ORDER BY frame"
+        return [frame for (frame,) in self._fetch(query, boot, camera, first, last, behind)]
+
+    def _first_since(self, moment: str, first: int, behind: int) -> int:
+        """Find the first row from ``first`` on written at a moment or later; within, times do not descend."""
+        while first < behind:
+            middle = (first + behind) // 2
+            found = self._fetch("SELECT written_at FROM journal WHERE id = ?", middle)
+            if not found or found[0][0] < moment:  # not found: removed since, so it was older
+                first = middle + 1
+            else:
+                behind = middle
+        return first
+
+    def _fetch(self, query: str, *values: object) -> list[Any]:
+        try:
+            found = self._connection.execute(query, values).fetchall()
+            if self._unwritten and wal_of(self.file).exists():
+                # A daemon has come to life, so what was read may be torn: read it again, as a journal in use.
+                self._connection.close()
+                self._connection, self._unwritten = open_for_reading(self.file)
+                return self._fetch(query, *values)
+        except sqlite3.Error as error:
+            raise JournalFailed(f"{self.file}: {why(error)}") from error
+        return found
+
+
+_BETWEEN: Final = "SELECT id, payload FROM journal WHERE id > ? AND id < ? AND kind = ? ORDER BY id LIMIT ?"
+_EVENTS: Final = "SELECT {} FROM journal WHERE kind = ? AND kind <> 'verdict' ORDER BY id"
+_FRAMES: Final = "FROM journal WHERE boot = ? AND camera = ? AND frame BETWEEN ? AND ? AND id > ?"
+# From boot to boot in the index, without a look at the rows between; a boot's oldest row is one of the two
+# first in it: an event, which has no seq, or the verdict with its lowest.
+_BOOTS: Final = """
+    WITH RECURSIVE boots (boot) AS (
+        SELECT min(boot) FROM journal
+        UNION ALL
+        SELECT (SELECT min(boot) FROM journal WHERE boot > boots.boot) FROM boots WHERE boot IS NOT NULL
+    )
+    SELECT boot, (
+        SELECT min(id) FROM (SELECT id FROM journal AS its WHERE its.boot = boots.boot ORDER BY seq LIMIT 2)
+    ) AS oldest
+    FROM boots WHERE boot IS NOT NULL ORDER BY oldest
+"""
