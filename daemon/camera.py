@@ -4,38 +4,53 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
-from daemon import camera_link
-from daemon.camera_link import CameraLink, LinkClosed, linked_pair
+from daemon.camera_link import (
+    Arrival,
+    CameraLink,
+    Ended,
+    Failed,
+    Free,
+    Heartbeat,
+    LinkClosed,
+    MalformedPacket,
+    Message,
+    Opened,
+    Settings,
+    Stop,
+    linked_pair,
+)
 from daemon.cameras import CameraSettings
+from daemon.capture_counter import CaptureCounter
 from daemon.slots import FrameSlots
 from engine_runtime.errors import InputError
-from engine_runtime.frames import Roi, Size
+from engine_runtime.frames import Size
 from verdicts.message import CameraState
 
+__all__ = ["Arrival", "DaemonCamera", "FrameSink", "refuse_failed"]
+
+PROCESS = [sys.executable, "-m", "daemon.camera_process"]
+"""The command of a camera process; LINK, SLOTS and COUNTER follow, descriptors that it inherits."""
+
 _OPENING_S = 20.0  # an RTSP camera that restarts takes seconds; a driver that hangs takes for ever
+_HEARTBEAT_PATIENCE_S = 3.0
+_DYING_S = 3.0  # a killed process is gone in milliseconds, unless a driver holds it inside the kernel
+_SUPERVISION_S = 10.0  # by how much any of the above may be overdue in a daemon that works
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 30.0
+_RAN_WELL_S = 10.0
+_MOST_PER_TURN = 64  # messages of one camera before the other ones are heard
+_MOST_SKIPPED = 100  # frame numbers; a process that skips more is believed nothing
+_MOST_UNANNOUNCED = 1000  # more frames than fit into a link were never captured without being announced
 _log = logging.getLogger("inspectd")
-
-
-class Arrival(NamedTuple):
-    """A captured frame as the camera's process announced it."""
-
-    frame: int
-    slot: int | None
-    """None: its pixels were not stored, because there was no room or because of ``error``."""
-    captured_ns: int
-    part: str | None
-    region: Roi | None
-    """What part of the camera's picture the slot shows."""
-    error: str | None
 
 
 class FrameSink(Protocol):
@@ -48,15 +63,28 @@ class FrameSink(Protocol):
         """The camera's state is another one."""
 
 
+class Violation(Exception):
+    """The process sent a message that makes no sense at its time."""
+
+
 class DaemonCamera:
     """One configured camera over all the processes it lives through.
 
     Frame numbers count from 1 without gaps. When a running camera fails, the number after its last frame is
     spent on telling so: the sink gets it as a frame that was not stored.
+
+    ``error`` is one line about what is wrong with it, or with its latest picture; None when nothing is.
     """
 
     def __init__(
-        self, name: str, settings: CameraSettings, size: Size, *, judged_at_once: int, sink: FrameSink
+        self,
+        name: str,
+        settings: CameraSettings,
+        size: Size,
+        *,
+        judged_at_once: int,
+        sink: FrameSink,
+        counter: CaptureCounter,
     ) -> None:
         """Allocate the camera's slots.
 
@@ -66,132 +94,218 @@ class DaemonCamera:
             size: the engine's input size.
             judged_at_once: frames that all lanes together may hold.
             sink: where the frames go.
+            counter: its process counts its frames there; numbers go on behind it.
+
+        Raises:
+            InputError: there is not enough memory for the slots.
         """
         self.name = name
         self.settings = settings
         self.state: CameraState = "opening"
         self.error: str | None = None
         # One slot more than can be in use, so that there is always one to capture into.
-        self.slots = FrameSlots.create(settings.waiting + judged_at_once + 1, size)
-        self.captured = 0
+        count = settings.waiting + judged_at_once + 1
+        try:
+            self.slots = FrameSlots.create(count, size)
+        except OSError as error:
+            megabytes = count * size.height * size.width * 3 / 1e6
+            raise InputError(
+                f"cameras.{name}.waiting: found {settings.waiting}; {megabytes:.0f} MB of shared memory "
+                f"for its frames cannot be had: {error.strerror}"
+            ) from error
+        self.captured = counter.captured
+        self.counter = counter
         self._size = size
         self._sink = sink
-        self._process: subprocess.Popen[bytes] | None = None
-        self._link: CameraLink | None = None
         self._in_use: set[int] = set()
-        self._live = False
-        self._heard_s = 0.0
+        self._freed: list[int] = []
+        self._free_timer: asyncio.Handle | None = None
+        self._first_picture_size: Size | None = None
+        self._frozen: bytes | None = None
         self._retry_s = _FIRST_RETRY_S
         self._retry: asyncio.TimerHandle | None = None
         self._gone = asyncio.Event()
         self._stopping = False
+        # Of the present process:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._lost: asyncio.TimerHandle | None = None
+        self._link: CameraLink | None = None
+        self._opened: Opened | None = None
+        self._opened_s = 0.0
+        self._heartbeats = False
+        self._heard_s = 0.0
+        self._delivered_s = 0.0
+        self._captured_ns = 0
+        self._reason: str | None = None
 
     @property
     def must_make_room(self) -> bool:
         """Whether the camera goes on capturing and has no slot left to capture into."""
-        goes_on = self._live or self.settings.fps is not None
-        return goes_on and len(self._in_use) == self.slots.count
+        live = self._opened is not None and self._opened.live
+        return (live or self.settings.fps is not None) and len(self._in_use) == self.slots.count
+
+    @property
+    def alive(self) -> bool:
+        """Whether its supervision makes progress, for a watchdog; a camera that fails is alive, too."""
+        if self._process is not None:
+            patience_s = _HEARTBEAT_PATIENCE_S if self._heartbeats else _OPENING_S
+            return time.monotonic() - self._heard_s < patience_s + _SUPERVISION_S
+        if self._retry is not None:
+            return asyncio.get_running_loop().time() < self._retry.when() + _SUPERVISION_S
+        return self.state == "ended" or self._stopping
 
     def start(self) -> None:
         """Start the camera's process."""
-        link, theirs = linked_pair()
-        with theirs:
-            inherited = (theirs.fileno(), self.slots.descriptor)
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "daemon.camera_process", *map(str, inherited)],
-                pass_fds=inherited,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C in a terminal goes to the daemon alone
-            )
-        self._link = link
-        self._heard_s = time.monotonic()
+        self._retry = None
+        self._opened, self._reason, self._heartbeats = None, None, False
+        self._heard_s = self._delivered_s = time.monotonic()
+        self._captured_ns = time.monotonic_ns()
+        self._freed.clear()
         self._set_state("opening")
+        try:
+            self._link, theirs = linked_pair()
+            with theirs:
+                inherited = (theirs.fileno(), self.slots.descriptor, self.counter.descriptor)
+                self._process = subprocess.Popen(
+                    [*PROCESS, *map(str, inherited)],
+                    pass_fds=inherited,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C in a terminal goes to the daemon alone
+                )
+            self._pidfd = os.pidfd_open(self._process.pid)
+        except OSError as error:  # the machine is out of processes, descriptors or memory
+            self._reason = f"its process cannot be started: {error.strerror}"
+            self._hang_up()
+            self._died()
+            return
         self._send(
-            camera_link.SETTINGS,
-            settings=dataclasses.asdict(self.settings),
-            size=self._size,
-            slots=self.slots.count,
-            # Lanes may still hold slots that the process before this one filled.
-            free=[slot for slot in range(self.slots.count) if slot not in self._in_use],
-            next_frame=self.captured + 1,
+            Settings(
+                settings=dataclasses.asdict(self.settings),
+                size=self._size,
+                slots=self.slots.count,
+                # Lanes may still hold slots that the process before this one filled.
+                free=[slot for slot in range(self.slots.count) if slot not in self._in_use],
+                next_frame=self.captured + 1,
+                frozen=self._frozen,
+            )
         )
-        asyncio.get_running_loop().add_reader(link.fileno(), self._hear)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._pidfd, self._died)
+        loop.add_reader(self._link.fileno(), self._hear)
 
     def free(self, slot: int) -> None:
-        """Give a slot back to the camera."""
+        """Give a slot back to the camera; those of one turn of the event loop go in one message."""
         self._in_use.discard(slot)
-        self._send(camera_link.FREE, slots=[slot])
+        self._freed.append(slot)
+        if self._free_timer is None:
+            self._free_timer = asyncio.get_running_loop().call_soon(self._send_freed)
 
     def check_stalled(self) -> None:
-        """Kill the process when it has been silent for too long; its death is then noticed as any other."""
-        patience_s = _OPENING_S if self.state == "opening" else self.settings.stalled_after_s
-        if self._process is None or self._link is None or patience_s is None:
+        """Kill the process when it has been silent for too long; to be called every second or so."""
+        if self._link is None or self._process is None or self.state == "ended":
             return
-        if time.monotonic() - self._heard_s > patience_s:
-            self.error = f"delivered nothing for {patience_s:g} s"
+        if self._link.wait(0):
+            return  # it has spoken: this daemon was held up and has not heard it yet
+        now_s = time.monotonic()
+        if len(self._in_use) == self.slots.count:
+            self._delivered_s = now_s  # it waits for room
+        stalled_after_s = self.settings.stalled_after_s
+        reason = None
+        if self.state == "opening" and now_s - self._delivered_s > _OPENING_S:
+            reason = f"did not open within {_OPENING_S:g} s"
+        elif self.state == "running" and stalled_after_s and now_s - self._delivered_s > stalled_after_s:
+            reason = f"delivered nothing for {stalled_after_s:g} s"
+        elif self._heartbeats and now_s - self._heard_s > _HEARTBEAT_PATIENCE_S:
+            reason = f"its process gave no sign of life for {_HEARTBEAT_PATIENCE_S:g} s"
+        if reason is not None:
+            self._reason = self.error = reason
             self._set_state("stalled")
-            self._process.kill()
+            self._kill()
 
     async def stop(self, patience_s: float) -> None:
         """End the process; every frame it captured has reached the sink when this returns."""
         self._stopping = True
         if self._retry is not None:
             self._retry.cancel()
-        if self._process is None or self._link is None:
+        if self._process is None:
             return
-        self._send(camera_link.STOP)
+        self._send(Stop())
         try:
             await asyncio.wait_for(self._gone.wait(), patience_s)
         except TimeoutError:
             _log.warning("camera %s does not stop and is killed", self.name)
-            self._process.kill()
+            self._kill()
             await self._gone.wait()
 
-    def _send(self, kind: str, **content: Any) -> None:
-        if self._link is not None:
-            with contextlib.suppress(LinkClosed):  # the end-of-file that follows is acted on
-                self._link.send(kind, **content)
+    # What the process says.
 
     def _hear(self) -> None:
-        assert self._link is not None
         try:
-            while (message := self._link.receive(timeout_s=0)) is not None:
+            for _ in range(_MOST_PER_TURN):
+                if self._link is None or (message := self._link.receive()) is None:
+                    break
                 self._heard_s = time.monotonic()
                 self._take(message)
         except LinkClosed:
-            self._died()
+            self._hang_up()
+            self._kill()  # without its link it is of no more use, should it still run
+        except (MalformedPacket, Violation) as error:
+            self._condemn(f"its process broke the protocol: {error}")
 
-    def _take(self, message: dict[str, Any]) -> None:
-        match message["kind"]:
-            case camera_link.OPENED:
-                self._live = message["live"]
-                self._retry_s = _FIRST_RETRY_S
-                self.error = None
-                self._set_state("running")
-            case camera_link.FRAME:
+    def _take(self, message: Message) -> None:
+        match message:
+            case Arrival() if self._opened is not None and self.state != "ended":
                 self._take_frame(message)
-            case camera_link.ENDED:
-                self._set_state("ended")
-            case camera_link.FAILED:
-                self.error = message["error"]
+            case Heartbeat():
+                self._heartbeats = True
+                self._send_freed()
+            case Opened() if self._opened is None:
+                self._take_opened(message)
+            case Ended() if self._opened is not None and self.state != "ended":
+                if self._reason is None:
+                    self._set_state("ended")
+            case Failed(error, frozen):
+                self._reason = self.error = error
+                if frozen is not None:
+                    self._frozen = frozen
+                    self._set_state("stalled")
+            case _:
+                raise Violation(f"{type(message).__name__} while {self.state}")
 
-    def _take_frame(self, message: dict[str, Any]) -> None:
-        self._account_up_to(message["frame"] - 1, "the camera process skipped the frame's number")
-        self.captured = message["frame"]
-        slot, region = message["slot"], message["region"]
+    def _take_opened(self, opened: Opened) -> None:
+        first, size = self._first_picture_size or opened.picture_size, opened.picture_size
+        if size is not None and first is not None and size != first:
+            self._condemn(
+                f"delivers pictures of {size.width}×{size.height} pixels, no longer of "
+                f"{first.width}×{first.height}, for which crop and calibration were made"
+            )
+            return
+        self._first_picture_size = first
+        self._opened = opened
+        self._opened_s = self._delivered_s = time.monotonic()
+        self.error = None
+        self._set_state("running")
+
+    def _take_frame(self, arrival: Arrival) -> None:
+        frame, slot = arrival.frame, arrival.slot
+        if not self.captured < frame <= self.captured + _MOST_SKIPPED:
+            raise Violation(f"frame {frame} after frame {self.captured}")
+        if slot is not None and (slot >= self.slots.count or slot in self._in_use):
+            raise Violation(f"frame {frame} in slot {slot}, which is not free")
+        if not self._captured_ns <= arrival.captured_ns <= time.monotonic_ns():
+            raise Violation(f"frame {frame} captured in the future or before the frame before it")
+        self._account_up_to(frame - 1, "the camera process skipped the frame's number")
+        self.captured = frame
+        self._captured_ns = arrival.captured_ns
+        self._delivered_s = self._heard_s
         if slot is not None:
             self._in_use.add(slot)
-        self._sink.arrived(
-            self.name,
-            Arrival(
-                self.captured,
-                slot,
-                message["captured_ns"],
-                message["part"],
-                None if region is None else Roi(*region),
-                message["error"],
-            ),
-        )
+        if arrival.error is not None:
+            self.error = arrival.error
+        elif slot is not None and self._reason is None:
+            self.error = self._frozen = None
+        self._sink.arrived(self.name, arrival)
 
     def _account_up_to(self, frame: int, error: str) -> None:
         """Report frames that were captured and never announced."""
@@ -200,34 +314,93 @@ class DaemonCamera:
             unseen = Arrival(self.captured, None, time.monotonic_ns(), None, None, error)
             self._sink.arrived(self.name, unseen)
 
+    # What it is told.
+
+    def _send(self, message: Message) -> bool:
+        if self._link is None:
+            return False
+        try:
+            return self._link.send(message)
+        except LinkClosed:
+            return False  # its end is noticed and acted on
+
+    def _send_freed(self) -> None:
+        """Tell of the freed slots; those that a process cannot take now wait for its next heartbeat."""
+        self._free_timer = None
+        if self._freed and self._send(Free(tuple(self._freed))):
+            self._freed.clear()
+
+    # Its end.
+
+    def _condemn(self, reason: str) -> None:
+        """Hear no more of a process, and end it."""
+        self._reason = self.error = reason
+        self._hang_up()
+        self._kill()
+
+    def _hang_up(self) -> None:
+        if self._link is not None:
+            asyncio.get_running_loop().remove_reader(self._link.fileno())
+            self._link.close()
+            self._link = None
+
+    def _kill(self) -> None:
+        """Kill the process; its death is noticed, or taken for granted when a driver delays it."""
+        if self._process is not None and self._lost is None:
+            self._process.kill()
+            self._lost = asyncio.get_running_loop().call_later(_DYING_S, self._died)
+
     def _died(self) -> None:
-        assert self._link is not None and self._process is not None
-        asyncio.get_running_loop().remove_reader(self._link.fileno())
-        self._link.close()
-        self._link = None
-        self._process.kill()  # it closed its link, so it is of no more use even if it should still run
-        status = self._process.wait()
-        self._process = None
-        ran = self.state in {"running", "stalled"}
-        if self.state != "ended" and not self._stopping and self.error is None:
-            self.error = f"its process died with status {status}"
-        self._account_up_to(
-            self.slots.captured, self.error or "its process died before it could hand it over"
-        )
+        while self._link is not None and self._link.wait(0):
+            self._hear()  # its last words
+        self._hang_up()
+        status = None
+        if self._process is not None:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            status = self._process.poll()
+            self._process = None
+        if self._lost is not None:
+            self._lost.cancel()
+            self._lost = None
+        over = self.state == "ended" or self._stopping
+        reason = self._reason or _obituary(status)
+        self._account_up_to(self._counted(), reason)
         self._gone.set()
-        if self.state == "ended" or self._stopping:
+        if over:
             return
-        if ran:
-            self._account_up_to(self.captured + 1, self.error or "")
+        if self._opened is not None:
+            self._account_up_to(self.captured + 1, reason)
+            self.counter.captured = self.captured
+            if time.monotonic() - self._opened_s >= _RAN_WELL_S:
+                self._retry_s = _FIRST_RETRY_S
+        self.error = reason
         self._set_state("failed")
         # With jitter, so that cameras that failed together do not all come back at the same instant.
         delay_s = self._retry_s * random.uniform(0.75, 1.25)
         self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S)
         self._retry = asyncio.get_running_loop().call_later(delay_s, self.start)
 
+    def _counted(self) -> int:
+        """Number of the last frame that the process counted, as far as that can be true."""
+        counted = self.counter.captured
+        if counted - self.captured > _MOST_UNANNOUNCED:
+            _log.error("camera %s: its process left an impossible count of frames: %d", self.name, counted)
+            return self.captured
+        return counted
+
     def _set_state(self, state: CameraState) -> None:
         self.state = state
         self._sink.camera_changed(self.name)
+
+
+def _obituary(status: int | None) -> str:
+    if status is None:
+        return "its process cannot be killed: its driver hangs in the kernel"
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"its process was killed by {signal.Signals(-status).name}"
+    return f"its process ended with status {status}"
 
 
 def refuse_failed(cameras: Iterable[DaemonCamera]) -> None:

@@ -1,62 +1,87 @@
 """The process of one camera: grabs frames, writes them into slots and announces them.
 
-Started by the daemon as ``python -m daemon.camera_process LINK SLOTS`` with the two descriptors it inherits.
-It holds nothing the daemon needs: it may hang, crash or be killed at any instant.
+Started by the daemon as ``python -m daemon.camera_process LINK SLOTS COUNTER`` with the descriptors it
+inherits. It holds nothing the daemon needs: it may hang, crash or be killed at any instant.
 """
 
+import contextlib
 import ctypes
+import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import deque
+from pathlib import Path
 
 import cv2
 
-from daemon import camera_link
-from daemon.camera_link import CameraLink, LinkClosed
-from daemon.cameras import BadPicture, Camera, CameraFailed, CameraSettings
+from daemon.camera_link import (
+    HEARTBEAT_S,
+    Arrival,
+    CameraLink,
+    Ended,
+    Failed,
+    Free,
+    Heartbeat,
+    LinkClosed,
+    Opened,
+    Settings,
+    Stop,
+    sendable,
+)
+from daemon.cameras import BadPicture, Camera, CameraFailed, CameraSettings, Picture
 from daemon.cameras.open import open_camera
+from daemon.cameras.suspicion import FrozenCamera, Suspicion
+from daemon.capture_counter import CaptureCounter
 from daemon.slots import FrameSlots
 from engine_runtime.errors import InputError
-from engine_runtime.frames import Roi, Size, fit
+from engine_runtime.frames import Roi, fit
 
 _PR_SET_PDEATHSIG = 1
-_LONGEST_TEXT = 1000
+_CATCH_UP_NS = 20_000_000
+_PAGE_BYTES = resource.getpagesize()
 
 
 class CameraProcess:
     """Feeds the frames of one camera into the daemon."""
 
-    def __init__(self, link: CameraLink, slots: int) -> None:
+    def __init__(self, link: CameraLink, told: Settings, slots: FrameSlots, counter: CaptureCounter) -> None:
+        roi = told.settings.pop("roi")
+        self._settings = CameraSettings(**told.settings, roi=None if roi is None else Roi(*roi))
         self._link = link
-        message = link.receive()
-        if message is None or message["kind"] != camera_link.SETTINGS:
-            raise LinkClosed
-        settings = message["settings"]
-        roi = settings.pop("roi")
-        self._settings = CameraSettings(**settings, roi=None if roi is None else Roi(*roi))
-        self._size = Size(*message["size"])
-        self._slots = FrameSlots(slots, message["slots"], self._size)
-        self._free: deque[int] = deque(message["free"])
-        self._frame: int = message["next_frame"]
+        self._slots = slots
+        self._size = told.size
+        self._free = deque(told.free)
+        self._frame = told.next_frame
+        self._frozen = told.frozen
+        self._counter = counter
         self._stop = False
 
     def run(self) -> None:
         """Deliver frames until the source ends, the camera fails or the daemon says stop."""
+        threading.Thread(target=self._beat, daemon=True).start()
         try:
-            camera = open_camera(self._settings)
+            camera = open_camera(self._settings, first_frame=self._frame)
             try:
                 self._check_roi(camera)
-                self._link.send(camera_link.OPENED, live=camera.live)
+                self._link.send(Opened(camera.live, camera.picture_size))
                 self._deliver(camera)
             finally:
                 camera.close()
-            self._link.send(camera_link.ENDED)
+            self._link.send(Ended())
+        except FrozenCamera as frozen:
+            self._link.send(Failed(str(frozen), frozen.digest))
         except (InputError, CameraFailed) as error:
-            self._link.send(camera_link.FAILED, error=_sendable(str(error)))
-        except LinkClosed:
-            pass  # the daemon is gone
+            self._link.send(Failed(sendable(str(error))))
+
+    def _beat(self) -> None:
+        """Say every second that the process lives: a camera without parts before it may rightly be silent."""
+        with contextlib.suppress(LinkClosed):
+            while True:
+                self._link.send(Heartbeat())
+                time.sleep(HEARTBEAT_S)
 
     def _check_roi(self, camera: Camera) -> None:
         roi, size = self._settings.roi, camera.picture_size
@@ -72,61 +97,86 @@ class CameraProcess:
         waits_for_room = not camera.live and not paced
         period_ns = int(1e9 / self._settings.fps) if paced and self._settings.fps else 0
         due_ns = time.monotonic_ns()
+        weighed_ns = 0
+        suspicion = Suspicion(self._settings, camera.picture_size, self._frozen)
         while True:
             self._hear(until_ns=due_ns, for_room=waits_for_room)
             if self._stop:
                 return
+            picture, part, error = None, None, None
             try:
-                picture, error = camera.grab(), None
+                picture = camera.grab()
                 if picture is None:
                     return
                 part = picture.part
             except BadPicture as bad:
-                picture, error, part = None, str(bad), bad.part
-            self._slots.captured = self._frame
+                error, part = str(bad), bad.part
+            self._counter.captured = self._frame
             captured_ns = time.monotonic_ns()
             self._hear()
             slot, region = None, None
-            if picture is not None and self._free:
-                height, width = picture.pixels.shape[:2]
-                region = self._settings.roi or Roi(0, 0, width, height)
+            if picture is not None:
                 try:
-                    self._slots[self._free[0]][...] = fit(picture.pixels, self._size, region)
-                    slot = self._free.popleft()
-                except InputError as wrong:
-                    error = str(wrong)
+                    suspicion.examine(picture)
+                    slot, region = self._store(picture)
+                    if slot is not None:
+                        suspicion.examine_stored(self._slots[slot])
+                        self._free.popleft()
+                except (InputError, BadPicture) as wrong:
+                    slot, region, error = None, None, str(wrong)
             self._link.send(
-                camera_link.FRAME,
-                frame=self._frame,
-                slot=slot,
-                captured_ns=captured_ns,
-                part=_sendable(part),
-                region=region,
-                error=_sendable(error),
+                Arrival(
+                    self._frame,
+                    slot,
+                    captured_ns,
+                    None if part is None else sendable(part),
+                    region,
+                    None if error is None else sendable(error),
+                )
             )
             self._frame += 1
-            # A source that fell behind goes on from now: it must not catch up in a burst.
-            due_ns = max(due_ns + period_ns, captured_ns)
+            suspicion.give_up()
+            if self._settings.max_mb is not None and captured_ns - weighed_ns > 1e9:
+                self._weigh(self._settings.max_mb)
+                weighed_ns = captured_ns
+            # A source that fell behind goes on from now: it must not catch up in a long burst.
+            due_ns = max(due_ns + period_ns, captured_ns - _CATCH_UP_NS)
+
+    def _store(self, picture: Picture) -> tuple[int | None, Roi | None]:
+        """Write a picture into the next free slot, and leave that slot the next one; None without one."""
+        if not self._free:
+            return None, None
+        height, width = picture.pixels.shape[:2]
+        region = self._settings.roi or Roi(0, 0, width, height)
+        slot = self._free[0]
+        self._slots[slot][...] = fit(picture.pixels, self._size, region)
+        return slot, region
+
+    def _weigh(self, max_mb: int) -> None:
+        resident, shared = Path("/proc/self/statm").read_text().split()[1:3]
+        megabytes = (int(resident) - int(shared)) * _PAGE_BYTES / 1e6
+        if megabytes > max_mb:
+            raise CameraFailed(f"its process uses {megabytes:.0f} MB, more than max_mb {max_mb}")
 
     def _hear(self, until_ns: int = 0, *, for_room: bool = False) -> None:
         """Take the daemon's messages until the given time, and until a slot is free where that is asked."""
         while not self._stop:
-            if for_room and not self._free:
-                message = self._link.receive()
-            else:
-                message = self._link.receive((until_ns - time.monotonic_ns()) / 1e9)
-            if message is None:
-                return
-            match message["kind"]:
-                case camera_link.STOP:
+            message = self._link.receive()
+            match message:
+                case Stop():
                     self._stop = True
-                case camera_link.FREE:
-                    self._free.extend(message["slots"])
-
-
-def _sendable(text: str | None) -> str | None:
-    """Keep to what a verdict can carry: a file's name may hold bytes that are no UTF-8, and be long."""
-    return None if text is None else text.encode(errors="replace").decode()[:_LONGEST_TEXT]
+                case Free(slots):
+                    self._free.extend(slots)
+                case None if for_room and not self._free:
+                    self._link.wait(None)
+                case None:
+                    left_ns = until_ns - time.monotonic_ns()
+                    if left_ns <= 0:
+                        return
+                    if left_ns < 1_000_000:
+                        time.sleep(left_ns / 1e9)  # poll counts in whole milliseconds
+                    else:
+                        self._link.wait(left_ns // 1_000_000)
 
 
 def main() -> None:
@@ -135,9 +185,18 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A process that hangs in a driver would outlive a killed daemon and keep the device.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Where memory runs out, a camera process is what can be spared: it is started again.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
     cv2.setNumThreads(1)  # the cores belong to the lanes
-    link, slots = (int(argument) for argument in sys.argv[1:3])
-    CameraProcess(CameraLink(socket.socket(fileno=link)), slots).run()
+    end, slots, counter = (int(argument) for argument in sys.argv[1:4])
+    link = CameraLink(socket.socket(fileno=end))
+    with contextlib.suppress(LinkClosed):  # the daemon is gone
+        link.wait(None)
+        told = link.receive()
+        if isinstance(told, Settings):
+            frames = FrameSlots(slots, told.slots, told.size)
+            CameraProcess(link, told, frames, CaptureCounter(counter)).run()
 
 
 if __name__ == "__main__":

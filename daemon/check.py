@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 from daemon.camera import Arrival, DaemonCamera, refuse_failed
 from daemon.cameras import CameraSettings
+from daemon.capture_counter import CaptureCounter
 from engine_runtime.frames import Size
+
+_BOOT = "0"  # no verdict will carry it
 
 
 class _Opening:
@@ -34,7 +37,10 @@ async def check_cameras(settings: Mapping[str, CameraSettings], size: Size) -> N
     """
     opening = _Opening()
     cameras = [
-        DaemonCamera(name, entry, size, judged_at_once=1, sink=opening) for name, entry in settings.items()
+        DaemonCamera(
+            name, entry, size, judged_at_once=1, sink=opening, counter=CaptureCounter.create(None, _BOOT)
+        )
+        for name, entry in settings.items()
     ]
     for camera in cameras:
         camera.start()

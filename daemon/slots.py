@@ -1,5 +1,6 @@
 """Shared memory through which frames cross from a camera process to the lanes without a copy of ours."""
 
+import fcntl
 import mmap
 import os
 
@@ -8,29 +9,21 @@ from numpy.typing import NDArray
 
 from engine_runtime.frames import Frame, Size
 
-_HEADER_BYTES = mmap.PAGESIZE  # slots start on a page, as page-locking for a GPU wants them
-
 
 class FrameSlots:
-    """A fixed number of frame-sized slots and one counter, allocated once.
+    """A fixed number of frame-sized slots, allocated once.
 
     The memory is anonymous (``memfd``): the camera process inherits its descriptor, no name is left behind
-    whichever process dies, and it is freed with the last of them.
-
-    ``captured`` is the number of the last captured frame. The camera process writes it before it does
-    anything else with a frame, so the daemon can account for frames whose process died before it could
-    announce them.
+    whichever process dies, and it is freed with the last of them. It starts on a page, as page-locking for a
+    GPU wants it.
     """
 
     def __init__(self, descriptor: int, count: int, size: Size) -> None:
+        """Map slots that ``create`` made, by their descriptor."""
         self.descriptor = descriptor
         self.count = count
-        length = _HEADER_BYTES + count * size.height * size.width * 3
-        if os.fstat(descriptor).st_size < length:
-            os.ftruncate(descriptor, length)
-        self._memory = mmap.mmap(descriptor, length)
-        self._captured: NDArray[np.uint64] = np.frombuffer(self._memory, np.uint64, 1)
-        self._frames: NDArray[np.uint8] = np.frombuffer(self._memory, np.uint8, offset=_HEADER_BYTES).reshape(
+        self._memory = mmap.mmap(descriptor, _length(count, size))
+        self._frames: NDArray[np.uint8] = np.frombuffer(self._memory, np.uint8).reshape(
             count, size.height, size.width, 3
         )
 
@@ -41,16 +34,16 @@ class FrameSlots:
         Raises:
             OSError: there is not enough memory.
         """
-        return cls(os.memfd_create("inspectd-frames"), count, size)
-
-    @property
-    def captured(self) -> int:
-        """Number of the last captured frame."""
-        return int(self._captured[0])
-
-    @captured.setter
-    def captured(self, frame: int) -> None:
-        self._captured[0] = frame
+        descriptor = os.memfd_create("inspectd-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            # All of it now: memory that is missing at the first touch would kill the process that touches it.
+            os.posix_fallocate(descriptor, 0, _length(count, size))
+            # So would memory that a camera process gone mad has taken away.
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+            return cls(descriptor, count, size)
+        except OSError:
+            os.close(descriptor)
+            raise
 
     def __getitem__(self, slot: int) -> Frame:
         """Give a slot's frame, H×W×3 uint8 BGR, as a view."""
@@ -60,3 +53,7 @@ class FrameSlots:
     def close(self) -> None:
         """Give the descriptor back; the memory goes when the last view of it does."""
         os.close(self.descriptor)
+
+
+def _length(count: int, size: Size) -> int:
+    return count * size.height * size.width * 3

@@ -9,7 +9,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple, Protocol
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
 from engine_runtime.frames import Frame, Roi, Size
 
@@ -30,10 +30,14 @@ class BadPicture(Exception):
 
 
 class Picture(NamedTuple):
-    """What a camera captured: H×W×3 uint8 BGR, and the part it shows where the camera knows it."""
+    """What a camera captured."""
 
     pixels: Frame
+    """H×W×3 uint8 BGR; never written to after it was handed out."""
     part: str | None
+    """The part it shows, where the camera knows it."""
+    device_ns: int | None = None
+    """When it was captured by the device's own clock, whatever that counts from; None without one."""
 
 
 class Camera(Protocol):
@@ -64,18 +68,20 @@ class CameraSettings:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    source: Annotated[str, MinLen(1)]
-    """``/dev/video0``, a video file, a folder of images, an ``rtsp://`` or ``http://`` address, or
-    ``simulated://?seed=1&defects=0.1``."""
+    source: Annotated[str, MinLen(1), MaxLen(4096)]
+    """``/dev/video0``, a video file, a folder of images, an ``rtsp://`` or ``http://`` address,
+    ``aravis://DEVICE`` or ``simulated://?seed=1&defects=0.1``."""
     roi: Roi | None = None
     """The part of the picture that is judged; the whole picture when absent."""
     fps: Annotated[float, Gt(0), Le(10_000)] | None = None
-    """V4L2: the rate asked of the device. Files, folders and simulated lines: frames come at this rate
-    whether or not the daemon keeps up; without it each waits until there is room."""
+    """V4L2 and Aravis: the rate asked of the device. Files, folders and simulated lines: frames come at this
+    rate whether or not the daemon keeps up; without it each waits until there is room."""
     width: Annotated[int, Gt(0), Le(65_536)] | None = None
-    """V4L2: the picture's width asked of the device, in pixels."""
+    """V4L2 and Aravis: the picture's width asked of the device, in pixels."""
     height: Annotated[int, Gt(0), Le(65_536)] | None = None
-    """V4L2: the picture's height asked of the device, in pixels."""
+    """V4L2 and Aravis: the picture's height asked of the device, in pixels."""
+    features: Annotated[dict[str, bool | int | float | str], MaxLen(100)] | None = None
+    """Aravis: GenICam features to set in this order, such as ``{ExposureTime: 5000, TriggerMode: On}``."""
     loop: bool = False
     """Files and folders: start again at the end."""
     waiting: Annotated[int, Ge(1), Le(1024)] = 16
@@ -83,3 +89,9 @@ class CameraSettings:
     stalled_after_s: Annotated[float, Gt(0)] | None = None
     """A camera that delivers nothing for so long is restarted. Absent for cameras triggered by parts, which
     may rightly be silent."""
+    frozen_after: Annotated[int, Ge(2)] | None = None
+    """So many identical pictures in a row are a frozen camera: a fault, and it is restarted."""
+    black_below: Annotated[float, Gt(0), Le(255)] | None = None
+    """A picture whose mean grey level, 0 to 255, is lower is black: a fault."""
+    max_mb: Annotated[int, Gt(0)] | None = None
+    """A camera process that uses more memory than this, beside the frame slots, is restarted."""

@@ -14,11 +14,12 @@ class FolderCamera:
     live = False
     picture_size: Size | None = None
 
-    def __init__(self, folder: Path, *, loop: bool) -> None:
+    def __init__(self, folder: Path, *, loop: bool, first_frame: int) -> None:
         self._folder = folder
         self._images = images_in(folder)
         self._loop = loop
-        self._next = 0
+        first = first_frame - 1
+        self._next = first % len(self._images) if loop else min(first, len(self._images))
 
     def grab(self) -> Picture | None:
         if self._next == len(self._images):

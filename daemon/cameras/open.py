@@ -4,8 +4,13 @@ from daemon.cameras import Camera, CameraSettings
 from engine_runtime.errors import InputError
 
 
-def open_camera(settings: CameraSettings) -> Camera:
+def open_camera(settings: CameraSettings, *, first_frame: int = 1) -> Camera:
     """Open what the source names; the device's own library is imported only here.
+
+    Args:
+        settings: name the source.
+        first_frame: number of the first frame to come. Above 1 the camera was open before, and a source that
+            can go on where it was does so: picture N of a folder is frame N.
 
     Raises:
         InputError: the source names nothing that exists.
@@ -17,22 +22,28 @@ def open_camera(settings: CameraSettings) -> Camera:
     if scheme == "simulated":
         from daemon.cameras.simulated.camera import SimulatedCamera
 
-        return SimulatedCamera(source)
+        return SimulatedCamera(source, first_frame=first_frame)
+    if scheme == "aravis":
+        from daemon.cameras.aravis import ArvCamera
+
+        return ArvCamera(settings)
     if scheme is not None:
         from daemon.cameras.video import open_stream
 
         if scheme not in {"rtsp", "rtsps", "rtmp", "http", "https", "udp"}:
-            raise InputError(f"{source}: unknown kind of address; expected rtsp://, http:// or simulated://")
+            raise InputError(
+                f"{source}: unknown kind of address; expected rtsp://, http://, aravis:// or simulated://"
+            )
         return open_stream(source)
     if path.is_dir():
         from daemon.cameras.folder import FolderCamera
 
-        return FolderCamera(path, loop=settings.loop)
+        return FolderCamera(path, loop=settings.loop, first_frame=first_frame)
     if path.is_file():
         from daemon.cameras.video import open_video_file
 
-        return open_video_file(path, loop=settings.loop)
-    if path.parent == Path("/dev"):
+        return open_video_file(path, loop=settings.loop, first_frame=first_frame)
+    if Path("/dev") in path.parents:  # also /dev/v4l/by-id/…, names that a camera keeps on every port
         from daemon.cameras.video import open_device
 
         return open_device(settings)

@@ -19,10 +19,20 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 class VideoCamera:
     """What OpenCV can capture from: a V4L2 device, a network stream or a video file."""
 
-    def __init__(self, capture: cv2.VideoCapture, source: str, *, live: bool, loop: bool) -> None:
+    def __init__(
+        self,
+        capture: cv2.VideoCapture,
+        source: str,
+        *,
+        live: bool = True,
+        loop: bool = False,
+        stamped: bool = False,
+    ) -> None:
+        """Take over an opened capture; ``stamped``: its position is the time of the device's clock."""
         self._capture = capture
         self._source = source
         self._loop = loop
+        self._stamped = stamped
         self.live = live
         size = Size(int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)))
         self.picture_size = size if min(size) > 0 else None
@@ -34,7 +44,10 @@ class VideoCamera:
         if not grabbed and self._loop:
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
             grabbed, pixels = self._capture.read()
-        return Picture(np.asarray(pixels, dtype=np.uint8), None) if grabbed else None
+        if not grabbed:
+            return None
+        device_ns = int(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6) if self._stamped else 0
+        return Picture(np.asarray(pixels, dtype=np.uint8), None, device_ns or None)
 
     def close(self) -> None:
         self._capture.release()
@@ -61,7 +74,7 @@ def open_device(settings: CameraSettings) -> VideoCamera:
     for prop, value in wanted.items():
         if value is not None:
             capture.set(prop, value)
-    camera = VideoCamera(capture, settings.source, live=True, loop=False)
+    camera = VideoCamera(capture, settings.source, stamped=True)
     for name, got, want in zip(
         ("height", "width"), camera.picture_size or (0, 0), (settings.height, settings.width), strict=True
     ):
@@ -90,10 +103,10 @@ def open_stream(address: str) -> VideoCamera:
     )
     if not capture.isOpened():
         raise CameraFailed(f"{address} does not open as a video stream")
-    return VideoCamera(capture, address, live=True, loop=False)
+    return VideoCamera(capture, address)
 
 
-def open_video_file(path: Path, *, loop: bool) -> VideoCamera:
+def open_video_file(path: Path, *, loop: bool, first_frame: int) -> VideoCamera:
     """Open a video file.
 
     Raises:
@@ -102,4 +115,6 @@ def open_video_file(path: Path, *, loop: bool) -> VideoCamera:
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise InputError(f"{path}: is not a video that OpenCV can read")
+    if first_frame > 1 and not loop:
+        capture.set(cv2.CAP_PROP_POS_FRAMES, first_frame - 1)
     return VideoCamera(capture, str(path), live=False, loop=loop)
