@@ -1,3 +1,11 @@
+from verdicts.acknowledged import (
+    AcknowledgedSubscription,
+    SubscriberRefused,
+    SubscriberReplaced,
+    acknowledged,
+)
+from verdicts.control import ControlRefused, ControlSilent, LineControl
+from verdicts.curve import CurveKeys
 from verdicts.gaps import Lost
 from verdicts.message import (
     CameraHealth,
@@ -16,20 +24,28 @@ from verdicts.message import (
 from verdicts.subscription import LineSilent, Subscription, VerdictsLost, read_health, subscribe
 
 __all__ = [
+    "AcknowledgedSubscription",
     "CameraHealth",
+    "ControlRefused",
+    "ControlSilent",
+    "CurveKeys",
     "Decision",
     "Health",
     "JournalHealth",
     "Latency",
+    "LineControl",
     "LineSilent",
     "Lost",
     "MalformedMessage",
     "Peak",
     "Reason",
     "SubscriberHealth",
+    "SubscriberRefused",
+    "SubscriberReplaced",
     "Subscription",
     "Verdict",
     "VerdictsLost",
+    "acknowledged",
     "decode",
     "encode",
     "read_health",

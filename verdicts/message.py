@@ -226,20 +226,42 @@ def decode(topic: bytes, payload: bytes) -> Verdict | Health:
     Raises:
         MalformedMessage: for anything but a whole message of schema 1 under its own topic.
     """
+    message = decode_health(payload) if topic.endswith(b"/-/health") else decode_verdict(payload)
+    if topic != _topic(message):
+        raise MalformedMessage(f"topic: found {_show(topic)}, expected {_show(_topic(message))}")
+    return message
+
+
+def decode_verdict(payload: bytes) -> Verdict:
+    """Read a verdict that comes without its topic, as from the journal.
+
+    Raises:
+        MalformedMessage: for anything but a whole verdict of schema 1.
+    """
+    return _verdict(_content(payload))
+
+
+def decode_health(payload: bytes) -> Health:
+    """Read a health that comes without its topic.
+
+    Raises:
+        MalformedMessage: for anything but a whole health of schema 1.
+    """
+    return _health(_content(payload))
+
+
+def _content(payload: bytes) -> object:
     if len(payload) > MAX_BYTES:
         raise MalformedMessage(f"payload: found {len(payload)} bytes, expected at most {MAX_BYTES}")
     try:
-        content = json.loads(payload.decode(), parse_constant=_no_constant, object_pairs_hook=_unique)
+        content: object = json.loads(payload.decode(), parse_constant=_no_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         if isinstance(error, MalformedMessage):
             raise
         raise MalformedMessage(f"payload: not JSON in UTF-8: {error}") from error
     if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
         raise MalformedMessage(f"schema: found {_show(content['schema'])}, expected {SCHEMA}")
-    message = _health(content) if topic.endswith(b"/-/health") else _verdict(content)
-    if topic != _topic(message):
-        raise MalformedMessage(f"topic: found {_show(topic)}, expected {_show(_topic(message))}")
-    return message
+    return content
 
 
 def _topic(message: Verdict | Health) -> bytes:

@@ -1,14 +1,18 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from types import TracebackType
 from typing import Final, Self, get_args
 
 import zmq
 
+from verdicts.connection import connected
+from verdicts.control import ControlRefused, ControlSilent, LineControl
+from verdicts.curve import CurveKeys
 from verdicts.gaps import Gaps, Lost
 from verdicts.message import NAME, Decision, Health, MalformedMessage, Verdict, decode
+from verdicts.request import LARGEST
 
 # LineSilent     no health for too long: stop the line
 # VerdictsLost   verdicts were published and did not arrive
@@ -17,11 +21,8 @@ ALL_DECISIONS: Final[frozenset[Decision]] = frozenset(get_args(Decision))
 
 # About 70 MB when full. A subscriber that falls further behind loses verdicts, and is told so.
 _RECEIVE_QUEUE: Final = 100_000
-# A pulled cable closes no connection: without heartbeats a subscriber would wait on the dead one for ever.
-_HEARTBEAT_MS: Final = 1000
-_HEARTBEAT_TIMEOUT_MS: Final = 5000
-# The kernel alone tries a host that is switched off ever more rarely, up to a minute apart.
-_CONNECT_TIMEOUT_MS: Final = 2000
+# A subscriber waits no longer for the journal: parts move on, and what is not known by then is lost to it.
+_REPLAY_TIMEOUT_S: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ class Subscription:
         decisions: frozenset[Decision],
         silence_s: float,
         on_lost: Callable[[Lost], None] | None,
+        control: str | None,
+        curve: CurveKeys | None,
     ) -> None:
         self.health: Health | None = None
         self.malformed = 0
@@ -81,11 +84,16 @@ class Subscription:
         self._silence_s = silence_s
         self._on_lost = on_lost
         self._gaps = Gaps()
-        self._held: Verdict | None = None  # arrived behind a gap that was raised first
+        self._curve = curve
+        self._journal = None
+        if control is not None:
+            self._journal = LineControl(control, curve=curve, timeout_s=_REPLAY_TIMEOUT_S)
+        self._boot: str | None = None
+        self._last_seq = 0  # of that boot
+        self._due: Iterator[Verdict | Lost] = iter(())  # what a message brought with it
         self._last_malformed: MalformedMessage | None = None
         self._warned = False
-        # All of the line, whatever is asked for: gaps in ``seq`` show only in the whole stream.
-        self._socket = _connect(address, f"{line}/")
+        self._socket = self._connected()
         self._last_health = self._silence_from = time.monotonic()
 
     def __iter__(self) -> Self:
@@ -100,17 +108,14 @@ class Subscription:
             StopIteration: the subscription was closed.
         """
         while not self._socket.closed:
-            if self._held is not None:
-                verdict, self._held = self._held, None
-                return verdict
+            for entry in self._due:
+                if isinstance(entry, Lost):
+                    self._report(entry)
+                elif self._asked_for(entry):
+                    return entry
             message = self._receive()
-            if isinstance(message, Health):
-                self._report(self._gaps.health(message.boot, message.seq))
-            elif message is not None:
-                new, lost = self._gaps.verdict(message.boot, message.seq)
-                if new and self._asked_for(message):
-                    self._held = message
-                self._report(lost)
+            if message is not None:
+                self._due = self._brought(message)
         raise StopIteration
 
     def __enter__(self) -> Self:
@@ -123,8 +128,10 @@ class Subscription:
 
     def close(self) -> None:
         """Leave the line; a running iteration ends. May be called twice."""
-        self._held = None
+        self._due = iter(())
         self._socket.close()
+        if self._journal is not None:
+            self._journal.close()
 
     def _receive(self) -> Verdict | Health | None:
         """Take one message, or raise LineSilent once nothing is left to read; None for a malformed one."""
@@ -149,7 +156,7 @@ class Subscription:
             # Silent for the second time: libzmq gives a connection up for good when the other side once
             # broke the protocol, and a gate runs for months. (The first time a stalled daemon may go on.)
             self._socket.close()
-            self._socket = _connect(self._address, f"{self._line}/")
+            self._socket = self._connected()
         self._silence_from = time.monotonic()
         silent_s = self._silence_from - self._last_health
         text = f"{self._line} is silent: no health from {self._address} for {silent_s:.1f} s"
@@ -158,6 +165,59 @@ class Subscription:
         if self.malformed:
             text += f"; {self.malformed} malformed messages, the last: {self._last_malformed}"
         return LineSilent(text, silent_s, self.health)
+
+    def _brought(self, message: Verdict | Health) -> Iterator[Verdict | Lost]:
+        """Give what is due now, in order: what was missed before a message, and the message's verdict."""
+        if self._boot is not None and message.boot != self._boot:
+            # The last verdicts of a daemon that was killed, and those that the next one wrote for it.
+            for verdict in self._from_journal(self._boot, self._last_seq + 1, LARGEST):
+                new, lost = self._gaps.verdict(verdict.boot, verdict.seq)
+                if lost is not None:
+                    yield lost
+                if new:
+                    yield verdict
+        verdict_is_new = False
+        if isinstance(message, Verdict):
+            verdict_is_new, lost = self._gaps.verdict(message.boot, message.seq)
+        else:
+            lost = self._gaps.health(message.boot, message.seq)
+        self._last_seq = message.seq if message.boot != self._boot else max(self._last_seq, message.seq)
+        self._boot = message.boot
+        if lost is not None:
+            yield from self._filled(lost)
+        if isinstance(message, Verdict) and verdict_is_new:
+            yield message
+
+    def _filled(self, lost: Lost) -> Iterator[Verdict | Lost]:
+        """Fill a gap from the journal; what that does not have is lost."""
+        due = lost.first
+        for verdict in self._from_journal(lost.boot, lost.first, lost.last):
+            if verdict.seq > due:
+                yield Lost(lost.boot, due, verdict.seq - 1)
+            due = verdict.seq + 1
+            yield verdict
+        if due <= lost.last:
+            yield Lost(lost.boot, due, lost.last)
+
+    def _from_journal(self, boot: str, first: int, last: int) -> Iterator[Verdict]:
+        if self._journal is None:
+            return
+        try:
+            yield from self._journal.replay(boot, first, last)
+        except (ControlSilent, ControlRefused, MalformedMessage) as error:
+            _log.warning(
+                "%s: verdicts from %d of boot %s cannot be replayed: %s", self._line, first, boot, error
+            )
+
+    def _connected(self) -> zmq.SyncSocket:
+        # All of the line, whatever is asked for: gaps in ``seq`` show only in the whole stream.
+        return connected(
+            zmq.SUB,
+            self._address,
+            self._curve,
+            receive_queue=_RECEIVE_QUEUE,
+            subscription=f"{self._line}/",
+        )
 
     def _warn_of_unknown_cameras(self, health: Health) -> None:
         """A misspelt name would otherwise look like a line on which nothing is ever rejected."""
@@ -188,6 +248,8 @@ def subscribe(
     decisions: Collection[Decision] = ALL_DECISIONS,
     silence_s: float = 3.0,
     on_lost: Callable[[Lost], None] | None = None,
+    control: str | None = None,
+    curve: CurveKeys | None = None,
 ) -> Subscription:
     """Subscribe to the verdicts of one line.
 
@@ -201,6 +263,9 @@ def subscribe(
         decisions: the decisions that are wanted.
         silence_s: seconds without health until ``LineSilent`` is raised; health comes every second.
         on_lost: called with the missing verdicts instead of raising ``VerdictsLost``.
+        control: the config's ``control``, such as ``tcp://127.0.0.1:5561``: what was missed is fetched from
+            the journal, in order, and only what the journal does not have is lost.
+        curve: keys, where the line has a section ``curve``.
 
     Returns:
         An iterator and context manager; it never ends by itself.
@@ -208,13 +273,7 @@ def subscribe(
     Raises:
         ValueError: an argument is wrong; the text names it, what was found and what was expected.
     """
-    if not isinstance(line, str) or not NAME.fullmatch(line):
-        raise ValueError(f"line: found {line!r}, expected the name of a line")
-    if not (math.isfinite(silence_s) and silence_s > 0):
-        raise ValueError(f"silence_s: found {silence_s!r}, expected seconds above 0")
-    if isinstance(decisions, str) or not decisions or not ALL_DECISIONS.issuperset(decisions):
-        allowed = ", ".join(sorted(ALL_DECISIONS))
-        raise ValueError(f"decisions: found {decisions!r}, expected some of {allowed}")
+    check_arguments(line=line, decisions=decisions, silence_s=silence_s)
     if cameras is not None and (
         isinstance(cameras, str) or not cameras or not all(NAME.fullmatch(name) for name in cameras)
     ):
@@ -227,38 +286,37 @@ def subscribe(
         decisions=frozenset(decisions),
         silence_s=silence_s,
         on_lost=on_lost,
+        control=control,
+        curve=curve,
     )
 
 
-def read_health(address: str, *, line: str, timeout_s: float = 3.0) -> Health:
+def check_arguments(*, line: str, decisions: Collection[Decision], silence_s: float) -> None:
+    """Refuse what no subscription can be made with.
+
+    Raises:
+        ValueError: an argument is wrong; the text names it, what was found and what was expected.
+    """
+    if not isinstance(line, str) or not NAME.fullmatch(line):
+        raise ValueError(f"line: found {line!r}, expected the name of a line")
+    if not (math.isfinite(silence_s) and silence_s > 0):
+        raise ValueError(f"silence_s: found {silence_s!r}, expected seconds above 0")
+    if isinstance(decisions, str) or not decisions or not ALL_DECISIONS.issuperset(decisions):
+        allowed = ", ".join(sorted(ALL_DECISIONS))
+        raise ValueError(f"decisions: found {decisions!r}, expected some of {allowed}")
+
+
+def read_health(address: str, *, line: str, timeout_s: float = 3.0, curve: CurveKeys | None = None) -> Health:
     """Wait for the next health of one line.
 
     Raises:
         LineSilent: none came within ``timeout_s`` seconds.
         ValueError: an argument is wrong; the text names it, what was found and what was expected.
     """
-    with subscribe(address, line=line, silence_s=timeout_s) as subscription:
+    with subscribe(address, line=line, silence_s=timeout_s, curve=curve) as subscription:
         while subscription.health is None:
             subscription._receive()
         return subscription.health
-
-
-def _connect(address: str, prefix: str) -> zmq.SyncSocket:
-    # No ZMQ_MAXMSGSIZE: after one longer message libzmq drops the connection and never makes it anew
-    # (seen with 4.3.5). ``decode`` refuses what is too long.
-    socket: zmq.SyncSocket = zmq.Context.instance().socket(zmq.SUB)
-    socket.linger = 0
-    socket.rcvhwm = _RECEIVE_QUEUE
-    socket.heartbeat_ivl = _HEARTBEAT_MS
-    socket.heartbeat_timeout = _HEARTBEAT_TIMEOUT_MS
-    socket.connect_timeout = _CONNECT_TIMEOUT_MS
-    socket.subscribe(prefix)
-    try:
-        socket.connect(address)
-    except (zmq.ZMQError, TypeError) as error:
-        socket.close()
-        raise ValueError(f"address: found {address!r}, expected such as tcp://127.0.0.1:5560") from error
-    return socket
 
 
 def _decode(parts: list[bytes]) -> Verdict | Health:

@@ -1,0 +1,127 @@
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from engine_runtime.errors import InputError
+from verdicts.curve import is_key, read_secret_key
+
+_CREDENTIAL = "credential:"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who may connect.
+
+    Attributes:
+        key: its public key, 40 characters of Z85.
+        control: whether it may reload and select, too.
+    """
+
+    key: str
+    control: bool = False
+
+
+class Access:
+    """Who may connect to the sockets of a line: CURVE encryption, and an allow-list of the clients' keys.
+
+    The sockets live in its ``context``, as ZeroMQ asks one authenticator per context. To be closed after
+    them.
+
+    Attributes:
+        context: of the sockets it guards.
+        public_key: the line's own; clients need it to connect.
+    """
+
+    def __init__(self, secret_key: str, clients: Mapping[str, Client]) -> None:
+        """Read the line's key and begin to answer for connections.
+
+        Args:
+            secret_key: a file of ``inspectctl keygen``, or ``credential:NAME`` for one that systemd hands
+                over in ``$CREDENTIALS_DIRECTORY``.
+            clients: by name.
+
+        Raises:
+            InputError: the key cannot be read, others may read it, or a client's key is none.
+        """
+        try:
+            public_key, self._secret_key = read_secret_key(_path_of(secret_key))
+        except ValueError as error:
+            raise InputError(f"curve.secret_key: {error}") from error
+        self.public_key = public_key
+        self._refused = 0
+        self.replace(clients)
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._authenticator = ThreadAuthenticator(self.context)
+        self._authenticator.configure_curve_callback(credentials_provider=self)
+        self._authenticator.start()
+
+    @property
+    def refused(self) -> int:
+        """How many connections were refused because their key is not on the list."""
+        return self._refused
+
+    def replace(self, clients: Mapping[str, Client]) -> None:
+        """Take a new allow-list.
+
+        What a client that is no longer on it asks for is refused at once; a connection on which it only
+        listens lasts until it breaks.
+
+        Raises:
+            InputError: a key is no key, or stands there twice; the old list stays.
+        """
+        names: dict[str, str] = {}
+        for name, client in clients.items():
+            if not is_key(client.key):
+                raise InputError(
+                    f"curve.clients.{name}.key: found {client.key!r}, expected a public key, "
+                    f"40 characters as inspectctl keygen prints them"
+                )
+            if client.key in names:
+                raise InputError(f"curve.clients.{name}.key: is also the key of {names[client.key]}")
+            names[client.key] = name
+        self._clients: tuple[dict[str, str], Mapping[str, Client]] = (names, dict(clients))
+
+    def guard(self, socket: "zmq.Socket[Any]") -> None:
+        """Let only clients on the list connect to a socket; to be called before it is bound."""
+        socket.curve_server = True
+        socket.curve_secretkey = self._secret_key.encode()
+
+    def name_of(self, key: str) -> str | None:
+        """Give the name of the client with this public key; None when there is none any more."""
+        return self._clients[0].get(key)
+
+    def may_control(self, name: str) -> bool:
+        """Tell whether a client may reload and select."""
+        client = self._clients[1].get(name)
+        return client is not None and client.control
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Answer pyzmq's authenticator, in its thread, whether a key is on the list."""
+        allowed = self.name_of(key.decode()) is not None
+        self._refused += not allowed
+        return allowed
+
+    def close(self) -> None:
+        """End; the sockets it guards have to be closed."""
+        self._authenticator.stop()
+        self.context.term()
+
+
+def _path_of(secret_key: str) -> Path:
+    if not secret_key.startswith(_CREDENTIAL):
+        return Path(secret_key)
+    name = secret_key.removeprefix(_CREDENTIAL)
+    if not name or "/" in name or name in {".", ".."}:
+        raise InputError(f"curve.secret_key: found {secret_key!r}, expected credential:NAME without a folder")
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder is None:
+        raise InputError(
+            f"curve.secret_key: found {secret_key}, but there is no $CREDENTIALS_DIRECTORY; "
+            f"expected to run as a service with LoadCredential={name}:FILE"
+        )
+    return Path(folder) / name

@@ -1,0 +1,287 @@
+import math
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from types import TracebackType
+from typing import Final, Self
+
+import zmq
+
+from verdicts.connection import connected
+from verdicts.curve import CurveKeys
+from verdicts.gaps import Gaps, Lost
+from verdicts.message import NAME, Decision, Health, MalformedMessage, Verdict, decode_health, decode_verdict
+from verdicts.request import SIGN_OF_LIFE_S, Acknowledge, Reply, decode_reply, encode_request
+from verdicts.subscription import ALL_DECISIONS, LineSilent, VerdictsLost, check_arguments
+
+# SubscriberReplaced    another process has come with this name
+# SubscriberRefused     the line does not deliver to this name
+
+_ACKNOWLEDGE_AT_ONCE: Final = 50
+
+
+class SubscriberReplaced(Exception):
+    """Another process acknowledges under the same name since, and gets the verdicts."""
+
+
+class SubscriberRefused(Exception):
+    """The line does not deliver to this name; the text is its reason."""
+
+
+class AcknowledgedSubscription:
+    """The verdicts of one line, each delivered until it is acknowledged; made by ``acknowledged``.
+
+    Nothing is lost while this process or the daemon is down: the journal keeps the place of each name, and
+    delivery goes on behind the last acknowledged verdict. A process that ends before it acknowledged gets
+    the verdict again when it comes back.
+
+    Iterate without long pauses: signs of life are sent while the next verdict is waited for, and a
+    subscriber that is not heard for three seconds is absent to the line.
+
+    Attributes:
+        health: the last health of the line; None before the first.
+        malformed: how many messages were dropped because they are not of schema 1.
+    """
+
+    def __init__(
+        self,
+        control: str,
+        *,
+        line: str,
+        name: str,
+        decisions: frozenset[Decision],
+        automatic: bool,
+        silence_s: float,
+        on_lost: Callable[[Lost], None] | None,
+        curve: CurveKeys | None,
+    ) -> None:
+        self.health: Health | None = None
+        self.malformed = 0
+        self._address = control
+        self._line = line
+        self._name = name
+        self._decisions = decisions
+        self._automatic = automatic
+        self._silence_s = silence_s
+        self._on_lost = on_lost
+        self._curve = curve
+        self._client = secrets.token_hex(8)
+        self._gaps = Gaps()
+        self._arrived: deque[tuple[int, Verdict]] = deque()
+        self._waiting: deque[Lost | Verdict] = deque()  # for the caller
+        self._open: dict[tuple[str, int], int] = {}  # handed out: the verdict's row in the journal
+        self._last: Verdict | None = None
+        self._done_row: int | None = None  # up to here everything is dealt with
+        self._told_row: int | None = None
+        self._joined = False
+        self._refusal: Exception | None = None
+        self._told_s = 0.0
+        self._untold = 0
+        self._socket = connected(zmq.DEALER, control, curve)
+        self._last_health = self._silence_from = time.monotonic()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Verdict:
+        """Wait for the next verdict that was asked for; what was given before is acknowledged by this.
+
+        Raises:
+            VerdictsLost: the journal has lost verdicts before this subscriber got them, and there is no
+                ``on_lost``; the next call goes on behind them.
+            LineSilent: no health for ``silence_s``; raised again after each further ``silence_s``.
+            SubscriberReplaced: another process has taken the name.
+            SubscriberRefused: the line does not deliver to this name.
+            StopIteration: the subscription was closed.
+        """
+        if self._automatic and self._last is not None:
+            self._settle(self._last)
+            self._last = None
+        while not self._socket.closed:
+            self._sort_arrived()
+            while self._waiting:
+                entry = self._waiting.popleft()
+                if isinstance(entry, Verdict):
+                    self._last = entry
+                    if self._untold >= _ACKNOWLEDGE_AT_ONCE:
+                        self._tell()
+                    return entry
+                self._report(entry)
+            if self._refusal is not None:
+                raise self._refusal
+            self._receive()
+        raise StopIteration
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def acknowledge(self, verdict: Verdict) -> None:
+        """Say that this verdict, and all that came before it, is dealt with; it will not come again."""
+        self._settle(verdict)
+        if self._untold:
+            self._tell()
+
+    def close(self) -> None:
+        """Leave; what was given last and not acknowledged comes again. May be called twice."""
+        if not self._socket.closed:
+            if self._untold:
+                self._tell()
+            self._socket.close(linger=1000)
+
+    def _settle(self, verdict: Verdict) -> None:
+        key = (verdict.boot, verdict.seq)
+        while key in self._open:
+            self._done_row = self._open.pop(next(iter(self._open)))
+            self._untold += 1
+
+    def _tell(self, *, join: bool = False) -> None:
+        """Send what is acknowledged, which is a sign of life too."""
+        row = self._done_row if self._joined else None
+        request = Acknowledge(0, self._name, self._client, join, row)
+        try:
+            self._socket.send(encode_request(request), zmq.NOBLOCK)
+        except zmq.Again:
+            return  # nobody has been there for long: silence will tell
+        self._told_s = time.monotonic()
+        if self._joined:
+            self._untold = 0
+
+    def _receive(self) -> None:
+        """Take one message, or raise LineSilent once nothing is left to read."""
+        while True:
+            now = time.monotonic()
+            if self._untold or now - self._told_s >= SIGN_OF_LIFE_S:
+                self._tell(join=not self._joined)
+                now = time.monotonic()
+            left_s = self._silence_from + self._silence_s - now
+            # What already waits is read first: a caller that was busy does not take that for silence.
+            wait_s = max(0.0, min(left_s, self._told_s + SIGN_OF_LIFE_S - now))
+            if self._socket.poll(math.ceil(wait_s * 1000)):
+                break
+            if left_s <= 0:
+                raise self._silent()
+        try:
+            self._take(*decode_reply(self._socket.recv_multipart()))
+        except MalformedMessage:
+            self.malformed += 1
+
+    def _take(self, reply: Reply, frames: list[bytes]) -> None:
+        match reply.reply:
+            case "joined":
+                self._joined = True
+                # What has arrived and was not handed out comes again.
+                self._done_row = None
+                self._untold = 0
+            case "rejoin":
+                self._joined = False
+                self._tell(join=True)
+            case "replaced":
+                self._refusal = SubscriberReplaced(f"{self._name}: another process came with this name")
+            case "refused":
+                self._refusal = SubscriberRefused(f"{self._name}: {reply.text}")
+            case "verdicts" if reply.rows is not None and self._joined:
+                verdicts = [decode_verdict(frame) for frame in frames]
+                self._arrived.extend(zip(reply.rows, verdicts, strict=True))
+            case "health" if frames:
+                self._take_health(decode_health(frames[0]))
+
+    def _take_health(self, health: Health) -> None:
+        if health.line != self._line:
+            self.malformed += 1
+            return
+        self.health = health
+        self._last_health = self._silence_from = time.monotonic()
+        # What could not be journaled will never be delivered, so health has to tell of it.
+        if health.journal is not None and health.journal.state == "failed":
+            self._sort_arrived()
+            lost = self._gaps.health(health.boot, health.seq)
+            if lost is not None:
+                self._waiting.append(lost)
+
+    def _sort_arrived(self) -> None:
+        while self._arrived:
+            row, verdict = self._arrived.popleft()
+            key = (verdict.boot, verdict.seq)
+            new, lost = self._gaps.verdict(*key)
+            if lost is not None:
+                self._waiting.append(lost)
+            if new and verdict.decision in self._decisions:
+                self._open[key] = row
+                self._waiting.append(verdict)
+            elif key in self._open:
+                self._open[key] = row  # sent again while the caller deals with it
+            elif not self._open:
+                self._done_row = row  # not asked for, or acknowledged before and the line has forgotten it
+                self._untold += 1
+
+    def _silent(self) -> LineSilent:
+        if self._silence_from > self._last_health:
+            # Silent for the second time: libzmq gives a connection up for good when the other side once
+            # broke the protocol, and a gate runs for months.
+            self._socket.close()
+            self._socket = connected(zmq.DEALER, self._address, self._curve)
+        self._silence_from = time.monotonic()
+        silent_s = self._silence_from - self._last_health
+        text = f"{self._line} is silent: no health from {self._address} for {silent_s:.1f} s"
+        if self.health is not None and self.health.state == "stopping":
+            text += ", it was shut down"
+        return LineSilent(text, silent_s, self.health)
+
+    def _report(self, lost: Lost) -> None:
+        if self._on_lost is None:
+            raise VerdictsLost(lost.first, lost.last, lost.boot)
+        self._on_lost(lost)
+
+
+def acknowledged(
+    control: str,
+    *,
+    line: str,
+    name: str,
+    decisions: Collection[Decision] = ALL_DECISIONS,
+    automatic: bool = True,
+    silence_s: float = 3.0,
+    on_lost: Callable[[Lost], None] | None = None,
+    curve: CurveKeys | None = None,
+) -> AcknowledgedSubscription:
+    """Subscribe to the verdicts of one line so that each comes until it is acknowledged.
+
+    A name that the line does not know begins with the next verdict; from then on the line keeps its place,
+    over restarts on both sides.
+
+    Args:
+        control: the config's ``control``, such as ``tcp://127.0.0.1:5561``.
+        line: name of the line.
+        name: of this subscriber, one process at a time; with ``curve`` the name of its key.
+        decisions: the decisions that are wanted; the others are acknowledged without being given.
+        automatic: whether asking for the next verdict acknowledges the one before; otherwise only
+            ``acknowledge`` does.
+        silence_s: seconds without health until ``LineSilent`` is raised; health comes every second.
+        on_lost: called with the missing verdicts instead of raising ``VerdictsLost``.
+        curve: keys, where the line has a section ``curve``.
+
+    Returns:
+        An iterator and context manager; it never ends by itself.
+
+    Raises:
+        ValueError: an argument is wrong; the text names it, what was found and what was expected.
+    """
+    check_arguments(line=line, decisions=decisions, silence_s=silence_s)
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ValueError(f"name: found {name!r}, expected 1 to 64 letters, digits, '_', '.' or '-'")
+    return AcknowledgedSubscription(
+        control,
+        line=line,
+        name=name,
+        decisions=frozenset(decisions),
+        automatic=automatic,
+        silence_s=silence_s,
+        on_lost=on_lost,
+        curve=curve,
+    )

@@ -1,0 +1,49 @@
+"""How a client's sockets connect to a line."""
+
+from typing import Final
+
+import zmq
+
+from verdicts.curve import CurveKeys
+
+# A pulled cable closes no connection: without heartbeats a client would wait on the dead one for ever.
+_HEARTBEAT_MS: Final = 1000
+_HEARTBEAT_TIMEOUT_MS: Final = 5000
+# The kernel alone tries a host that is switched off ever more rarely, up to a minute apart.
+_CONNECT_TIMEOUT_MS: Final = 2000
+
+
+def connected(
+    kind: int, address: str, curve: CurveKeys | None, *, receive_queue: int = 1000, subscription: str = ""
+) -> zmq.SyncSocket:
+    """Make a socket whose connection is made, and when it breaks made anew, in the background.
+
+    Raises:
+        ValueError: the address or a key is none.
+    """
+    # No ZMQ_MAXMSGSIZE: after one longer message libzmq drops the connection and never makes it anew
+    # (seen with 4.3.5). What is too long is refused when it is decoded.
+    socket: zmq.SyncSocket = zmq.Context.instance().socket(kind)
+    socket.linger = 0
+    socket.rcvhwm = receive_queue
+    socket.heartbeat_ivl = _HEARTBEAT_MS
+    socket.heartbeat_timeout = _HEARTBEAT_TIMEOUT_MS
+    socket.connect_timeout = _CONNECT_TIMEOUT_MS
+    if kind == zmq.SUB:
+        socket.subscribe(subscription)
+    if curve is not None:
+        try:
+            socket.curve_publickey = curve.public_key.encode()
+            socket.curve_secretkey = curve.secret_key.encode()
+            socket.curve_serverkey = curve.server_key.encode()
+        except zmq.ZMQError as error:
+            socket.close()
+            raise ValueError(
+                "curve: expected keys of 40 characters, as inspectctl keygen makes them"
+            ) from error
+    try:
+        socket.connect(address)
+    except (zmq.ZMQError, TypeError) as error:
+        socket.close()
+        raise ValueError(f"address: found {address!r}, expected such as tcp://127.0.0.1:5560") from error
+    return socket

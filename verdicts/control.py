@@ -1,0 +1,175 @@
+import math
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+import zmq
+
+from verdicts.connection import connected
+from verdicts.curve import CurveKeys
+from verdicts.message import Health, MalformedMessage, Verdict, decode_health, decode_verdict
+from verdicts.request import (
+    Reload,
+    Replay,
+    ReplaySince,
+    Reply,
+    Request,
+    Select,
+    Status,
+    decode_reply,
+    encode_request,
+)
+
+# ControlSilent    no answer from the line's control address
+# ControlRefused   the line answered, and will not
+
+
+class ControlSilent(TimeoutError):
+    """No answer came from the control address: no daemon is there, or it does not let this key in."""
+
+
+class ControlRefused(Exception):
+    """The line refuses; the text is its reason."""
+
+
+class LineControl:
+    """A client of the control address of a line. Belongs to one thread.
+
+    Attributes:
+        kept_from: after a replay: when the oldest verdict was captured that retention has left in the
+            journal; None when there was no replay yet, or the journal is empty.
+    """
+
+    def __init__(self, address: str, *, curve: CurveKeys | None = None, timeout_s: float = 3.0) -> None:
+        """Connect in the background.
+
+        Args:
+            address: the config's ``control``, such as ``tcp://127.0.0.1:5561``.
+            curve: keys, where the line has a section ``curve``.
+            timeout_s: how long to wait for each answer.
+
+        Raises:
+            ValueError: an argument is wrong; the text names it, what was found and what was expected.
+        """
+        if not (math.isfinite(timeout_s) and timeout_s > 0):
+            raise ValueError(f"timeout_s: found {timeout_s!r}, expected seconds above 0")
+        self.kept_from: datetime | None = None
+        self._address = address
+        self._curve = curve
+        self._timeout_s = timeout_s
+        self._last_id = 0
+        self._socket = connected(zmq.DEALER, address, curve)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect. May be called twice."""
+        self._socket.close()
+
+    def replay(self, boot: str, first: int, last: int) -> Iterator[Verdict]:
+        """Read verdicts of one boot from the journal, in order of ``seq``.
+
+        Args:
+            boot: of the daemon.
+            first: the first ``seq``.
+            last: the last ``seq``, included. What the journal does not have is left out.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: the journal cannot be read.
+            MalformedMessage: the answer is none of schema 1, or ``boot``, ``first`` or ``last`` is wrong.
+        """
+        following: int | None = first
+        while following is not None and following <= last:
+            reply, frames = self._ask(Replay(self._next_id(), boot, following, last), "page")
+            following = self._note_page(reply)
+            yield from map(decode_verdict, frames)
+
+    def replay_since(self, moment: datetime) -> Iterator[Verdict]:
+        """Read all verdicts that were journaled at a moment or later.
+
+        Args:
+            moment: aware of its time zone.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: the journal cannot be read.
+            MalformedMessage: the answer is none of schema 1.
+        """
+        since = f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+        following: int | None = 0
+        while following is not None:
+            reply, frames = self._ask(ReplaySince(self._next_id(), since, following), "page")
+            following = self._note_page(reply)
+            yield from map(decode_verdict, frames)
+
+    def status(self) -> Health:
+        """Ask for the health of the line.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: there is none yet.
+        """
+        return decode_health(self._ask(Status(self._next_id()), "health")[1][0])
+
+    def reload(self) -> str:
+        """Have the line read its config anew; give what it says about it.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: the config is wrong, or the right is missing; the line goes on as it was.
+        """
+        return self._ask(Reload(self._next_id()), "done")[0].text or ""
+
+    def select(self, product: str) -> str:
+        """Have the line judge by another of its products; give what it says about it.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: there is no such product, or the right is missing.
+        """
+        return self._ask(Select(self._next_id(), product), "done")[0].text or ""
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def _note_page(self, reply: Reply) -> int | None:
+        self.kept_from = None if reply.kept_from is None else datetime.fromisoformat(reply.kept_from)
+        return reply.next
+
+    def _ask(self, request: Request, expected: str) -> tuple[Reply, list[bytes]]:
+        frame = encode_request(request)
+        try:
+            self._socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            self._start_over()
+            self._socket.send(frame, zmq.NOBLOCK)
+        end_s = time.monotonic() + self._timeout_s
+        while self._socket.poll(max(0, math.ceil((end_s - time.monotonic()) * 1000))):
+            reply, frames = decode_reply(self._socket.recv_multipart())
+            if reply.id != request.id:
+                continue  # late: its request was given up
+            if reply.reply == "refused":
+                raise ControlRefused(reply.text or "refused")
+            if reply.reply != expected or (expected == "health" and not frames):
+                raise MalformedMessage(f"reply: found {reply.reply}, expected {expected}")
+            return reply, frames
+        # libzmq gives some connections up for good, as after a stranger on the port.
+        self._start_over()
+        hint = "" if self._curve is None else ", and is this key among its clients"
+        raise ControlSilent(
+            f"no answer from {self._address} for {self._timeout_s:g} s: does the daemon run{hint}?"
+        )
+
+    def _start_over(self) -> None:
+        self._socket.close()
+        self._socket = connected(zmq.DEALER, self._address, self._curve)

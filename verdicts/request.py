@@ -1,0 +1,254 @@
+"""What is asked of a line at its control address, and what it answers; JSON, schema version 1.
+
+A client's DEALER socket sends one frame, a request. The line's ROUTER socket answers with a reply, and behind
+it as many frames as ``Reply.frames`` says: verdicts or a health, as they were published.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal, get_args
+
+from verdicts.message import (
+    SCHEMA,
+    MalformedMessage,
+    _content,
+    _count,
+    _name,
+    _object,
+    _one_of,
+    _stamp,
+    _text,
+)
+
+ReplyKind = Literal["page", "joined", "verdicts", "health", "rejoin", "replaced", "done", "refused"]
+
+LARGEST: Final = 2**53 - 1
+"""The largest ``seq`` there can be; as ``last`` of a replay it means all there are."""
+
+SIGN_OF_LIFE_S: Final = 0.5
+"""How often a subscriber that acknowledges says that it is there."""
+
+ABSENT_AFTER_S: Final = 3.0
+"""How long the line does without, before it calls a subscriber absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Ask for one page of the journal: the verdicts ``first`` to ``last``, both included, of one boot."""
+
+    id: int
+    boot: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySince:
+    """Ask for one page of the journal: what was captured at ``since`` or later and lies behind a row.
+
+    Attributes:
+        id: chosen by the client, stands in the reply.
+        since: ISO 8601, UTC, with microseconds.
+        after: ``next`` of the page before; 0 for the first.
+    """
+
+    id: int
+    since: str
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Say that a named subscriber is there, and what it is done with.
+
+    Attributes:
+        id: chosen by the client, stands in the reply.
+        name: the subscriber's; with CURVE that of its key.
+        client: hexadecimal digits, random for each time that the subscriber is started; by them it is known
+            again when its connection was made anew.
+        join: whether to begin: verdicts follow, and whoever had the name before is told.
+        row: of the journal; that verdict and all before it are acknowledged. None for a mere sign of life.
+    """
+
+    id: int
+    name: str
+    client: str
+    join: bool
+    row: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Ask for the health of the line."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Ask the line to read its config anew."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Ask the line to judge by another of its products."""
+
+    id: int
+    product: str
+
+
+Request = Replay | ReplaySince | Acknowledge | Status | Reload | Select
+
+_KINDS: Final[dict[str, type[Request]]] = {
+    "replay": Replay,
+    "replay_since": ReplaySince,
+    "acknowledge": Acknowledge,
+    "status": Status,
+    "reload": Reload,
+    "select": Select,
+}
+_NAMES: Final = {kind: name for name, kind in _KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The first frame of an answer.
+
+    Attributes:
+        reply: "page" of a replay; "joined", and then "verdicts" and "health" without being asked for, to a
+            subscriber that acknowledges; "rejoin" to one that the line does not know, and "replaced" to one
+            whose name another has taken; "health" or "done" to a status or command; "refused" to anything.
+        id: of the request; 0 where there was none.
+        frames: how many frames follow.
+        next: of a page: ``first`` or ``after`` of the next, None when it was the last.
+        rows: of verdicts: their rows in the journal, one for each frame; None otherwise.
+        kept_from: of a page: when the oldest verdict was captured that retention has left in the journal;
+            None when it is empty.
+        text: of done and refused: one line for people.
+    """
+
+    reply: ReplyKind
+    id: int = 0
+    frames: int = 0
+    next: int | None = None
+    rows: tuple[int, ...] | None = None
+    kept_from: str | None = None
+    text: str | None = None
+    schema: int = field(default=SCHEMA, kw_only=True)
+
+
+def encode_request(request: Request) -> bytes:
+    """Make the one frame of a request.
+
+    Raises:
+        MalformedMessage: a value has the wrong type or range.
+    """
+    _check_request(request)
+    content = {key: getattr(request, key) for key in _keys_of(type(request))}
+    return _to_json({"schema": SCHEMA, "request": _NAMES[type(request)], **content}).encode()
+
+
+def decode_request(frame: bytes) -> Request:
+    """Read a request, believing nothing.
+
+    Raises:
+        MalformedMessage: for anything but a whole request of schema 1.
+    """
+    content = _content(frame)
+    if not isinstance(content, dict) or not isinstance(content.get("request"), str):
+        raise MalformedMessage(f"request: expected one of {', '.join(_KINDS)}")
+    kind = _KINDS.get(content["request"])
+    if kind is None:
+        raise MalformedMessage(
+            f"request: found {content['request']!r:.80}, expected one of {', '.join(_KINDS)}"
+        )
+    values = _object(content, ("schema", "request", *_keys_of(kind)), "request")
+    del values["schema"], values["request"]
+    request = kind(**values)
+    _check_request(request)
+    return request
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """Make the first frame of an answer.
+
+    Raises:
+        MalformedMessage: a value has the wrong type or range.
+    """
+    _check_reply(reply)
+    return _to_json({key: getattr(reply, key) for key in _REPLY_KEYS}).encode()
+
+
+def decode_reply(frames: list[bytes]) -> tuple[Reply, list[bytes]]:
+    """Read an answer: its first frame, and those that belong to it.
+
+    Raises:
+        MalformedMessage: for anything but a whole reply of schema 1.
+    """
+    if not frames:
+        raise MalformedMessage("reply: found no frame")
+    values = _object(_content(frames[0]), _REPLY_KEYS, "reply")
+    if isinstance(values["rows"], list):
+        values["rows"] = tuple(values["rows"])
+    reply = Reply(**values)
+    _check_reply(reply)
+    if reply.frames != len(frames) - 1:
+        raise MalformedMessage(f"frames: found {len(frames) - 1}, expected {reply.frames}")
+    return reply, frames[1:]
+
+
+def _check_request(request: Request) -> None:
+    _count("id", request.id)
+    match request:
+        case Replay():
+            _hexadecimal("boot", request.boot)
+            _count("first", request.first, least=1)
+            _count("last", request.last, least=request.first)
+        case ReplaySince():
+            _stamp("since", request.since)
+            _count("after", request.after)
+        case Acknowledge():
+            _name("name", request.name)
+            _hexadecimal("client", request.client)
+            if not isinstance(request.join, bool):
+                raise MalformedMessage(f"join: found {request.join!r:.80}, expected true or false")
+            if request.row is not None:
+                _count("row", request.row)
+        case Select():
+            _name("product", request.product)
+
+
+def _hexadecimal(key: str, value: object) -> None:
+    if not isinstance(value, str) or not _HEXADECIMAL.fullmatch(value):
+        raise MalformedMessage(f"{key}: found {value!r:.80}, expected 1 to 64 hexadecimal digits")
+
+
+def _check_reply(reply: Reply) -> None:
+    if type(reply.schema) is not int or reply.schema != SCHEMA:
+        raise MalformedMessage(f"schema: found {reply.schema!r:.80}, expected {SCHEMA}")
+    _one_of("reply", reply.reply, _REPLIES)
+    _count("id", reply.id)
+    _count("frames", reply.frames)
+    if reply.next is not None:
+        _count("next", reply.next)
+    if reply.rows is not None:
+        if not isinstance(reply.rows, tuple) or len(reply.rows) != reply.frames:
+            raise MalformedMessage(f"rows: found {reply.rows!r:.80}, expected a row for each frame")
+        for row in reply.rows:
+            _count("rows", row)
+    if reply.kept_from is not None:
+        _stamp("kept_from", reply.kept_from)
+    _text("text", reply.text, optional=True)
+
+
+def _keys_of(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(entry.name for entry in fields(kind))
+
+
+_HEXADECIMAL: Final = re.compile(r"[0-9a-f]{1,64}")
+_REPLY_KEYS: Final = _keys_of(Reply)
+_REPLIES: Final = frozenset(get_args(ReplyKind))
+_to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
