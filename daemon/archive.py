@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.product import Product
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Frame
-from engine_runtime.heatmap import MapGeometry, overlay
+from engine_runtime.heatmap import overlay
 
 _log = logging.getLogger("inspectd")
 _MOST_WAITING = 32
@@ -24,6 +25,7 @@ class _Reject(NamedTuple):
     path: Path
     frame: Frame
     anomaly_map: NDArray[np.float32]
+    product: Product
 
 
 class Archive:
@@ -33,7 +35,7 @@ class Archive:
     The oldest pictures go when the folder holds more than it may.
     """
 
-    def __init__(self, folder: Path, *, max_mb: int, geometry: MapGeometry, threshold: float) -> None:
+    def __init__(self, folder: Path, *, max_mb: int) -> None:
         """Prepare the folder and start the thread that writes.
 
         Raises:
@@ -45,28 +47,29 @@ class Archive:
             raise InputError(f"archive.folder: {folder} cannot be made: {error.strerror}") from error
         self._folder = folder
         self._most_bytes = max_mb * 1_000_000
-        self._geometry = geometry
-        self._threshold = threshold
         self._queue: queue.Queue[_Reject | None] = queue.Queue(_MOST_WAITING)
         self._kept = deque(sorted(folder.glob(f"*{_OVERLAY}"), key=lambda path: path.stat().st_mtime_ns))
         self._bytes = sum(_size(path) for path in self._kept)
         self._thread = threading.Thread(target=self._write_all, name="archive", daemon=True)
         self._thread.start()
 
-    def keep(self, name: str, frame: Frame, anomaly_map: NDArray[np.float32]) -> Path | None:
+    def keep(
+        self, name: str, frame: Frame, anomaly_map: NDArray[np.float32], product: Product
+    ) -> Path | None:
         """Have a reject's pictures written.
 
         Args:
             name: file name without suffix.
             frame: H×W×3 uint8 BGR; copied.
             anomaly_map: h×w float32; kept.
+            product: what it was judged by.
 
         Returns:
             Where the overlay will lie; None when too many pictures wait to be written.
         """
         path = self._folder / f"{name}{_OVERLAY}"
         try:
-            self._queue.put_nowait(_Reject(path, frame.copy(), anomaly_map))
+            self._queue.put_nowait(_Reject(path, frame.copy(), anomaly_map, product))
         except queue.Full:
             return None
         return path
@@ -84,7 +87,8 @@ class Archive:
                 _log.error("archive: %s cannot be written: %s", reject.path, error)
 
     def _write(self, reject: _Reject) -> None:
-        shown = overlay(reject.frame, self._geometry.spread(reject.anomaly_map), self._threshold)
+        product = reject.product
+        shown = overlay(reject.frame, product.geometry.spread(reject.anomaly_map), product.threshold)
         for path, picture in ((_frame_of(reject.path), reject.frame), (reject.path, shown)):
             path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
         self._kept.append(reject.path)

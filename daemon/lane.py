@@ -1,18 +1,19 @@
-"""A lane: one engine on one thread that pulls whatever waits."""
+"""A lane: one thread with an engine of each product, which pulls whatever waits."""
 
 import logging
+import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daemon.ledger import CapturedFrame
-from daemon.slots import FrameSlots
+from daemon.product import Product
 from daemon.waiting import WaitingFrames
-from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine, Quantiles
+from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine
 from engine_runtime.errors import EngineFailed, InputError
 
 _log = logging.getLogger("inspectd")
@@ -25,6 +26,7 @@ class Judged:
     Row i of ``scores`` (N) and ``anomaly_maps`` (N×h×w) belongs to ``frames[i]``.
     """
 
+    lane: "Lane"
     frames: Sequence[CapturedFrame]
     started_ns: int
     finished_ns: int
@@ -34,15 +36,23 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class NotJudged:
-    """A batch on which the engine failed; ``given_up`` when the lane ends because of it."""
+    """A batch on which the engine failed."""
 
+    lane: "Lane"
     frames: Sequence[CapturedFrame]
     error: str
-    given_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The batch a lane has in its hands, since ``time.monotonic_ns()``."""
+
+    frames: Sequence[CapturedFrame]
+    since_ns: int
 
 
 class Lane(threading.Thread):
-    """Judges batches until nothing waits any more, and opens its engine anew when it fails.
+    """Judges batches until nothing waits any more, and opens an engine anew when it fails.
 
     After three failures in a row it gives up: a broken device does not heal by trying, and a line that
     rejects everything is better stopped.
@@ -52,63 +62,98 @@ class Lane(threading.Thread):
 
     def __init__(
         self,
-        engine: Engine,
-        reopen: Callable[[], Engine],
+        engines: Mapping[Product, Engine],
         *,
-        quantiles: Quantiles,
-        max_batch: int,
         waiting: WaitingFrames,
-        slots: Mapping[str, FrameSlots],
         deliver: Callable[[Judged | NotJudged], None],
+        failures: int = 0,
     ) -> None:
         """Make a lane; ``start`` starts it.
 
         Args:
-            engine: opened, and owned by the lane from now on.
-            reopen: opens the same engine again.
-            quantiles: 2×2 float32, from the calibration.
-            max_batch: frames per batch at the most.
+            engines: opened, and owned by the lane from now on. That of a product which is missing here is
+                opened with its first frame.
             waiting: where batches are pulled from.
-            slots: camera name to its slots.
             deliver: called in the lane's thread with each result.
+            failures: how often in a row the lane in whose place this one stands has failed.
         """
         super().__init__(name="lane", daemon=True)  # a device that hangs must not keep the process alive
-        self._engine: Engine | None = engine
-        self._reopen = reopen
-        self._quantiles = quantiles
-        self._max_batch = max_batch
+        self.failures = failures
+        """How often in a row it has failed."""
+        self.work: Work | None = None
+        """What it is at; None while it waits."""
+        self._engines = dict(engines)
+        self._wanted = frozenset(engines)
+        self._arriving: queue.SimpleQueue[tuple[frozenset[Product], Mapping[Product, Engine]]]
+        self._arriving = queue.SimpleQueue()
+        self._abandoned = False
         self._waiting = waiting
-        self._slots = slots
         self._deliver = deliver
 
+    @property
+    def given_up(self) -> bool:
+        """Whether it has failed too often to go on."""
+        return self.failures >= self.MOST_FAILURES
+
+    def adopt(self, wanted: Collection[Product], opened: Mapping[Product, Engine]) -> None:
+        """Hand over the engines of a new config; the lane takes them up between two batches.
+
+        Args:
+            wanted: all products of the new config. Engines of others are closed then; frames of such a
+                product that still wait are judged all the same, its engine is opened once more for them.
+            opened: the engines of those that are new.
+        """
+        self._arriving.put((frozenset(wanted), opened))
+
+    def abandon(self) -> None:
+        """Let a lane that hangs end by itself if it ever comes back; no thread can be killed."""
+        self._abandoned = True
+
     def run(self) -> None:
-        failures = 0
-        while failures < self.MOST_FAILURES and (frames := self._waiting.take(self._max_batch)):
-            try:
-                self._deliver(self._judge(frames))
-                failures = 0
-            except Exception as error:  # whatever a driver raises, the frames must get their verdict
-                failures += 1
-                _log.error("the engine failed (%d in a row): %s", failures, error)
-                self._drop_engine()
-                self._deliver(NotJudged(frames, str(error), failures == self.MOST_FAILURES))
-        self._drop_engine()
+        while not (self.given_up or self._abandoned) and (frames := self._waiting.take()):
+            self.work = Work(frames, time.monotonic_ns())
+            result = self._judged(frames)
+            self.work = None
+            self._deliver(result)
+        for product in list(self._engines):
+            self._close(product)
+
+    def _judged(self, frames: Sequence[CapturedFrame]) -> Judged | NotJudged:
+        try:
+            self._take_up_adopted(frames[0].product)
+            result = self._judge(frames)
+        except Exception as error:  # whatever a driver raises, the frames must get their verdict
+            self.failures += 1
+            _log.error("the engine failed (%d in a row): %s", self.failures, error)
+            self._close(frames[0].product)
+            return NotJudged(self, frames, str(error))
+        self.failures = 0
+        return result
 
     def _judge(self, frames: Sequence[CapturedFrame]) -> Judged:
-        if self._engine is None:
+        product = frames[0].product
+        engine = self._engines.get(product)
+        if engine is None:
             try:
-                self._engine = self._reopen()
+                engine = self._engines[product] = product.open()
             except InputError as error:
                 raise EngineFailed(str(error)) from error
         started_ns = time.monotonic_ns()
-        pixels = [self._slots[frame.key.camera][frame.slot] for frame in frames if frame.slot is not None]
-        outputs = self._engine.infer(pixels, self._quantiles, (SCORE, ANOMALY_MAP))
+        pixels = [frame.pixels for frame in frames if frame.pixels is not None]
+        outputs = engine.infer(pixels, product.quantiles, (SCORE, ANOMALY_MAP))
         scores = outputs[SCORE]
         if not np.isfinite(scores).all():
             raise EngineFailed("the engine gave a score that is not a number")
-        return Judged(frames, started_ns, time.monotonic_ns(), scores, outputs[ANOMALY_MAP])
+        return Judged(self, frames, started_ns, time.monotonic_ns(), scores, outputs[ANOMALY_MAP])
 
-    def _drop_engine(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+    def _take_up_adopted(self, needed: Product) -> None:
+        while not self._arriving.empty():
+            self._wanted, opened = self._arriving.get()
+            self._engines |= opened
+        for product in self._engines.keys() - self._wanted - {needed}:
+            self._close(product)
+
+    def _close(self, product: Product) -> None:
+        engine = self._engines.pop(product, None)
+        if engine is not None:
+            engine.close()

@@ -2,9 +2,11 @@
 
 import heapq
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from engine_runtime.frames import Roi
+from daemon.product import Product
+from daemon.slots import FrameSlots
+from engine_runtime.frames import Frame, Roi
 
 
 class FrameKey(NamedTuple):
@@ -14,20 +16,41 @@ class FrameKey(NamedTuple):
     frame: int
 
 
+class FrameSource(Protocol):
+    """The camera over all its processes, which owns the slots."""
+
+    slots: FrameSlots
+
+    def free(self, slot: int) -> None:
+        """Let the camera write into a slot again."""
+
+
 @dataclass(frozen=True, slots=True)
 class CapturedFrame:
     """A frame between its capture and its verdict.
 
-    Times are ``time.monotonic_ns()``. ``slot`` is None when the frame's pixels were never stored; otherwise
-    ``region`` is the part of the camera's picture that the slot shows.
+    Times are ``time.monotonic_ns()``. ``product`` is what was judged when it was captured. ``slot`` is None
+    when its pixels were never stored; otherwise ``region`` is the part of the camera's picture they show.
     """
 
     key: FrameKey
+    product: Product
+    source: FrameSource
     slot: int | None
     captured_ns: int
     deadline_ns: int
     part: str | None
     region: Roi | None
+
+    @property
+    def pixels(self) -> Frame | None:
+        """A view of its pixels, H×W×3 uint8 BGR, that holds until ``free``."""
+        return None if self.slot is None else self.source.slots[self.slot]
+
+    def free(self) -> None:
+        """Give its slot back to the camera."""
+        if self.slot is not None:
+            self.source.free(self.slot)
 
 
 class Ledger:

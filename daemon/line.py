@@ -1,28 +1,32 @@
-"""The running line: cameras feed the ledger, lanes empty it, and every closed frame is published."""
+"""The running line: cameras feed the ledger, lanes empty it, and every closed frame gets its verdict."""
 
 import asyncio
 import logging
-import secrets
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import sdnotify
 from numpy.typing import NDArray
 
-from calibration.calibration_file import Calibration
+from daemon.access import Access
 from daemon.archive import Archive
 from daemon.camera import Arrival, DaemonCamera, refuse_failed
-from daemon.config import Config
-from daemon.lane import Judged, Lane, NotJudged
+from daemon.capture_counter import CaptureCounter
+from daemon.journal.journal import Journal, JournalFailed
+from daemon.lane import Judged, NotJudged
+from daemon.lanes import Lanes
 from daemon.ledger import CapturedFrame, FrameKey, Ledger
-from daemon.publisher import Publisher
+from daemon.outlet import Outlet
+from daemon.product import Product
+from daemon.service import Service
+from daemon.setup import Setup, clients_of, load_setup
+from daemon.unfinished import counter_file
 from daemon.waiting import WaitingFrames
-from engine_runtime.engine import Engine
+from engine_runtime.errors import InputError
 from engine_runtime.heatmap import MapGeometry
 from verdicts.message import (
     HEALTH_INTERVAL_S,
@@ -34,8 +38,10 @@ from verdicts.message import (
     Peak,
     Reason,
     Verdict,
-    encode,
 )
+
+if TYPE_CHECKING:
+    from daemon.control import Control
 
 _CAMERA_STOP_S = 2.0
 _LONGEST_DRAIN_S = 5.0
@@ -51,72 +57,62 @@ class Line:
 
     def __init__(
         self,
-        config: Config,
-        calibration: Calibration,
-        engines: Sequence[Engine],
-        reopen: Callable[[], Engine],
-        publisher: Publisher,
+        path: Path,
+        setup: Setup,
+        product: Product,
+        *,
+        boot: str,
+        outlet: Outlet,
+        journal: Journal | None,
+        control: "Control | None",
+        access: Access | None,
     ) -> None:
         """Allocate everything the line needs; ``run`` starts it.
 
         Args:
-            config: the line's config.
-            calibration: made for the engine.
-            engines: the same engine, opened once for each lane.
-            reopen: opens it once more.
-            publisher: bound.
+            path: the config file, read again at a reload.
+            setup: what was loaded from it.
+            product: the one of its products that is judged first.
+            boot: hexadecimal digits that name this start of the daemon.
+            outlet: where verdicts go.
+            journal: where events are noted; None without one.
+            control: whose subscribers health tells of; None without one.
+            access: the clients that are let in; None without CURVE.
 
         Raises:
-            InputError: the archive's folder cannot be made.
+            InputError: the archive's folder cannot be made, or there is no memory for the cameras' frames.
         """
-        manifest = engines[0].manifest
-        self._config = config
-        self._publisher = publisher
-        self._threshold = calibration.threshold
-        self._model = manifest.model
-        self._engine_name = f"{manifest.model} {manifest.payload_sha256[:12]}"
-        self._geometry = MapGeometry.of(manifest)
-        self._boot = secrets.token_hex(8)
+        self._path = path
+        self._setup = setup
+        self._product = product
+        self._boot = boot
+        self._outlet = outlet
+        self._journal = journal
+        self._control = control
+        self._access = access
+        self._service = Service()
         self._started_s = time.monotonic()
-        self._deadline_ns = int(config.deadline_ms * 1e6)
         self._ledger = Ledger()
         self._waiting = WaitingFrames()
         self._seq = 0
-        self._decisions: Counter[Decision] = Counter()
-        self._faults: Counter[str] = Counter()
+        self._outbox: list[Verdict] = []
         self._state: LineState = "starting"
         self._given_up: str | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._idle = asyncio.Event()
-        self._archive = None
-        if config.archive is not None:
-            self._archive = Archive(
-                config.archive.folder,
-                max_mb=config.archive.max_mb,
-                geometry=self._geometry,
-                threshold=self._threshold,
-            )
-        max_batch = min(config.max_batch or manifest.max_batch, manifest.max_batch)
-        self._cameras = {
-            name: DaemonCamera(
-                name, settings, manifest.input_size, judged_at_once=max_batch * len(engines), sink=self
-            )
-            for name, settings in config.cameras.items()
-        }
-        self._lanes = [
-            Lane(
-                engine,
-                reopen,
-                quantiles=calibration.quantiles_array(),
-                max_batch=max_batch,
-                waiting=self._waiting,
-                slots={name: camera.slots for name, camera in self._cameras.items()},
-                deliver=self._deliver,
-            )
-            for engine in engines
-        ]
+        self._changing_over = asyncio.Lock()
+        self._archive = self._open_archive(setup)
+        self._cameras: dict[str, DaemonCamera] = {}
+        for name in setup.config.cameras:
+            self._cameras[name] = self._make_camera(name, setup)
+        self._lanes = Lanes(setup.opened, waiting=self._waiting, deliver=self._deliver)
+
+    @property
+    def hung(self) -> bool:
+        """Whether a thread hangs in a runtime, so that the process can only be ended by force."""
+        return self._lanes.hung
 
     async def run(self) -> int:
         """Inspect until SIGTERM or SIGINT, or until every camera has ended.
@@ -131,19 +127,20 @@ class Line:
         self._loop.set_exception_handler(self._broken)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop_asked.set)
-        service_manager = sdnotify.SystemdNotifier()
-        for lane in self._lanes:
-            lane.start()
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+        self._lanes.start()
         for camera in self._cameras.values():
             camera.start()
-        health = asyncio.create_task(self._publish_health())
+        pulse = asyncio.create_task(self._pulse())
         try:
             await self._until(lambda: all(camera.state != "opening" for camera in self._cameras.values()))
             refuse_failed(self._cameras.values())
             self._state = "running"
             if not self._stop_asked.is_set():
-                _log.info("%s: running, verdicts on %s", self._config.line, self._config.publish)
-                service_manager.notify("READY=1")
+                _log.info("%s: running, verdicts on %s", self._setup.config.line, self._setup.config.publish)
+                if self._journal is None:
+                    _log.warning("no journal is configured: verdicts can be neither replayed nor audited")
+                self._service.ready()
             await self._until(
                 lambda: (
                     self._given_up is not None
@@ -151,15 +148,16 @@ class Line:
                 )
             )
         finally:
+            self._service.stopping()
             self._state = "stopping"
-            service_manager.notify("STOPPING=1")
             await self._drain()
-            health.cancel()
-            self._send_health()
-            self._publisher.close()
-        _log.info("%s: stopped after %d verdicts %s", self._config.line, self._seq, dict(self._decisions))
+            pulse.cancel()
+            self._state = "stopping" if self._given_up is None else "failed"
+            self.send_health()
+        counts = dict(self._outlet.decisions)
+        _log.info("%s: stopped after %d verdicts %s", self._setup.config.line, self._seq, counts)
         if self._given_up is not None:
-            _log.error("%s: given up: %s", self._config.line, self._given_up)
+            _log.error("%s: given up: %s", self._setup.config.line, self._given_up)
             return 1
         return 0
 
@@ -171,15 +169,16 @@ class Line:
             change = asyncio.create_task(self._changed.wait())
             await asyncio.wait((stop, change), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
             change.cancel()
-            for camera in self._cameras.values():
-                camera.check_stalled()
         stop.cancel()
 
     def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Give the line up after an error of our own: a frame may be without its verdict because of it."""
-        self._given_up = f"internal error: {context.get('exception') or context['message']}"
-        self._changed.set()
+        self._give_up(f"internal error: {context.get('exception') or context['message']}")
         loop.default_exception_handler(context)
+
+    def _give_up(self, why: str) -> None:
+        self._given_up = self._given_up or why
+        self._changed.set()
 
     async def _drain(self) -> None:
         """Stop the cameras and see every frame they captured to its verdict."""
@@ -191,11 +190,10 @@ class Line:
             except TimeoutError:
                 for key in self._ledger.open_keys():
                     self._close_as_fault(key, "shutdown")
+        self._flush()
         self._waiting.end()
-        for lane in self._lanes:
-            if lane.is_alive():
-                # A hung device must not keep the service from stopping: its frames have their verdicts.
-                await asyncio.to_thread(lane.join, _LONGEST_DRAIN_S)
+        # A hung device must not keep the service from stopping: its frames have their verdicts.
+        await asyncio.to_thread(self._lanes.join, _LONGEST_DRAIN_S)
         if self._archive is not None:
             await asyncio.to_thread(self._archive.close)
 
@@ -203,11 +201,14 @@ class Line:
 
     def arrived(self, camera: str, arrival: Arrival) -> None:
         """Enter a captured frame; offer it to the lanes, or close it when its pixels are not there."""
+        source = self._cameras[camera]
         captured = CapturedFrame(
             FrameKey(camera, arrival.frame),
+            self._product,
+            source,
             arrival.slot,
             arrival.captured_ns,
-            arrival.captured_ns + self._deadline_ns,
+            arrival.captured_ns + int(self._setup.config.deadline_ms * 1e6),
             arrival.part,
             arrival.region,
         )
@@ -221,11 +222,11 @@ class Line:
             self._close_as_fault(captured.key, "overload")
         else:
             self._waiting.put(captured)
-            if self._cameras[camera].must_make_room:
+            if source.must_make_room:
                 oldest = self._waiting.withdraw_oldest(camera)
                 if oldest is not None:
                     self._close_as_fault(oldest.key, "overload")
-                    self._free(oldest)
+                    oldest.free()
 
     def camera_changed(self, camera: str) -> None:
         """Note a camera's new state and tell it at once: it may last for less than a second."""
@@ -235,13 +236,13 @@ class Line:
         _log.log(level, "camera %s: %s%s", camera, changed.state, trouble)
         self._changed.set()
         if self._state == "running":
-            self._send_health()
+            self.send_health()
 
     def _watch_deadlines(self) -> None:
         for key in self._ledger.overdue(time.monotonic_ns()):
             captured = self._close_as_fault(key, "deadline")
             if captured is not None and self._waiting.withdraw(key):
-                self._free(captured)  # a lane gives the others back when it is done with them
+                captured.free()  # a lane gives the others back when it is done with them
         deadline_ns = self._ledger.next_deadline_ns()
         self._deadline_timer = (
             None if deadline_ns is None else self._loop.call_at(deadline_ns / 1e9, self._watch_deadlines)
@@ -254,16 +255,18 @@ class Line:
         self._loop.call_soon_threadsafe(self._take, result)
 
     def _take(self, result: Judged | NotJudged) -> None:
+        if result.lane not in self._lanes:
+            return  # it hung and was replaced: its frames were closed and freed then
         if isinstance(result, Judged):
             self._take_judged(result)
         else:
             for captured in result.frames:
                 self._close_as_fault(captured.key, "engine")
-            if result.given_up:
-                self._given_up = result.error
+            if result.lane.given_up:
+                self._give_up(f"{result.error}, {result.lane.failures} failures in a row")
+            self._changed.set()
         for captured in result.frames:
-            self._free(captured)
-        self._changed.set()
+            captured.free()
 
     def _take_judged(self, judged: Judged) -> None:
         for row, captured in enumerate(judged.frames):
@@ -272,17 +275,18 @@ class Line:
             score, anomaly_map = float(judged.scores[row]), judged.anomaly_maps[row]
             # A verdict that comes too late for the gate is no pass, even if the timer has not fired yet.
             late = time.monotonic_ns() > captured.deadline_ns
-            decision: Decision = "fault" if late else "reject" if score > self._threshold else "pass"
+            rejected = score > captured.product.threshold
+            decision: Decision = "fault" if late else "reject" if rejected else "pass"
             archive = None
-            if decision == "reject" and self._archive is not None and captured.slot is not None:
-                pixels = self._cameras[captured.key.camera].slots[captured.slot]
-                archive = self._archive.keep(self._picture_name(captured), pixels, anomaly_map)
-            self._publish(
+            if decision == "reject" and self._archive is not None and captured.pixels is not None:
+                name = self._picture_name(captured)
+                archive = self._archive.keep(name, captured.pixels, anomaly_map, captured.product)
+            self._put(
                 captured,
                 decision,
                 "deadline" if late else None,
                 score=score,
-                peak=self._peak(captured, anomaly_map),
+                peak=_peak(captured, captured.product.geometry, anomaly_map),
                 wait_ms=(judged.started_ns - captured.captured_ns) / 1e6,
                 infer_ms=(judged.finished_ns - judged.started_ns) / 1e6,
                 archive=None if archive is None else str(archive),
@@ -291,30 +295,16 @@ class Line:
     def _close_as_fault(self, key: FrameKey, reason: Reason) -> CapturedFrame | None:
         captured = self._ledger.close(key)
         if captured is not None:
-            self._publish(captured, "fault", reason)
+            self._put(captured, "fault", reason)
         return captured
-
-    def _free(self, captured: CapturedFrame) -> None:
-        if captured.slot is not None:
-            self._cameras[captured.key.camera].free(captured.slot)
 
     def _picture_name(self, captured: CapturedFrame) -> str:
         camera, frame = captured.key
         return f"{_wall_clock(captured.captured_ns):%Y%m%dT%H%M%S}-{camera}-{frame:08d}"
 
-    def _peak(self, captured: CapturedFrame, anomaly_map: NDArray[np.float32]) -> Peak | None:
-        """Find the peak of an anomaly map in the camera's picture."""
-        region, size = captured.region, self._geometry.frame
-        if region is None:
-            return None
-        x, y = self._geometry.peak(anomaly_map)
-        return Peak(
-            int(region.x + x * region.width / size.width), int(region.y + y * region.height / size.height)
-        )
-
     # What goes out.
 
-    def _publish(
+    def _put(
         self,
         captured: CapturedFrame,
         decision: Decision,
@@ -326,62 +316,218 @@ class Line:
         infer_ms: float | None = None,
         archive: str | None = None,
     ) -> None:
+        """Give a frame its verdict; all that this turn of the loop gives are journaled together."""
+        if not self._outbox:
+            self._loop.call_soon(self._flush)
         self._seq += 1
-        self._decisions[decision] += 1
-        self._faults[captured.key.camera] += decision == "fault"
         total_ms = (time.monotonic_ns() - captured.captured_ns) / 1e6
-        verdict = Verdict(
-            line=self._config.line,
-            camera=captured.key.camera,
-            frame=captured.key.frame,
-            part=captured.part,
-            boot=self._boot,
-            seq=self._seq,
-            decision=decision,
-            reason=reason,
-            score=score,
-            threshold=self._threshold,
-            peak=peak,
-            captured_at=_iso(_wall_clock(captured.captured_ns)),
-            latency_ms=Latency(wait=_rounded(wait_ms), infer=_rounded(infer_ms), total=round(total_ms, 3)),
-            model=self._model,
-            archive=archive,
+        self._outbox.append(
+            Verdict(
+                line=self._setup.config.line,
+                camera=captured.key.camera,
+                frame=captured.key.frame,
+                part=captured.part,
+                boot=self._boot,
+                seq=self._seq,
+                decision=decision,
+                reason=reason,
+                score=score,
+                threshold=captured.product.threshold,
+                peak=peak,
+                captured_at=_iso(_wall_clock(captured.captured_ns)),
+                latency_ms=Latency(
+                    wait=_rounded(wait_ms), infer=_rounded(infer_ms), total=round(total_ms, 3)
+                ),
+                model=captured.product.manifest.model,
+                archive=archive,
+            )
         )
-        self._publisher.send(*encode(verdict))
+
+    def _flush(self) -> None:
+        if self._outbox:
+            verdicts, self._outbox = self._outbox, []
+            self._outlet.send(verdicts)
         if not len(self._ledger):
             self._idle.set()
 
-    async def _publish_health(self) -> None:
+    async def _pulse(self) -> None:
+        """Each second: look after cameras and lanes, send health, and feed the service's watchdog."""
         due_s = self._loop.time()
         while True:
-            self._send_health()
+            for camera in list(self._cameras.values()):
+                camera.check_stalled()
+            for hung in self._lanes.replace_hung(self._setup.config.engine_timeout_s):
+                self._take(hung)
+            self.send_health()
+            if all(camera.alive for camera in self._cameras.values()):
+                self._service.alive(f"{self._health_state()}, {self._seq} verdicts")
             due_s += HEALTH_INTERVAL_S
             await asyncio.sleep(max(0.0, due_s - self._loop.time()))
 
-    def _send_health(self) -> None:
-        degraded = any(camera.state not in {"running", "ended"} for camera in self._cameras.values())
-        state: LineState = "degraded" if self._state == "running" and degraded else self._state
-        health = Health(
-            line=self._config.line,
-            boot=self._boot,
-            seq=self._seq,
-            state=state,
-            error=self._given_up,
-            cameras={
-                name: CameraHealth(camera.state, camera.captured, self._faults[name], camera.error)
-                for name, camera in self._cameras.items()
-            },
-            product=None,
-            engine=self._engine_name,
-            journal=None,
-            subscribers={},
-            dropped_messages=0,
-            verdicts={"pass": 0, "reject": 0, "fault": 0, **self._decisions},
-            waiting=len(self._ledger),
-            uptime_s=round(time.monotonic() - self._started_s, 3),
-            sent_at=_iso(datetime.now(UTC)),
+    def _health_state(self) -> LineState:
+        if self._state != "running":
+            return self._state
+        subscribers = {} if self._control is None else self._control.subscribers
+        in_order = (
+            all(
+                camera.state in {"running", "ended"} and not camera.error for camera in self._cameras.values()
+            )
+            and self._outlet.journal_error is None
+            and not self._lanes.failing
+            and all(subscribers[name].present for name in self._setup.config.required_subscribers)
         )
-        self._publisher.send(*encode(health))
+        return "running" if in_order else "degraded"
+
+    def send_health(self) -> None:
+        """Publish how the line fares now."""
+        self._flush()  # its ``seq`` says what was published
+        control = self._control
+        self._outlet.send_health(
+            Health(
+                line=self._setup.config.line,
+                boot=self._boot,
+                seq=self._seq,
+                state=self._health_state(),
+                error=self._given_up,
+                cameras={
+                    name: CameraHealth(camera.state, camera.captured, self._outlet.faults[name], camera.error)
+                    for name, camera in self._cameras.items()
+                },
+                product=self._product.name,
+                engine=self._product.engine_name,
+                journal=self._outlet.journal_health(),
+                subscribers={} if control is None else control.subscribers,
+                dropped_messages=self._outlet.dropped_messages,
+                verdicts={"pass": 0, "reject": 0, "fault": 0, **self._outlet.decisions},
+                waiting=len(self._ledger),
+                uptime_s=round(time.monotonic() - self._started_s, 3),
+                sent_at=_iso(datetime.now(UTC)),
+            )
+        )
+
+    # Changing over.
+
+    async def command(self, command: str, arguments: dict[str, Any]) -> str:
+        """Do what an operator asks for, and say what was done.
+
+        Args:
+            command: "reload", or "select" with the argument ``product``.
+            arguments: by name.
+
+        Raises:
+            InputError: it cannot be done; the line runs on as before.
+        """
+        async with self._changing_over:
+            if self._state != "running":
+                raise InputError(f"{self._setup.config.line} is {self._state}")
+            if command == "reload":
+                return await self._reload()
+            return self._select(arguments["product"])
+
+    def _select(self, name: str) -> str:
+        product = self._setup.products.get(name)
+        if product is None:
+            known = ", ".join(known for known in self._setup.products if known) or "the config names none"
+            raise InputError(f"product {name!r}: unknown; expected one of its products: {known}")
+        self._product = product
+        self._note("select", {"product": name, "configured": self._setup.config.product})
+        _log.info("%s: product %s, engine %s", self._setup.config.line, name, product.engine_name)
+        self.send_health()
+        return f"product {name}, engine {product.engine_name}"
+
+    def _reload_on_signal(self) -> None:
+        async def reload() -> None:
+            self._service.reloading()
+            try:
+                await self.command("reload", {})
+            except InputError as error:
+                _log.error("reload refused, the line runs on as before: %s", error)
+            self._service.ready()
+
+        self._reloading = asyncio.create_task(reload())  # kept: a task without a reference may vanish
+
+    async def _reload(self) -> str:
+        """Change over to what the config says now; a captured frame keeps the product it was captured for."""
+        old = self._setup
+        setup = await asyncio.to_thread(load_setup, self._path, old)
+        archive = self._archive
+        if setup.config.archive != old.config.archive:
+            archive = self._open_archive(setup)
+        if self._access is not None and setup.config.curve is not None:
+            self._access.replace(clients_of(setup.config.curve))
+        everything = _slots_of(setup) != _slots_of(old)
+        leaving = [
+            name
+            for name, settings in old.config.cameras.items()
+            if everything or setup.config.cameras.get(name) != settings
+        ]
+        # Frames of another size want other slots: such cameras end before the new product's first frame.
+        await asyncio.gather(*(self._cameras[name].stop(_CAMERA_STOP_S) for name in leaving))
+        self._flush()
+        self._setup = setup
+        self._lanes.adopt(setup.products.values(), setup.opened)
+        if self._product.name in setup.products and setup.config.product == old.config.product:
+            self._product = setup.products[self._product.name]  # the selection outlives a reload
+        else:
+            self._product = next(iter(setup.products.values()))
+        self._outlet.on_journal_error = setup.config.on_journal_error
+        if self._control is not None:
+            self._control.require(setup.config.required_subscribers, setup.config.resend_after_s)
+        for name in setup.config.cameras.keys() | old.config.cameras.keys():
+            if name in setup.config.cameras and (name in leaving or name not in self._cameras):
+                self._cameras[name] = self._make_camera(name, setup)
+                self._cameras[name].start()
+            elif name not in setup.config.cameras:
+                del self._cameras[name]
+        if archive is not self._archive:
+            self._archive, retired = archive, self._archive
+            if retired is not None:
+                await asyncio.to_thread(retired.close)
+        self._note("reload", {"engine": self._product.engine_name, "product": self._product.name})
+        _log.info("%s: runs on the new config, engine %s", setup.config.line, self._product.engine_name)
+        self.send_health()
+        return f"{self._path}: taken up, engine {self._product.engine_name}"
+
+    def _note(self, kind: str, content: dict[str, Any]) -> None:
+        if self._journal is not None:
+            try:
+                self._journal.note(kind, {"boot": self._boot, **content})
+            except JournalFailed as error:
+                _log.error("journal: %s", error)
+
+    def _make_camera(self, name: str, setup: Setup) -> DaemonCamera:
+        size, judged_at_once = _slots_of(setup)
+        if name in self._cameras:
+            counter = self._cameras[name].counter  # frames go on being counted under its name
+        else:
+            journal = setup.config.journal
+            file = None if journal is None else counter_file(journal.file, name)
+            counter = CaptureCounter.create(file, self._boot)
+        settings = setup.config.cameras[name]
+        return DaemonCamera(name, settings, size, judged_at_once=judged_at_once, sink=self, counter=counter)
+
+    @staticmethod
+    def _open_archive(setup: Setup) -> Archive | None:
+        archive = setup.config.archive
+        return None if archive is None else Archive(archive.folder, max_mb=archive.max_mb)
+
+
+def _slots_of(setup: Setup) -> tuple[Any, int]:
+    """Give the size of the frames, and how many all lanes together may hold at once."""
+    products = setup.products.values()
+    size = next(iter(products)).manifest.input_size
+    return size, max(product.max_batch for product in products) * setup.config.lanes
+
+
+def _peak(captured: CapturedFrame, geometry: MapGeometry, anomaly_map: NDArray[np.float32]) -> Peak | None:
+    """Find the peak of an anomaly map in the camera's picture."""
+    region, size = captured.region, geometry.frame
+    if region is None:
+        return None
+    x, y = geometry.peak(anomaly_map)
+    return Peak(
+        int(region.x + x * region.width / size.width), int(region.y + y * region.height / size.height)
+    )
 
 
 def _wall_clock(monotonic_ns: int) -> datetime:

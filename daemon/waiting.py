@@ -23,12 +23,21 @@ class WaitingFrames:
             self._frames.append(captured)
             self._changed.notify()
 
-    def take(self, most: int) -> list[CapturedFrame]:
-        """Wait for frames and take the oldest of them, ``most`` at the most; empty when it has ended."""
+    def take(self) -> list[CapturedFrame]:
+        """Wait for frames and take the oldest of them; empty when it has ended.
+
+        A batch is of one product, and no larger than its engine takes.
+        """
         with self._changed:
             while not self._frames and not self._ended:
                 self._changed.wait()
-            return [self._frames.popleft() for _ in range(min(most, len(self._frames)))]
+            batch: list[CapturedFrame] = []
+            while self._frames and (
+                not batch
+                or (self._frames[0].product is batch[0].product and len(batch) < batch[0].product.max_batch)
+            ):
+                batch.append(self._frames.popleft())
+            return batch
 
     def withdraw(self, key: FrameKey) -> bool:
         """Remove one frame; False when a lane has it."""

@@ -1,106 +1,128 @@
-"""Engines that break: the frames must still get their verdicts."""
+"""Engines that break in a real runtime: the frames must still get their verdicts."""
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
-import zmq
-from line_rig import free_address, part_image, write_config
-from numpy.typing import NDArray
+import pytest
+import yaml
+from brightness import SIZE
+from line_rig import running, write_config
+from treacherous import FAILS, HANGS, WANTS_ALL_MEMORY, make_treacherous
 
-from calibration.calibration_file import load_calibration
-from daemon.config import load_config
-from daemon.line import Line
-from daemon.publisher import Publisher
-from engine_runtime.engine import Engine, Quantiles
-from engine_runtime.errors import EngineFailed
-from engine_runtime.frames import Frame
-from engine_runtime.open import open_engine
-from verdicts import Health, Verdict, decode
+GOOD = 40
 
 
-class BreakingEngine:
-    """A real engine whose device breaks at the given calls."""
-
-    def __init__(self, engine: Engine, breaks: Callable[[], bool]) -> None:
-        self._engine = engine
-        self._breaks = breaks
-        self.manifest = engine.manifest
-
-    def infer(
-        self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = ()
-    ) -> dict[str, NDArray[np.float32]]:
-        if self._breaks():
-            raise EngineFailed("the device is gone")
-        return self._engine.infer(frames, quantiles, outputs)
-
-    def half_precision_share(self) -> float:
-        return self._engine.half_precision_share()
-
-    def close(self) -> None:
-        self._engine.close()
+def parts(folder: Path, *greys: int) -> None:
+    """Draw parts with a spot of these greys, in this order."""
+    (folder / "parts").mkdir()
+    for index, grey in enumerate(greys):
+        picture = np.full((SIZE, SIZE, 3), GOOD, np.uint8)
+        picture[16:48, 16:48] = grey
+        cv2.imwrite(str(folder / f"parts/{index:03d}.png"), picture)
 
 
-def run_line(
-    folder: Path,
-    breaks: Callable[[], bool],
-    images: int,
-    quantiles: tuple[tuple[float, float], tuple[float, float]] | None = None,
-) -> tuple[int, list[Verdict], Health, int]:
-    """Run a line in this process; give its exit code, what it published and how often engines were opened."""
-    for index in range(images):
-        part_image(folder / f"parts/{index:02d}.png", bright=False)
-    config = load_config(
-        write_config(folder, {"top": {"source": "parts", "waiting": 1}}, max_batch=1, publish=free_address())
+@pytest.fixture
+def treacherous_folder(line_folder: Path) -> Path:
+    make_treacherous(line_folder)
+    return line_folder
+
+
+@pytest.mark.parametrize("grey", [FAILS, WANTS_ALL_MEMORY])
+def test_an_engine_that_raises_is_opened_anew_and_its_frame_is_a_fault(
+    treacherous_folder: Path, grey: int
+) -> None:
+    parts(treacherous_folder, GOOD, GOOD, grey, GOOD, grey, GOOD, GOOD, 255)
+    config = write_config(treacherous_folder, {"top": {"source": "parts", "waiting": 1}}, max_batch=1)
+    with running(config) as line:
+        errors = line.until_end()
+    assert line.process.returncode == 0, errors
+    decisions = [(v.decision, v.reason) for v in sorted(line.verdicts, key=lambda v: v.frame)]
+    good, fault = ("pass", None), ("fault", "engine")
+    assert decisions == [good, good, fault, good, fault, good, good, ("reject", None)]
+    assert "the engine failed (1 in a row)" in errors
+    assert "(2 in a row)" not in errors
+
+
+def test_an_engine_that_keeps_failing_stops_the_line_with_every_frame_closed(
+    treacherous_folder: Path,
+) -> None:
+    parts(treacherous_folder, GOOD, *[FAILS] * 50)
+    config = write_config(treacherous_folder, {"top": {"source": "parts", "waiting": 1}}, max_batch=1)
+    with running(config) as line:
+        errors = line.until_end()
+    assert line.process.returncode == 1
+    assert "given up: " in errors and "3 failures in a row" in errors
+    assert sorted(v.frame for v in line.verdicts) == list(range(1, len(line.verdicts) + 1))
+    assert Counter(v.decision for v in line.verdicts) == {"pass": 1, "fault": len(line.verdicts) - 1}
+    assert line.health.state == "failed"
+    assert line.health.error is not None and "3 failures in a row" in line.health.error
+    assert line.health.cameras["top"].captured == len(line.verdicts)
+    assert line.health.waiting == 0
+
+
+def test_an_engine_that_hangs_is_replaced_and_the_line_goes_on(treacherous_folder: Path) -> None:
+    parts(treacherous_folder, *[GOOD] * 5, HANGS, *[GOOD] * 20)
+    config = write_config(
+        treacherous_folder,
+        {"top": {"source": "parts", "waiting": 1}},
+        max_batch=1,
+        threads=1,
+        deadline_ms=60_000,
+        engine_timeout_s=0.5,
     )
-    opened = 0
-
-    def open_again() -> BreakingEngine:
-        nonlocal opened
-        opened += 1
-        return BreakingEngine(open_engine(config.engine), breaks)
-
-    engine = open_again()
-    calibration = load_calibration(config.calibration, engine.manifest.payload_sha256)
-    if quantiles is not None:
-        calibration = calibration.model_copy(update={"quantiles": quantiles})
-    publisher = Publisher(config.publish)
-    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
-        socket.subscribe(b"")
-        socket.connect(config.publish)
-        line = Line(config, calibration, [engine], open_again, publisher)
-        code = asyncio.run(line.run())
-        messages = []
-        while socket.poll(300):
-            messages.append(decode(*socket.recv_multipart()))
-    verdicts = [message for message in messages if isinstance(message, Verdict)]
-    health = [message for message in messages if isinstance(message, Health)][-1]
-    return code, verdicts, health, opened
+    with running(config) as line:
+        errors = line.until_end()
+    assert line.process.returncode == 0, errors
+    assert "the engine has hung for 0.5 s" in errors
+    decisions = [(v.decision, v.reason) for v in sorted(line.verdicts, key=lambda v: v.frame)]
+    assert decisions == [("pass", None)] * 5 + [("fault", "engine")] + [("pass", None)] * 20
 
 
-def test_an_engine_that_fails_once_is_opened_anew_and_its_frames_are_faults(line_folder: Path) -> None:
-    calls = iter(range(1000))
-    code, verdicts, health, opened = run_line(line_folder, lambda: next(calls) == 2, images=8)
-    assert code == 0
-    assert opened == 2
-    assert [(v.decision, v.reason) for v in verdicts if v.decision != "pass"] == [("fault", "engine")]
-    assert sorted(v.frame for v in verdicts) == list(range(1, 9))
-    assert health.verdicts == {"pass": 7, "reject": 0, "fault": 1}
+def test_deadlines_hold_while_the_only_engine_hangs(treacherous_folder: Path) -> None:
+    parts(treacherous_folder, *[GOOD] * 5, HANGS, *[GOOD] * 20)
+    config = write_config(
+        treacherous_folder,
+        {"top": {"source": "parts", "waiting": 4, "fps": 20}},
+        max_batch=1,
+        threads=1,
+        deadline_ms=300,
+        engine_timeout_s=1.5,
+    )
+    with running(config) as line:
+        line.until_end()
+    assert [v.frame for v in sorted(line.verdicts, key=lambda v: v.frame)] == list(range(1, 27))
+    late = [v.latency_ms.total for v in line.verdicts if v.reason == "deadline"]
+    assert late and min(late) >= 300
+    # How late the latest fault is; far below what would need the engine to come back.
+    assert max(late) < 1000
 
 
-def test_an_engine_that_keeps_failing_stops_the_line_with_every_frame_closed(line_folder: Path) -> None:
-    code, verdicts, health, opened = run_line(line_folder, lambda: True, images=50)
-    assert code == 1
-    assert opened == 3
-    assert {v.decision for v in verdicts} == {"fault"}
-    assert [v.frame for v in sorted(verdicts, key=lambda v: v.frame)] == list(range(1, len(verdicts) + 1))
-    assert health.state == "stopping"
-    assert health.cameras["top"].captured == len(verdicts)
-    assert health.waiting == 0
+def test_an_engine_that_hangs_three_times_in_a_row_stops_the_line(treacherous_folder: Path) -> None:
+    parts(treacherous_folder, *[HANGS] * 10)
+    config = write_config(
+        treacherous_folder,
+        {"top": {"source": "parts", "waiting": 1}},
+        max_batch=1,
+        threads=1,
+        engine_timeout_s=0.2,
+    )
+    with running(config) as line:
+        errors = line.until_end()
+    assert line.process.returncode == 1, errors
+    assert line.health.state == "failed"
+    assert "hung" in (line.health.error or "")
+    assert {v.decision for v in line.verdicts} == {"fault"}
+    assert len(line.verdicts) == line.health.cameras["top"].captured
 
 
 def test_a_score_that_is_no_number_is_an_engine_fault_and_never_a_pass(line_folder: Path) -> None:
-    nan = ((0.0, float("nan")), (0.0, 0.1))
-    _, verdicts, _, _ = run_line(line_folder, lambda: False, images=1, quantiles=nan)
-    assert [(verdict.decision, verdict.reason) for verdict in verdicts] == [("fault", "engine")]
+    parts(line_folder, GOOD)
+    calibration = line_folder / "brightness.calibration.yaml"
+    content = yaml.safe_load(calibration.read_text())
+    content["quantiles"] = [[0.0, 1.0e-45], [0.0, 1.0e-45]]  # so close that the score is infinite
+    calibration.write_text(yaml.safe_dump(content))
+    with running(write_config(line_folder, {"top": {"source": "parts"}})) as line:
+        line.until_end()
+    assert [(v.decision, v.reason) for v in line.verdicts] == [("fault", "engine")]

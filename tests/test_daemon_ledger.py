@@ -1,15 +1,47 @@
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.ledger import CapturedFrame, FrameKey, Ledger
+from daemon.product import Product
+from daemon.slots import FrameSlots
 from daemon.waiting import WaitingFrames
+from engine_runtime.engine import UNCALIBRATED
+from engine_runtime.frames import Size
+from engine_runtime.heatmap import MapGeometry
+from engine_runtime.manifest import Manifest
 
 
-def captured(camera: str, frame: int, deadline_ns: int = 100) -> CapturedFrame:
-    return CapturedFrame(FrameKey(camera, frame), frame, 0, deadline_ns, None, None)
+def product(max_batch: int) -> Product:
+    return Product(
+        name=None,
+        engine=Path("any.engine"),
+        manifest=Manifest.model_construct(),
+        threads=None,
+        max_batch=max_batch,
+        threshold=0.5,
+        quantiles=UNCALIBRATED,
+        geometry=MapGeometry(Size(8, 8), Size(1, 1), (8.0, 8.0)),
+    )
+
+
+class Source:
+    """Where frames come from; here nobody asks for their pixels."""
+
+    slots: FrameSlots
+
+    def free(self, slot: int) -> None:
+        pass
+
+
+PRODUCTS = {most: product(most) for most in range(1, 9)}
+
+
+def captured(camera: str, frame: int, deadline_ns: int = 100, most: int = 4) -> CapturedFrame:
+    return CapturedFrame(FrameKey(camera, frame), PRODUCTS[most], Source(), frame, 0, deadline_ns, None, None)
 
 
 # What can happen to a line, in any order: a camera captures; a lane takes a batch; a lane delivers a batch,
@@ -18,7 +50,7 @@ def captured(camera: str, frame: int, deadline_ns: int = 100) -> CapturedFrame:
 EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("capture"), st.sampled_from(["top", "side"]), st.integers(1, 50)),
-        st.tuples(st.just("take"), st.integers(1, 4), st.just(0)),
+        st.tuples(st.just("take"), st.just(0), st.just(0)),
         st.tuples(st.just("deliver"), st.integers(0, 5), st.just(0)),
         st.tuples(st.just("lose"), st.integers(0, 5), st.just(0)),
         st.tuples(st.just("pass time"), st.integers(0, 40), st.just(0)),
@@ -46,8 +78,8 @@ def test_every_frame_is_closed_exactly_once(events: list[tuple[str, str | int, i
                 frame = captured(camera, numbers[camera], now_ns + patience)
                 ledger.open(frame)
                 waiting.put(frame)
-            case "take", int(most) if len(waiting):
-                in_lanes.append(waiting.take(most))
+            case "take", _ if len(waiting):
+                in_lanes.append(waiting.take())
             case "deliver", int(lane) if in_lanes:
                 for frame in in_lanes.pop(lane % len(in_lanes)):
                     close(frame.key)
@@ -89,15 +121,18 @@ def test_overdue_frames_come_earliest_first() -> None:
     assert [key.frame for key in ledger.overdue(30)] == [2, 3, 1]
 
 
-@given(st.lists(st.sampled_from(["top", "side"])), st.integers(1, 8))
-def test_lanes_get_the_oldest_first_and_nothing_twice(cameras: list[str], most: int) -> None:
+@given(st.lists(st.tuples(st.sampled_from(["top", "side"]), st.sampled_from([1, 2, 8]))))
+def test_lanes_get_the_oldest_first_in_batches_of_one_product_and_nothing_twice(
+    arrivals: list[tuple[str, int]],
+) -> None:
     waiting = WaitingFrames()
-    put = [captured(camera, number) for number, camera in enumerate(cameras)]
+    put = [captured(camera, number, most=most) for number, (camera, most) in enumerate(arrivals)]
     for frame in put:
         waiting.put(frame)
     waiting.end()
     taken: list[CapturedFrame] = []
-    while batch := waiting.take(most):
-        assert len(batch) <= most
+    while batch := waiting.take():
+        assert {frame.product for frame in batch} == {batch[0].product}
+        assert len(batch) <= batch[0].product.max_batch
         taken += batch
     assert taken == put

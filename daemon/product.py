@@ -1,0 +1,109 @@
+"""What parts are judged by: an engine and the calibration that was made on it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibration.calibration_file import load_calibration
+from daemon.config import Config
+from engine_runtime.engine import Engine, Quantiles
+from engine_runtime.engine_file import read_manifest
+from engine_runtime.errors import EngineRefused, InputError
+from engine_runtime.heatmap import MapGeometry
+from engine_runtime.manifest import Manifest
+from engine_runtime.open import open_engine
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Product:
+    """One product of a line, loaded.
+
+    Compared by identity: after a reload the same name may stand for another engine or threshold, and a
+    frame is judged by what held when it was captured.
+    """
+
+    name: str | None
+    """None when the config names no products."""
+    engine: Path
+    manifest: Manifest
+    threads: int | None
+    max_batch: int
+    threshold: float
+    quantiles: Quantiles
+    geometry: MapGeometry
+
+    @property
+    def engine_name(self) -> str:
+        """Name of the model and the start of the engine's SHA-256, as health tells it."""
+        return f"{self.manifest.model} {self.manifest.payload_sha256[:12]}"
+
+    @property
+    def fingerprint(self) -> tuple[object, ...]:
+        """What makes two loaded products the same."""
+        return (
+            self.name,
+            self.engine,
+            self.manifest.payload_sha256,
+            self.threads,
+            self.max_batch,
+            self.threshold,
+            self.quantiles.tobytes(),
+        )
+
+    def open(self) -> Engine:
+        """Open the engine.
+
+        Raises:
+            EngineRefused: it does not open, or the file holds another engine by now.
+        """
+        engine = open_engine(self.engine, threads=self.threads)
+        found = engine.manifest.payload_sha256
+        if found != self.manifest.payload_sha256:
+            engine.close()
+            raise EngineRefused(
+                f"{self.engine}: was replaced by another engine ({found[:12]}…) while the line runs on "
+                f"{self.manifest.payload_sha256[:12]}…: reload the config to change over"
+            )
+        return engine
+
+
+def load_products(config: Config, path: Path) -> dict[str | None, Product]:
+    """Read what every product of a config says about itself; engines are not opened yet.
+
+    Args:
+        config: the line's config.
+        path: its file, for what is said about mistakes.
+
+    Returns:
+        The products by name, in the config's order; one of the name None when the config names none.
+
+    Raises:
+        InputError: an engine or calibration cannot be used, or does not fit the cameras or other products.
+    """
+    products: dict[str | None, Product] = {}
+    for name, entry in config.named_products().items():
+        manifest = read_manifest(entry.engine)
+        calibration = load_calibration(entry.calibration, manifest.payload_sha256)
+        for camera, settings in config.cameras.items():
+            # Scores of another crop have another distribution: the threshold would mean nothing.
+            if calibration.roi is not None and settings.roi != calibration.roi:
+                raise InputError(
+                    f"{path}: cameras.{camera}.roi: found {settings.roi}, expected {calibration.roi}, "
+                    f"with which {entry.calibration} was made"
+                )
+        first = next(iter(products.values()), None)
+        if first is not None and manifest.input_size != first.manifest.input_size:
+            raise InputError(
+                f"{path}: products.{name}.engine: {entry.engine} takes frames of {manifest.input_size}, "
+                f"{first.engine} of {first.manifest.input_size}; one line's products must share one size"
+            )
+        products[name] = Product(
+            name=name,
+            engine=entry.engine,
+            manifest=manifest,
+            threads=config.threads,
+            max_batch=min(config.max_batch or manifest.max_batch, manifest.max_batch),
+            threshold=calibration.threshold,
+            quantiles=calibration.quantiles_array(),
+            geometry=MapGeometry.of(manifest),
+        )
+    return products

@@ -1,0 +1,29 @@
+"""What the daemon tells systemd, over the notify socket; nothing where there is none."""
+
+import time
+
+import sdnotify
+
+
+class Service:
+    """The protocol of ``sd_notify(3)``."""
+
+    def __init__(self) -> None:
+        self._notifier = sdnotify.SystemdNotifier()
+
+    def ready(self) -> None:
+        """The line runs, or runs again after a reload."""
+        self._notifier.notify("READY=1")
+
+    def reloading(self) -> None:
+        """A new config is being read."""
+        # The time lets systemd tell this reload's READY from one that was on its way before.
+        self._notifier.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """The line ends."""
+        self._notifier.notify("STOPPING=1")
+
+    def alive(self, status: str) -> None:
+        """Every lane and camera makes progress; ``status`` is shown by ``systemctl status``."""
+        self._notifier.notify(f"WATCHDOG=1\nSTATUS={status}")

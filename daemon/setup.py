@@ -1,0 +1,71 @@
+"""Everything of a config that is loaded before a line can run, or change over to it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.access import Client
+from daemon.config import Config, CurveConfig, load_config
+from daemon.product import Product, load_products
+from engine_runtime.engine import Engine
+from engine_runtime.errors import InputError
+
+# What sockets, threads and files are made of at the start.
+_NEEDS_RESTART = ("line", "publish", "control", "lanes", "journal")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A config, its products, and for each lane the engines that were opened for it."""
+
+    config: Config
+    products: Mapping[str | None, Product]
+    opened: Sequence[Mapping[Product, Engine]]
+
+
+def load_setup(path: Path, running: Setup | None = None) -> Setup:
+    """Load a config and open its engines.
+
+    Args:
+        path: the config file.
+        running: what the line runs on now; a product that is the same in both is kept, and not opened again.
+
+    Raises:
+        InputError: something is wrong with the config, an engine or a calibration, or it changes what a
+            running line cannot change; engines that were opened are closed again.
+    """
+    config = load_config(path)
+    if running is not None:
+        _refuse_restart(path, running.config, config)
+    products = load_products(config, path)
+    if running is not None:
+        same = {product.fingerprint: product for product in running.products.values()}
+        products = {name: same.get(product.fingerprint, product) for name, product in products.items()}
+    kept = set() if running is None else set(running.products.values())
+    opened: list[dict[Product, Engine]] = [{} for _ in range(config.lanes)]
+    try:
+        for engines in opened:
+            for product in products.values():
+                if product not in kept:
+                    engines[product] = product.open()
+    except InputError:
+        for engines in opened:
+            for engine in engines.values():
+                engine.close()
+        raise
+    return Setup(config, products, opened)
+
+
+def clients_of(curve: CurveConfig) -> dict[str, Client]:
+    """Give the clients that a config lets in."""
+    return {name: Client(entry.key, entry.control) for name, entry in curve.clients.items()}
+
+
+def _refuse_restart(path: Path, old: Config, new: Config) -> None:
+    for key in _NEEDS_RESTART:
+        if getattr(old, key) != getattr(new, key):
+            raise InputError(f"{path}: {key}: was changed, which only a restart can take up")
+    if (old.curve is None) != (new.curve is None) or (
+        old.curve and new.curve and old.curve.secret_key != new.curve.secret_key
+    ):
+        raise InputError(f"{path}: curve.secret_key: was changed, which only a restart can take up")

@@ -1,0 +1,62 @@
+"""Frames that a daemon captured and had not judged when it was killed: the next start closes them."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from daemon.capture_counter import read_counter
+from daemon.journal.reader import JournalReader
+from daemon.journal.recovery import unjudged
+from daemon.product import Product
+from verdicts.message import Latency, Verdict
+
+_SUFFIX = ".captured"
+
+
+def counter_file(journal: Path, camera: str) -> Path:
+    """Say where a camera's captured frames are counted, beside the journal."""
+    return journal.with_name(f"{journal.name}.{camera}{_SUFFIX}")
+
+
+def unfinished_verdicts(
+    reader: JournalReader, journal: Path, line: str, product: Product
+) -> Iterator[Verdict]:
+    """Make the fault verdicts of the frames that earlier boots left without one.
+
+    They carry the boot they were captured in and go on behind its last ``seq``. When and of what they were
+    captured died with that boot: ``captured_at`` is the time of now.
+
+    Args:
+        reader: of the journal.
+        journal: the journal's file, beside which the frames are counted.
+        line: name of the line.
+        product: named in the verdicts as the one that would judge now.
+    """
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    last_seq: dict[str, int] = {}
+    prefix = f"{journal.name}."
+    for file in sorted(journal.parent.glob(f"{prefix}*{_SUFFIX}")):
+        counted = read_counter(file)
+        if counted is None:
+            continue
+        boot, captured = counted
+        camera = file.name.removeprefix(prefix).removesuffix(_SUFFIX)
+        for frame in unjudged(reader, boot, camera, captured):
+            last_seq[boot] = last_seq.get(boot, reader.last_seq(boot)) + 1
+            yield Verdict(
+                line=line,
+                camera=camera,
+                frame=frame,
+                part=None,
+                boot=boot,
+                seq=last_seq[boot],
+                decision="fault",
+                reason="shutdown",
+                score=None,
+                threshold=product.threshold,
+                peak=None,
+                captured_at=now,
+                latency_ms=Latency(wait=None, infer=None, total=0),
+                model=product.manifest.model,
+                archive=None,
+            )
