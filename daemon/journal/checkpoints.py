@@ -94,7 +94,9 @@ class Checkpoints:
             self._checkpoint_without_writer(connection, "PASSIVE")
             return
         log_bytes = self._checkpoint_beside_writer(connection)
-        if log_bytes <= self._most_wal_bytes:
+        if log_bytes is None:
+            self._committed.set()  # the writer was just writing the log's head: try again soon
+        elif log_bytes <= self._most_wal_bytes:
             self._bytes_held_by_reader = 0
         elif log_bytes > self._most_wal_bytes + self._bytes_held_by_reader:
             if self._commits != self._commits_before_end:
@@ -110,11 +112,12 @@ class Checkpoints:
             f"{wal_of(self._file)}: {megabytes:.0f} MB, as another program keeps a query on the journal open"
         )
 
-    def _checkpoint_beside_writer(self, connection: sqlite3.Connection) -> int:
-        _, log_bytes = _checkpoint(connection, "PASSIVE")
+    def _checkpoint_beside_writer(self, connection: sqlite3.Connection) -> int | None:
+        """Give the size of the log; None when it was not to be read."""
+        busy, log_bytes = _checkpoint(connection, "PASSIVE")
         with self._turn:  # every commit that this checkpoint may have carried is counted by now
             self._commits_before_end = self._commits
-        return log_bytes
+        return None if busy else log_bytes
 
     def _checkpoint_without_writer(self, connection: sqlite3.Connection, how: str) -> tuple[bool, int]:
         with self._turn:

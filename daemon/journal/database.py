@@ -94,7 +94,11 @@ def open_for_reading(file: Path) -> tuple[sqlite3.Connection, bool]:
     try:
         return _read_only(file, "mode=ro"), False
     except sqlite3.Error as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or wal_of(file).exists():
+        no_room_for_index = error.sqlite_errorcode & 0xFF in {
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_READONLY,
+        }
+        if not no_room_for_index or wal_of(file).exists():
             raise InputError(f"{file}: {why(error)}") from error
     try:
         return _read_only(file, "mode=ro&immutable=1"), True

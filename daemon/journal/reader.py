@@ -13,6 +13,7 @@ from daemon.journal.database import COLUMNS, JournalFailed, open_for_reading, wa
 from daemon.journal.ranges import Ranges
 from daemon.journal.retention import newest_retention
 from daemon.journal.stamps import iso
+from engine_runtime.errors import InputError
 
 _CHUNK_ROWS: Final = 256
 
@@ -34,6 +35,7 @@ class JournalReader:
         """
         self.file = file
         self._connection, self._unwritten = open_for_reading(file)
+        self._opened = _inode(file)
 
     def __enter__(self) -> "JournalReader":
         return self
@@ -173,15 +175,36 @@ class JournalReader:
 
     def _fetch(self, query: str, *values: object) -> list[Any]:
         try:
+            if self._is_replaced():
+                self._open_again()
             found = self._connection.execute(query, values).fetchall()
             if self._unwritten and wal_of(self.file).exists():
                 # A daemon has come to life, so what was read may be torn: read it again, as a journal in use.
-                self._connection.close()
-                self._connection, self._unwritten = open_for_reading(self.file)
-                return self._fetch(query, *values)
+                self._open_again()
+                found = self._connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise JournalFailed(f"{self.file}: {why(error)}") from error
         return found
+
+    def _is_replaced(self) -> bool:
+        """Notice that the writer goes on in another file, as the one that is open was removed."""
+        try:
+            return _inode(self.file) != self._opened
+        except OSError:
+            return False  # what is open can still be read
+
+    def _open_again(self) -> None:
+        self._connection.close()
+        try:
+            self._connection, self._unwritten = open_for_reading(self.file)
+            self._opened = _inode(self.file)
+        except (InputError, OSError) as error:
+            raise JournalFailed(str(error)) from error
+
+
+def _inode(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_dev, found.st_ino
 
 
 _BETWEEN: Final = "SELECT id, payload FROM journal WHERE id > ? AND id < ? AND kind = ? ORDER BY id LIMIT ?"
