@@ -1,0 +1,389 @@
+"""The service in a booted Debian 12: installed as a user would, from the wheel, and run by systemd."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+import zmq
+from booted_system import PATIENCE_S, BootedSystem, debian_12
+from brightness import SIZE, THRESHOLD, UNIT_QUANTILES, brightness_model
+from conftest import REPOSITORY
+from line_rig import COMMANDS, free_address
+
+from calibration.calibration_file import Calibration, write_calibration
+from engine_runtime.engine_file import read_manifest
+from verdicts import Health, Verdict, decode
+
+pytestmark = pytest.mark.slow
+
+RUNTIMES = ("openvino", "onnxruntime")
+BRIGHT_EVERY = 3
+FRAMES_PER_SECOND = 25
+DEPENDENCIES = "/opt/dependencies"
+HERE = "/mnt"
+INSTALL = f"""
+set -e
+python3 -m venv --without-pip /opt/inspectd
+export PYTHONPATH={DEPENDENCIES}
+pip="/opt/inspectd/bin/python -m pip --quiet"
+$pip install --no-deps --no-index --ignore-installed --root-user-action=ignore {HERE}/*.whl
+echo {DEPENDENCIES} > /opt/inspectd/lib/python3.11/site-packages/dependencies.pth
+"""
+
+
+def build_wheel(folder: Path) -> None:
+    """Build the package from a copy: building leaves things behind."""
+    source = folder / "source"
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    packages = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    for pattern in (*packages, "systemd", "pyproject.toml", "README.md", "LICENSE"):
+        for path in REPOSITORY.glob(pattern):
+            if path.is_dir():
+                shutil.copytree(path, source / path.name, symlinks=True)
+            else:
+                shutil.copy2(path, source / path.name)
+    wheel = [COMMANDS / "python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*wheel, "-w", folder, source], check=True)
+
+
+def make_engines(folder: Path) -> None:
+    for runtime in RUNTIMES:
+        model = brightness_model(folder / f"{runtime}.onnx")
+        subprocess.run(
+            [COMMANDS / "build-engine", model, "--runtime", runtime], check=True, capture_output=True
+        )
+        calibrate(folder, runtime, THRESHOLD)
+
+
+def calibrate(folder: Path, runtime: str, threshold: float) -> Path:
+    calibration = Calibration(
+        format_version=1,
+        model=runtime,
+        engine_sha256=read_manifest(folder / f"{runtime}.engine").payload_sha256,
+        quantiles=UNIT_QUANTILES,
+        threshold=threshold,
+        wanted_false_reject_rate=0.001,
+        false_reject_rate_interval=(0.0, 0.01),
+        confidence=0.95,
+        good_images=100,
+        good_images_sha256="0" * 64,
+        roi=None,
+        made_at="2026-01-01T00:00:00Z",
+        tool_version="test",
+    )
+    path = folder / f"{runtime}-{threshold}.calibration.yaml"
+    write_calibration(path, calibration)
+    return path
+
+
+def film_parts(path: Path) -> None:
+    """Film parts of which every third is bright all over, which is a defect."""
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), FRAMES_PER_SECOND, (SIZE, SIZE))
+    assert film.isOpened()
+    for part in range(10 * BRIGHT_EVERY):
+        film.write(np.full((SIZE, SIZE, 3), 255 if part % BRIGHT_EVERY == 0 else 40, np.uint8))
+    film.release()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("booted")
+    make_engines(folder)
+    film_parts(folder / "parts.avi")
+    shutil.copy2(REPOSITORY / "tests" / "sandboxed_probe.py", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def system(folder: Path) -> Iterator[BootedSystem]:
+    root = debian_12()
+    build_wheel(folder)
+    (packages,) = (Path(path) for path in sys.path if Path(path).name == "site-packages")
+    system = BootedSystem(root, folder / "console.log", seen_at={packages: DEPENDENCIES, folder: HERE})
+    try:
+        system.run("sh", "-c", INSTALL)
+        said = system.run("/opt/inspectd/bin/inspectctl", "install-service")
+        for command in ("systemd-sysusers ", "systemd-tmpfiles ", "systemctl daemon-reload"):
+            (line,) = (line for line in said.splitlines() if line.strip().startswith(command))
+            system.run(*line.split())
+        system.run("cp", f"{HERE}/sandboxed_probe.py", "/opt")
+        system.run("sh", "-c", f"cp {HERE}/*.engine {HERE}/*.calibration.yaml {HERE}/parts.avi /etc/inspectd")
+        yield system
+    finally:
+        system.close()
+
+
+class Service:
+    """One instance of the unit, and what it publishes, heard from outside."""
+
+    def __init__(self, system: BootedSystem, name: str) -> None:
+        self.system = system
+        self.name = name
+        self.unit = f"inspectd@{name}.service"
+        self.config: dict[str, Any] = {
+            "line": name,
+            "engine": "openvino.engine",
+            "calibration": f"openvino-{THRESHOLD}.calibration.yaml",
+            "publish": free_address(),
+            "archive": {"folder": f"/var/lib/inspectd/{name}/rejects"},
+            "cameras": {"top": {"source": "parts.avi", "fps": FRAMES_PER_SECOND, "loop": True}},
+        }
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.rcvhwm = 0
+        self._socket.reconnect_ivl = 10
+        self._socket.subscribe(b"")
+        self._socket.connect(self.config["publish"])
+
+    def configure(self, **keys: Any) -> None:
+        self.config |= keys
+        self.system.write(f"/etc/inspectd/{self.name}.yaml", yaml.safe_dump(self.config))
+
+    def drop_in(self, text: str) -> None:
+        self.system.write(f"/etc/systemd/system/{self.unit}.d/override.conf", text)
+        self.system.run("systemctl", "daemon-reload")
+
+    def start(self) -> None:
+        done = self.system.try_run("systemctl", "start", self.unit)
+        assert done.returncode == 0, self.system.journal(self.unit)
+
+    def next(self) -> Verdict | Health:
+        assert self._socket.poll(PATIENCE_S * 1000), self.system.journal(self.unit)
+        topic, payload = self._socket.recv_multipart()
+        return decode(topic, payload)
+
+    def verdicts(self, count: int) -> list[Verdict]:
+        """Wait for this many verdicts."""
+        heard: list[Verdict] = []
+        while len(heard) < count:
+            message = self.next()
+            if isinstance(message, Verdict):
+                heard.append(message)
+        return heard
+
+    def show(self, name: str) -> str:
+        return self.system.show(self.unit, name)
+
+    def kill(self, signal: str) -> None:
+        """Send a signal to the daemon alone."""
+        self.system.run("systemctl", "kill", "--kill-whom=main", f"--signal={signal}", self.unit)
+
+    def probe(self) -> dict[str, Any]:
+        """Run the probe in place of the daemon, with all else as it is."""
+        with_probe = f"{self.unit}.d/probe.conf"
+        command = "/opt/inspectd/bin/python /opt/sandboxed_probe.py"
+        self.system.write(
+            f"/etc/systemd/system/{with_probe}", f"[Service]\nType=oneshot\nExecStart=\nExecStart={command}\n"
+        )
+        self.system.run("systemctl", "daemon-reload")
+        self.start()
+        (result,) = (line for line in self.system.journal(self.unit).splitlines() if line.startswith("{"))
+        found: dict[str, Any] = json.loads(result)
+        return found
+
+    def close(self) -> None:
+        self.system.try_run("systemctl", "stop", self.unit)
+        self._context.destroy(linger=0)
+
+
+@pytest.fixture
+def service(system: BootedSystem, request: pytest.FixtureRequest) -> Iterator[Service]:
+    name = request.node.originalname.removeprefix("test_").replace("_", "-")
+    service = Service(system, f"{name}-{len(request.node.name) - len(request.node.originalname)}")
+    yield service
+    service.close()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_inspects(service: Service, runtime: str) -> None:
+    """The sandbox breaks neither capture nor the runtimes, and nothing complains of it."""
+    calibration = f"{runtime}-{THRESHOLD}.calibration.yaml"
+    service.configure(engine=f"{runtime}.engine", calibration=calibration)
+    service.start()
+    assert service.show("ActiveState") == "active"
+    verdicts = service.verdicts(12)
+    expected = {frame: "reject" if (frame - 1) % BRIGHT_EVERY == 0 else "pass" for frame in range(1, 10_000)}
+    assert [verdict.decision for verdict in verdicts] == [expected[verdict.frame] for verdict in verdicts]
+    rejects = [verdict for verdict in verdicts if verdict.decision == "reject"]
+    service.system.run("systemctl", "stop", service.unit)  # by which the pictures are written
+    for reject in rejects:
+        assert reject.archive is not None
+        service.system.run("test", "-s", reject.archive)
+    said = service.system.journal(service.unit).splitlines()
+    assert [line for line in said if not line.startswith(("inspectd: ", "inspectd@", "Start", "Stop"))] == []
+    assert [line for line in said if "telemetry" in line or "warning" in line.lower()] == []
+
+
+def test_a_hang_is_ended_by_the_watchdog(service: Service) -> None:
+    service.configure()
+    service.start()
+    hung = service.verdicts(1)[0].boot
+    process = service.show("MainPID")
+    service.kill("SIGSTOP")
+    while service.verdicts(1)[0].boot == hung:
+        pass
+    service.system.until(service.unit, ActiveState="active", NRestarts="1")
+    assert service.show("MainPID") != process
+    said = service.system.journal(service.unit)
+    assert "Watchdog timeout (limit 10s)!" in said
+    assert "Fatal Python error: Aborted" in said and "in _run_once" in said  # where it hung
+    assert "Failed with result 'watchdog'" in said
+
+
+def test_a_crash_is_followed_by_a_restart(service: Service) -> None:
+    service.configure()
+    service.start()
+    crashed = service.verdicts(1)[0].boot
+    service.kill("SIGKILL")
+    while service.verdicts(1)[0].boot == crashed:
+        pass
+    service.system.until(service.unit, ActiveState="active", NRestarts="1")
+    processes = Path("/proc")
+    cameras = [
+        process
+        for process in processes.glob("[0-9]*/cgroup")
+        if process.read_text().strip().endswith(f"/{service.unit}")
+    ]
+    assert len(cameras) == 2  # the daemon and its one camera: nothing of the one before is left
+
+
+def test_crashes_without_end_are_given_up(service: Service) -> None:
+    service.configure()
+    service.drop_in("[Service]\nExecStartPost=/bin/sh -c 'kill -KILL $MAINPID'\nRestartSec=0\n")
+    service.system.try_run("systemctl", "start", service.unit)
+    service.system.until(service.unit, ActiveState="failed", SubState="failed", NRestarts="5")
+
+
+def test_stops_in_order(service: Service) -> None:
+    service.configure()
+    service.start()
+    verdicts = service.verdicts(5)
+    service.system.run("systemctl", "stop", service.unit)
+    assert service.show("Result") == "success"
+    assert service.show("ActiveState") == "inactive"
+    (told,) = re.findall(r"stopped after (\d+) verdicts", service.system.journal(service.unit))
+    verdicts += service.verdicts(int(told) - verdicts[-1].seq)
+    assert [verdict.seq for verdict in verdicts] == list(range(verdicts[0].seq, int(told) + 1))
+    assert "fault" not in {verdict.decision for verdict in verdicts}
+
+
+def test_reloads_without_losing_a_frame(service: Service, folder: Path) -> None:
+    service.configure()
+    service.start()
+    process, before = service.show("MainPID"), service.verdicts(5)
+    stricter = calibrate(folder, "openvino", 0.01)
+    service.system.run("cp", f"{HERE}/{stricter.name}", "/etc/inspectd")
+    service.configure(calibration=stricter.name)
+    service.system.run("systemctl", "reload", service.unit)
+    verdicts = list(before)
+    while verdicts[-1].threshold != 0.01:
+        verdicts += service.verdicts(1)
+    verdicts += service.verdicts(5)
+    assert {verdict.decision for verdict in verdicts[-5:]} == {"reject"}
+    assert service.show("MainPID") == process
+    assert [verdict.frame for verdict in verdicts] == list(
+        range(verdicts[0].frame, verdicts[0].frame + len(verdicts))
+    )
+    service.system.until(service.unit, ActiveState="active")
+
+
+def test_a_reload_of_a_wrong_config_is_refused(service: Service) -> None:
+    service.configure()
+    service.start()
+    boot = service.verdicts(1)[0].boot
+    service.configure(deadline_ms="soon")
+    service.system.run("systemctl", "reload", service.unit)
+    service.system.until(service.unit, ActiveState="active")
+    assert {verdict.boot for verdict in service.verdicts(FRAMES_PER_SECOND)} == {boot}
+    said = service.system.journal(service.unit)
+    assert "deadline_ms" in said and f"/etc/inspectd/{service.name}.yaml" in said
+
+
+def test_a_wrong_config_is_not_tried_again(service: Service) -> None:
+    service.configure(lanes="many")
+    assert service.system.try_run("systemctl", "start", service.unit).returncode != 0
+    assert service.show("ExecMainStatus") == "2"
+    assert service.show("ActiveState") == "failed"
+    assert service.show("NRestarts") == "0"
+    assert f"/etc/inspectd/{service.name}.yaml" in service.system.journal(service.unit)
+
+
+def test_the_sandbox_holds(service: Service) -> None:
+    system = service.system
+    # Stands for a camera: only the group video may open it.
+    system.run("mknod", "/dev/camera", "c", "1", "3")
+    system.run("sh", "-c", "chgrp video /dev/camera && chmod 0660 /dev/camera")
+    # A device that is on no list, open to everybody.
+    system.run("mknod", "/dev/disk0", "c", "1", "11")
+    system.run("chmod", "0666", "/dev/disk0")
+    system.write(f"/etc/credstore/inspectd.{service.name}.curve_secret", "very secret")
+    found = service.probe()
+    writable = {folder for folder, answer in found["write"].items() if answer == "done"}
+    assert writable == {f"/var/lib/inspectd/{service.name}", f"/run/inspectd/{service.name}", "/tmp"}
+    assert set(found["read"].values()) <= {"EACCES", "EPERM"}
+    assert found["devices"] == {"/dev/null": "done", "/dev/camera": "done", "/dev/disk0": "EPERM"}
+    assert found["send to"] == {"127.0.0.1": "done", "192.0.2.7": "EPERM", "198.51.100.7": "EPERM"}
+    assert found["own namespace"] == found["mount"] == found["real-time"] == "EPERM"
+    assert found["packet socket"] == "EAFNOSUPPORT"
+    assert found["first process"] == "ENOENT"
+    assert found["capabilities"] == ["0" * 16]
+    assert found["executable memory"] == "done"  # OpenVINO compiles
+    assert found["nice"] == -10
+    assert found["secret"] == "very secret"
+
+
+def test_the_documented_drop_ins_work(service: Service) -> None:
+    page = (REPOSITORY / "docs" / "service.md").read_text()
+    drop_ins = [block.split("```")[0] for block in page.split("```ini\n")[1:]]
+    (cameras,) = (text for text in drop_ins if "IPAddressAllow" in text)
+    (no_compiler,) = (text for text in drop_ins if "MemoryDenyWriteExecute" in text)
+    service.drop_in(cameras + no_compiler)
+    found = service.probe()
+    assert found["send to"]["192.0.2.7"] != "EPERM"
+    assert found["send to"]["198.51.100.7"] == "EPERM"
+    assert found["executable memory"] in {"EACCES", "EPERM"}
+
+
+def test_a_key_may_be_encrypted_on_the_disk(service: Service) -> None:
+    page = (REPOSITORY / "docs" / "service.md").read_text().replace("line3", service.name)
+    (encrypt,) = (block.split("```")[0] for block in page.split("```sh\n")[1:] if "systemd-creds" in block)
+    (drop_in,) = (block.split("```")[0] for block in page.split("```ini\n")[1:] if "Encrypted" in block)
+    service.system.run("sh", "-ec", f"cd /tmp; echo secret > {service.name}.key; {encrypt}")
+    service.drop_in(drop_in)
+    assert service.probe()["secret"] == "secret\n"
+    stored = service.system.run("cat", f"/etc/credstore.encrypted/inspectd.{service.name}.curve_secret")
+    assert "secret" not in stored
+
+
+def test_onnxruntime_compiles_nothing(service: Service) -> None:
+    service.drop_in("[Service]\nMemoryDenyWriteExecute=yes\n")
+    service.configure(engine="onnxruntime.engine", calibration=f"onnxruntime-{THRESHOLD}.calibration.yaml")
+    service.start()
+    assert "fault" not in {verdict.decision for verdict in service.verdicts(5)}
+
+
+def test_installing_needs_root_and_a_place_for_all_users(system: BootedSystem) -> None:
+    command = ("/opt/inspectd/bin/inspectctl", "install-service")
+    as_service = ("setpriv", "--reuid=inspectd", "--regid=inspectd", "--clear-groups")
+    system.run("rm", "/etc/tmpfiles.d/inspectd.conf")
+    done = system.try_run(*as_service, *command)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "cannot be written; expected to run as root" in done.stderr
+    system.run("chmod", "0700", "/opt/inspectd/lib")
+    try:
+        done = system.try_run(*command)
+    finally:
+        system.run("chmod", "0755", "/opt/inspectd/lib")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "not everybody may enter /opt/inspectd/lib" in done.stderr
+    assert "wrote        /etc/tmpfiles.d/inspectd.conf" in system.run(*command)
