@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from daemon.camera_link import (
+    HEARTBEAT_S,
     Arrival,
     CameraLink,
     Ended,
@@ -42,6 +43,7 @@ PROCESS = [sys.executable, "-m", "daemon.camera_process"]
 
 _OPENING_S = 20.0  # an RTSP camera that restarts takes seconds; a driver that hangs takes for ever
 _HEARTBEAT_PATIENCE_S = 3.0
+_CLOSING_S = 1.0
 _DYING_S = 3.0  # a killed process is gone in milliseconds, unless a driver holds it inside the kernel
 _SUPERVISION_S = 10.0  # by how much any of the above may be overdue in a daemon that works
 _FIRST_RETRY_S = 0.5
@@ -129,7 +131,7 @@ class DaemonCamera:
         # Of the present process:
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
-        self._lost: asyncio.TimerHandle | None = None
+        self._ending: asyncio.TimerHandle | None = None
         self._link: CameraLink | None = None
         self._opened: Opened | None = None
         self._opened_s = 0.0
@@ -175,8 +177,10 @@ class DaemonCamera:
                 )
             self._pidfd = os.pidfd_open(self._process.pid)
         except OSError as error:  # the machine is out of processes, descriptors or memory
+            if self._process is not None:
+                self._process.kill()
+                self._process = None
             self._reason = f"its process cannot be started: {error.strerror}"
-            self._hang_up()
             self._died()
             return
         self._send(
@@ -205,9 +209,9 @@ class DaemonCamera:
         """Kill the process when it has been silent for too long; to be called every second or so."""
         if self._link is None or self._process is None or self.state == "ended":
             return
-        if self._link.wait(0):
-            return  # it has spoken: this daemon was held up and has not heard it yet
         now_s = time.monotonic()
+        if now_s - self._heard_s > HEARTBEAT_S and self._link.wait(0):
+            return  # it has spoken: this daemon was held up and has not heard it yet
         if len(self._in_use) == self.slots.count:
             self._delivered_s = now_s  # it waits for room
         stalled_after_s = self.settings.stalled_after_s
@@ -240,16 +244,17 @@ class DaemonCamera:
 
     # What the process says.
 
-    def _hear(self) -> None:
+    def _hear(self, most: int = _MOST_PER_TURN) -> None:
         try:
-            for _ in range(_MOST_PER_TURN):
+            for _ in range(most):
                 if self._link is None or (message := self._link.receive()) is None:
                     break
                 self._heard_s = time.monotonic()
                 self._take(message)
         except LinkClosed:
             self._hang_up()
-            self._kill()  # without its link it is of no more use, should it still run
+            # Without its link it is of no more use, but most often it is ending by itself.
+            self._ending = asyncio.get_running_loop().call_later(_CLOSING_S, self._kill)
         except (MalformedPacket, Violation) as error:
             self._condemn(f"its process broke the protocol: {error}")
 
@@ -264,6 +269,7 @@ class DaemonCamera:
                 self._take_opened(message)
             case Ended() if self._opened is not None and self.state != "ended":
                 if self._reason is None:
+                    self.error = None
                     self._set_state("ended")
             case Failed(error, frozen):
                 self._reason = self.error = error
@@ -346,13 +352,14 @@ class DaemonCamera:
 
     def _kill(self) -> None:
         """Kill the process; its death is noticed, or taken for granted when a driver delays it."""
-        if self._process is not None and self._lost is None:
+        if self._ending is not None:
+            self._ending.cancel()
+        if self._process is not None:
             self._process.kill()
-            self._lost = asyncio.get_running_loop().call_later(_DYING_S, self._died)
+            self._ending = asyncio.get_running_loop().call_later(_DYING_S, self._died)
 
     def _died(self) -> None:
-        while self._link is not None and self._link.wait(0):
-            self._hear()  # its last words
+        self._hear(_MOST_UNANNOUNCED)  # its last words
         self._hang_up()
         status = None
         if self._process is not None:
@@ -360,9 +367,9 @@ class DaemonCamera:
             os.close(self._pidfd)
             status = self._process.poll()
             self._process = None
-        if self._lost is not None:
-            self._lost.cancel()
-            self._lost = None
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
         over = self.state == "ended" or self._stopping
         reason = self._reason or _obituary(status)
         self._account_up_to(self._counted(), reason)

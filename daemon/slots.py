@@ -1,8 +1,10 @@
 """Shared memory through which frames cross from a camera process to the lanes without a copy of ours."""
 
+import errno
 import fcntl
 import mmap
 import os
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,8 @@ class FrameSlots:
         Raises:
             OSError: there is not enough memory.
         """
+        if _length(count, size) > _available_bytes():
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))  # asking for it would kill this process
         descriptor = os.memfd_create("inspectd-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             # All of it now: memory that is missing at the first touch would kill the process that touches it.
@@ -57,3 +61,9 @@ class FrameSlots:
 
 def _length(count: int, size: Size) -> int:
     return count * size.height * size.width * 3
+
+
+def _available_bytes() -> int:
+    """What can be allocated without pushing anything out of memory."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024

@@ -21,7 +21,6 @@ class CameraRig:
         self.cameras: dict[str, DaemonCamera] = {}
         self.arrivals: dict[str, list[Arrival]] = {}
         self.states: dict[str, list[tuple[str, str | None]]] = {}
-        self.pixels: dict[str, list[float]] = {}
         self.holding = False
         self.checking = True
         self._news = asyncio.Event()
@@ -32,16 +31,14 @@ class CameraRig:
             name, CameraSettings(**settings), SIZE, judged_at_once=1, sink=self, counter=counter
         )
         self.cameras[name] = camera
-        self.arrivals[name], self.states[name], self.pixels[name] = [], [], []
+        self.arrivals[name], self.states[name] = [], []
         camera.start()
         return camera
 
     def arrived(self, camera: str, arrival: Arrival) -> None:
         self.arrivals[camera].append(arrival)
-        if arrival.slot is not None:
-            self.pixels[camera].append(float(self.cameras[camera].slots[arrival.slot].mean()))
-            if not self.holding:
-                self.cameras[camera].free(arrival.slot)
+        if arrival.slot is not None and not self.holding:
+            self.cameras[camera].free(arrival.slot)
         self._news.set()
 
     def camera_changed(self, camera: str) -> None:
