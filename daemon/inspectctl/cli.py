@@ -8,7 +8,17 @@ from typing import NoReturn
 from daemon.inspectctl.terminal import complain
 from engine_runtime.errors import InputError
 
-COMMANDS = ("tail", "status", "record", "install_service")
+COMMANDS = (
+    "status",
+    "tail",
+    "replay",
+    "audit",
+    "reload",
+    "select",
+    "record",
+    "keygen",
+    "install_service",
+)
 """Each is a module of this package; its ``add`` adds a parser whose ``run`` default gives the exit code."""
 
 

@@ -1,5 +1,3 @@
-"""The command ``inspectctl audit``."""
-
 import argparse
 import re
 from pathlib import Path
@@ -9,8 +7,7 @@ if TYPE_CHECKING:
     from daemon.journal.audit import AuditResult
 
 
-def add_audit(commands: Any) -> None:
-    """Add the command to the subparsers of ``inspectctl``."""
+def add(commands: Any) -> None:
     parser = commands.add_parser(
         "audit",
         help="check that nothing was removed from a journal or changed in it",
