@@ -258,6 +258,8 @@ class Control(threading.Thread):
                 if client is not None and request.name != client:
                     self._dropped += 1
                     raise InputError(f"name: found {request.name}, expected {client}, the name of the key")
+                if request.join and self._last_health is not None:
+                    self._send(connection, Reply("health", frames=1), (self._last_health,))
                 with self._journal() as reader:
                     self._dropped += not self._subscribers.hear(connection, request, reader.last_row())
             case Status():

@@ -55,10 +55,10 @@ class Publisher:
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.sndhwm = _WAITING_MESSAGES
         self._socket.xpub_verbose = True  # a subscription that another subscriber has too is told as well
-        # XPUB enters whatever has arrived into its table before it sends. With one message per connection
+        # XPUB enters whatever has arrived into its table before it sends. With two messages per connection
         # in the queue a flood waits in its own TCP connection; with the usual 1000 it held a send up for
-        # seconds (measured).
-        self._socket.rcvhwm = 1
+        # seconds (measured). With one, libzmq 4.3.5 never ends a CURVE handshake.
+        self._socket.rcvhwm = 2
         self._socket.maxmsgsize = _LONGEST_SUBSCRIPTION
         self._socket.tcp_keepalive = 1  # a pulled cable ends the connection and its queue after a while
         self._socket.tcp_keepalive_idle = 30

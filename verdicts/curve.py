@@ -2,9 +2,11 @@ import stat
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import zmq
+
+_MOST_BYTES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,12 @@ def _read_key_file(path: Path) -> tuple[str, str | None]:
 
     expected = "expected a key file of inspectctl keygen"
     try:
-        if path.stat().st_size > 10_000:
-            raise ValueError(f"{path}: found {path.stat().st_size} bytes, {expected}")
+        size = path.stat().st_size
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    if size > _MOST_BYTES:
+        raise ValueError(f"{path}: found {size} bytes, {expected}")
+    try:
         public_key, secret_key = load_certificate(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or 'no such file'}") from error

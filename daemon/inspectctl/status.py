@@ -3,6 +3,7 @@ import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from daemon.inspectctl.key_options import add_key_options, curve_keys
 from daemon.inspectctl.line_options import add_line_options, address_and_line
 from daemon.inspectctl.terminal import complain, printable
 from daemon.inspectctl.values import DECISIONS
@@ -19,6 +20,7 @@ def add(commands: Any) -> None:
         description="Show the line's next health. Exit code 0 when it is running, else 1.",
     )
     add_line_options(parser)
+    add_key_options(parser)
     parser.set_defaults(run=_status)
 
 
@@ -27,7 +29,7 @@ def _status(options: argparse.Namespace) -> int:
 
     address, line = address_and_line(options)
     try:
-        health = read_health(address, line=line)
+        health = read_health(address, line=line, curve=curve_keys(options))
     except LineSilent as silence:
         complain(str(silence))
         return 1

@@ -4,6 +4,7 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from daemon.inspectctl.key_options import add_key_options, curve_keys
 from daemon.inspectctl.line_options import add_line_options, address_and_line
 from daemon.inspectctl.terminal import complain, printable
 from daemon.inspectctl.values import DECISIONS, count, decisions
@@ -20,6 +21,7 @@ def add(commands: Any) -> None:
         description="Print verdicts as they come, until interrupted. Lost verdicts and silence go to stderr.",
     )
     add_line_options(parser)
+    add_key_options(parser)
     parser.add_argument(
         "--decisions",
         type=decisions,
@@ -39,7 +41,13 @@ def _tail(options: argparse.Namespace) -> int:
         signal.signal(stop, signal.default_int_handler)
     address, line = address_and_line(options)
     try:
-        subscription = subscribe(address, line=line, decisions=options.decisions, on_lost=_complain_of_loss)
+        subscription = subscribe(
+            address,
+            line=line,
+            decisions=options.decisions,
+            on_lost=_complain_of_loss,
+            curve=curve_keys(options),
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
     try:
@@ -64,11 +72,12 @@ def _print_verdicts(subscription: "Subscription", as_json: bool, most: int | Non
                 silent_since = silence.health
                 complain(str(silence))
             continue
-        print(encode(verdict)[1].decode() if as_json else _verdict_line(verdict), flush=True)
+        print(encode(verdict)[1].decode() if as_json else verdict_line(verdict), flush=True)
         printed += 1
 
 
-def _verdict_line(verdict: "Verdict") -> str:
+def verdict_line(verdict: "Verdict") -> str:
+    """Show a verdict in columns."""
     at = datetime.fromisoformat(verdict.captured_at).astimezone()
     decision = verdict.decision if verdict.reason is None else f"{verdict.decision} {verdict.reason}"
     score = "-" if verdict.score is None else f"{verdict.score:.4f}"

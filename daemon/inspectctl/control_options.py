@@ -1,0 +1,61 @@
+"""The control address of a line, and with which keys a command connects to it."""
+
+import argparse
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daemon.inspectctl.key_options import add_key_options, curve_keys
+from engine_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from verdicts import LineControl
+
+
+def add_control_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that ``line_control`` reads."""
+    parser.add_argument("--control", metavar="ADDRESS", help="the line's control address")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the daemon's own, instead of --control")
+    add_key_options(parser)
+
+
+@contextmanager
+def line_control(options: argparse.Namespace, timeout_s: float = 3.0) -> "Iterator[LineControl]":
+    """Connect to the line that the options mean.
+
+    Raises:
+        InputError: the options mean no line, or the line refuses what it is asked in the block.
+    """
+    from verdicts import ControlRefused, LineControl
+
+    try:
+        control = LineControl(_address(options), curve=curve_keys(options), timeout_s=timeout_s)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    with control:
+        try:
+            yield control
+        except ControlRefused as refusal:
+            raise InputError(str(refusal)) from refusal
+
+
+def _address(options: argparse.Namespace) -> str:
+    if (options.config is None) == (options.control is None):
+        raise InputError("which line: expected either --control or --config")
+    if options.config is None:
+        return str(options.control)
+    from engine_runtime.yaml_file import read_yaml
+
+    config = read_yaml(options.config, "the config of a line").content
+    address = config.get("control")
+    if not isinstance(address, str):
+        found = "nothing" if address is None else repr(address)
+        raise InputError(
+            f"{options.config}: control: found {found}, expected an address such as tcp://127.0.0.1:5561"
+        )
+    if config.get("curve") is not None and options.key is None:
+        raise InputError(f"{options.config}: the line has a section curve; expected --key and --server-key")
+    # A daemon that listens on every interface does so on this machine's loopback too.
+    return re.sub(r"^tcp://(\*|0\.0\.0\.0|\[::\]):", "tcp://127.0.0.1:", address)

@@ -1,0 +1,30 @@
+import argparse
+from typing import Any
+
+from daemon.inspectctl.control_options import add_control_options, line_control
+from daemon.inspectctl.terminal import complain, printable
+
+_TIMEOUT_S = 120.0  # engines are loaded and tried out before the line takes them
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "reload",
+        help="have the line read its config anew",
+        description="Have the line take its config, engine and calibration anew between two frames. What is "
+        "wrong with them is said, and the line goes on as it was.",
+    )
+    add_control_options(parser)
+    parser.set_defaults(run=_reload)
+
+
+def _reload(options: argparse.Namespace) -> int:
+    from verdicts import ControlSilent
+
+    try:
+        with line_control(options, timeout_s=_TIMEOUT_S) as control:
+            print(printable(control.reload()))
+    except ControlSilent as silence:
+        complain(str(silence))
+        return 1
+    return 0

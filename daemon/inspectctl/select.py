@@ -1,0 +1,34 @@
+import argparse
+from typing import Any
+
+from daemon.inspectctl.control_options import add_control_options, line_control
+from daemon.inspectctl.terminal import complain, printable
+
+_TIMEOUT_S = 30.0
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "select",
+        help="switch the line to another product",
+        description="Have the line judge by the engine and calibration of another of its products, from the "
+        "next frame on.",
+    )
+    parser.add_argument("product", help="name of the product in the line's config")
+    add_control_options(parser)
+    parser.set_defaults(run=_select)
+
+
+def _select(options: argparse.Namespace) -> int:
+    from engine_runtime.errors import InputError
+    from verdicts import ControlSilent, MalformedMessage
+
+    try:
+        with line_control(options, timeout_s=_TIMEOUT_S) as control:
+            print(printable(control.select(options.product)))
+    except MalformedMessage as error:
+        raise InputError(str(error)) from error
+    except ControlSilent as silence:
+        complain(str(silence))
+        return 1
+    return 0
