@@ -1,7 +1,7 @@
 """A line without cameras in a process of its own: real journal, publisher and control address.
 
-It journals and publishes what a test tells it, and health several times a second, as the daemon does. As a program
-it is that process.
+It journals and publishes what a test tells it, and health several times a second, as the daemon does. As a
+program it is that process.
 """
 
 import asyncio
