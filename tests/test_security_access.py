@@ -259,7 +259,9 @@ def test_a_new_list_counts_at_once(line: DeliveryLine, keys: Path) -> None:
 def test_without_keys_commands_need_a_guarded_socket_file(tmp_path: Path, open_line: DeliveryLine) -> None:
     with LineControl(open_line.control_address) as control:
         for command in (control.reload, lambda: control.select("flange")):
-            with pytest.raises(ControlRefused, match=r"needs keys \(the section curve\), or an ipc:// address"):
+            with pytest.raises(
+                ControlRefused, match=r"needs keys \(the section curve\), or an ipc:// address"
+            ):
                 command()
         assert control.status().line == "line3"
     assert open_line.snapshot()["dropped"] == 2
