@@ -354,11 +354,48 @@ def test_the_documented_drop_ins_work(service: Service) -> None:
     assert found["executable memory"] in {"EACCES", "EPERM"}
 
 
+def test_who_has_the_key_hears_the_line(service: Service, tmp_path: Path) -> None:
+    def inspectctl(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMANDS / "inspectctl", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    for name in ("line", "gate"):
+        assert inspectctl("keygen", name).returncode == 0
+    secret = f"/etc/credstore/inspectd.{service.name}.curve_secret"
+    service.system.write(secret, (tmp_path / "line.key_secret").read_text())
+    (public_key,) = re.findall(r'public-key = "(.*)"', (tmp_path / "gate.key").read_text())
+    clients = {"gate": {"key": public_key}}
+    service.configure(curve={"secret_key": "credential:curve_secret", "clients": clients})
+    service.start()
+    which = ("--address", service.config["publish"], "--line", service.name)
+    heard = inspectctl("tail", *which, "--key", "gate.key_secret", "--server-key", "line.key", "--count", "3")
+    assert len(heard.stdout.splitlines()) == 3, heard.stderr
+    assert inspectctl("status", *which).returncode == 1  # without a key
+
+
+def test_only_the_group_commands_over_the_runtime_folder(service: Service) -> None:
+    page = (REPOSITORY / "docs" / "service.md").read_text()
+    (keys,) = (block.split("```")[0] for block in page.split("```yaml\n")[1:] if "journal:" in block)
+    service.configure(**yaml.safe_load(keys.replace("line3", service.name)))
+    service.start()
+    command = ("/opt/inspectd/bin/inspectctl", "reload", "--config", f"/etc/inspectd/{service.name}.yaml")
+    service.system.run(*command)  # by root
+    as_nobody = ("setpriv", "--reuid=nobody", "--clear-groups")
+    service.system.run(*as_nobody, "--regid=inspectd", *command)
+    address = service.config["control"].removeprefix("ipc://")
+    connect = f"import socket; socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).connect('{address}')"
+    service.system.run(*as_nobody, "--regid=inspectd", "python3", "-c", connect)
+    stranger = service.system.try_run(*as_nobody, "--regid=nogroup", "python3", "-c", connect)
+    assert "PermissionError" in stranger.stderr
+    service.system.run("test", "-s", f"/var/lib/inspectd/{service.name}/journal.sqlite")
+
+
 def test_a_key_may_be_encrypted_on_the_disk(service: Service) -> None:
     page = (REPOSITORY / "docs" / "service.md").read_text().replace("line3", service.name)
     (encrypt,) = (block.split("```")[0] for block in page.split("```sh\n")[1:] if "systemd-creds" in block)
     (drop_in,) = (block.split("```")[0] for block in page.split("```ini\n")[1:] if "Encrypted" in block)
-    service.system.run("sh", "-ec", f"cd /tmp; echo secret > {service.name}.key; {encrypt}")
+    service.system.run("sh", "-ec", f"cd /tmp; echo secret > {service.name}.key_secret; {encrypt}")
     service.drop_in(drop_in)
     assert service.probe()["secret"] == "secret\n"
     stored = service.system.run("cat", f"/etc/credstore.encrypted/inspectd.{service.name}.curve_secret")
