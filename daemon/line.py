@@ -141,12 +141,7 @@ class Line:
                 if self._journal is None:
                     _log.warning("no journal is configured: verdicts can be neither replayed nor audited")
                 self._service.ready()
-            await self._until(
-                lambda: (
-                    self._given_up is not None
-                    or all(camera.state == "ended" for camera in self._cameras.values())
-                )
-            )
+            await self._until(lambda: self._given_up is not None or self._all_ended())
         finally:
             self._service.stopping()
             self._state = "stopping"
@@ -160,6 +155,12 @@ class Line:
             _log.error("%s: given up: %s", self._setup.config.line, self._given_up)
             return 1
         return 0
+
+    def _all_ended(self) -> bool:
+        # While the line changes over, cameras end to be replaced.
+        return not self._changing_over.locked() and all(
+            camera.state == "ended" for camera in self._cameras.values()
+        )
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition on the cameras or lanes, or for the wish to stop."""

@@ -42,7 +42,7 @@ class Product:
         return (
             self.name,
             self.engine,
-            self.manifest.payload_sha256,
+            self.manifest.model_dump_json(),
             self.threads,
             self.max_batch,
             self.threshold,

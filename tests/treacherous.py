@@ -82,9 +82,13 @@ def treacherous_model(path: Path) -> Path:
 
 def make_treacherous(folder: Path) -> None:
     """Put the treacherous engine in the place of a line folder's brightness engine, with its calibration."""
+    replace_engine(folder, treacherous_model(folder / "treacherous.onnx").read_bytes())
+
+
+def replace_engine(folder: Path, payload: bytes) -> None:
+    """Put another graph into a line folder's engine, and the calibration on it."""
     engine, calibration = folder / "brightness.engine", folder / "brightness.calibration.yaml"
     manifest, _ = read_engine(engine)
-    payload = treacherous_model(folder / "treacherous.onnx").read_bytes()
     found = hashlib.sha256(payload).hexdigest()
     write_engine(engine, manifest.model_copy(update={"payload_sha256": found}), payload)
     calibration.write_text(calibration.read_text().replace(manifest.payload_sha256, found))

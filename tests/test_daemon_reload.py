@@ -1,0 +1,206 @@
+"""A running line changes over to another config, engine, calibration or product, and loses no frame."""
+
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import yaml
+from brightness import THRESHOLD
+from line_rig import COMMANDS, RunningLine, running, write_config
+from treacherous import replace_engine
+
+from engine_runtime.engine_file import read_engine
+
+BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100}
+OTHER_THRESHOLD = 0.001
+"""Everything is brighter: all parts are rejected."""
+
+
+def inspectctl(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMANDS / "inspectctl", *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def other_calibration(folder: Path) -> str:
+    content = yaml.safe_load((folder / "brightness.calibration.yaml").read_text())
+    content["threshold"] = OTHER_THRESHOLD
+    (folder / "other.calibration.yaml").write_text(yaml.safe_dump(content))
+    return "other.calibration.yaml"
+
+
+def line_config(folder: Path, **keys: Any) -> Path:
+    control = f"ipc://{folder}/control"
+    return write_config(folder, {"top": BELT}, journal={"file": "line3.journal"}, control=control, **keys)
+
+
+def rewrite(config: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = yaml.safe_load(config.read_text())
+    change(content)
+    config.write_text(yaml.safe_dump(content))
+
+
+def lost_nothing(line: RunningLine) -> None:
+    assert [verdict.seq for verdict in line.verdicts] == list(range(1, len(line.verdicts) + 1))
+    for camera in {verdict.camera for verdict in line.verdicts}:
+        frames = sorted(verdict.frame for verdict in line.verdicts if verdict.camera == camera)
+        assert frames == list(range(1, len(frames) + 1))
+    assert {verdict.decision for verdict in line.verdicts} <= {"pass", "reject"}
+    assert line.health.waiting == 0
+
+
+@pytest.mark.parametrize("way", ["signal", "inspectctl"])
+def test_a_new_calibration_is_taken_up_between_two_frames(line_folder: Path, way: str) -> None:
+    config = line_config(line_folder)
+    other = other_calibration(line_folder)
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 50)
+        rewrite(config, lambda content: content.update(calibration=other))
+        if way == "signal":
+            line.process.send_signal(signal.SIGHUP)
+        else:
+            done = inspectctl("reload", "--config", config)
+            assert done.returncode == 0, done.stderr
+            assert "taken up" in done.stdout
+        line.until(lambda line: line.verdicts[-1].threshold == OTHER_THRESHOLD)
+        seen = len(line.verdicts)
+        line.until(lambda line: len(line.verdicts) > seen + 20)
+        line.stop()
+    lost_nothing(line)
+    thresholds = [verdict.threshold for verdict in sorted(line.verdicts, key=lambda v: v.frame)]
+    change = thresholds.index(OTHER_THRESHOLD)
+    assert thresholds == [THRESHOLD] * change + [OTHER_THRESHOLD] * (len(thresholds) - change)
+    for verdict in line.verdicts:
+        assert verdict.score is not None
+        assert verdict.decision == ("reject" if verdict.score > verdict.threshold else "pass")
+
+
+def test_a_new_engine_is_taken_up_and_the_replaced_file_of_the_old_one_does_no_harm(
+    line_folder: Path,
+) -> None:
+    config = line_config(line_folder)
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 50)
+        before = line.health.engine
+        model = onnx.load_from_string(read_engine(line_folder / "brightness.engine")[1])
+        model.producer_name = "another build"
+        replace_engine(line_folder, model.SerializeToString())
+        seen = len(line.verdicts)
+        line.until(lambda line: len(line.verdicts) > seen + 20)
+        assert line.health.engine == before
+        assert inspectctl("reload", "--config", config).returncode == 0
+        line.until(lambda line: line.health.engine != before)
+        seen = len(line.verdicts)
+        line.until(lambda line: len(line.verdicts) > seen + 20)
+        line.stop()
+    lost_nothing(line)
+
+
+def test_cameras_come_change_and_go(line_folder: Path) -> None:
+    config = line_config(line_folder)
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 20)
+        rewrite(config, lambda content: content["cameras"].update(side=BELT, top=BELT | {"waiting": 3}))
+        assert inspectctl("reload", "--config", config).returncode == 0
+        line.until(
+            lambda line: set(line.health.cameras) == {"top", "side"} and line.health.state == "running"
+        )
+        seen = len(line.verdicts)
+        line.until(lambda line: {v.camera for v in line.verdicts[seen:]} == {"top", "side"})
+        rewrite(config, lambda content: content["cameras"].pop("top"))
+        assert inspectctl("reload", "--config", config).returncode == 0
+        line.until(lambda line: set(line.health.cameras) == {"side"})
+        seen = len(line.verdicts)
+        line.until(lambda line: len(line.verdicts) > seen + 20)
+        assert {verdict.camera for verdict in line.verdicts[seen:]} == {"side"}
+        line.stop()
+    lost_nothing(line)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda content: content.update(cameras={}), "cameras: expected"),
+        (lambda content: content.update(engine="gone.engine"), "gone.engine: cannot be read"),
+        (lambda content: content.update(calibration="gone.yaml"), "gone.yaml: cannot be read"),
+        (
+            lambda content: content.update(publish="tcp://127.0.0.1:1"),
+            "publish: was changed, which only a restart",
+        ),
+        (lambda content: content.update(spede=1), "spede: unknown key"),
+    ],
+)
+def test_a_broken_config_is_refused_and_the_line_runs_on(
+    line_folder: Path, change: Callable[[dict[str, Any]], None], expected: str
+) -> None:
+    config = line_config(line_folder)
+    whole = config.read_text()
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 20)
+        rewrite(config, change)
+        control = yaml.safe_load(whole)["control"]
+        done = inspectctl("reload", "--control", control)
+        assert done.returncode == 2
+        assert expected in done.stderr
+        assert done.stderr.count("\n") == 1
+        line.process.send_signal(signal.SIGHUP)
+        seen = len(line.verdicts)
+        line.until(lambda line: len(line.verdicts) > seen + 50 and line.health.state == "running")
+        errors = line.stop()
+    assert expected in errors and "runs on as before" in errors
+    lost_nothing(line)
+
+
+def two_products(folder: Path) -> Path:
+    config = line_config(folder)
+    other = other_calibration(folder)
+
+    def change(content: dict[str, Any]) -> None:
+        engine = content.pop("engine")
+        content["products"] = {
+            "flange": {"engine": engine, "calibration": content.pop("calibration")},
+            "washer": {"engine": engine, "calibration": other},
+        }
+        content["product"] = "flange"
+
+    rewrite(config, change)
+    return config
+
+
+def test_products_are_changed_between_two_frames_and_the_choice_outlives_a_restart(line_folder: Path) -> None:
+    config = two_products(line_folder)
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 20)
+        assert line.health.product == "flange"
+        done = inspectctl("select", "washer", "--config", config)
+        assert done.returncode == 0, done.stderr
+        line.until(lambda line: line.health.product == "washer")
+        seen = len(line.verdicts)
+        line.until(lambda line: len(line.verdicts) > seen + 20)
+        assert {verdict.threshold for verdict in line.verdicts[seen:]} == {OTHER_THRESHOLD}
+        refused = inspectctl("select", "screw", "--config", config)
+        assert refused.returncode == 2
+        assert "'screw'" in refused.stderr and "flange, washer" in refused.stderr
+        line.stop()
+    lost_nothing(line)
+
+    with running(config) as line:  # nobody told it anew
+        line.until(lambda line: len(line.verdicts) > 5)
+        assert line.health.product == "washer"
+        line.stop()
+    rewrite(config, lambda content: content.update(product="washer"))
+    rewrite(config, lambda content: content.update(product="flange"))
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 5)
+        assert line.health.product == "washer"
+        assert inspectctl("select", "flange", "--config", config).returncode == 0
+        line.stop()
+    rewrite(config, lambda content: content.update(product="washer"))
+    with running(config) as line:  # the config was changed since, so it counts
+        line.until(lambda line: len(line.verdicts) > 5)
+        assert line.health.product == "washer"
+        line.stop()
