@@ -1,5 +1,6 @@
 """A Debian 12 of its own, booted with systemd as its first process, to try the service in."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from typing import TypeVar
 import pytest
 
 PATIENCE_S = 60.0
-_INCLUDED = "systemd,systemd-sysv,dbus,python3"
+_INCLUDED = ("systemd", "systemd-sysv", "dbus", "python3")
 _CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
 # Keeps two systems that run at the same time out of each other's cgroups.
 _ENTER_CGROUP = f"""
@@ -136,22 +137,26 @@ def debian_12() -> Path:
     for command in ("systemd-nspawn", "debootstrap", "nsenter", "setpriv"):
         if shutil.which(command) is None:
             pytest.skip(f"{command} is not installed (Debian: systemd-container, debootstrap, util-linux)")
-    if os.geteuid() != 0:
-        pytest.skip("only root can boot a system")
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("only root, where it may make namespaces, can boot a system")
     if sys.version_info[:2] != (3, 11):
         pytest.skip("Debian 12 has Python 3.11, for which the packages of this environment are not")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inspectd-tests"
-    root = cache / "debian-12"
+    root = cache / "-".join(("bookworm", *_INCLUDED))
     if not root.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        unfinished = cache / f"debian-12.{os.getpid()}"
-        try:
-            subprocess.run(
-                ["debootstrap", "--variant=minbase", f"--include={_INCLUDED}", "bookworm", unfinished],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-            unfinished.rename(root)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        _install(root)
     return root
+
+
+def _install(root: Path) -> None:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = root.with_name(f"{root.name}.{os.getpid()}")
+    command = ["debootstrap", "--variant=minbase", f"--include={','.join(_INCLUDED)}", "bookworm"]
+    try:
+        done = subprocess.run([*command, unfinished], stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"debootstrap could not install Debian 12: {done.stdout.splitlines()[-1:]}")
+        with contextlib.suppress(OSError):  # another run was faster
+            unfinished.rename(root)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
