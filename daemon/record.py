@@ -13,6 +13,8 @@ from engine_runtime.errors import InputError
 from engine_runtime.files import replacing
 from engine_runtime.frames import cut_out
 
+_MOST_BAD = 10  # bad pictures for each one that is wanted
+
 
 def record(settings: CameraSettings, folder: Path, count: int) -> int:
     """Save the next frames of a camera as PNG, in their own resolution; numbers go on where others end.
@@ -41,7 +43,17 @@ def record(settings: CameraSettings, folder: Path, count: int) -> int:
         raise InputError(str(error)) from error
     try:
         with tqdm(total=count, unit="frame", desc="recording", disable=None) as progress:
-            while saved < count and (picture := camera.grab()) is not None:
+            bad = 0
+            while saved < count:
+                try:
+                    picture = camera.grab()
+                except BadPicture:
+                    bad += 1
+                    if not camera.live or bad > _MOST_BAD * count:
+                        raise
+                    continue  # a live camera goes on, and what it loses now and then need not be recorded
+                if picture is None:
+                    break
                 pixels = cut_out(picture.pixels, settings.roi)
                 with replacing(folder / f"frame-{first + saved:06d}.png") as file:
                     file.write(np.asarray(cv2.imencode(".png", pixels)[1]).tobytes())

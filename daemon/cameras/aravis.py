@@ -117,6 +117,12 @@ class ArvCamera:
                 )
             camera.set_pixel_format_from_string(pixel_format)
         self._pixel_format = pixel_format
+        for name, wanted, (least, most) in (
+            ("width", settings.width, camera.get_width_bounds()),
+            ("height", settings.height, camera.get_height_bounds()),
+        ):
+            if wanted is not None and not least <= wanted <= most:
+                raise InputError(f"{self._source}: {name}: found {wanted}; the camera has {least} to {most}")
         if settings.width is not None or settings.height is not None:
             camera.set_region(-1, -1, settings.width or -1, settings.height or -1)
         if settings.fps is not None:

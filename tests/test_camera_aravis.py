@@ -1,0 +1,181 @@
+"""GigE Vision over the loopback interface: Aravis on our side, its fake camera on the other."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from camera_rig import CameraRig, supervise
+from line_rig import COMMANDS
+
+from daemon.cameras import BadPicture, Camera, CameraFailed, CameraSettings
+from daemon.cameras.open import open_camera
+from engine_runtime.errors import InputError
+from engine_runtime.frames import Size
+
+SMALL = {"width": 128, "height": 128}  # fits into the socket buffers of any machine
+ADDRESS = "aravis://Aravis-Fake-IT01"
+FAKE_CAMERA = "arv-fake-gv-camera-0.8"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _aravis() -> None:
+    if shutil.which(FAKE_CAMERA) is None:
+        pytest.skip("wants Debian's aravis-tools")
+    gi = pytest.importorskip("gi", reason="wants pip install 'inspectd[aravis]'")
+    try:
+        gi.require_version("Aravis", "0.8")
+    except ValueError:
+        pytest.skip("wants Debian's gir1.2-aravis-0.8")
+
+
+class FakeCamera:
+    def __init__(self, serial: str, *options: str) -> None:
+        self.command = [FAKE_CAMERA, "-i", "lo", "-s", serial, *options]
+        self.address = f"aravis://Aravis-Fake-{serial}"
+        self.start()
+        self.opened().close()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def opened(self, **settings: Any) -> Camera:
+        """Open it when it is ready, which it does not say."""
+        give_up = time.monotonic() + 10
+        while True:
+            try:
+                return open_camera(CameraSettings(self.address, **settings))
+            except CameraFailed:
+                assert time.monotonic() < give_up
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def fake_camera(_aravis: None) -> Iterator[FakeCamera]:
+    camera = FakeCamera("IT01")
+    yield camera
+    camera.kill()
+
+
+def test_pictures_size_rate_and_features_are_as_asked(fake_camera: FakeCamera) -> None:
+    settings = CameraSettings(
+        ADDRESS, width=256, height=128, fps=50, features={"ExposureTimeAbs": 5000, "TriggerMode": False}
+    )
+    camera = open_camera(settings)
+    assert camera.live
+    assert camera.picture_size == Size(128, 256)
+    stamps = []
+    for _ in range(20):
+        picture = camera.grab()
+        assert picture is not None
+        assert picture.pixels.shape == (128, 256, 3)
+        assert picture.pixels.dtype == np.uint8
+        assert picture.pixels.max() > 0
+        stamps.append(picture.device_ns or 0)
+    camera.close()
+    steps = np.diff(stamps) / 1e6
+    assert (steps > 0).all()
+    assert np.median(steps) == pytest.approx(20, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "pixel_format", ["Mono8", "RGB8", "BayerRG8", "BayerGR8", "BayerGB8", "BayerBG8", "Mono16"]
+)
+def test_pixel_formats_become_bgr(fake_camera: FakeCamera, pixel_format: str) -> None:
+    camera = open_camera(CameraSettings(ADDRESS, **SMALL, features={"PixelFormat": pixel_format}))
+    picture = camera.grab()
+    camera.close()
+    assert picture is not None
+    assert picture.pixels.shape == (128, 128, 3)
+    grey = bool((picture.pixels[..., 0] == picture.pixels[..., 2]).all())
+    assert grey == (pixel_format == "Mono8")
+
+
+def test_a_camera_that_is_switched_off_and_on_again(fake_camera: FakeCamera) -> None:
+    async def story(rig: CameraRig) -> None:
+        camera = rig.start("top", source=ADDRESS, fps=50, **SMALL)
+        await rig.until(lambda: len(rig.arrivals["top"]) > 20)
+        assert rig.errors("top") == []
+        fake_camera.kill()
+        await rig.until_state("top", "failed")
+        assert camera.error == f"{ADDRESS} is gone: it answers no more"
+        fake_camera.start()
+        seen = len(rig.arrivals["top"])
+        await rig.until(lambda: len(rig.arrivals["top"]) > seen + 20)
+        assert camera.error is None
+
+    assert len(supervise(story).errors("top")) == 1
+
+
+def test_a_picture_that_does_not_arrive_whole_is_bad() -> None:
+    fake = FakeCamera("IT02", "-r", "40")  # of a thousand packets, forty are lost; a picture has twelve
+    camera = fake.opened(fps=50, **SMALL)
+    bad = good = 0
+    while bad < 3 or good < 3:
+        try:
+            assert camera.grab() is not None
+            good += 1
+        except BadPicture as error:
+            assert "did not arrive whole" in str(error)
+            bad += 1
+    camera.close()
+    fake.kill()
+
+
+def test_pictures_that_found_no_buffer_are_counted(fake_camera: FakeCamera) -> None:
+    camera = open_camera(CameraSettings(ADDRESS, fps=50, width=64, height=64))
+    stamps, lost = [], 0
+    first = camera.grab()
+    assert first is not None and first.device_ns is not None
+    time.sleep(0.6)  # thirty pictures for eight buffers
+    while lost == 0 or len(stamps) < 20:
+        try:
+            picture = camera.grab()
+            assert picture is not None and picture.device_ns is not None
+            stamps.append(picture.device_ns)
+        except BadPicture as error:
+            assert "lost between the camera and this machine" in str(error)
+            lost += 1
+    camera.close()
+    captured = round((stamps[-1] - first.device_ns) / 20e6)
+    assert len(stamps) + lost == pytest.approx(captured, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"features": {"Exposure": 1}}, "features.Exposure: the camera has no such feature"),
+        ({"features": {"ExposureTimeAbs": "long"}}, "features.ExposureTimeAbs: found 'long'"),
+        ({"features": {"PixelFormat": "Mono99"}}, "Mono99"),
+        ({"width": 50_000}, "width: found 50000; the camera has 1 to "),
+    ],
+)
+def test_what_the_camera_cannot_do_is_an_input_error(
+    fake_camera: FakeCamera, settings: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        open_camera(CameraSettings(ADDRESS, **settings))  # type: ignore[arg-type]
+    assert str(refused.value).startswith(ADDRESS)
+    assert expected in str(refused.value)
+
+
+def test_a_camera_that_is_not_there_fails() -> None:
+    with pytest.raises(CameraFailed, match="aravis://Nobody does not open"):
+        open_camera(CameraSettings("aravis://Nobody"))
+
+
+def test_inspectctl_records_from_it(fake_camera: FakeCamera, tmp_path: object) -> None:
+    done = subprocess.run(
+        [COMMANDS / "inspectctl", "record", ADDRESS, "--out", f"{tmp_path}/good", "--count", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "saved 2 of 2" in done.stdout
