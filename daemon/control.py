@@ -100,9 +100,8 @@ class Control(threading.Thread):
         self._ending = threading.Event()
         self._closed = False
         self.require(required_subscribers, resend_after_s)
-        with self._journal() as reader:
-            self._subscribers.begin(reader.last_row())
-        self._snapshot = self._subscribers.health()
+        with self._journal():  # fails at once when it cannot be read
+            self._snapshot = self._subscribers.health()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context() if access is None else access.context
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.router_mandatory = True  # so that a lost or stuffed client is noticed
@@ -128,7 +127,10 @@ class Control(threading.Thread):
     @property
     def subscribers(self) -> Mapping[str, SubscriberHealth]:
         """How the required subscribers fare, and those that came since the start; by name."""
-        return self._snapshot
+        required = dict.fromkeys(
+            self._subscribers.required, SubscriberHealth(present=False, unacknowledged=0)
+        )
+        return required | self._snapshot
 
     @property
     def dropped_messages(self) -> int:

@@ -52,13 +52,12 @@ class Subscribers:
         self._last_row = 0
 
     def begin(self, last_row: int) -> None:
-        """Note the newest row; required subscribers that never came get what is journaled from here on."""
+        """Note the newest row of a journal that was opened."""
         self._last_row = last_row
         for name in self._positions.names():
             if self._positions[name] > last_row:
                 self._positions[name] = 0  # the journal is another one: nothing of it is acknowledged
-        for name in self.required:
-            self._place(name)
+        self._place_required()
 
     def hear(self, connection: bytes, said: Acknowledge, last_row: int) -> bool:
         """Take what a subscriber says of itself.
@@ -91,10 +90,13 @@ class Subscribers:
     def deliver(self, journal: Queue, last_row: int) -> bool:
         """Send each subscriber its next verdicts, one batch at the most.
 
+        Required subscribers that never came get what is journaled from here on.
+
         Returns:
             Whether there is more to send at once.
         """
         self._last_row = last_row
+        self._place_required()
         more = False
         for name, subscriber in self._present.items():
             now = time.monotonic()
@@ -139,17 +141,27 @@ class Subscribers:
             if name in self._positions
         }
 
+    def _place_required(self) -> None:
+        for name in self.required:
+            self._place(name)
+
     def _place(self, name: str) -> bool:
         """Give a new name its place in the journal: behind what is there now."""
         if name in self._positions:
             return True
         if self._positions.is_full():
-            dispensable = (n for n in self._positions.names() if n not in {*self.required, *self._present})
-            if (forgotten := next(dispensable, None)) is None:
+            forgotten = next((name for name in self._positions.names() if self._is_dispensable(name)), None)
+            if forgotten is None:
                 return False
             self._positions.forget(forgotten)
+            self._present.pop(forgotten, None)
         self._positions[name] = self._last_row
         return True
+
+    def _is_dispensable(self, name: str) -> bool:
+        known = self._present.get(name)
+        absent = known is None or time.monotonic() - known.heard_s >= ABSENT_AFTER_S
+        return absent and name not in self.required
 
     def _acknowledge(self, name: str, subscriber: _Subscriber, row: int) -> bool:
         if row > self._last_row:

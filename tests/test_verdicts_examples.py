@@ -126,5 +126,12 @@ def test_an_example_acts_on_rejects_losses_and_silence(
 def test_the_page_shows_the_examples_that_are_tested() -> None:
     page = (DOCS / "subscribe.md").read_text()
     shown = re.findall(r"^```(?:python|cpp|js)\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
-    examples = ["gate.py", "subscribe.py", "subscribe.cpp", "subscribe.mjs"]
+    examples = [
+        "gate.py",
+        "acknowledged_gate.py",
+        "subscribe.py",
+        "acknowledge.py",
+        "subscribe.cpp",
+        "subscribe.mjs",
+    ]
     assert shown == [(EXAMPLES / name).read_text() for name in examples]
