@@ -89,7 +89,7 @@ class Outlet:
             state="ok" if self.journal_error is None else "failed",
             entries=self._journal.entries,
             head=self._journal.head,
-            error=self.journal_error,
+            error=self.journal_error or self._journal.trouble,
         )
 
     def _write(self, rows: list[tuple[Verdict, bytes]]) -> bool:

@@ -34,10 +34,11 @@ def unfinished_verdicts(
     """
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     last_seq: dict[str, int] = {}
+    boots = frozenset(reader.boots())
     prefix = f"{journal.name}."
     for file in sorted(journal.parent.glob(f"{prefix}*{_SUFFIX}")):
         counted = read_counter(file)
-        if counted is None:
+        if counted is None or counted[0] not in boots:  # of a boot in another journal, which was put away
             continue
         boot, captured = counted
         camera = file.name.removeprefix(prefix).removesuffix(_SUFFIX)

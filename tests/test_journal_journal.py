@@ -96,10 +96,18 @@ def test_the_database_refuses_a_second_verdict_and_goes_on(
 ) -> None:
     journal.write(verdicts(1, 3))
     before = (journal.entries, journal.head)
-    with pytest.raises(JournalFailed, match="refuses a second entry"):
+    with pytest.raises(RuntimeError, match="refuses a second entry"):
         journal.write([*verdicts(4, 4), *again])
     assert (journal.entries, journal.head) == before
     journal.write(verdicts(4, 5))
+    assert audit(journal.file).intact
+
+
+def test_what_a_failed_call_had_written_after_all_is_passed_over(journal: Journal) -> None:
+    journal.write(verdicts(1, 3))
+    journal.write(verdicts(2, 5))
+    with JournalReader(journal.file) as reader:
+        assert list(reader.verdicts(BOOT, 1, 9)) == payloads(1, 5)
     assert audit(journal.file).intact
 
 

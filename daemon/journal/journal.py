@@ -105,10 +105,12 @@ class Journal:
         """Write verdicts in one transaction; when this returns they survive the end of the process.
 
         Args:
-            verdicts: each with the payload that will be published.
+            verdicts: each with the payload that will be published. Those that are there already, because an
+                earlier call failed after it had written them, are passed over.
 
         Raises:
             JournalFailed: none of them is written.
+            RuntimeError: one is a second verdict on the same frame; no trying again helps against that.
         """
         self._commit([_Entry(VERDICT, v.boot, v.seq, v.camera, v.frame, payload) for v, payload in verdicts])
 
@@ -187,6 +189,8 @@ class Journal:
             # Opening it anew finds out what the file really holds; until then the last good end is told.
             self._drop_connection()
             self.entries, self._head = committed
+            if isinstance(error, sqlite3.IntegrityError):
+                raise RuntimeError(f"{self.file}: {why(error)}") from error
             if isinstance(error, sqlite3.Error):
                 raise JournalFailed(f"{self.file}: {why(error)}") from error
             raise
@@ -217,10 +221,18 @@ class Journal:
         for entry in entries:
             if entry.boot is not None and entry.seq is not None:
                 last = self._last_seq(entry.boot)
+                if entry.seq <= last and self._is_there(entry):
+                    continue
                 if entry.seq > last + 1:
                     yield _event(UNJOURNALED, {"boot": entry.boot, "first": last + 1, "last": entry.seq - 1})
                 self._last_seqs[entry.boot] = max(last, entry.seq)
             yield entry
+
+    def _is_there(self, entry: _Entry) -> bool:
+        assert self._connection is not None
+        query = "SELECT 1 FROM journal WHERE boot = ? AND seq = ? AND camera = ? AND frame = ?"
+        found = self._connection.execute(query, (entry.boot, entry.seq, entry.camera, entry.frame))
+        return found.fetchone() is not None
 
     def _last_seq(self, boot: str) -> int:
         if boot not in self._last_seqs:
