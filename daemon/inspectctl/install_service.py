@@ -27,8 +27,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "install-service",
         help="install the systemd service",
-        description="Write the systemd unit inspectd@.service, its user and its folders, and say what to type "
-        "next. Doing so again brings them up to date.",
+        description="Write the systemd unit inspectd@.service, its user and its folders, and say what "
+        "to type next. Doing so again brings them up to date.",
     )
     parser.add_argument(
         "--prefix",
