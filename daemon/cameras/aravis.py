@@ -58,19 +58,22 @@ class ArvCamera:
         self._stream: Any = None
         self._picture_id: int | None = None
         self._missing = 0
-        try:
-            self._camera = Aravis.Camera.new(self._device_id())
-            self._camera.get_device().connect("control-lost", self._lose)
-        except GLib.Error as error:
-            raise CameraFailed(f"{self._source} does not open: {error.message}") from error
-        try:
-            self._set_up(settings)
-        except GLib.Error as error:
-            raise InputError(f"{self._source}: {error.message}") from error
-        try:
-            self._start()
-        except GLib.Error as error:
-            raise CameraFailed(f"{self._source} does not start: {error.message}") from error
+        with contextlib.ExitStack() as failing:
+            failing.callback(self.close)  # or the camera would obey nobody else until it is collected
+            try:
+                self._camera = Aravis.Camera.new(self._device_id())
+                self._camera.get_device().connect("control-lost", self._lose)
+            except GLib.Error as error:
+                raise CameraFailed(f"{self._source} does not open: {error.message}") from error
+            try:
+                self._set_up(settings)
+            except GLib.Error as error:
+                raise InputError(f"{self._source}: {error.message}") from error
+            try:
+                self._start()
+            except GLib.Error as error:
+                raise CameraFailed(f"{self._source} does not start: {error.message}") from error
+            failing.pop_all()
 
     def grab(self) -> Picture | None:
         if self._popped is None:
@@ -86,7 +89,7 @@ class ArvCamera:
             self._stream.push_buffer(buffer)
 
     def close(self) -> None:
-        if not self._gone:
+        if self._stream is not None and not self._gone:
             with contextlib.suppress(Exception):  # a camera that went away cannot be stopped
                 self._camera.stop_acquisition()
         self._popped = self._stream = self._camera = None
