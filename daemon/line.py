@@ -484,7 +484,7 @@ class Line:
             self._archive, retired = archive, self._archive
             if retired is not None:
                 await asyncio.to_thread(retired.close)
-        self._note("reload", {"engine": self._product.engine_name, "product": self._product.name})
+        self._note("reload", {"product": self._product.name, "sha256": setup.hashes})
         _log.info("%s: runs on the new config, engine %s", setup.config.line, self._product.engine_name)
         self.send_health()
         return f"{self._path}: taken up, engine {self._product.engine_name}"

@@ -119,7 +119,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access | 
                     "%s: %d frames of an earlier start had no verdict: faults", path, len(unfinished)
                 )
                 outlet.send(unfinished)
-            journal.note("start", {"boot": boot, "engine": product.engine_name, "product": product.name})
+            journal.note("start", {"boot": boot, "product": product.name, "sha256": setup.hashes})
         line = Line(
             path,
             setup,

@@ -9,6 +9,7 @@ from daemon.config import Config, CurveConfig, load_config
 from daemon.product import Product, load_products
 from engine_runtime.engine import Engine
 from engine_runtime.errors import InputError
+from engine_runtime.files import sha256
 
 # What sockets, threads and files are made of at the start.
 _NEEDS_RESTART = ("line", "publish", "control", "lanes", "journal")
@@ -21,6 +22,8 @@ class Setup:
     config: Config
     products: Mapping[str | None, Product]
     opened: Sequence[Mapping[Product, Engine]]
+    hashes: Mapping[str, str]
+    """SHA-256 of the config, of each calibration and of each engine's payload, by file; for the journal."""
 
 
 def load_setup(path: Path, running: Setup | None = None) -> Setup:
@@ -53,7 +56,13 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
             for engine in engines.values():
                 engine.close()
         raise
-    return Setup(config, products, opened)
+    return Setup(config, products, opened, _hashes(path, config, products))
+
+
+def _hashes(path: Path, config: Config, products: Mapping[str | None, Product]) -> dict[str, str]:
+    files = [path, *(entry.calibration for entry in config.named_products().values())]
+    engines = {str(product.engine): product.manifest.payload_sha256 for product in products.values()}
+    return {str(file): sha256(file) for file in files} | engines
 
 
 def clients_of(curve: CurveConfig) -> dict[str, Client]:

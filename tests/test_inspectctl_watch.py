@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from line_process import LineProcess, a_health, a_verdict
 
-from verdicts import CameraHealth, decode, encode
+from verdicts import CameraHealth, JournalHealth, SubscriberHealth, decode, encode
 
 INSPECTCTL = [str(Path(sys.executable).with_name("inspectctl"))]
 HERE_IS_UTC = os.environ | {"TZ": "UTC"}
@@ -122,20 +122,33 @@ def test_status_of_a_running_line(line: LineProcess) -> None:
         "side-2": CameraHealth(state="stalled", captured=46, faults=3, error="no frame for 2 s"),
     }
     line.publish(
-        a_health(1246, cameras=cameras, verdicts={"pass": 1231, "reject": 12, "fault": 3}, waiting=2)
+        a_health(
+            1246,
+            cameras=cameras,
+            verdicts={"pass": 1231, "reject": 12, "fault": 3},
+            waiting=2,
+            journal=JournalHealth(state="ok", entries=1250, head="0123456789abcdef" * 4, error=None),
+            subscribers={"gate": SubscriberHealth(present=False, unacknowledged=7)},
+        )
     )
     out, err = status.communicate(timeout=30)
     assert [" ".join(row.split()) for row in out.splitlines()] == [
         "line line3",
         "state running",
         "up 1:02:05",
+        "product -",
         "engine flange-xs 0123abcd",
         "verdicts 1231 pass 12 reject 3 fault",
         "waiting 2",
+        "journal ok, 1250 rows, head 0123456789ab",
+        "dropped 0 messages",
         "",
         "camera state captured faults error",
         "top running 1200 0",
         "side-2 stalled 46 3 no frame for 2 s",
+        "",
+        "subscriber state unacknowledged",
+        "gate absent 7",
     ]
     assert (status.returncode, err) == (0, "")
 

@@ -45,11 +45,14 @@ def _health_table(health: "Health") -> str:
     width = max([len("camera"), *map(len, health.cameras)])
     rows = [
         f"line      {health.line}",
-        f"state     {health.state}",
+        f"state     {health.state}" + (f": {printable(health.error)}" if health.error else ""),
         f"up        {timedelta(seconds=int(health.uptime_s))}",
+        f"product   {health.product or '-'}",
         f"engine    {printable(health.engine)}",
         f"verdicts  {counts}",
         f"waiting   {health.waiting}",
+        f"journal   {_journal(health)}",
+        f"dropped   {health.dropped_messages} messages",
         "",
         f"{'camera':<{width}}  state      captured     faults  error",
     ]
@@ -58,4 +61,18 @@ def _health_table(health: "Health") -> str:
         rows.append(
             f"{name:<{width}}  {camera.state:<7}  {camera.captured:>10}  {camera.faults:>9}  {error}".rstrip()
         )
+    if health.subscribers:
+        width = max(len("subscriber"), *map(len, health.subscribers))
+        rows += ["", f"{'subscriber':<{width}}  state      unacknowledged"]
+    for name, subscriber in health.subscribers.items():
+        present = "present" if subscriber.present else "absent"
+        rows.append(f"{name:<{width}}  {present:<7}  {subscriber.unacknowledged:>16}")
     return "\n".join(rows)
+
+
+def _journal(health: "Health") -> str:
+    journal = health.journal
+    if journal is None:
+        return "-"
+    trouble = f": {printable(journal.error)}" if journal.error else ""
+    return f"{journal.state}, {journal.entries} rows, head {journal.head[:12]}{trouble}"
