@@ -14,7 +14,16 @@ from delivery_line import DeliveryLine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verdicts import LineControl, Lost, MalformedMessage, Subscription, VerdictsLost, read_health, subscribe
+from verdicts import (
+    ControlRefused,
+    LineControl,
+    Lost,
+    MalformedMessage,
+    Subscription,
+    VerdictsLost,
+    read_health,
+    subscribe,
+)
 from verdicts.message import NAME
 from verdicts.request import (
     LARGEST,
@@ -227,6 +236,19 @@ def test_a_replay_of_nothing_is_empty(line: DeliveryLine) -> None:
     with LineControl(line.control_address) as control:
         assert list(control.replay_since(datetime.now(UTC) - timedelta(days=1))) == []
         assert control.kept_from is None
+
+
+def test_a_journal_that_is_gone_is_refused_and_one_that_is_back_is_read(line: DeliveryLine) -> None:
+    line.judge(1, 3)
+    with LineControl(line.control_address) as control:
+        assert len(list(control.replay("aa", 1, 3))) == 3
+        aside = line.journal.with_name("aside")
+        line.journal.rename(aside)
+        with pytest.raises(ControlRefused, match="cannot be read: No such file"):
+            list(control.replay("aa", 1, 3))
+        assert control.status().line == "line3"
+        aside.rename(line.journal)
+        assert len(list(control.replay("aa", 1, 3))) == 3
 
 
 def test_inspectctl_replays_from_the_daemon_and_from_the_file(line: DeliveryLine) -> None:

@@ -26,6 +26,8 @@ def address_and_line(options: argparse.Namespace) -> tuple[str, str]:
     config = read_yaml(options.config, "the config of a line").content
     line = _text(options.config, config, "line", "line3")
     publish = _text(options.config, config, "publish", "tcp://127.0.0.1:5560")
+    if config.get("curve") is not None and options.key is None:
+        raise InputError(f"{options.config}: the line has a section curve; expected --key and --server-key")
     # A daemon that publishes on every interface does so on this machine's loopback too.
     return re.sub(r"^tcp://(\*|0\.0\.0\.0|\[::\]):", "tcp://127.0.0.1:", publish), line
 
