@@ -158,8 +158,8 @@ def test_what_the_camera_cannot_do_is_an_input_error(fake_camera: FakeCamera) ->
         assert expected in str(refused.value)
 
 
-def test_a_camera_that_is_not_there_fails() -> None:
-    with pytest.raises(CameraFailed, match="aravis://Nobody does not open"):
+def test_a_camera_that_is_not_there_fails_and_the_others_are_named(fake_camera: FakeCamera) -> None:
+    with pytest.raises(CameraFailed, match=r"aravis://Nobody does not open: .*; found Aravis-Fake-IT01"):
         open_camera(CameraSettings("aravis://Nobody"))
 
 

@@ -105,6 +105,7 @@ def test_a_process_without_a_heartbeat_is_restarted_though_it_may_be_silent(
     supervise(story)
 
 
+@pytest.mark.slow
 def test_a_camera_that_is_rightly_silent_is_left_alone(rude: Callable[[str], None]) -> None:
     rude("silent")  # heartbeats and no frames, as of a camera that waits for its trigger
 
@@ -134,6 +135,7 @@ def test_a_flood_of_messages_does_not_starve_another_camera(rude: Callable[[str]
     supervise(story)
 
 
+@pytest.mark.slow
 def test_a_daemon_that_was_held_up_does_not_blame_its_cameras() -> None:
     async def story(rig: CameraRig) -> None:
         camera = rig.start("top", source=BELT, fps=50, stalled_after_s=1)
@@ -165,6 +167,7 @@ def test_a_camera_process_that_is_signalled_loses_no_frame(number: signal.Signal
     assert 1 <= len(rig.errors("top")) <= 3
 
 
+@pytest.mark.slow
 def test_back_off_grows_while_a_camera_opens_and_fails_at_once(rude: Callable[[str], None]) -> None:
     rude("noise")
 

@@ -64,7 +64,8 @@ class ArvCamera:
                 self._camera = Aravis.Camera.new(self._device_id())
                 self._camera.get_device().connect("control-lost", self._lose)
             except GLib.Error as error:
-                raise CameraFailed(f"{self._source} does not open: {error.message}") from error
+                found = ", ".join(self._found()) or "none"
+                raise CameraFailed(f"{self._source} does not open: {error.message}; found {found}") from error
             try:
                 self._set_up(settings)
             except GLib.Error as error:
@@ -98,13 +99,16 @@ class ArvCamera:
         wanted = self._source.partition("://")[2]
         if wanted:
             return wanted
-        self._aravis.update_device_list()
-        found = [self._aravis.get_device_id(index) for index in range(self._aravis.get_n_devices())]
+        found = self._found()
         if len(found) > 1:
             raise InputError(
                 f"{self._source}: found {', '.join(found)}; expected one of them after aravis://"
             )
         return None
+
+    def _found(self) -> list[str]:
+        self._aravis.update_device_list()
+        return [self._aravis.get_device_id(index) for index in range(self._aravis.get_n_devices())]
 
     def _set_up(self, settings: CameraSettings) -> None:
         camera = self._camera
