@@ -105,6 +105,10 @@ class DaemonCamera:
         self.settings = settings
         self.state: CameraState = "opening"
         self.error: str | None = None
+        self.wrong = False
+        """Whether it failed because the config names what cannot work."""
+        self.tried = False
+        """Whether it is known how its first opening went."""
         # One slot more than can be in use, so that there is always one to capture into.
         count = settings.waiting + judged_at_once + 1
         try:
@@ -242,6 +246,10 @@ class DaemonCamera:
             self._kill()
             await self._gone.wait()
 
+    def close(self) -> None:
+        """Give the descriptor of the slots back, after ``stop``; lanes may go on reading what they hold."""
+        self.slots.close()
+
     # What the process says.
 
     def _hear(self, most: int = _MOST_PER_TURN) -> None:
@@ -271,8 +279,9 @@ class DaemonCamera:
                 if self._reason is None:
                     self.error = None
                     self._set_state("ended")
-            case Failed(error, frozen):
+            case Failed(error, frozen, wrong):
                 self._reason = self.error = error
+                self.wrong = wrong
                 if frozen is not None:
                     self._frozen = frozen
                     self._set_state("stalled")
@@ -398,6 +407,7 @@ class DaemonCamera:
 
     def _set_state(self, state: CameraState) -> None:
         self.state = state
+        self.tried |= state != "opening"
         self._sink.camera_changed(self.name)
 
 

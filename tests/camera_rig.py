@@ -60,6 +60,8 @@ class CameraRig:
 
     async def stop(self) -> None:
         await asyncio.gather(*(camera.stop(2.0) for camera in self.cameras.values()))
+        for camera in self.cameras.values():
+            camera.close()
 
     def frames(self, name: str) -> list[int]:
         return [arrival.frame for arrival in self.arrivals[name]]
