@@ -25,7 +25,7 @@ _MOST_BYTES: Final = 65_536
 _NO_TEXT: Final = 0xFFFF
 _FRAME: Final = struct.Struct("<cQiQIIIIHH")
 _OPENED: Final = struct.Struct("<c?II")
-_FAILED: Final = struct.Struct("<cB")
+_FAILED: Final = struct.Struct("<c??")
 _DIGEST_BYTES: Final = 16
 
 
@@ -103,6 +103,8 @@ class Failed(NamedTuple):
     error: str
     frozen: bytes | None = None
     """Digest of the picture that came again and again, when that is the error."""
+    wrong: bool = False
+    """The config names what cannot work, so that trying again is of no use."""
 
 
 Message = Settings | Free | Stop | Opened | Arrival | Heartbeat | Ended | Failed
@@ -124,8 +126,8 @@ def encode(message: Message) -> bytes:
             packet = struct.pack(f"<c{len(slots)}I", b"R", *slots)
         case Opened(live, size):
             packet = _OPENED.pack(b"O", live, *(size or (0, 0)))
-        case Failed(error, frozen):
-            packet = _FAILED.pack(b"X", frozen is not None) + (frozen or b"") + error.encode()
+        case Failed(error, frozen, wrong):
+            packet = _FAILED.pack(b"X", frozen is not None, wrong) + (frozen or b"") + error.encode()
         case Settings():
             content = message._asdict() | {"frozen": message.frozen and message.frozen.hex()}
             packet = b"C" + json.dumps(content).encode()
@@ -189,14 +191,14 @@ def _text(rest: bytes, length: int) -> tuple[str | None, bytes]:
 
 
 def _failed(packet: bytes) -> Failed:
-    _, frozen = _FAILED.unpack_from(packet)
+    _, frozen, wrong = _FAILED.unpack_from(packet)
     digest, rest = b"", packet[_FAILED.size :]
     if frozen:
         digest, rest = rest[:_DIGEST_BYTES], rest[_DIGEST_BYTES:]
     text, _ = _text(rest, len(rest))
     if not text or len(digest) != (_DIGEST_BYTES if frozen else 0):
         raise ValueError("a failure must say why")
-    return Failed(text, digest or None)
+    return Failed(text, digest or None, wrong)
 
 
 def sendable(text: str) -> str:

@@ -74,7 +74,7 @@ class CameraProcess:
         except FrozenCamera as frozen:
             self._link.send(Failed(str(frozen), frozen.digest))
         except (InputError, CameraFailed) as error:
-            self._link.send(Failed(sendable(str(error))))
+            self._link.send(Failed(sendable(str(error)), wrong=isinstance(error, InputError)))
 
     def _beat(self) -> None:
         """Say every second that the process lives: a camera without parts before it may rightly be silent."""

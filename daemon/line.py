@@ -133,8 +133,10 @@ class Line:
             camera.start()
         pulse = asyncio.create_task(self._pulse())
         try:
-            await self._until(lambda: all(camera.state != "opening" for camera in self._cameras.values()))
-            refuse_failed(self._cameras.values())
+            cameras = self._cameras.values()
+            await self._until(lambda: all(c.tried for c in cameras) or any(c.wrong for c in cameras))
+            # What is not there yet may come: after a power cut this PC may be up before its cameras.
+            refuse_failed(camera for camera in cameras if camera.wrong)
             self._state = "running"
             if not self._stop_asked.is_set():
                 _log.info("%s: running, verdicts on %s", self._setup.config.line, self._setup.config.publish)

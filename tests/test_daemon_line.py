@@ -7,13 +7,14 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from brightness import SIZE, THRESHOLD
-from line_rig import COMMANDS, RunningLine, exists, part_image, running, write_config
+from line_rig import COMMANDS, RunningLine, exists, free_address, part_image, running, write_config
 
 from daemon.cameras.simulated import SimulatedLine
 from engine_runtime.engine_file import read_manifest
@@ -210,13 +211,24 @@ class MotionJpeg(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def ip_camera() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), MotionJpeg)
+@contextmanager
+def ip_camera_at(port: int) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), MotionJpeg)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def ip_camera() -> Iterator[str]:
+    with ip_camera_at(0) as address:
+        yield address
+
+
+@pytest.fixture
+def free_port() -> int:
+    return int(free_address().rpartition(":")[2])
 
 
 def test_a_stream_that_breaks_off_is_a_fault_and_is_opened_again(line_folder: Path, ip_camera: str) -> None:
@@ -259,11 +271,9 @@ def test_a_second_daemon_on_the_same_address_is_refused(line_folder: Path) -> No
 @pytest.mark.parametrize(
     ("camera", "expected"),
     [
-        ({"source": "/dev/video97"}, "cameras.top: /dev/video97: no such device"),
         ({"source": "nowhere.mp4"}, "nowhere.mp4: no such device, file or folder"),
         ({"source": "empty"}, "holds no image"),
         ({"source": "noise.avi"}, "noise.avi: is not a video"),
-        ({"source": "http://127.0.0.1:9/"}, "does not open as a video stream"),
         ({"source": "gopher://x"}, "unknown kind of address"),
         ({"source": "simulated://?speed=1"}, "unknown option speed"),
         ({"source": "simulated://?seed=x"}, "seed is 'x'; expected a number"),
@@ -283,6 +293,35 @@ def test_a_camera_that_cannot_work_is_refused_at_the_start(
     (line_folder / "noise.avi").write_bytes(b"noise" * 100)
     said = one_line(write_config(line_folder, {"top": camera}), *options)
     assert expected in said
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("/dev/video97", "cameras.top: /dev/video97: no such device"),
+        ("http://127.0.0.1:9/", "does not open as a video stream"),
+    ],
+)
+def test_check_refuses_a_camera_that_is_not_there(line_folder: Path, source: str, expected: str) -> None:
+    assert expected in one_line(write_config(line_folder, {"top": {"source": source}}), "--check")
+
+
+def test_a_camera_that_is_not_there_yet_is_waited_for_while_the_others_work(
+    line_folder: Path, free_port: int
+) -> None:
+    cameras = {
+        "top": {"source": f"http://127.0.0.1:{free_port}/"},
+        "side": {"source": "simulated://?width=128&height=128", "fps": 20},
+    }
+    with running(write_config(line_folder, cameras)) as line:
+        line.until(lambda line: line.health.state == "degraded" and len(line.verdicts) > 5)
+        assert line.health.cameras["top"].error is not None
+        assert {verdict.camera for verdict in line.verdicts} == {"side"}
+        with ip_camera_at(free_port):
+            line.until(lambda line: "top" in {verdict.camera for verdict in line.verdicts})
+        errors = line.stop()
+    assert line.process.returncode == 0, errors
+    every_frame_has_one_verdict(line)
 
 
 def test_check_says_that_all_is_in_order_and_judges_nothing(line_folder: Path) -> None:

@@ -57,11 +57,11 @@ def open_device(settings: CameraSettings) -> VideoCamera:
     """Open a V4L2 device, asking for the configured size and rate.
 
     Raises:
-        InputError: there is no such device.
-        CameraFailed: the device does not open or refuses the size.
+        CameraFailed: there is no such device, or it does not open.
+        InputError: it does not deliver the size that is asked for.
     """
     if not Path(settings.source).exists():
-        raise InputError(f"{settings.source}: no such device")
+        raise CameraFailed(f"{settings.source}: no such device")
     capture = cv2.VideoCapture(settings.source, cv2.CAP_V4L2)
     if not capture.isOpened():
         raise CameraFailed(f"{settings.source} does not open as a V4L2 camera; is another program using it?")
