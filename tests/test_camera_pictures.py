@@ -215,9 +215,9 @@ def test_a_fast_belt_keeps_its_pace() -> None:
 
 
 def test_a_device_node_that_vanishes_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="/dev/video97: no such device"):
+    with pytest.raises(CameraFailed, match="/dev/video97: no such device"):
         open_camera(CameraSettings("/dev/video97"))
-    with pytest.raises(InputError, match="/dev/v4l/by-id/usb-camera: no such device"):
+    with pytest.raises(CameraFailed, match="/dev/v4l/by-id/usb-camera: no such device"):
         open_camera(CameraSettings("/dev/v4l/by-id/usb-camera"))
     with pytest.raises(CameraFailed, match="/dev/null does not open as a V4L2 camera"):
         open_camera(CameraSettings("/dev/null"))
