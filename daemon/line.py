@@ -96,6 +96,7 @@ class Line:
         self._waiting = WaitingFrames()
         self._seq = 0
         self._outbox: list[Verdict] = []
+        self._told: dict[str, str | None] = {}  # by camera, the trouble with its last frame
         self._state: LineState = "starting"
         self._given_up: str | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
@@ -218,8 +219,10 @@ class Line:
         self._ledger.open(captured)
         if self._deadline_timer is None:
             self._watch_deadlines()
+        told, self._told[camera] = self._told.get(camera), arrival.error
         if arrival.error is not None:
-            _log.warning("camera %s: frame %d: %s", camera, arrival.frame, arrival.error)
+            if arrival.error != told:  # a lens cap would fill the log
+                _log.warning("camera %s: frame %d: %s", camera, arrival.frame, arrival.error)
             self._close_as_fault(captured.key, "camera")
         elif arrival.slot is None:
             self._close_as_fault(captured.key, "overload")
@@ -465,7 +468,8 @@ class Line:
             if everything or setup.config.cameras.get(name) != settings
         ]
         # Frames of another size want other slots: such cameras end before the new product's first frame.
-        await asyncio.gather(*(self._cameras[name].stop(_CAMERA_STOP_S) for name in leaving))
+        stopped = [self._cameras[name] for name in leaving]
+        await asyncio.gather(*(camera.stop(_CAMERA_STOP_S) for camera in stopped))
         self._flush()
         self._setup = setup
         self._lanes.adopt(setup.products.values(), setup.opened)
@@ -481,7 +485,9 @@ class Line:
                 self._cameras[name] = self._make_camera(name, setup)
                 self._cameras[name].start()
             elif name not in setup.config.cameras:
-                del self._cameras[name]
+                self._cameras.pop(name).counter.close()
+        for camera in stopped:
+            camera.close()
         if archive is not self._archive:
             self._archive, retired = archive, self._archive
             if retired is not None:

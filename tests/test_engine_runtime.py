@@ -1,4 +1,7 @@
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +124,11 @@ def test_a_runtime_that_is_not_installed(folder: Path, monkeypatch: pytest.Monke
         open_engine(folder / "openvino.engine")
     monkeypatch.undo()
     importlib.import_module("engine_runtime.openvino")
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_a_runtime_leaves_no_trace_in_the_users_home(tmp_path: Path, runtime: str) -> None:
+    code = f"from engine_runtime.open import runtime_module; print(runtime_module({runtime!r}).VERSION)"
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
+    assert list(tmp_path.iterdir()) == []
