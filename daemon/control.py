@@ -15,6 +15,7 @@ from typing import Any, Final
 import zmq
 
 from daemon.access import Access
+from daemon.binding import bind
 from daemon.control_positions import Positions
 from daemon.control_subscribers import Subscribers
 from daemon.journal.database import JournalFailed
@@ -112,14 +113,12 @@ class Control(threading.Thread):
         if access is not None:
             access.guard(self._socket)
         try:
-            self._bind(address)
-        except zmq.ZMQError as error:
+            bind(self._socket, address, "control")
+        except InputError:
             self._socket.close()
             if access is None:
                 self._context.term()
-            in_use = error.errno == zmq.EADDRINUSE
-            reason = "in use; does another inspectd run?" if in_use else f"cannot be bound: {error.strerror}"
-            raise InputError(f"control: {address} is {reason}") from error
+            raise
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     # What the line calls.
@@ -315,17 +314,6 @@ class Control(threading.Thread):
         except zmq.ZMQError:  # it is gone, or does not take its replies; it may ask again
             return False
         return True
-
-    def _bind(self, address: str) -> None:
-        if not self._guarded_by_file:
-            self._socket.bind(address)
-            return
-        # The mode has to be right from the first moment on; other threads' files would only be stricter.
-        before = os.umask(0o117)
-        try:
-            self._socket.bind(address)
-        finally:
-            os.umask(before)
 
     @contextmanager
     def _journal(self) -> Iterator[JournalReader]:

@@ -9,6 +9,7 @@ from typing import Final
 import zmq
 
 from daemon.access import Access
+from daemon.binding import bind
 from engine_runtime.errors import InputError
 
 _WAITING_MESSAGES: Final = 100_000
@@ -66,14 +67,12 @@ class Publisher:
         if access is not None:
             access.guard(self._socket)
         try:
-            self._socket.bind(address)
-        except zmq.ZMQError as error:
+            bind(self._socket, address, "publish")
+        except InputError:
             self._socket.close()
             if self._owns_context:
                 self._context.term()
-            in_use = error.errno == zmq.EADDRINUSE
-            reason = "in use; does another inspectd run?" if in_use else f"cannot be bound: {error.strerror}"
-            raise InputError(f"publish: {address} is {reason}") from error
+            raise
         self._endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
 

@@ -22,6 +22,8 @@ def _reload(options: argparse.Namespace) -> int:
     from verdicts import ControlSilent
 
     try:
+        with line_control(options) as control:
+            control.status()  # so that nobody waits for long for a line that does not run
         with line_control(options, timeout_s=_TIMEOUT_S) as control:
             print(printable(control.reload()))
     except ControlSilent as silence:
