@@ -162,7 +162,8 @@ class DaemonCamera:
         return self.state == "ended" or self._stopping
 
     def start(self) -> None:
-        """Start the camera's process."""
+        """Start the camera's process; its frames go on behind the counter."""
+        self.captured = self.counter.captured
         self._retry = None
         self._opened, self._reason, self._heartbeats = None, None, False
         self._heard_s = self._delivered_s = time.monotonic()
@@ -382,14 +383,14 @@ class DaemonCamera:
         over = self.state == "ended" or self._stopping
         reason = self._reason or _obituary(status)
         self._account_up_to(self._counted(), reason)
+        if self._opened is not None and not over:
+            self._account_up_to(self.captured + 1, reason)
+        self.counter.captured = self.captured
         self._gone.set()
         if over:
             return
-        if self._opened is not None:
-            self._account_up_to(self.captured + 1, reason)
-            self.counter.captured = self.captured
-            if time.monotonic() - self._opened_s >= _RAN_WELL_S:
-                self._retry_s = _FIRST_RETRY_S
+        if self._opened is not None and time.monotonic() - self._opened_s >= _RAN_WELL_S:
+            self._retry_s = _FIRST_RETRY_S
         self.error = reason
         self._set_state("failed")
         # With jitter, so that cameras that failed together do not all come back at the same instant.

@@ -1,5 +1,6 @@
 """How many frames a camera has captured, kept where no death of a process can lose it."""
 
+import contextlib
 import os
 import re
 import struct
@@ -27,6 +28,7 @@ class CaptureCounter:
     def __init__(self, descriptor: int) -> None:
         """Take over a counter that ``create`` made, by its descriptor."""
         self.descriptor = descriptor
+        self._told = 0
 
     @classmethod
     def create(cls, path: Path | None, boot: str) -> "CaptureCounter":
@@ -60,11 +62,14 @@ class CaptureCounter:
         and touching a page that is no longer there would kill the daemon.
         """
         count = os.pread(self.descriptor, _COUNT.size, _HEAD.size)
-        return _COUNT.unpack(count)[0] if len(count) == _COUNT.size else 0
+        return max(self._told, _COUNT.unpack(count)[0] if len(count) == _COUNT.size else 0)
 
     @captured.setter
     def captured(self, frame: int) -> None:
-        os.pwrite(self.descriptor, _COUNT.pack(frame), _HEAD.size)
+        self._told = frame
+        # A disk that has become read-only is the journal's trouble to tell of: frames are announced even so.
+        with contextlib.suppress(OSError):
+            os.pwrite(self.descriptor, _COUNT.pack(frame), _HEAD.size)
 
     def close(self) -> None:
         """Give the descriptor back; a file stays."""

@@ -5,6 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,15 +100,19 @@ class Line:
         self._told: dict[str, str | None] = {}  # by camera, the trouble with its last frame
         self._state: LineState = "starting"
         self._given_up: str | None = None
+        self.complete = True
+        """Whether every captured frame gets its verdict; after an error of our own nobody knows."""
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._idle = asyncio.Event()
         self._changing_over = asyncio.Lock()
         self._archive = self._open_archive(setup)
-        self._cameras: dict[str, DaemonCamera] = {}
-        for name in setup.config.cameras:
-            self._cameras[name] = self._make_camera(name, setup)
+        # Kept for a name that leaves: when it comes back, its frames go on being counted.
+        self._counters: dict[str, CaptureCounter] = {}
+        with ExitStack() as undo:
+            self._cameras = {name: self._make_camera(name, setup, undo) for name in setup.config.cameras}
+            undo.pop_all()
         self._lanes = Lanes(setup.opened, waiting=self._waiting, deliver=self._deliver)
 
     @property
@@ -177,6 +182,7 @@ class Line:
 
     def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Give the line up after an error of our own: a frame may be without its verdict because of it."""
+        self.complete = False
         self._give_up(f"internal error: {context.get('exception') or context['message']}")
         loop.default_exception_handler(context)
 
@@ -456,17 +462,23 @@ class Line:
         """Change over to what the config says now; a captured frame keeps the product it was captured for."""
         old = self._setup
         setup = await asyncio.to_thread(load_setup, self._path, old)
-        archive = self._archive
-        if setup.config.archive != old.config.archive:
-            archive = self._open_archive(setup)
-        if self._access is not None and setup.config.curve is not None:
-            self._access.replace(clients_of(setup.config.curve))
         everything = _slots_of(setup) != _slots_of(old)
         leaving = [
             name
             for name, settings in old.config.cameras.items()
             if everything or setup.config.cameras.get(name) != settings
         ]
+        arriving = [name for name in setup.config.cameras if name in leaving or name not in self._cameras]
+        with ExitStack() as undo:  # what cannot be had refuses the reload while nothing has changed yet
+            cameras = {name: self._make_camera(name, setup, undo) for name in arriving}
+            archive = self._archive
+            if setup.config.archive != old.config.archive:
+                archive = self._open_archive(setup)
+                if archive is not None:
+                    undo.callback(archive.close)
+            if self._access is not None and setup.config.curve is not None:
+                self._access.replace(clients_of(setup.config.curve))
+            undo.pop_all()
         # Frames of another size want other slots: such cameras end before the new product's first frame.
         stopped = [self._cameras[name] for name in leaving]
         await asyncio.gather(*(camera.stop(_CAMERA_STOP_S) for camera in stopped))
@@ -480,12 +492,11 @@ class Line:
         self._outlet.on_journal_error = setup.config.on_journal_error
         if self._control is not None:
             self._control.require(setup.config.required_subscribers, setup.config.resend_after_s)
-        for name in setup.config.cameras.keys() | old.config.cameras.keys():
-            if name in setup.config.cameras and (name in leaving or name not in self._cameras):
-                self._cameras[name] = self._make_camera(name, setup)
-                self._cameras[name].start()
-            elif name not in setup.config.cameras:
-                self._cameras.pop(name).counter.close()
+        for name in leaving:
+            del self._cameras[name]
+        self._cameras |= cameras
+        for camera in cameras.values():
+            camera.start()
         for camera in stopped:
             camera.close()
         if archive is not self._archive:
@@ -504,16 +515,16 @@ class Line:
             except JournalFailed as error:
                 _log.error("journal: %s", error)
 
-    def _make_camera(self, name: str, setup: Setup) -> DaemonCamera:
+    def _make_camera(self, name: str, setup: Setup, undo: ExitStack) -> DaemonCamera:
         size, judged_at_once = _slots_of(setup)
-        if name in self._cameras:
-            counter = self._cameras[name].counter  # frames go on being counted under its name
-        else:
+        if name not in self._counters:
             journal = setup.config.journal
             file = None if journal is None else counter_file(journal.file, name)
-            counter = CaptureCounter.create(file, self._boot)
-        settings = setup.config.cameras[name]
-        return DaemonCamera(name, settings, size, judged_at_once=judged_at_once, sink=self, counter=counter)
+            self._counters[name] = CaptureCounter.create(file, self._boot)
+        settings, counter = setup.config.cameras[name], self._counters[name]
+        camera = DaemonCamera(name, settings, size, judged_at_once=judged_at_once, sink=self, counter=counter)
+        undo.callback(camera.close)
+        return camera
 
     @staticmethod
     def _open_archive(setup: Setup) -> Archive | None:

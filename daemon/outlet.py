@@ -74,6 +74,12 @@ class Outlet:
         if self._control is not None:
             self._control.health(topic, payload)
 
+    def catch_up(self) -> None:
+        """Try for the last time to write down what the journal refused."""
+        self._retry_at_s = 0.0
+        if self._unwritten and not self._write([]):
+            _log.error("journal: the last %d verdicts were published and are not in it", len(self._unwritten))
+
     @property
     def dropped_messages(self) -> int:
         """What came in on the sockets and was no request, since the start."""

@@ -1,6 +1,7 @@
 """From a config file to a running line: opens everything in an order that leaves nothing half done."""
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -14,14 +15,14 @@ from typing import Any
 from daemon.access import Access
 from daemon.check import check_cameras
 from daemon.config import Config
-from daemon.journal.journal import Journal
+from daemon.journal.journal import Journal, JournalFailed
 from daemon.journal.reader import JournalReader
 from daemon.line import Line
 from daemon.outlet import Outlet
 from daemon.product import Product
 from daemon.publisher import Publisher
 from daemon.setup import Setup, clients_of, load_setup
-from daemon.unfinished import unfinished_verdicts
+from daemon.unfinished import forget_counts, unfinished_verdicts
 from engine_runtime.errors import InputError
 
 _log = logging.getLogger("inspectd")
@@ -119,7 +120,10 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access | 
                     "%s: %d frames of an earlier start had no verdict: faults", path, len(unfinished)
                 )
                 outlet.send(unfinished)
-            journal.note("start", {"boot": boot, "product": product.name, "sha256": setup.hashes})
+            try:
+                journal.note("start", {"boot": boot, "product": product.name, "sha256": setup.hashes})
+            except JournalFailed as error:
+                raise InputError(str(error)) from error
         line = Line(
             path,
             setup,
@@ -133,9 +137,16 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access | 
         publisher.watch(loop, line.send_health)
         if control is not None:
             control.start()
+        gc.freeze()  # what was loaded stays: looking it through again and again would hold verdicts up
         code = await line.run()
-        if journal is not None:
-            journal.note("stop", {"boot": boot, "code": code})
+        if journal is not None and config.journal is not None:
+            outlet.catch_up()
+            if line.complete:
+                forget_counts(config.journal.file)
+            try:
+                journal.note("stop", {"boot": boot, "code": code})
+            except JournalFailed as error:
+                _log.error("journal: %s", error)
         return code, line.hung
 
 

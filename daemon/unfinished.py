@@ -1,5 +1,7 @@
 """Frames that a daemon captured and had not judged when it was killed: the next start closes them."""
 
+import contextlib
+import glob
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +18,16 @@ _SUFFIX = ".captured"
 def counter_file(journal: Path, camera: str) -> Path:
     """Say where a camera's captured frames are counted, beside the journal."""
     return journal.with_name(f"{journal.name}.{camera}{_SUFFIX}")
+
+
+def forget_counts(journal: Path) -> None:
+    """Remove the counters of a line that ended in order: every frame has had its verdict.
+
+    Otherwise those whose verdict could not be written down would get a second one at the next start.
+    """
+    for file in _counter_files(journal):
+        with contextlib.suppress(OSError):  # where nothing can be removed, nothing can be written either
+            file.unlink()
 
 
 def unfinished_verdicts(
@@ -36,7 +48,7 @@ def unfinished_verdicts(
     last_seq: dict[str, int] = {}
     boots = frozenset(reader.boots())
     prefix = f"{journal.name}."
-    for file in sorted(journal.parent.glob(f"{prefix}*{_SUFFIX}")):
+    for file in _counter_files(journal):
         counted = read_counter(file)
         if counted is None or counted[0] not in boots:  # of a boot in another journal, which was put away
             continue
@@ -61,3 +73,7 @@ def unfinished_verdicts(
                 model=product.manifest.model,
                 archive=None,
             )
+
+
+def _counter_files(journal: Path) -> list[Path]:
+    return sorted(journal.parent.glob(f"{glob.escape(journal.name)}.*{_SUFFIX}"))
