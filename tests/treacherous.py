@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engine_runtime.engine_file import read_engine, write_engine
 
 SLOW, FAILS, HANGS, WANTS_ALL_MEMORY = 150, 190, 220, 245
-"""Grey levels of a part's spot. All of them would be rejects; SLOW is one, after some tens of milliseconds."""
+"""Grey levels of a part's spot. All of them would be rejects; SLOW is one, some time later."""
 
 
 def treacherous_model(path: Path) -> Path:

@@ -1,0 +1,51 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from reliability import Rows
+from trial import Row, Trial
+
+ROWS = pytest.StashKey[Rows]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ROWS] = Rows()
+
+
+@pytest.fixture
+def trial(request: pytest.FixtureRequest, line_folder: Path) -> Iterator[Trial]:
+    """A line whose fault makes a row of the table; its group and name stand in the test's marker."""
+    marker = request.node.get_closest_marker("faults")
+    assert marker is not None
+    trial = Trial(line_folder, Row(*marker.args))
+    yield trial
+    trial.close()
+    if trial.finished:
+        request.config.stash[ROWS].add(request.node.nodeid, trial.row)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = (yield).get_result()  # type: ignore[attr-defined]
+    marker = item.get_closest_marker("faults")
+    if marker is None:
+        return
+    if report.skipped:
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        item.config.stash[ROWS].add(item.nodeid, Row(*marker.args, not_run=reason))
+    elif report.failed:
+        item.config.stash[ROWS].failed = True
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    page = session.config.getoption("--reliability")
+    rows = session.config.stash[ROWS]
+    if page is None or not rows:
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
+    if rows.failed:
+        reporter.write_line(f"{page}: not written, as tests failed")
+    else:
+        rows.write(page)
+        reporter.write_line(f"{page}: written")

@@ -1,0 +1,250 @@
+"""Cameras that die, hang, lie and go away, in a running line."""
+
+import ctypes
+import http.server
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from line_rig import part_image
+from trial import BELT, Trial, faulted, health
+
+_PIDFD_GETFD = 438  # the same on all architectures; Python has no function for it
+
+
+def belt(*troubles: str, **settings: object) -> dict[str, object]:
+    """A simulated camera that rehearses troubles, ``KIND@FRAME``."""
+    source = str(BELT["source"]) + "".join(f"&trouble={trouble}" for trouble in troubles)
+    return BELT | {"source": source, "fps": 50} | settings
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, marks=pytest.mark.faults("Cameras", "process killed (SIGKILL)")),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.faults("Cameras", "process killed (SIGTERM)")),
+    ],
+)
+def test_killed(trial: Trial, number: signal.Signals) -> None:
+    trial.start({"top": BELT, "side": BELT})
+    process = trial.camera_process("top")
+    trial.inject()
+    os.kill(process, number)
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "both cameras killed at once")
+def test_both_killed(trial: Trial) -> None:
+    trial.start({"top": BELT, "side": BELT})
+    processes = [trial.camera_process(camera) for camera in ("top", "side")]
+    trial.inject()
+    for process in processes:
+        os.kill(process, signal.SIGKILL)
+    trial.detected(faulted("camera", "side"))
+    trial.recovered("top", "side")
+    trial.finish(faults={("top", "camera"), ("side", "camera")})
+
+
+@pytest.mark.faults("Cameras", "driver crashes (SIGABRT)")
+def test_crashed(trial: Trial) -> None:
+    trial.start({"top": belt("crash@50"), "side": BELT})
+    trial.injected_after(49)
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "driver hangs")
+def test_driver_hangs(trial: Trial) -> None:
+    trial.start({"top": belt("hang@50", stalled_after_s=0.5), "side": BELT})
+    trial.injected_after(49)
+    trial.detected(health("camera stalled", lambda health: health.cameras["top"].state == "stalled"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "process stopped for good (SIGSTOP), no `stalled_after_s`")
+def test_stopped(trial: Trial) -> None:
+    trial.start({"top": BELT, "side": BELT})
+    process = trial.camera_process("top")
+    trial.inject()
+    os.kill(process, signal.SIGSTOP)
+    # Without a time after which silence is suspect, its missing heartbeat tells.
+    trial.detected(health("camera stalled", lambda health: health.cameras["top"].state == "stalled"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "process held up for 1 s (SIGSTOP, SIGCONT)")
+def test_held_up(trial: Trial) -> None:
+    trial.start({"top": BELT, "side": BELT})
+    process = trial.camera_process("top")
+    trial.inject()
+    os.kill(process, signal.SIGSTOP)
+    trial.uninterrupted("side", verdicts=100)
+    os.kill(process, signal.SIGCONT)
+    trial.not_told()
+    trial.uninterrupted("top", verdicts=100, pause_s=5)
+    trial.finish()
+
+
+@pytest.mark.faults("Cameras", "process stopped (SIGSTOP) while the daemon is told to end")
+def test_stopped_at_the_end(trial: Trial) -> None:
+    trial.start({"top": BELT})
+    os.kill(trial.camera_process("top"), signal.SIGSTOP)
+    trial.inject()
+    trial.send(signal.SIGTERM)
+    trial.detected(health("stopping", lambda health: health.state == "stopping"))
+    trial.exited(0, within_s=10)
+    trial.finish()
+
+
+@pytest.mark.faults("Cameras", "frozen picture")
+def test_frozen(trial: Trial) -> None:
+    trial.start({"top": belt("frozen@50", frozen_after=5), "side": BELT})
+    trial.injected_after(49)
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "black pictures")
+def test_black(trial: Trial) -> None:
+    trial.start({"top": belt("black@50", black_below=5), "side": BELT})
+    trial.injected_after(49)
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "pictures of another size")
+def test_resized(trial: Trial) -> None:
+    trial.start({"top": belt("resized@50"), "side": BELT})
+    trial.injected_after(49)
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "timestamp goes backwards")
+def test_backwards(trial: Trial) -> None:
+    trial.start({"top": belt("backwards@50"), "side": BELT})
+    trial.injected_after(49)
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "process leaks memory beyond `max_mb`")
+def test_leak(trial: Trial) -> None:
+    trial.start({"top": belt("leak@30", max_mb=400, fps=20), "side": BELT})
+    trial.injected_after(29)
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    assert "more than max_mb 400" in trial.log
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "garbage from the process on its link")
+def test_garbage_on_the_link(trial: Trial) -> None:
+    trial.start({"top": BELT, "side": BELT})
+    with link_of(trial.camera_process("top")) as link:
+        trial.inject()
+        link.send(b"\x93NUMPY rubbish")
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    assert "its process broke the protocol" in trial.log
+    trial.finish(faults={("top", "camera")})
+
+
+def link_of(process: int) -> socket.socket:
+    """Take a copy of a camera process's own end of its link."""
+    command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    number = int(command[command.index(b"daemon.camera_process") + 1])
+    pidfd = os.pidfd_open(process)
+    taken = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, number, 0)
+    os.close(pidfd)
+    if taken < 0:
+        pytest.skip(f"a process's descriptors cannot be taken: {os.strerror(ctypes.get_errno())}")
+    return socket.socket(fileno=taken)
+
+
+@pytest.mark.faults("Cameras", "an image that cannot be read")
+def test_unreadable_image(trial: Trial) -> None:
+    for index in range(100):
+        part_image(trial.folder / f"parts/{index:03d}.png", bright=False)
+    (trial.folder / "parts/050.png").write_bytes(b"no image")
+    trial.start({"top": {"source": "parts", "fps": 50}, "side": BELT})
+    trial.injected_after(50)
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+class IpCamera(http.server.BaseHTTPRequestHandler):
+    """Motion JPEG at 50 frames per second, as long as its server is not told to go away."""
+
+    gone = threading.Event()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        index = 0
+        while not self.gone.wait(0.02):
+            picture = np.full((64, 64, 3), 20 + index % 100, np.uint8)
+            jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+            try:
+                self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n\r\n" + jpeg + b"\r\n")
+            except OSError:
+                return
+            index += 1
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class IpCameras:
+    """An IP camera that can be switched off, and on again at the same address."""
+
+    def __init__(self) -> None:
+        self.port = 0
+
+    def switch_on(self) -> None:
+        IpCamera.gone.clear()
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), IpCamera)
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def switch_off(self) -> None:
+        IpCamera.gone.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def ip_camera() -> Iterator[IpCameras]:
+    camera = IpCameras()
+    camera.switch_on()
+    yield camera
+    camera.switch_off()
+
+
+@pytest.mark.faults("Cameras", "stream breaks off and comes back after 1 s")
+def test_stream_gone_and_back(trial: Trial, ip_camera: IpCameras) -> None:
+    trial.start({"top": {"source": f"http://127.0.0.1:{ip_camera.port}/"}, "side": BELT})
+    trial.inject()
+    ip_camera.switch_off()
+    trial.detected(faulted("camera"))
+    trial.uninterrupted("side", verdicts=100)
+    ip_camera.switch_on()
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})

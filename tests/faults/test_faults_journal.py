@@ -1,0 +1,132 @@
+"""A journal that cannot be written, is damaged, is taken away, or is held by another program."""
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from trial import BELT, JOURNAL_FAILED, Trial, faulted, health
+
+OK = health("journal ok", lambda health: health.journal is not None and health.journal.state == "ok")
+
+
+def fill(disk: Path) -> Path:
+    """Leave not a block of a disk free."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 4096)
+    return filler
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param("fault", marks=pytest.mark.faults("Journal", "disk full, `on_journal_error: fault`")),
+        pytest.param(
+            "continue", marks=pytest.mark.faults("Journal", "disk full, `on_journal_error: continue`")
+        ),
+    ],
+)
+def test_disk_full(trial: Trial, small_disk: Path, policy: str) -> None:
+    journal = {"file": str(small_disk / "line3.journal")}
+    trial.start({"top": BELT}, journal=journal, on_journal_error=policy)
+    trial.inject()
+    filler = fill(small_disk)
+    if policy == "fault":
+        trial.detected(faulted("journal"))
+    else:
+        trial.detected(JOURNAL_FAILED)
+        trial.uninterrupted("top")
+    trial.wait_for(JOURNAL_FAILED)
+    filler.unlink()
+    trial.recovered()
+    # What could not be written at its time stands there by now.
+    trial.finish(faults={("top", "journal")} if policy == "fault" else set())
+
+
+@pytest.fixture
+def real_disk(tmp_path: Path) -> Iterator[Path]:
+    """An ext4 file system of its own, which becomes read-only at an error, as Debian mounts its root."""
+    image, folder = tmp_path / "disk.img", tmp_path / "disk"
+    folder.mkdir()
+    image.write_bytes(b"")
+    os.truncate(image, 32 << 20)
+    for command in (
+        ["mkfs.ext4", "-q", "-O", "^has_journal", image],
+        ["mount", "-o", "loop,errors=remount-ro", image, folder],
+    ):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            pytest.skip(f"wants {command[0]}")
+        if done.returncode:
+            pytest.skip(f"a disk cannot be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def make_read_only(disk: Path) -> None:
+    """Do what the kernel does when a disk fails."""
+    device = subprocess.run(
+        ["findmnt", "-no", "SOURCE", disk], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    trigger = Path("/sys/fs/ext4") / Path(device).name / "trigger_fs_error"
+    try:
+        trigger.write_text("rehearsal")
+    except OSError as error:
+        pytest.skip(f"a file system's error cannot be triggered here: {error}")
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param(
+            "fault", marks=pytest.mark.faults("Journal", "disk read-only, `on_journal_error: fault`")
+        ),
+        pytest.param(
+            "continue", marks=pytest.mark.faults("Journal", "disk read-only, `on_journal_error: continue`")
+        ),
+    ],
+)
+def test_disk_read_only(trial: Trial, real_disk: Path, policy: str) -> None:
+    journal = {"file": str(real_disk / "line3.journal")}
+    trial.start({"top": BELT}, journal=journal, on_journal_error=policy)
+    trial.inject()
+    make_read_only(real_disk)
+    if policy == "fault":
+        trial.detected(faulted("journal"))
+    else:
+        trial.detected(JOURNAL_FAILED)
+    trial.wait_for(JOURNAL_FAILED)
+    trial.uninterrupted("top")
+    trial.finish(faults={("top", "journal")} if policy == "fault" else set(), journal_complete=False)
+
+
+@pytest.mark.faults("Journal", "file removed")
+def test_removed(trial: Trial) -> None:
+    trial.start({"top": BELT})
+    trial.inject()
+    for file in trial.folder.glob("line3.journal*"):
+        if not file.name.endswith(".captured"):
+            file.unlink()
+    trial.detected(faulted("journal"))
+    trial.recovered()
+    # A new one was begun; what the old one held is gone with it.
+    trial.finish(faults={("top", "journal")}, journal_complete=False)
+
+
+@pytest.mark.faults("Journal", "held by another program for 1 s")
+def test_held(trial: Trial) -> None:
+    trial.start({"top": BELT})
+    with contextlib.closing(sqlite3.connect(trial.journal, isolation_level=None)) as other:
+        trial.inject()
+        other.execute("BEGIN IMMEDIATE")
+        trial.detected(faulted("journal"))
+        trial.uninterrupted("top", verdicts=100)
+        other.execute("ROLLBACK")
+    trial.recovered()
+    trial.finish(faults={("top", "journal")})

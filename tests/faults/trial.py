@@ -1,0 +1,441 @@
+"""One fault on one line: a real daemon, what it said and when, and what became of every frame it captured."""
+
+import itertools
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+import zmq
+from line_rig import COMMANDS, write_config
+
+from daemon.capture_counter import read_counter
+from daemon.journal.audit import audit
+from daemon.journal.reader import JournalReader
+from verdicts import Health, Verdict, decode
+from verdicts.message import Reason, decode_verdict
+
+BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100}
+PATIENCE_S = 30.0
+STEADY = 10
+"""Judged parts in a row, without a fault among them, that make a camera a recovered one."""
+
+Message = Verdict | Health
+Faults = set[tuple[str, Reason]]
+
+
+class Sign(NamedTuple):
+    """How a message tells of a fault."""
+
+    label: str
+    shows: Callable[[Message], bool]
+
+
+def faulted(reason: Reason, camera: str = "top") -> Sign:
+    """Say that a verdict is a fault for this reason."""
+    return Sign(
+        f"verdict: fault, {reason}",
+        lambda message: isinstance(message, Verdict) and (message.camera, message.reason) == (camera, reason),
+    )
+
+
+def health(label: str, shows: Callable[[Health], bool]) -> Sign:
+    """Say that a health shows something."""
+    return Sign(f"health: {label}", lambda message: isinstance(message, Health) and shows(message))
+
+
+JOURNAL_FAILED = health(
+    "journal failed", lambda health: health.journal is not None and health.journal.state == "failed"
+)
+
+
+@dataclass
+class Row:
+    """A row of the table; times are milliseconds since the fault was brought about."""
+
+    group: str
+    fault: str
+    told_by: str | None = None
+    detected_ms: float | None = None
+    lost: int | None = None
+    duplicates: int | None = None
+    recovered_ms: float | None = None
+    longest_pause_ms: float | None = None
+    exit_code: int | None = None
+    exit_ms: float | None = None
+    verdicts: int = 0
+    not_run: str | None = None
+
+
+class Trial:
+    """A daemon over all its starts, with a journal and a control socket, and one subscriber to its verdicts.
+
+    A test starts it, brings a fault about (``inject``), waits until it is told (``detected``) and over
+    (``recovered``, ``uninterrupted`` or ``exited``), and accounts for all frames (``finish``).
+    """
+
+    def __init__(self, folder: Path, row: Row) -> None:
+        self.folder = folder
+        self.row = row
+        self.config = folder / "line3.yaml"
+        self.journal = folder / "line3.journal"
+        self.log_file = folder / "stderr.txt"
+        self.messages: list[tuple[float, Message]] = []
+        self.finished = False
+        self._captured: Counter[tuple[str, str]] = Counter()
+        self._injected_s = 0.0
+        self._told_s = 0.0
+        self._behind: dict[tuple[str, str], int] = {}
+        self._context = zmq.Context()
+        self._subscriber = self._context.socket(zmq.SUB)
+        self._subscriber.rcvhwm = 0
+        self._subscriber.reconnect_ivl = 10
+        self._subscriber.reconnect_ivl_max = 50
+        self._subscriber.subscribe(b"")
+
+    # The daemon.
+
+    def configure(self, cameras: Mapping[str, Any], **keys: Any) -> None:
+        """Write the config."""
+        keys = {
+            "journal": {"file": str(self.journal)},
+            "control": f"ipc://{self.folder}/control",
+            "deadline_ms": 20_000,
+            "threads": 1,
+        } | keys
+        write_config(self.folder, dict(cameras), **keys)
+        self.content: dict[str, Any] = yaml.safe_load(self.config.read_text())
+        if self.content.get("journal"):
+            self.journal = self.folder / self.content["journal"]["file"]
+
+    def reconfigure(self, **keys: Any) -> None:
+        """Change keys of the config; the daemon is not told."""
+        self.config.write_text(yaml.safe_dump(self.content | keys, sort_keys=False))
+
+    def start(
+        self, cameras: Mapping[str, Any], *, environment: Mapping[str, str] | None = None, **keys: Any
+    ) -> None:
+        """Write the config, start the daemon and wait until some parts of every camera are judged."""
+        self.configure(cameras, **keys)
+        self.launch(environment)
+        if "curve" not in keys:
+            self._subscriber.connect(self.content["publish"])
+        for camera in cameras:
+            self._steady_since(camera, 0)
+
+    def listen_with(self, public: bytes, secret: bytes, server: bytes) -> None:
+        """Subscribe to a line that encrypts, before it is started."""
+        self._subscriber.curve_publickey = public
+        self._subscriber.curve_secretkey = secret
+        self._subscriber.curve_serverkey = server
+        self._subscriber.connect(self.content["publish"])
+
+    def launch(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the daemon, for the first time or once more."""
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [COMMANDS / "inspectd", "--config", self.config],
+                stderr=log,
+                env=os.environ | (environment or {}),
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the daemon a signal."""
+        self.process.send_signal(number)
+
+    def camera_process(self, camera: str = "top") -> int:
+        """Find the present process of a camera by the file in which it counts its frames."""
+        found = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        for pid in found.stdout.split():
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"daemon.camera_process" in command:
+                counter = Path(f"/proc/{pid}/fd/{command[-2].decode()}").readlink()
+                if counter.name.endswith(f".{camera}.captured"):
+                    return int(pid)
+        raise AssertionError(f"camera {camera} has no process")
+
+    @property
+    def log(self) -> str:
+        """What the daemon wrote to stderr, in all its starts."""
+        return self.log_file.read_text()
+
+    # What it says.
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """All verdicts that came over the wire."""
+        return [message for _, message in self.messages if isinstance(message, Verdict)]
+
+    @property
+    def health(self) -> Health:
+        """The newest health."""
+        return next(message for _, message in reversed(self.messages) if isinstance(message, Health))
+
+    def listen(self, timeout_ms: int = 0) -> bool:
+        """Take one message; whether there was one."""
+        if not self._subscriber.poll(timeout_ms):
+            return False
+        topic, payload = self._subscriber.recv_multipart()
+        self.messages.append((time.monotonic(), decode(topic, payload)))
+        return True
+
+    def wait_for(
+        self, sign: Sign, *, since_s: float | None = None, within_s: float = PATIENCE_S
+    ) -> tuple[float, Message]:
+        """Give the first message since then (or the fault) that shows a sign, and when it came."""
+        since_s = self._injected_s if since_s is None else since_s
+        give_up_s = time.monotonic() + within_s
+        index = 0
+        while True:
+            while index < len(self.messages):
+                came_s, message = self.messages[index]
+                index += 1
+                if came_s >= since_s and sign.shows(message):
+                    return came_s, message
+            assert time.monotonic() < give_up_s, (
+                f"{sign.label}: not within {within_s:g} s; last: {self.messages[-1:]}\n{self.log[-2000:]}"
+            )
+            self.listen(100)
+
+    def wait_for_log(self, text: str, *, within_s: float = PATIENCE_S) -> float:
+        """Wait until the daemon has logged a text since the fault, and give the time."""
+        give_up_s = time.monotonic() + within_s
+        while text not in self.log[self._log_length :]:
+            assert time.monotonic() < give_up_s, f"not logged: {text!r}\n{self.log[-2000:]}"
+            self.listen(10)
+        return time.monotonic()
+
+    def wait_for_captured(self, more: int) -> None:
+        """Wait until every camera has captured so many more frames, by its own count."""
+        wanted = {file: count[1] + more for file, count in self._counts()}
+        give_up_s = time.monotonic() + PATIENCE_S
+        while any(count[1] < wanted[file] for file, count in self._counts()):
+            assert time.monotonic() < give_up_s, "the cameras capture nothing"
+            time.sleep(0.01)
+
+    def _counts(self) -> list[tuple[Path, tuple[str, int]]]:
+        files = self.journal.parent.glob("*.captured")
+        return [(file, count) for file in files if (count := read_counter(file)) is not None]
+
+    @staticmethod
+    def ahead_s(health: Health) -> float:
+        """By how many seconds the daemon's wall clock is ahead of ours."""
+        return _seconds(health.sent_at) - time.time()
+
+    # The fault.
+
+    def inject(self) -> None:
+        """Note that the fault is brought about now."""
+        while self.listen():
+            pass
+        self._log_length = len(self.log)
+        self._injected_s = time.monotonic()
+
+    def injected_after(self, frame: int, camera: str = "top") -> None:
+        """Note that the fault came when the next frame after this one was due."""
+        self._log_length = 0
+        _, message = self.wait_for(
+            Sign(
+                f"frame {frame} of {camera}",
+                lambda m: isinstance(m, Verdict) and (m.camera, m.frame) == (camera, frame),
+            ),
+            since_s=0,
+        )
+        assert isinstance(message, Verdict)
+        captured_s = _seconds(message.captured_at) - time.time() + time.monotonic()
+        self._injected_s = captured_s + 1 / self.content["cameras"][camera]["fps"]
+
+    def detected(self, sign: Sign, *, within_s: float = 10.0) -> Message:
+        """Measure how long it took until a message told of the fault."""
+        came_s, message = self.wait_for(sign)
+        self._note_detection(sign.label, came_s, within_s)
+        return message
+
+    def detected_in_log(self, text: str, *, within_s: float = 10.0) -> None:
+        """Measure how long it took until the log told of the fault."""
+        self._note_detection("log", self.wait_for_log(text), within_s)
+
+    def not_told(self) -> None:
+        """Note that there is nothing to tell of: nothing but the one who makes the fault has any harm."""
+        self._note_detection("nothing to tell", self._injected_s, 0)
+
+    def _note_detection(self, told_by: str, came_s: float, within_s: float) -> None:
+        detected_s = came_s - self._injected_s
+        assert detected_s <= within_s, f"detected after {detected_s:.2f} s, expected within {within_s:g} s"
+        self._told_s = came_s
+        self.row.told_by = told_by
+        self.row.detected_ms = None if told_by == "nothing to tell" else round(detected_s * 1000, 1)
+        for at_s, message in self.messages:
+            if at_s <= came_s:
+                self._pass_by(message)
+
+    def _pass_by(self, message: Message) -> None:
+        """Frames up to here were captured before the fault was known."""
+        seen = (
+            {message.camera: message.frame}
+            if isinstance(message, Verdict)
+            else {name: camera.captured for name, camera in message.cameras.items()}
+        )
+        for camera, frame in seen.items():
+            key = (message.boot, camera)
+            self._behind[key] = max(frame, self._behind.get(key, 0))
+
+    def recovered(self, *cameras: str, within_s: float = 20.0, healthy: bool = True) -> None:
+        """Measure how long it took until parts captured after the detection are judged again."""
+        recovered_s = max(self._steady_since(camera, self._told_s) for camera in cameras or ("top",))
+        self.row.recovered_ms = round((recovered_s - self._injected_s) * 1000, 1)
+        assert recovered_s - self._injected_s <= within_s
+        if healthy:
+            self.wait_for(health("running", lambda h: h.state == "running"), since_s=recovered_s)
+
+    def _steady_since(self, camera: str, since_s: float) -> float:
+        streak = 0
+
+        def shows(message: Message) -> bool:
+            nonlocal streak
+            if not isinstance(message, Verdict) or message.camera != camera:
+                return False
+            if message.frame <= self._behind.get((message.boot, camera), 0):
+                return False
+            streak = 0 if message.decision == "fault" else streak + 1
+            return streak == STEADY
+
+        came_s, message = self.wait_for(Sign(f"{camera} judged again", shows), since_s=since_s)
+        assert isinstance(message, Verdict)
+        run = [
+            at_s
+            for at_s, m in self.messages
+            if since_s <= at_s <= came_s
+            and isinstance(m, Verdict)
+            and (m.boot, m.camera) == (message.boot, camera)
+            and m.decision != "fault"
+        ]
+        return run[-STEADY]
+
+    def uninterrupted(
+        self, *cameras: str, verdicts: int = 200, pause_s: float = 2.0, since_s: float | None = None
+    ) -> None:
+        """Measure the longest pause between two verdicts while the fault lasts."""
+        since_s = self._injected_s if since_s is None else since_s
+        pauses = []
+        for camera in cameras or ("top",):
+            came = [since_s]
+
+            def shows(message: Message, camera: str = camera, came: list[float] = came) -> bool:
+                return isinstance(message, Verdict) and message.camera == camera
+
+            while len(came) <= verdicts:
+                at_s, _ = self.wait_for(Sign(f"verdicts of {camera}", shows), since_s=came[-1] + 1e-9)
+                came.append(at_s)
+            pauses.append(max(b - a for a, b in itertools.pairwise(came)))
+        assert max(pauses) <= pause_s, f"the line paused for {max(pauses):.2f} s"
+        self.row.longest_pause_ms = round(max(pauses) * 1000, 1)
+
+    def exited(self, code: int, *, within_s: float = PATIENCE_S) -> None:
+        """Measure how long it took until the daemon ended as it should."""
+        give_up_s = self._injected_s + within_s
+        while self.process.poll() is None:
+            assert time.monotonic() < give_up_s, f"has not ended\n{self.log[-2000:]}"
+            self.listen(10)
+        self.row.exit_ms = round((time.monotonic() - self._injected_s) * 1000, 1)
+        self.row.exit_code = self.process.returncode
+        assert self.process.returncode == code, self.log[-2000:]
+        self.note_end()
+
+    def killed(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Kill the daemon with all it has in memory."""
+        self.process.send_signal(number)
+        self.process.wait(PATIENCE_S)
+        self.note_end()
+
+    def note_end(self) -> None:
+        """Hear the last words of a daemon that has ended, and note what its cameras counted."""
+        while self.listen(200):
+            pass
+        for file, (boot, captured) in self._counts():
+            camera = file.name.removesuffix(".captured").rpartition(".")[2]
+            self._captured[boot, camera] = max(captured, self._captured[boot, camera])
+
+    # The account.
+
+    def finish(
+        self,
+        *,
+        faults: Iterable[tuple[str, Reason]] = (),
+        journal_complete: bool = True,
+    ) -> None:
+        """End the daemon in order if it runs, and account for every frame of all its starts.
+
+        Args:
+            faults: cameras and reasons of the fault verdicts that there must be; there may be no others.
+            journal_complete: whether all published verdicts have to be in the journal.
+        """
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            give_up_s = time.monotonic() + PATIENCE_S
+            while self.process.poll() is None:
+                assert time.monotonic() < give_up_s, self.log[-2000:]
+                self.listen(10)
+            assert self.process.returncode == 0, self.log[-2000:]
+            self.note_end()
+        assert "Traceback" not in self.log, self.log[-4000:]
+        for _, message in self.messages:
+            if isinstance(message, Health):
+                for name, camera in message.cameras.items():
+                    key = (message.boot, name)
+                    self._captured[key] = max(camera.captured, self._captured[key])
+        written = self._journaled()
+        wire = {(v.boot, v.seq): v for v in self.verdicts}
+        both = wire | {(v.boot, v.seq): v for v in written}
+        for verdict in written:
+            assert wire.get((verdict.boot, verdict.seq), verdict) == verdict, "wire and journal disagree"
+        frames = Counter((v.boot, v.camera, v.frame) for v in both.values())
+        captured = {
+            (boot, camera, frame)
+            for (boot, camera), last in self._captured.items()
+            for frame in range(1, last + 1)
+        }
+        assert frames.keys() <= captured, "verdicts on frames that were never captured"
+        # What was published and is not in the journal would be lost for whoever asks for it later.
+        unwritten = wire.keys() - {(v.boot, v.seq) for v in written} if journal_complete else set()
+        self.row.verdicts = len(both)
+        self.row.lost = len(captured - frames.keys()) + len(unwritten)
+        self.row.duplicates = (
+            (len(self.verdicts) - len(wire))
+            + (len(both) - len(frames))
+            + (len(written) - len({(v.boot, v.seq) for v in written}))
+        )
+        self.finished = True
+        assert self.row.lost == 0, f"lost: {sorted(captured - frames.keys())[:20]} {sorted(unwritten)[:20]}"
+        assert self.row.duplicates == 0
+        for boot in {boot for boot, _ in both}:
+            seqs = sorted(seq for b, seq in both if b == boot)
+            assert seqs == list(range(1, len(seqs) + 1)), "seq has gaps"
+        found = {(v.camera, v.reason) for v in both.values() if v.reason is not None}
+        assert found == set(faults)
+        result = audit(self.journal)
+        assert result.intact, result.broken
+
+    def _journaled(self) -> list[Verdict]:
+        with JournalReader(self.journal) as reader:
+            return [decode_verdict(payload) for _, payload in reader.after(0, 10_000_000)]
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if hasattr(self, "process"):
+            self.process.kill()
+            self.process.wait()
+        self._context.destroy(linger=0)
+
+
+def _seconds(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()
