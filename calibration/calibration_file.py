@@ -11,7 +11,7 @@ from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, Quantiles
 from engine_runtime.errors import InputError
 from engine_runtime.files import replacing
 from engine_runtime.frames import Roi
-from engine_runtime.yaml_file import read_yaml
+from engine_runtime.yaml_file import read_yaml, shown
 
 FORMAT_VERSION = 1
 
@@ -82,8 +82,8 @@ def load_calibration(path: Path, engine_sha256: str) -> Calibration:
     content, _ = read_yaml(path, "a file written by calibrate")
     version = content.get("format_version")
     if version != FORMAT_VERSION:
-        shown = version if isinstance(version, str | int | float | None) else type(version).__name__
-        raise InputError(f"{path}: format_version is {shown!r:.40}; this inspectd reads {FORMAT_VERSION}")
+        found = shown(version) or repr(type(version).__name__)
+        raise InputError(f"{path}: format_version is {found}; this inspectd reads {FORMAT_VERSION}")
     try:
         calibration = Calibration.model_validate(content)
     except ValidationError as error:
@@ -99,8 +99,6 @@ def load_calibration(path: Path, engine_sha256: str) -> Calibration:
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     key = ".".join(str(part) for part in first["loc"])
-    # An aliased YAML structure may be endless when written out: only plain values are shown.
-    found = first["input"]
-    shown = f", found {found!r:.60}" if isinstance(found, str | int | float) else ""
     message = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}{shown}" if key else message
+    found = shown(first["input"])
+    return f"{key}: {message}{f', found {found}' if found else ''}" if key else message

@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 
 from daemon.cameras import CameraSettings
 from engine_runtime.errors import InputError
-from engine_runtime.yaml_file import read_yaml
+from engine_runtime.yaml_file import read_yaml, shown
 from verdicts.message import NAME
 
 _LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|ipc://.+")
@@ -224,10 +224,8 @@ def _describe(problem: ErrorDetails, document: yaml.Node | None) -> str:
             wanted = str(problem["ctx"]["error"])
         case _:
             wanted = "expected " + problem["msg"].removeprefix("Input should be ")
-    found = problem["input"]
-    # Only plain values are shown: written out, a structure of YAML aliases may be endless.
-    shown = f"found {found!r:.80}, " if isinstance(found, str | int | float | None) else ""
-    return f"{line}: {key}: {shown}{wanted}"
+    found = shown(problem["input"])
+    return f"{line}: {key}: {f'found {found}, ' if found else ''}{wanted}"
 
 
 def _keys_beside(location: Sequence[str]) -> list[str]:
