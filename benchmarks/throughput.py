@@ -5,6 +5,7 @@
 Frames come from simulated cameras in processes of their own, every verdict is journaled and published, and
 a subscriber counts them and looks for gaps. First at capacity (cameras wait for room), then at a fixed rate,
 where the added latency is measured: from the capture to the arrival at the subscriber, less the inference.
+Last with more frames than can be judged before a short deadline: how late is the latest verdict that says so?
 """
 
 import argparse
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,11 @@ import yaml
 import zmq
 from inspection import BIN
 from null_engine import SIZE, make_null_engine
+from numpy.typing import NDArray
 from tqdm import tqdm
+
+OVERLOAD = 10_000
+OVERLOAD_DEADLINE_MS = 2.0
 
 
 def main() -> None:
@@ -39,14 +45,14 @@ def main() -> None:
         folder = Path(name)
         engine, calibration = make_null_engine(folder)
 
-        def run(frames: int, fps: float | None) -> dict[str, Any]:
+        def run(frames: int, fps: float | None, deadline_ms: float = 10_000) -> dict[str, Any]:
             per_camera = frames // options.cameras
             config: dict[str, Any] = {
                 "line": "null",
                 "engine": engine,
                 "calibration": calibration,
                 "publish": f"ipc://{folder}/publish",
-                "deadline_ms": 10_000,
+                "deadline_ms": deadline_ms,
                 "threads": 1,
                 "cameras": {
                     f"camera{number}": {
@@ -69,10 +75,52 @@ def main() -> None:
         capacity = run(options.frames, None)
         print(json.dumps(capacity, indent=2))
         paced = run(int(options.rate * options.seconds), options.rate)
-    result = {"capacity": capacity, f"at_{options.rate:g}_per_second": paced}
+        overloaded = run(int(OVERLOAD * options.seconds), OVERLOAD, deadline_ms=OVERLOAD_DEADLINE_MS)
+    result = {
+        "capacity": capacity,
+        f"at_{options.rate:g}_per_second": paced,
+        f"overloaded_with_{OVERLOAD}_per_second": overloaded | {"deadline_ms": OVERLOAD_DEADLINE_MS},
+    }
     print(json.dumps(result, indent=2))
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+class Tally:
+    """What a subscriber learns from the verdicts, at little cost to the machine it shares with the line."""
+
+    def __init__(self, deadline_ms: float) -> None:
+        self._deadline_ms = deadline_ms
+        self.verdicts = self.gaps = 0
+        self.first_s = self.last_s = 0.0
+        self.reasons: Counter[str] = Counter()
+        self.late_ms: list[float] = []
+        self.shares_ms: list[tuple[float, float, float]] = []
+        self._last_seq = 0
+
+    def take(self, payload: bytes) -> None:
+        """Count a verdict; every fault and each twentieth of the others is looked into."""
+        now_s = time.time()
+        self.verdicts += 1
+        self.first_s, self.last_s = self.first_s or now_s, now_s
+        start = payload.index(b'"seq":') + 6
+        seq = int(payload[start : payload.index(b",", start)])
+        self.gaps += seq != self._last_seq + 1
+        self._last_seq = seq
+        fault = b'"decision":"fault"' in payload
+        if not fault and self.verdicts % 20:
+            return
+        verdict = json.loads(payload)
+        took = verdict["latency_ms"]
+        if fault:
+            self.reasons[verdict["reason"]] += 1
+            if verdict["reason"] == "deadline":
+                self.late_ms.append(took["total"] - self._deadline_ms)
+        elif took["infer"] is not None:
+            captured_s = datetime.fromisoformat(verdict["captured_at"]).timestamp()
+            decided = took["total"] - took["wait"] - took["infer"]
+            arrived = (now_s - captured_s) * 1000 - took["total"]
+            self.shares_ms.append((took["wait"], decided, arrived))
 
 
 def measure(config: Path, frames: int) -> dict[str, Any]:
@@ -85,55 +133,50 @@ def measure(config: Path, frames: int) -> dict[str, Any]:
     socket.subscribe(b"")
     socket.connect(content["publish"])
     daemon = subprocess.Popen([BIN / "inspectd", "--config", config])
-    verdicts = gaps = faults = 0
-    last_seq = 0
-    first_s = last_s = 0.0
-    added_ms: list[float] = []
+    tally = Tally(content["deadline_ms"])
     memory_kb: dict[int, int] = {}
     cpu_s = 0.0
     with tqdm(total=frames, unit="verdict", disable=None) as progress:
-        while verdicts < frames:
-            if not socket.poll(10_000):
-                break
+        while tally.verdicts < frames and socket.poll(10_000):
             topic, payload = socket.recv_multipart()
             if topic.endswith(b"/-/health"):
                 continue
-            now_s = time.time()
-            verdicts += 1
-            first_s, last_s = first_s or now_s, now_s
-            # Nothing but what is asked of every verdict, so that the subscriber takes little of the machine.
-            start = payload.index(b'"seq":') + 6
-            seq = int(payload[start : payload.index(b",", start)])
-            gaps += seq != last_seq + 1
-            last_seq = seq
-            if verdicts % 20 == 0:
-                verdict = json.loads(payload)
-                captured_s = datetime.fromisoformat(verdict["captured_at"]).timestamp()
-                added_ms.append((now_s - captured_s) * 1000 - (verdict["latency_ms"]["infer"] or 0.0))
-                faults += verdict["decision"] == "fault"
-            if verdicts in {frames // 10, frames}:
-                memory_kb[verdicts] = resident_kb(daemon.pid)
+            tally.take(payload)
+            if tally.verdicts in {frames // 10, frames}:
+                memory_kb[tally.verdicts] = resident_kb(daemon.pid)
                 cpu_s = cpu_seconds(daemon.pid)
-            if verdicts % 1000 == 0:
+            if tally.verdicts % 1000 == 0:
                 progress.update(1000)
     daemon.send_signal(signal.SIGTERM)
     code = daemon.wait()
     context.destroy(linger=0)
     early, late = memory_kb.get(frames // 10, 0), memory_kb.get(frames, 0)
-    p50, p99, p999 = np.percentile(added_ms, (50, 99, 99.9)).round(3).tolist()
+    shares = np.array(tally.shares_ms)
     return {
         "frames": frames,
-        "verdicts": verdicts,
-        "gaps_in_seq": gaps,
-        "faults_seen": faults,
+        "verdicts": tally.verdicts,
+        "gaps_in_seq": tally.gaps,
+        "faults": dict(tally.reasons),
+        "deadline_faults_late_by_ms": percentiles(np.array(tally.late_ms)) if tally.late_ms else None,
         "exit_code": code,
-        "per_second": round((verdicts - 1) / (last_s - first_s), 1),
-        "daemon_cpu_us_per_verdict": round(cpu_s / verdicts * 1e6, 1),
-        "added_latency_ms": {"p50": p50, "p99": p99, "p99.9": p999},
+        "per_second": round((tally.verdicts - 1) / (tally.last_s - tally.first_s), 1),
+        "daemon_cpu_us_per_verdict": round(cpu_s / tally.verdicts * 1e6, 1),
+        "added_latency_ms": percentiles(shares.sum(1)),
+        "of_which": {
+            "capture_to_lane": percentiles(shares[:, 0]),
+            "score_to_decision": percentiles(shares[:, 1]),
+            "decision_to_subscriber": percentiles(shares[:, 2]),  # with the journal
+        },
         "resident_mb_after_a_tenth": round(early / 1024, 1),
         "resident_mb_at_the_end": round(late / 1024, 1),
         "growth": round(late / early - 1, 4) if early else None,
     }
+
+
+def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
+    """Give the middle and the ends that matter."""
+    p50, p99, p999 = np.percentile(values, (50, 99, 99.9)).round(3).tolist()
+    return {"p50": p50, "p99": p99, "p99.9": p999, "max": round(float(values.max()), 3)}
 
 
 def resident_kb(pid: int) -> int:

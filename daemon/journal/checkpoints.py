@@ -10,14 +10,14 @@ from typing import Final
 
 from daemon.journal.database import wal_of, why
 
-_INTERVAL_S: Final = 1.0
+_INTERVAL_S: Final = 2.0
 _LOOK_S: Final = 0.1
 _READERS_PATIENCE_MS: Final = 20  # the writer waits as long
 _log = logging.getLogger("inspectd")
 
 
 class Checkpoints:
-    """Checkpoints about once a second while something is written.
+    """Checkpoints every two seconds while something is written.
 
     A checkpoint beside a busy writer never quite catches up, and the log starts over only when it has. So
     when the log has grown past ``most_wal_bytes``, the rest, by then small, is carried while ``turn`` holds
@@ -77,7 +77,7 @@ class Checkpoints:
             self._pause()
 
     def _pause(self) -> None:
-        """Wait for a second, or until the log is large: it may grow by 30 MB in one."""
+        """Wait for a while, or until the log is large: it may grow by 30 MB in a second."""
         over_s = time.monotonic() + _INTERVAL_S
         largest = self._most_wal_bytes + self._bytes_held_by_reader
         while time.monotonic() < over_s and not self._stop.wait(_LOOK_S):
