@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from daemon.log import StderrHandler
 from engine_runtime.errors import InputError
 
 
@@ -22,10 +23,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"inspectd {version('inspectd')}")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="inspectd: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="inspectd: %(message)s", handlers=[StderrHandler()])
     try:
         return _run(arguments.config, check=arguments.check)
     except InputError as error:
+        logging.shutdown()  # what was logged before stands before it
         print(f"inspectd: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before the line took the signal over
