@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from daemon.access import Access
 from daemon.archive import Archive
-from daemon.camera import Arrival, DaemonCamera, refuse_failed
-from daemon.capture_counter import CaptureCounter
+from daemon.camera import Arrival
+from daemon.camera_group import CameraGroup
 from daemon.journal.journal import Journal, JournalFailed
+from daemon.journal.stamps import iso
 from daemon.lane import Judged, NotJudged
 from daemon.lanes import Lanes
 from daemon.ledger import CapturedFrame, FrameKey, Ledger
@@ -25,7 +26,6 @@ from daemon.outlet import Outlet
 from daemon.product import Product
 from daemon.service import Service
 from daemon.setup import Setup, clients_of, load_setup
-from daemon.unfinished import counter_file
 from daemon.waiting import WaitingFrames
 from engine_runtime.errors import InputError
 from engine_runtime.heatmap import MapGeometry
@@ -44,7 +44,6 @@ from verdicts.message import (
 if TYPE_CHECKING:
     from daemon.control import Control
 
-_CAMERA_STOP_S = 2.0
 _LONGEST_DRAIN_S = 5.0
 _log = logging.getLogger("inspectd")
 
@@ -108,11 +107,7 @@ class Line:
         self._idle = asyncio.Event()
         self._changing_over = asyncio.Lock()
         self._archive = self._open_archive(setup)
-        # Kept for a name that leaves: when it comes back, its frames go on being counted.
-        self._counters: dict[str, CaptureCounter] = {}
-        with ExitStack() as undo:
-            self._cameras = {name: self._make_camera(name, setup, undo) for name in setup.config.cameras}
-            undo.pop_all()
+        self._cameras = CameraGroup(setup, boot=boot, sink=self)
         self._lanes = Lanes(setup.opened, waiting=self._waiting, deliver=self._deliver)
 
     @property
@@ -135,21 +130,24 @@ class Line:
             self._loop.add_signal_handler(number, self._stop_asked.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         self._lanes.start()
-        for camera in self._cameras.values():
-            camera.start()
+        self._cameras.start()
         pulse = asyncio.create_task(self._pulse())
+        pulse.add_done_callback(self._pulse_ended)
         try:
-            cameras = self._cameras.values()
-            await self._until(lambda: all(c.tried for c in cameras) or any(c.wrong for c in cameras))
-            # What is not there yet may come: after a power cut this PC may be up before its cameras.
-            refuse_failed(camera for camera in cameras if camera.wrong)
+            await self._until(lambda: self._cameras.tried)
+            self._cameras.refuse_wrong()
             self._state = "running"
             if not self._stop_asked.is_set():
                 _log.info("%s: running, verdicts on %s", self._setup.config.line, self._setup.config.publish)
                 if self._journal is None:
                     _log.warning("no journal is configured: verdicts can be neither replayed nor audited")
                 self._service.ready()
-            await self._until(lambda: self._given_up is not None or self._all_ended())
+            # While the line changes over, cameras end to be replaced.
+            await self._until(
+                lambda: (
+                    self._given_up is not None or (self._cameras.ended and not self._changing_over.locked())
+                )
+            )
         finally:
             self._service.stopping()
             self._state = "stopping"
@@ -163,12 +161,6 @@ class Line:
             _log.error("%s: given up: %s", self._setup.config.line, self._given_up)
             return 1
         return 0
-
-    def _all_ended(self) -> bool:
-        # While the line changes over, cameras end to be replaced.
-        return not self._changing_over.locked() and all(
-            camera.state == "ended" for camera in self._cameras.values()
-        )
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition on the cameras or lanes, or for the wish to stop."""
@@ -192,7 +184,7 @@ class Line:
 
     async def _drain(self) -> None:
         """Stop the cameras and see every frame they captured to its verdict."""
-        await asyncio.gather(*(camera.stop(_CAMERA_STOP_S) for camera in self._cameras.values()))
+        await self._cameras.stop()
         if len(self._ledger):
             self._idle.clear()
             try:
@@ -346,7 +338,7 @@ class Line:
                 score=score,
                 threshold=captured.product.threshold,
                 peak=peak,
-                captured_at=_iso(_wall_clock(captured.captured_ns)),
+                captured_at=iso(_wall_clock(captured.captured_ns)),
                 latency_ms=Latency(
                     wait=_rounded(wait_ms), infer=_rounded(infer_ms), total=round(total_ms, 3)
                 ),
@@ -366,24 +358,25 @@ class Line:
         """Each second: look after cameras and lanes, send health, and feed the service's watchdog."""
         due_s = self._loop.time()
         while True:
-            for camera in list(self._cameras.values()):
-                camera.check_stalled()
+            self._cameras.check_stalled()
             for hung in self._lanes.replace_hung(self._setup.config.engine_timeout_s):
                 self._take(hung)
             self.send_health()
-            if all(camera.alive for camera in self._cameras.values()):
+            if self._cameras.alive:
                 self._service.alive(f"{self._health_state()}, {self._seq} verdicts")
             due_s += HEALTH_INTERVAL_S
             await asyncio.sleep(max(0.0, due_s - self._loop.time()))
+
+    def _pulse_ended(self, pulse: asyncio.Task[None]) -> None:
+        if not pulse.cancelled() and (error := pulse.exception()) is not None:
+            self._loop.call_exception_handler({"message": "the pulse ended", "exception": error})
 
     def _health_state(self) -> LineState:
         if self._state != "running":
             return self._state
         subscribers = {} if self._control is None else self._control.subscribers
         in_order = (
-            all(
-                camera.state in {"running", "ended"} and not camera.error for camera in self._cameras.values()
-            )
+            self._cameras.in_order
             and self._outlet.journal_error is None
             and not self._lanes.failing
             and all(subscribers[name].present for name in self._setup.config.required_subscribers)
@@ -413,7 +406,7 @@ class Line:
                 verdicts={"pass": 0, "reject": 0, "fault": 0, **self._outlet.decisions},
                 waiting=len(self._ledger),
                 uptime_s=round(time.monotonic() - self._started_s, 3),
-                sent_at=_iso(datetime.now(UTC)),
+                sent_at=iso(datetime.now(UTC)),
             )
         )
 
@@ -462,15 +455,10 @@ class Line:
         """Change over to what the config says now; a captured frame keeps the product it was captured for."""
         old = self._setup
         setup = await asyncio.to_thread(load_setup, self._path, old)
-        everything = _slots_of(setup) != _slots_of(old)
-        leaving = [
-            name
-            for name, settings in old.config.cameras.items()
-            if everything or setup.config.cameras.get(name) != settings
-        ]
-        arriving = [name for name in setup.config.cameras if name in leaving or name not in self._cameras]
         with ExitStack() as undo:  # what cannot be had refuses the reload while nothing has changed yet
-            cameras = {name: self._make_camera(name, setup, undo) for name in arriving}
+            undo.callback(setup.close)
+            cameras = self._cameras.prepare(setup)
+            undo.callback(cameras.drop)
             archive = self._archive
             if setup.config.archive != old.config.archive:
                 archive = self._open_archive(setup)
@@ -480,8 +468,7 @@ class Line:
                 self._access.replace(clients_of(setup.config.curve))
             undo.pop_all()
         # Frames of another size want other slots: such cameras end before the new product's first frame.
-        stopped = [self._cameras[name] for name in leaving]
-        await asyncio.gather(*(camera.stop(_CAMERA_STOP_S) for camera in stopped))
+        await cameras.stop_leaving()
         self._flush()
         self._setup = setup
         self._lanes.adopt(setup.products.values(), setup.opened)
@@ -492,13 +479,7 @@ class Line:
         self._outlet.on_journal_error = setup.config.on_journal_error
         if self._control is not None:
             self._control.require(setup.config.required_subscribers, setup.config.resend_after_s)
-        for name in leaving:
-            del self._cameras[name]
-        self._cameras |= cameras
-        for camera in cameras.values():
-            camera.start()
-        for camera in stopped:
-            camera.close()
+        self._cameras.complete(cameras, setup)
         if archive is not self._archive:
             self._archive, retired = archive, self._archive
             if retired is not None:
@@ -515,28 +496,10 @@ class Line:
             except JournalFailed as error:
                 _log.error("journal: %s", error)
 
-    def _make_camera(self, name: str, setup: Setup, undo: ExitStack) -> DaemonCamera:
-        size, judged_at_once = _slots_of(setup)
-        if name not in self._counters:
-            journal = setup.config.journal
-            file = None if journal is None else counter_file(journal.file, name)
-            self._counters[name] = CaptureCounter.create(file, self._boot)
-        settings, counter = setup.config.cameras[name], self._counters[name]
-        camera = DaemonCamera(name, settings, size, judged_at_once=judged_at_once, sink=self, counter=counter)
-        undo.callback(camera.close)
-        return camera
-
     @staticmethod
     def _open_archive(setup: Setup) -> Archive | None:
         archive = setup.config.archive
         return None if archive is None else Archive(archive.folder, max_mb=archive.max_mb)
-
-
-def _slots_of(setup: Setup) -> tuple[Any, int]:
-    """Give the size of the frames, and how many all lanes together may hold at once."""
-    products = setup.products.values()
-    size = next(iter(products)).manifest.input_size
-    return size, max(product.max_batch for product in products) * setup.config.lanes
 
 
 def _peak(captured: CapturedFrame, geometry: MapGeometry, anomaly_map: NDArray[np.float32]) -> Peak | None:
@@ -553,10 +516,6 @@ def _peak(captured: CapturedFrame, geometry: MapGeometry, anomaly_map: NDArray[n
 def _wall_clock(monotonic_ns: int) -> datetime:
     """Turn a monotonic time into the calendar's; the two clocks are compared now, as either may be set."""
     return datetime.fromtimestamp(time.time() - (time.monotonic_ns() - monotonic_ns) / 1e9, UTC)
-
-
-def _iso(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 def _rounded(milliseconds: float | None) -> float | None:

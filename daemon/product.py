@@ -104,6 +104,13 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
             max_batch=min(config.max_batch or manifest.max_batch, manifest.max_batch),
             threshold=calibration.threshold,
             quantiles=calibration.quantiles_array(),
-            geometry=MapGeometry.of(manifest),
+            geometry=_geometry(entry.engine, manifest),
         )
     return products
+
+
+def _geometry(engine: Path, manifest: Manifest) -> MapGeometry:
+    try:
+        return MapGeometry.of(manifest)
+    except EngineRefused as error:
+        raise EngineRefused(f"{engine}: {error}") from error

@@ -10,6 +10,7 @@ from daemon.product import Product, load_products
 from engine_runtime.engine import Engine
 from engine_runtime.errors import InputError
 from engine_runtime.files import sha256
+from engine_runtime.frames import Size
 
 # What sockets, threads and files are made of at the start.
 _NEEDS_RESTART = ("line", "publish", "control", "lanes", "journal")
@@ -24,6 +25,22 @@ class Setup:
     opened: Sequence[Mapping[Product, Engine]]
     hashes: Mapping[str, str]
     """SHA-256 of the config, of each calibration and of each engine's payload, by file; for the journal."""
+
+    @property
+    def input_size(self) -> Size:
+        """Size of the frames that the engines take."""
+        return next(iter(self.products.values())).manifest.input_size
+
+    @property
+    def judged_at_once(self) -> int:
+        """Frames that all lanes together may hold."""
+        return max(product.max_batch for product in self.products.values()) * self.config.lanes
+
+    def close(self) -> None:
+        """Close the engines that were opened for it, when no lane has taken them."""
+        for engines in self.opened:
+            for engine in engines.values():
+                engine.close()
 
 
 def load_setup(path: Path, running: Setup | None = None) -> Setup:

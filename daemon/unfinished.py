@@ -9,6 +9,7 @@ from pathlib import Path
 from daemon.capture_counter import read_counter
 from daemon.journal.reader import JournalReader
 from daemon.journal.recovery import unjudged
+from daemon.journal.stamps import iso
 from daemon.product import Product
 from verdicts.message import Latency, Verdict
 
@@ -44,7 +45,7 @@ def unfinished_verdicts(
         line: name of the line.
         product: named in the verdicts as the one that would judge now.
     """
-    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    now = iso(datetime.now(UTC))
     last_seq: dict[str, int] = {}
     boots = frozenset(reader.boots())
     prefix = f"{journal.name}."
