@@ -78,8 +78,16 @@ class RunningLine:
         """Listen until the condition holds."""
         give_up = time.monotonic() + PATIENCE_S
         while not self.healths or not condition(self):
-            assert time.monotonic() < give_up, f"not within {PATIENCE_S} s; last: {self.healths[-1:]}"
+            assert time.monotonic() < give_up, (
+                f"not within {PATIENCE_S} s; last: {self.healths[-1:]}, {self._last_words()}"
+            )
             self._listen(timeout_ms=100)
+
+    def _last_words(self) -> str:
+        code = self.process.poll()
+        if code is None or self.process.stderr is None:
+            return "it still runs"
+        return f"it ended with {code} and said: {self.process.stderr.read()}"
 
     def until_end(self) -> str:
         """Listen to the daemon's end and give what it wrote to stderr."""
