@@ -283,7 +283,7 @@ class Control(threading.Thread):
             raise InputError(f"{name} needs a key with control: true, and {client}'s has not")
         if self._pending_commands >= _MOST_COMMANDS:
             raise InputError(f"{name}: the line is busy with other commands; try again")
-        _log.info("control: %s %s asked for by %s", name, arguments or "", client or "a local user")
+        _log.info("control: %s asks: %s", client or "a local user", " ".join([name, *arguments.values()]))
         future = self._commands(name, arguments)
         self._pending_commands += 1
         future.add_done_callback(lambda done: self._command_done(connection, request_id, done))
