@@ -14,8 +14,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from efficientad import dataset
+from efficientad import training_images
 from efficientad.checkpoint import Run, load_model
+from efficientad.datasets.open import open_data_set
 from efficientad.networks import TEACHER_CHANNELS, pdn
 from efficientad.teacher import load_teacher, teacher_file
 from efficientad.train import train
@@ -25,7 +26,7 @@ from engine_runtime.frames import Size, fit, images_in, read_image
 def auroc(data: Path, teacher: dict[str, torch.Tensor], steps: int, seed: int) -> float:
     """Train XS at 256×256 with a teacher and give the image AUROC on the test images."""
     size = Size(256, 256)
-    split = dataset.load(data, size, None, seed)
+    split = training_images.load(open_data_set(data), size, None, seed)
     run = Run("xs", size, None, steps, 1, seed, split.digest, "", None, "")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "model.pt"

@@ -1,16 +1,22 @@
 """Files of a training run: the finished model, and the state from which a killed run goes on."""
 
-from dataclasses import asdict, dataclass, fields
+import io
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
+from efficientad.losses import P_HARD
 from efficientad.model import EfficientAd
 from efficientad.networks import SIZES, ModelSize
 from engine_runtime.errors import InputError
 from engine_runtime.files import replacing
 from engine_runtime.frames import Roi, Size
+
+MapNormalisation = Literal["quantile", "gaussian"]
+"""How the maps of good images are scaled before their mean is taken (paper §4.4 and its ablation)."""
+MAP_NORMALISATIONS: tuple[MapNormalisation, ...] = get_args(MapNormalisation)
 
 MODEL = "efficientad model 1"
 PROGRESS = "efficientad progress 1"
@@ -30,6 +36,13 @@ class Run:
     teacher_digest: str
     penalty_digest: str | None
     tool_version: str
+    learning_rate: float | None = None
+    """Of Adam; that of the size when None."""
+    weight_decay: float = 1e-5
+    p_hard: float = P_HARD
+    """Of the hard feature loss; 0 averages all differences."""
+    autoencoder: bool = True
+    map_normalisation: MapNormalisation = "quantile"
 
 
 def save_model(path: Path, run: Run, model: EfficientAd) -> None:
@@ -37,6 +50,7 @@ def save_model(path: Path, run: Run, model: EfficientAd) -> None:
 
     Raises:
         InputError: the folder cannot be written.
+        OSError: the disk is full, or failed.
     """
     _save(path, {"format": MODEL, "run": _plain(run), "state": model.state_dict()})
 
@@ -55,7 +69,7 @@ def load_model(path: Path) -> tuple[Run, EfficientAd]:
         run = Run(**settings)
         if run.size not in SIZES:
             raise ValueError(run.size)
-        model = EfficientAd(run.size, run.image_size)
+        model = EfficientAd(run.size, run.image_size, run.autoencoder)
         model.load_state_dict(content["state"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: is a damaged model: {str(error).splitlines()[0]}") from error
@@ -70,10 +84,11 @@ def progress_file(model: Path) -> Path:
 def save_progress(
     path: Path, run: Run, step: int, model: EfficientAd, optimiser: torch.optim.Optimizer
 ) -> None:
-    """Write the state of a run after ``step`` steps.
+    """Write the state of a run after ``step`` steps; where that fails, the state before it is kept.
 
     Raises:
         InputError: the folder cannot be written.
+        OSError: the disk is full, or failed.
     """
     state = {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
     _save(path, {"format": PROGRESS, "run": _plain(run), "state": state})
@@ -90,7 +105,8 @@ def load_progress(path: Path, run: Run) -> dict[str, Any] | None:
     content = _load(path, PROGRESS, "the state of a training run")
     wanted = _plain(run)
     for field in fields(Run):
-        found = content["run"].get(field.name)
+        missing = None if field.default is MISSING else field.default  # in files of older versions
+        found = content["run"].get(field.name, missing)
         if found != wanted[field.name]:
             raise InputError(
                 f"{path}: belongs to a run with {field.name} {found}, this one has {wanted[field.name]}; "
@@ -105,8 +121,11 @@ def _plain(run: Run) -> dict[str, Any]:
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
+    # Through memory: of a full disk torch itself says neither which file nor why.
+    whole = io.BytesIO()
+    torch.save(content, whole)
     with replacing(path) as file:
-        torch.save(content, file)
+        file.write(whole.getbuffer())
 
 
 def _load(path: Path, expected: str, kind: str) -> dict[str, Any]:

@@ -8,13 +8,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine_runtime.errors import InputError
+from efficientad.errors import TrainingFailed
+from efficientad.option_types import decay, image_size, natural, positive, rate, roi, share
+from engine_runtime.errors import EngineFailed, InputError
 
-if TYPE_CHECKING:  # both import OpenCV or torch, for which --help should not wait
+if TYPE_CHECKING:  # torch, for which --help should not wait
     from efficientad.networks import ModelSize
-    from engine_runtime.frames import Roi, Size
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 PROG = "efficientad"
+
+LAYOUTS = ("csv", "mvtec-loco", "visa", "mvtec-ad", "folders", "images")
+"""The keys of ``efficientad.datasets.open.LAYOUTS``, which would import OpenCV."""
+
+SIZES = ("xs", "s", "m")
 
 DEFAULT_STEPS = 70_000
 """The paper's (appendix A)."""
@@ -31,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 2
+    except (TrainingFailed, EngineFailed) as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"\n{PROG}: interrupted{options.after_interrupt}", file=sys.stderr)
         return 130
@@ -40,23 +51,25 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     top = argparse.ArgumentParser(
-        prog=PROG, description="Train an anomaly detector on good images and export it."
+        prog=PROG, description="Train an anomaly detector on good images, measure it and export it."
     )
     top.set_defaults(after_interrupt="")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    sizes = ("xs", "s", "m")
+    for add in (_add_train, _add_evaluate, _add_ablate, _add_export, _add_distill):
+        add(commands)
+    return top
 
+
+def _add_train(commands: "Commands") -> None:
     train = commands.add_parser(
         "train", help="train a model on good images", description=train_command.__doc__
     )
-    train.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="good images, or an MVTec AD layout"
-    )
+    _add_data(train)
     train.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the model, for instance model.pt"
     )
     train.add_argument(
-        "--size", choices=sizes, default="xs", help="xs for CPUs, s and m as in the paper; default xs"
+        "--size", choices=SIZES, default="xs", help="xs for CPUs, s and m as in the paper; default xs"
     )
     train.add_argument(
         "--steps",
@@ -81,6 +94,28 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--penalty-images", type=Path, metavar="DIR", help="natural images for the pretraining penalty"
     )
+    train.add_argument(
+        "--learning-rate", type=rate, metavar="LR", help="of Adam; default 1e-3 for xs, 1e-4 for s and m"
+    )
+    train.add_argument(
+        "--weight-decay", type=decay, default=1e-5, metavar="W", help="of Adam; default 1e-5, the paper's"
+    )
+    train.add_argument(
+        "--p-hard",
+        type=share,
+        default=0.999,
+        metavar="P",
+        help="the hard feature loss leaves out this share of differences; 0 turns it off; default 0.999",
+    )
+    train.add_argument(
+        "--no-autoencoder", dest="autoencoder", action="store_false", help="student and teacher alone"
+    )
+    train.add_argument(
+        "--map-normalisation",
+        choices=("quantile", "gaussian"),
+        default="quantile",
+        help="of both anomaly maps, on held-out good images; default quantile",
+    )
     train.add_argument("--batch", type=positive, default=1, metavar="N", help="images per step; default 1")
     train.add_argument(
         "--seed", type=natural, default=0, metavar="N", help="of weights, split and order; default 0"
@@ -96,6 +131,60 @@ def parser() -> argparse.ArgumentParser:
         command=train_command, after_interrupt="; the same command resumes from the last checkpoint"
     )
 
+
+def _add_evaluate(commands: "Commands") -> None:
+    evaluate = commands.add_parser(
+        "evaluate", help="measure a model on known defects", description=evaluate_command.__doc__
+    )
+    evaluate.add_argument("model", type=Path, help="a model of 'efficientad train', or an engine")
+    _add_data(evaluate)
+    evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    evaluate.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="made by calibrate: quantiles and threshold"
+    )
+    evaluate.add_argument(
+        "--roi", type=roi, metavar="X,Y,W,H", help="region of interest; default: that of the model"
+    )
+    evaluate.add_argument(
+        "--bootstrap",
+        type=natural,
+        default=1000,
+        metavar="N",
+        help="test sets drawn for the confidence intervals; default 1000",
+    )
+    evaluate.add_argument("--seed", type=natural, default=0, metavar="N", help="of the drawing; default 0")
+    evaluate.set_defaults(command=evaluate_command)
+
+
+def _add_ablate(commands: "Commands") -> None:
+    ablate = commands.add_parser(
+        "ablate", help="measure what each ingredient is worth", description=ablate_command.__doc__
+    )
+    _add_data(ablate)
+    ablate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
+    ablate.add_argument("--steps", type=positive, required=True, metavar="N", help="of every training")
+    ablate.add_argument(
+        "--seeds", type=positive, default=1, metavar="K", help="every row is trained K times; default 1"
+    )
+    ablate.add_argument(
+        "--penalty-images", type=Path, required=True, metavar="DIR", help="for the pretraining penalty"
+    )
+    ablate.add_argument("--size", choices=SIZES, default="xs", help="of all rows but one; default xs")
+    ablate.add_argument("--teacher", type=Path, metavar="FILE", help="default: the packaged one of the size")
+    ablate.add_argument("--larger-size", choices=SIZES, help="adds the row of the larger size")
+    ablate.add_argument("--larger-teacher", type=Path, metavar="FILE", help="teacher of the larger size")
+    ablate.add_argument("--image-size", type=image_size, default="256", metavar="N|HxW", help="default 256")
+    ablate.add_argument("--roi", type=roi, metavar="X,Y,W,H", help="region of interest in the pictures")
+    ablate.add_argument("--batch", type=positive, default=1, metavar="N", help="images per step; default 1")
+    ablate.add_argument(
+        "--checkpoint-every", type=positive, default=500, metavar="N", help="steps; default 500"
+    )
+    ablate.set_defaults(
+        command=ablate_command, after_interrupt="; the same command goes on where this one stopped"
+    )
+
+
+def _add_export(commands: "Commands") -> None:
     export = commands.add_parser("export", help="write a model as ONNX", description=export_command.__doc__)
     export.add_argument("model", type=Path, help="made by 'efficientad train'")
     export.add_argument(
@@ -103,26 +192,39 @@ def parser() -> argparse.ArgumentParser:
     )
     export.set_defaults(command=export_command)
 
+
+def _add_distill(commands: "Commands") -> None:
     distill = commands.add_parser("distill", help="make a teacher", description=distill_command.__doc__)
     distill.add_argument(
         "--backbone", type=Path, required=True, metavar="FILE", help="quantised ONNX classifier"
     )
     distill.add_argument("--images", type=Path, required=True, metavar="DIR", help="natural images")
     distill.add_argument("--out", type=Path, required=True, metavar="FILE", help="ending in .safetensors")
-    distill.add_argument("--size", choices=sizes, default="xs", help="of the teacher; default xs")
+    distill.add_argument("--size", choices=SIZES, default="xs", help="of the teacher; default xs")
     distill.add_argument("--steps", type=positive, required=True, metavar="N", help="training steps")
     distill.add_argument("--batch", type=positive, default=8, metavar="N", help="crops per step; default 8")
     distill.add_argument(
         "--seed", type=natural, default=0, metavar="N", help="of weights and crops; default 0"
     )
     distill.set_defaults(command=distill_command)
-    return top
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="folder of one product (MVTec AD, MVTec LOCO, VisA, plain folders) or a list in CSV",
+    )
+    command.add_argument("--layout", choices=LAYOUTS, help="of the data; default: recognised")
 
 
 def train_command(options: argparse.Namespace) -> None:
     """Train a model on good images; after a kill the same command resumes."""
-    from efficientad import dataset
+    from efficientad import training_images
     from efficientad.checkpoint import Run
+    from efficientad.datasets.open import open_data_set
     from efficientad.teacher import load_teacher, teacher_file
     from efficientad.train import train
     from engine_runtime.files import sha256
@@ -130,12 +232,19 @@ def train_command(options: argparse.Namespace) -> None:
     size: ModelSize = options.size
     file = teacher_file(size, options.teacher)
     teacher = load_teacher(size, file)
-    split = dataset.load(options.data, options.image_size, options.roi, options.seed)
+    data_set = open_data_set(options.data, options.layout)
+    split = training_images.load(data_set, options.image_size, options.roi, options.seed)
+    if options.roi is None and len(split.sizes) > 1:
+        print(
+            f"images of {len(split.sizes)} sizes, from {split.sizes[0]} to {split.sizes[-1]} pixels: "
+            f"all are resized to {options.image_size}",
+            file=sys.stderr,
+        )
     penalty = None
     if options.penalty_images is None:
         print("no --penalty-images: training without the pretraining penalty", file=sys.stderr)
     else:
-        penalty = dataset.load_natural(options.penalty_images, options.image_size)
+        penalty = training_images.load_natural(options.penalty_images, options.image_size)
     run = Run(
         size=size,
         image_size=options.image_size,
@@ -147,6 +256,11 @@ def train_command(options: argparse.Namespace) -> None:
         teacher_digest=sha256(file),
         penalty_digest=penalty.digest if penalty else None,
         tool_version=version("inspectd"),
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        p_hard=options.p_hard,
+        autoencoder=options.autoencoder,
+        map_normalisation=options.map_normalisation,
     )
     result = train(
         run,
@@ -168,6 +282,98 @@ def train_command(options: argparse.Namespace) -> None:
         f"scores {scores[len(scores) // 2]:.3f} (median) to {scores[-1]:.3f}\n"
         f"next: {PROG} export {options.out}"
     )
+
+
+def evaluate_command(options: argparse.Namespace) -> None:
+    """Judge known good and defective parts and write metrics, tables and a picture sheet."""
+    import json
+
+    from efficientad import evaluation_report
+    from efficientad.datasets.open import open_data_set
+    from efficientad.evaluate import evaluate
+    from efficientad.evaluation_sheet import write_sheet
+    from efficientad.judge import open_judge
+    from efficientad.operating_point import operating_point
+    from engine_runtime.files import replacing
+
+    _check_folder(options.out)
+    data_set = open_data_set(options.data, options.layout)
+    judge = open_judge(options.model, options.calibration)
+    evaluation = evaluate(judge, data_set, roi=options.roi, draws=options.bootstrap, seed=options.seed)
+    calibrated = judge.threshold is not None
+    threshold = judge.threshold if judge.threshold is not None else evaluation.overall.f1_threshold
+    point = operating_point(evaluation.judged, threshold, calibrated)
+    data = options.data.absolute().name
+    about = (evaluation, point, judge, data, str(data_set.root))
+    page = evaluation_report.as_markdown(*about)
+    options.out.mkdir(exist_ok=True)
+    with replacing(options.out / "evaluation.json") as file:
+        file.write(json.dumps(evaluation_report.as_json(*about), indent=2).encode() + b"\n")
+    with replacing(options.out / "evaluation.md") as file:
+        file.write(page.encode())
+    write_sheet(options.out / "evaluation.png", evaluation, point, f"{judge.name} on {data}")
+    print(f"{page}\n{options.out}: evaluation.md, evaluation.json, evaluation.png")
+
+
+def ablate_command(options: argparse.Namespace) -> None:
+    """Train with and without each ingredient, as the paper's ablation; after a kill the command resumes."""
+    import json
+
+    from efficientad import training_images
+    from efficientad.ablation import Settings, Teacher, ablate, as_markdown
+    from efficientad.checkpoint import Run
+    from efficientad.datasets.open import open_data_set
+    from efficientad.teacher import load_teacher, teacher_file
+    from engine_runtime.files import replacing, sha256
+
+    def teacher(size: "ModelSize", given: Path | None) -> Teacher:
+        file = teacher_file(size, given)
+        return Teacher(size, load_teacher(size, file), sha256(file))
+
+    _check_folder(options.out)
+    if options.larger_teacher is not None and options.larger_size is None:
+        raise InputError("--larger-teacher: give its --larger-size too")
+    if options.larger_size == options.size:
+        raise InputError(f"--larger-size {options.size}: is the size of the other rows; expected another")
+    smaller = teacher(options.size, options.teacher)
+    larger = teacher(options.larger_size, options.larger_teacher) if options.larger_size else None
+    data_set = open_data_set(options.data, options.layout)
+    data_set.test()  # found before the training, not after it
+    penalty = training_images.load_natural(options.penalty_images, options.image_size)
+    splits = {
+        seed: training_images.load(data_set, options.image_size, options.roi, seed)
+        for seed in range(options.seeds)
+    }
+    base = Run(
+        size=options.size,
+        image_size=options.image_size,
+        roi=options.roi,
+        steps=options.steps,
+        batch=options.batch,
+        seed=0,
+        training_digest=splits[0].digest,
+        teacher_digest=smaller.digest,
+        penalty_digest=None,
+        tool_version=version("inspectd"),
+    )
+    settings = Settings(base, smaller, larger, range(options.seeds), options.checkpoint_every)
+    options.out.mkdir(exist_ok=True)
+    table = ablate(settings, data_set, splits, penalty, options.out)
+    page = as_markdown(table, options.data.absolute().name)
+    with replacing(options.out / "ablation.json") as file:
+        file.write(json.dumps(table, indent=2).encode() + b"\n")
+    with replacing(options.out / "ablation.md") as file:
+        file.write(page.encode())
+    print(f"{page}\n{options.out}: ablation.md, ablation.json")
+
+
+def _check_folder(out: Path) -> None:
+    """Raise InputError when a folder cannot be made or written to; found before the work, not after it."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; expected a folder")
+    nearest = out if out.is_dir() else out.absolute().parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise InputError(f"--out {out}: {nearest} is no folder that can be written to")
 
 
 def export_command(options: argparse.Namespace) -> None:
@@ -205,46 +411,3 @@ def distill_command(options: argparse.Namespace) -> None:
         f"explains {made.explained_variance:.1%} of the backbone's variance on held-out images\n"
         f"next: {PROG} train --teacher {options.out} --size {options.size} …"
     )
-
-
-def natural(text: str) -> int:
-    """Parse a whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    """Parse a whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
-    return int(text)
-
-
-def image_size(text: str) -> "Size":
-    """Parse ``N`` or ``HxW``."""
-    from efficientad.networks import SMALLEST_SIDE
-    from engine_runtime.frames import Size
-
-    sides = text.lower().replace("×", "x").split("x")
-    if len(sides) not in {1, 2} or not all(side.isdecimal() for side in sides):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected N or HxW in pixels, for instance 256 or 256x320"
-        )
-    size = Size(int(sides[0]), int(sides[-1]))
-    if min(size) < SMALLEST_SIDE:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected at least {SMALLEST_SIDE} pixels per side")
-    return size
-
-
-def roi(text: str) -> "Roi":
-    """Parse ``x,y,width,height``."""
-    from engine_runtime.frames import Roi
-
-    numbers = text.split(",")
-    if len(numbers) != 4 or not all(number.strip().isdecimal() for number in numbers):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected x,y,width,height in pixels")
-    region = Roi(*map(int, numbers))
-    if region.width < 1 or region.height < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a width and a height of at least 1")
-    return region

@@ -52,7 +52,10 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
     graph.node("Shape", ["image"], "batch", start=0, end=1)
 
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    for name in ("teacher", "student", "autoencoder"):
+    networks = {"teacher": model.teacher, "student": model.student}
+    if model.autoencoder is not None:
+        networks["autoencoder"] = model.autoencoder
+    for name in networks:
         weights[f"{name}.0.weight"] = weights[f"{name}.0.weight"].flip(1)
     last = len(model.teacher) - 1
     mean, std = weights["teacher_mean"].double(), weights["teacher_std"].double()
@@ -60,21 +63,22 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
     weights[f"teacher.{last}.weight"] = (weight / std[:, None, None, None]).float()
     weights[f"teacher.{last}.bias"] = ((bias - mean) / std).float()
 
-    teacher, student, autoencoder = (
-        graph.network(name, getattr(model, name), weights, "image")
-        for name in ("teacher", "student", "autoencoder")
-    )
-    halves = ["student_local", "student_global"]
-    split = graph.weight("split", np.array([channels, channels], dtype=np.int64))
-    graph.nodes.append(helper.make_node("Split", [student, split], halves, name="split_student", axis=1))
-    for target, half, kind in ((teacher, halves[0], "local"), (autoencoder, halves[1], "global")):
-        graph.node("Sub", [target, half], f"{kind}_difference")
-        graph.node("Mul", [f"{kind}_difference"] * 2, f"{kind}_square")
-        graph.node("ReduceMean", [f"{kind}_square"], f"{kind}_mean", axes=[1], keepdims=1)
-    graph.node("Concat", ["local_mean", "global_mean"], "maps", axis=1)
+    outputs = {name: graph.network(name, layers, weights, "image") for name, layers in networks.items()}
+    if model.autoencoder is None:
+        pairs = [(outputs["teacher"], outputs["student"], "local")]
+    else:
+        halves = ["student_local", "student_global"]
+        split = graph.weight("split", np.array([channels, channels], dtype=np.int64))
+        graph.nodes.append(
+            helper.make_node("Split", [outputs["student"], split], halves, name="split_student", axis=1)
+        )
+        pairs = [(outputs["teacher"], halves[0], "local"), (outputs["autoencoder"], halves[1], "global")]
+    local, *rest = [graph.mean_square(*pair) for pair in pairs]
+    large = rest[0] if rest else local
+    graph.node("Concat", [local, large], "maps", axis=1)
     first = graph.weight("axis_1", np.array([1], dtype=np.int64))
-    graph.node("Squeeze", ["local_mean", first], LOCAL_MAP)
-    graph.node("Squeeze", ["global_mean", first], GLOBAL_MAP)
+    graph.node("Squeeze", [local, first], LOCAL_MAP)
+    graph.node("Squeeze", [large, first], GLOBAL_MAP)
 
     column = graph.weight("quantile_shape", np.array([2, 1, 1], dtype=np.int64))
     graph.nodes.append(helper.make_node("Split", [QUANTILES], ["q_a", "q_b"], name="split_quantiles", axis=1))
@@ -131,6 +135,8 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
         "teacher_digest": run.teacher_digest,
         "training_steps": str(run.steps),
         "training_quantiles": quantiles.getvalue(),
+        "map_normalisation": run.map_normalisation,
+        "autoencoder": "yes" if run.autoencoder else "no",
         "tool_version": run.tool_version,
     }
     if run.roi is not None:
@@ -154,6 +160,12 @@ class Graph:
         """Add a node with one output, also its name, and give that."""
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
+
+    def mean_square(self, target: str, prediction: str, kind: str) -> str:
+        """Add the map of squared differences, averaged over the channels: N×1×h×w."""
+        self.node("Sub", [target, prediction], f"{kind}_difference")
+        self.node("Mul", [f"{kind}_difference"] * 2, f"{kind}_square")
+        return self.node("ReduceMean", [f"{kind}_square"], f"{kind}_mean", axes=[1], keepdims=1)
 
     def network(self, name: str, layers: nn.Sequential, weights: dict[str, Tensor], value: str) -> str:
         """Add a network layer by layer and give the name of its output.

@@ -23,20 +23,24 @@ class EfficientAd(nn.Module):
     Args:
         size: of the model.
         image_size: height and width of the frames it takes.
+        with_autoencoder: without it, the student has only the half that imitates the teacher, and the global
+            map is the local one: their mean, the anomaly map, is then the student–teacher map alone.
     """
+
+    autoencoder: nn.Sequential | None
 
     teacher_mean: Tensor
     teacher_std: Tensor
     quantiles: Tensor
 
-    def __init__(self, size: ModelSize, image_size: Size) -> None:
+    def __init__(self, size: ModelSize, image_size: Size, with_autoencoder: bool = True) -> None:
         super().__init__()
         self.size = size
         self.image_size = image_size
         self.channels = TEACHER_CHANNELS[size]
         self.teacher = pdn(size, self.channels).requires_grad_(False)
-        self.student = pdn(size, 2 * self.channels)
-        self.autoencoder = autoencoder(size, image_size)
+        self.student = pdn(size, (2 if with_autoencoder else 1) * self.channels)
+        self.autoencoder = autoencoder(size, image_size) if with_autoencoder else None
         self.register_buffer("teacher_mean", torch.zeros(self.channels))
         self.register_buffer("teacher_std", torch.ones(self.channels))
         self.register_buffer("quantiles", torch.from_numpy(UNCALIBRATED.copy()))
@@ -54,6 +58,8 @@ class EfficientAd(nn.Module):
         """
         student = self.student(images)
         local = (self.targets(images) - student[:, : self.channels]).square().mean(1)
+        if self.autoencoder is None:
+            return local, local
         large = (self.autoencoder(images) - student[:, self.channels :]).square().mean(1)
         return local, large
 

@@ -1,16 +1,27 @@
 """Training of a student and an autoencoder on good images (paper §4.2, §4.3 and algorithm 1)."""
 
+import math
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from efficientad.augmentation import grey, jitter
-from efficientad.checkpoint import Run, load_progress, progress_file, save_model, save_progress
+from efficientad.checkpoint import (
+    MapNormalisation,
+    Run,
+    load_progress,
+    progress_file,
+    save_model,
+    save_progress,
+)
+from efficientad.errors import TrainingFailed
 from efficientad.losses import hard_feature_loss, pretraining_penalty, squared_error
 from efficientad.model import EfficientAd
 from efficientad.networks import ModelSize, normalised
@@ -18,7 +29,6 @@ from engine_runtime.errors import InputError
 
 LEARNING_RATE: dict[ModelSize, float] = {"xs": 1e-3, "s": 1e-4, "m": 1e-4}
 """The paper's for S and M. XS is trained for minutes, not hours, and bears ten times as much."""
-WEIGHT_DECAY = 1e-5
 DROP_AFTER = 0.95
 """Share of the steps after which the learning rate falls to a tenth."""
 
@@ -71,6 +81,8 @@ def train(
 
     Raises:
         InputError: the folder of ``out`` cannot be written or the progress beside it is another run's.
+        TrainingFailed: the loss or the weights are no finite numbers any more, or the model could not be
+            written; the last checkpoint is kept.
     """
     partial = progress_file(out)
     progress = load_progress(partial, run)
@@ -78,46 +90,102 @@ def train(
         raise InputError(f"{out}: cannot be written: {out.parent} is no folder that can be written to")
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(run.seed)
-    model = EfficientAd(run.size, run.image_size)
-    model.teacher.load_state_dict(teacher)
-    # Faster by a fifth on CPUs; half precision, where the device has it in hardware, by another half.
-    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = untrained(run, teacher, device)
+    # Where the device has half precision in hardware, it is faster by half.
     half = torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device))
-    learned = [*model.student.parameters(), *model.autoencoder.parameters()]
-    optimiser = torch.optim.Adam(learned, lr=LEARNING_RATE[run.size], weight_decay=WEIGHT_DECAY)
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    rate = LEARNING_RATE[run.size] if run.learning_rate is None else run.learning_rate
+    optimiser = torch.optim.Adam(learned, lr=rate, weight_decay=run.weight_decay)
     measure_teacher(model, training, device)
     targets = cached_targets(model, training, device)
-    first = 0
+    first = kept = 0 if progress is None else int(progress["step"])
     if progress is not None:
-        first = progress["step"]
         model.load_state_dict(progress["model"])
         optimiser.load_state_dict(progress["optimiser"])
 
-    steps = tqdm(range(run.steps), desc=f"training {run.size}", unit="step", initial=first)
+    bar = tqdm(range(run.steps), desc=f"training {run.size}", unit="step", initial=first)
     for step in range(first, run.steps):
         random = np.random.default_rng([run.seed, step])
         torch.manual_seed(int(random.integers(2**62)))  # for the dropout
-        for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE[run.size] * (0.1 if step >= DROP_AFTER * run.steps else 1)
         chosen = torch.from_numpy(sampled(len(training), run, step))
         seen = [images.to(device) for images in draw(training[chosen], penalty, random)]
         with half:
-            loss = total_loss(model, seen, None if targets is None else targets[chosen].to(device))
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        if step % 10 == 0:
-            steps.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        steps.update()
-        if (step + 1) % checkpoint_every == 0 and step + 1 < run.steps:
-            save_progress(partial, run, step + 1, model, optimiser)
-    steps.close()
+            loss = total_loss(
+                model, seen, None if targets is None else targets[chosen].to(device), run.p_hard
+            )
+        learn(optimiser, loss, rate * (0.1 if step >= DROP_AFTER * run.steps else 1))
+        bar.update()
+        done, last = step + 1, step + 1 == run.steps
+        due = done % checkpoint_every == 0 and not last
+        if step % 10 == 0 or due or last:
+            value = float(loss.detach())
+            bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+            # Before a checkpoint and the end the weights too: nothing spoilt may replace what is kept.
+            if not (math.isfinite(value) and all(map(_finite, learned if due or last else ()))):
+                bar.close()
+                raise TrainingFailed(diverged(out, done, value, kept, rate))
+        if due:
+            try:
+                save_progress(partial, run, done, model, optimiser)
+                kept = done
+            except (OSError, InputError) as error:  # hours of work should outlive a disk that is full for now
+                bar.write(f"warning: {not_saved(partial, error)}; training goes on", file=sys.stderr)
+    bar.close()
 
-    result = validate(model, validation, first, device)
-    save_model(out, run, model.cpu())
+    result = validate(model, validation, run, first, device)
+    if not _finite(model.quantiles):
+        raise TrainingFailed(diverged(out, run.steps, math.inf, kept, rate))
+    try:
+        save_model(out, run, model.cpu())
+    except (OSError, InputError) as error:
+        raise TrainingFailed(f"{not_saved(out, error)}; {where_kept(out, kept)}") from error
     partial.unlink(missing_ok=True)
     return result
+
+
+def untrained(run: Run, teacher: dict[str, Tensor], device: torch.device) -> EfficientAd:
+    """Make the model from which a run starts, its weights drawn with the run's seed."""
+    torch.manual_seed(run.seed)
+    model = EfficientAd(run.size, run.image_size, run.autoencoder)
+    model.teacher.load_state_dict(teacher)
+    # In this layout CPUs are faster by a fifth.
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.train()
+
+
+def learn(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
+    """Take a step down the loss."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
+def diverged(out: Path, step: int, loss: float, kept: int, rate: float) -> str:
+    """Say in one line that training went wrong at a step, and what to do."""
+    found = f"the loss is {loss}" if not math.isfinite(loss) else "a weight is no finite number any more"
+    return (
+        f"{out}: {found} at step {step}; {where_kept(out, kept)}, but the same options lead here again: "
+        f"try a --learning-rate below {rate:g}"
+    )
+
+
+def not_saved(path: Path, error: Exception) -> str:
+    """Say in one line why a file could not be written."""
+    reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    return reason if reason.startswith(str(path)) else f"{path}: cannot be written: {reason}"
+
+
+def where_kept(out: Path, step: int) -> str:
+    """Say which state of a training can be resumed."""
+    if step == 0:
+        return "no state of it is kept"
+    return f"the state of step {step} is kept in {progress_file(out)}"
+
+
+def _finite(parameter: Tensor) -> bool:
+    return bool(torch.isfinite(parameter).all())
 
 
 def draw(training: Tensor, penalty: Tensor | None, random: np.random.Generator) -> list[Tensor]:
@@ -140,23 +208,30 @@ def draw(training: Tensor, penalty: Tensor | None, random: np.random.Generator) 
     return [normalised(images) for images in seen]
 
 
-def total_loss(model: EfficientAd, seen: list[Tensor], targets: Tensor | None) -> Tensor:
+def total_loss(model: EfficientAd, seen: list[Tensor], targets: Tensor | None, p_hard: float) -> Tensor:
     """Add up the losses of one step (algorithm 1): the student's, the autoencoder's and between both.
 
     Args:
         model: in training mode.
         seen: see ``draw``.
         targets: the teacher's normalised features of ``seen[0]``, B×C×h×w; computed when None.
+        p_hard: of the hard feature loss.
     """
-    images, coloured = seen[:2]
+    images, coloured, *natural = seen
     with torch.no_grad():
         targets = model.targets(images) if targets is None else targets
+    if model.autoencoder is None:  # nothing learns from the colour variants
+        student = model.student(torch.cat([images, *natural])).float().split(len(images))
+    else:
+        student = model.student(torch.cat(seen)).float().split(len(images))
+    loss = hard_feature_loss(targets.float(), student[0][:, : model.channels], p_hard)
+    if natural:
+        loss = loss + pretraining_penalty(student[-1][:, : model.channels])
+    if model.autoencoder is None:
+        return loss
+    with torch.no_grad():
         coloured_targets = model.targets(coloured)
-    student = model.student(torch.cat(seen)).float().split(len(images))
     reconstruction = model.autoencoder(coloured).float()
-    loss = hard_feature_loss(targets.float(), student[0][:, : model.channels])
-    if len(seen) == 3:
-        loss = loss + pretraining_penalty(student[2][:, : model.channels])
     loss = loss + squared_error(coloured_targets.float(), reconstruction)
     return loss + squared_error(reconstruction, student[1][:, model.channels :])
 
@@ -208,15 +283,35 @@ def cached_targets(model: EfficientAd, training: Tensor, device: torch.device) -
 
 
 @torch.no_grad()
-def validate(model: EfficientAd, validation: Tensor, resumed_at: int, device: torch.device) -> Trained:
+def validate(
+    model: EfficientAd,
+    validation: Tensor,
+    run: Run,
+    resumed_at: int,
+    device: torch.device,
+) -> Trained:
     """Set the model's quantiles from the maps of the validation images and score these images."""
     model.eval()
     maps = [model.maps(normalised(image[None].to(device))) for image in tqdm(validation, desc="validating")]
     local, large = (torch.cat(kind).cpu() for kind in zip(*maps, strict=True))
     for row, kind in enumerate((local, large)):
-        # numpy's quantile takes any number of values, torch's at most 16 million
-        model.quantiles[row] = torch.from_numpy(np.quantile(kind.numpy(), (Q_A, Q_B)).astype(np.float32))
+        model.quantiles[row] = torch.from_numpy(map_scale(kind.numpy(), run.map_normalisation))
     quantiles = model.quantiles.cpu()
     spread = (quantiles[:, 1] - quantiles[:, 0])[:, None, None]
     anomaly = (0.1 * (torch.stack([local, large], dim=1) - quantiles[:, :1, None]) / spread).mean(1)
     return Trained(resumed_at, float(local.mean()), float(large.mean()), anomaly.amax((1, 2)).tolist())
+
+
+def map_scale(maps: NDArray[np.float32], normalisation: MapNormalisation) -> NDArray[np.float32]:
+    """Give what becomes 0 and what becomes 0.1 in the maps of one kind.
+
+    Args:
+        maps: of good images, N×h×w.
+        normalisation: by two quantiles (paper §4.4), or to mean 0 and variance 1, the simpler way that the
+            paper compares it with. As both are linear, the graph's input ``quantiles`` serves for both.
+    """
+    if normalisation == "gaussian":
+        mean, deviation = float(maps.mean(dtype=np.float64)), float(maps.std(dtype=np.float64))
+        return np.array([mean, mean + 0.1 * deviation], dtype=np.float32)
+    # numpy's quantile takes any number of values, torch's at most 16 million
+    return np.quantile(maps, (Q_A, Q_B)).astype(np.float32)

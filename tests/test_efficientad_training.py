@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from efficientad import augmentation, dataset, losses
+from efficientad import augmentation, losses, training_images
 from efficientad.checkpoint import load_model, progress_file
 from efficientad.cli import main
+from efficientad.datasets.open import open_data_set
 from efficientad.networks import ModelSize, pdn
 from efficientad.teacher import save_teacher
-from engine_runtime.frames import Size
+from engine_runtime.frames import Size, images_in
 
 EXECUTABLE = Path(sys.executable).parent / "efficientad"
 
@@ -167,13 +168,14 @@ def test_non_square_input_region_and_penalty(good: Path, teacher: Path, tmp_path
 
 
 def test_validation_comes_from_training_images_alone(good: Path) -> None:
-    split = dataset.load(good, Size(128, 128), None, seed=0)
-    again = dataset.load(good, Size(128, 128), None, seed=0)
-    other = dataset.load(good, Size(128, 128), None, seed=5)
+    data_set = open_data_set(good)
+    split = training_images.load(data_set, Size(128, 128), None, seed=0)
+    again = training_images.load(data_set, Size(128, 128), None, seed=0)
+    other = training_images.load(data_set, Size(128, 128), None, seed=5)
     assert (len(split.training), len(split.validation)) == (7, 1)
     assert torch.equal(split.validation, again.validation)
     assert not torch.equal(split.validation, other.validation)
-    files = dataset.stack(sorted((good / "train" / "good").iterdir()), Size(128, 128), None)
+    files, _ = training_images.stack(sorted((good / "train" / "good").iterdir()), Size(128, 128), None)
     together = torch.cat([split.training, split.validation])
     assert sorted(map(repr, together.sum((1, 2, 3)).tolist())) == sorted(
         map(repr, files.sum((1, 2, 3)).tolist())
@@ -183,11 +185,11 @@ def test_validation_comes_from_training_images_alone(good: Path) -> None:
 def test_digest_follows_names_and_contents(tmp_path: Path) -> None:
     for name, shade in (("a.png", 10), ("b.png", 20)):
         cv2.imwrite(str(tmp_path / name), np.full((8, 8, 3), shade, np.uint8))
-    digests = [dataset.digest(tmp_path, dataset.good_files(tmp_path))]
+    digests = [training_images.digest(tmp_path, images_in(tmp_path))]
     (tmp_path / "b.png").rename(tmp_path / "c.png")
-    digests.append(dataset.digest(tmp_path, dataset.good_files(tmp_path)))
+    digests.append(training_images.digest(tmp_path, images_in(tmp_path)))
     cv2.imwrite(str(tmp_path / "c.png"), np.full((8, 8, 3), 21, np.uint8))
-    digests.append(dataset.digest(tmp_path, dataset.good_files(tmp_path)))
+    digests.append(training_images.digest(tmp_path, images_in(tmp_path)))
     assert len(set(digests)) == 3
 
 

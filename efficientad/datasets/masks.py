@@ -1,0 +1,114 @@
+"""The defects of an image, from the masks that people drew."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from efficientad.datasets.data_set import Sample, Saturations
+from engine_runtime.errors import InputError
+from engine_runtime.frames import Roi, Size
+
+LOSSY = frozenset({".jpg", ".jpeg"})
+
+
+@dataclass(frozen=True)
+class Region:
+    """One defect in an image."""
+
+    pixels: NDArray[np.bool_]
+    """H×W, those that belong to it."""
+    saturation: int
+    """So many of them found count as all of them found."""
+
+
+def regions(sample: Sample, size: Size, roi: Roi | None, saturations: Saturations | None) -> list[Region]:
+    """Read the defects of an image.
+
+    Without saturation thresholds, defects are the regions of 8-connected pixels in the masks. With them, each
+    mask is one defect, connected or not, as MVTec LOCO defines it.
+
+    Args:
+        sample: the image with its masks.
+        size: of the whole picture.
+        roi: region of interest; what lies outside is cut away, and with it perhaps whole defects.
+        saturations: of MVTec LOCO, else None.
+
+    Raises:
+        InputError: a mask cannot be read, has another size than its image, marks nothing, or holds values
+            without a saturation threshold.
+    """
+    masks = [(path, _read(path, sample.image, size)) for path in sample.masks]
+    if saturations is None:
+        marked = np.zeros(size, dtype=np.bool_)
+        for _, mask in masks:
+            marked |= mask > 0
+        parts = _connected(_cut(marked, roi))
+        return [Region(pixels, int(np.count_nonzero(pixels))) for pixels in parts]
+    found = []
+    for path, mask in masks:
+        saturation = saturations[_value(path, mask, saturations)]
+        # Of the whole defect: the region of interest changes what can be found, not what is asked for.
+        pixels, area = _cut(mask > 0, roi), int(np.count_nonzero(mask))
+        if pixels.any():
+            found.append(Region(pixels, min(saturation.area(area), int(np.count_nonzero(pixels)))))
+    return found
+
+
+def _read(path: Path, image: Path, size: Size) -> NDArray[np.int64]:
+    """Read a mask as H×W; 0 is background."""
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error:
+        mask = None
+    if mask is None:
+        raise InputError(f"{path}: is not an image that OpenCV can read")
+    values: NDArray[np.int64] = np.asarray(mask, dtype=np.int64)
+    if values.ndim == 3:  # the fourth channel is transparency
+        values = values[..., :3].max(axis=2)
+    if values.shape != tuple(size):
+        found = Size(*values.shape)
+        raise InputError(
+            f"{path}: the mask is {found.width}×{found.height} pixels, its image {image} is "
+            f"{size.width}×{size.height}"
+        )
+    if path.suffix.lower() in LOSSY:  # compression left shades of grey around everything
+        values = np.where(values >= 128, values, 0)
+    if not values.any():
+        raise InputError(f"{path}: the mask of a defective part marks no pixel")
+    return values
+
+
+def _value(path: Path, mask: NDArray[np.int64], saturations: Saturations) -> int:
+    """Give the one value of a LOCO mask."""
+    values = [int(value) for value in np.unique(mask) if value]
+    if len(values) != 1 or values[0] not in saturations:
+        known = ", ".join(map(str, sorted(saturations)))
+        shown = ", ".join(map(str, values[:5]))
+        raise InputError(f"{path}: holds the pixel values {shown}; expected one of {known}")
+    return values[0]
+
+
+def _cut(mask: NDArray[np.bool_], roi: Roi | None) -> NDArray[np.bool_]:
+    return mask if roi is None else mask[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+
+
+def _connected(marked: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
+    count, labels = cv2.connectedComponents(marked.astype(np.uint8), connectivity=8)
+    for label in range(1, count):
+        yield labels == label
+
+
+def union(found: Sequence[Region], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Give all defective pixels of an image, H×W."""
+    marked = np.zeros(shape, dtype=np.bool_)
+    for region in found:
+        marked |= region.pixels
+    return marked

@@ -1,0 +1,2 @@
+class TrainingFailed(Exception):
+    """Training cannot go on. ``str(error)`` is one line that says why and which state of it is kept."""

@@ -1,0 +1,233 @@
+"""Judges a test set with a model and measures how well scores and maps tell defects from good parts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from efficientad.datasets.data_set import GOOD, DataSet, Sample
+from efficientad.datasets.masks import regions
+from efficientad.judge import Judge
+from efficientad.metrics.bootstrap import Estimate, Floats, estimate, stratified_weights
+from efficientad.metrics.image import Ranking
+from efficientad.metrics.pixel import Areas, PixelCurves, thresholds
+from efficientad.training_images import digest
+from engine_runtime.errors import InputError
+from engine_runtime.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
+from engine_runtime.heatmap import MapGeometry
+
+PRO_LIMITS = (0.3,)
+"""False positive rates up to which AU-PRO is integrated, as usual for MVTec AD."""
+SPRO_LIMITS = (0.05, 0.3)
+"""Those of MVTec LOCO for AU-sPRO, its headline first."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A test set with what a model said of it."""
+
+    samples: list[Sample]
+    sizes: list[Size]
+    """Of the pictures."""
+    scores: Floats
+    maps: NDArray[np.float32]
+    """N×h×w, at the network's resolution."""
+    geometry: MapGeometry
+    roi: Roi | None
+
+    @property
+    def defective(self) -> NDArray[np.bool_]:
+        """Which images show a defective part."""
+        return np.array([sample.defect is not None for sample in self.samples])
+
+    @property
+    def strata(self) -> list[str]:
+        """The type of each image's defect, or good."""
+        return [sample.defect or GOOD for sample in self.samples]
+
+    def heat(self, index: int, size: Size) -> NDArray[np.float32]:
+        """Spread an anomaly map over its picture, or the region of interest in it, at any size."""
+        values = self.maps[index]
+        frame, stride = self.geometry.frame, self.geometry.stride
+        steps = (stride[0] * size.height / frame.height, stride[1] * size.width / frame.width)
+        spread = MapGeometry(size, Size(*values.shape), steps).spread(values)
+        # Interpolation must not round beyond the values it lies between.
+        return np.clip(spread, values.min(), values.max())
+
+    def seen(self, index: int) -> Size:
+        """Give the size of what the model saw of a picture, in the picture's pixels."""
+        return self.sizes[index] if self.roi is None else Size(self.roi.height, self.roi.width)
+
+
+@dataclass(frozen=True)
+class Area:
+    """An area under a curve of pixels."""
+
+    estimate: Estimate
+    error: float
+    """By how much the value may at most be wrong, as it was taken at finitely many thresholds."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Of a group of defects against all good images."""
+
+    images: int
+    """Number of defective images."""
+    image_auroc: Estimate
+    f1_best: Estimate
+    f1_threshold: float
+    """Scores above it are rejected where F1 is best."""
+    pixel_auroc: Area | None
+    overlap: dict[float, Area]
+    """Highest false positive rate → AU-PRO, or AU-sPRO where there are saturation thresholds."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found out about a model on a test set."""
+
+    judged: Judged
+    overall: Metrics
+    by_defect: dict[str, Metrics]
+    saturated: bool
+    """Whether the overlap is sPRO."""
+    unmasked: int
+    """Defective images without a mask, which the pixel metrics leave out."""
+    trained_on: Path | None
+    """Folder of good test images which the model was trained on."""
+
+
+def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None) -> Judged:
+    """Judge images through the product's own preprocessing.
+
+    Args:
+        judge: the model.
+        samples: at least one.
+        roi: region of interest in the pictures; that of the model when None.
+
+    Raises:
+        InputError: an image cannot be read, does not hold the region, or the model gives it no finite score.
+        EngineFailed: the runtime raised.
+    """
+    roi = roi or judge.roi
+    scores, maps, sizes = [], [], []
+    with tqdm(desc="judging", total=len(samples), unit="image") as bar:
+        for chosen in _batches(samples, judge.batch):
+            frames = []
+            for sample in chosen:
+                picture = read_image(sample.image)
+                sizes.append(Size(*picture.shape[:2]))
+                frames.append(_frame(sample.image, picture, judge.geometry.frame, roi))
+            result = judge.judge(frames)
+            scores.append(result.scores)
+            maps.append(result.maps)
+            bar.update(len(chosen))
+    found = np.concatenate(scores).astype(np.float64)
+    for index in np.flatnonzero(~np.isfinite(found)):
+        raise InputError(f"{samples[index].image}: {judge.name} gives it the score {found[index]}")
+    return Judged(samples, sizes, found, np.concatenate(maps), judge.geometry, roi)
+
+
+def evaluate(
+    judge: Judge, data_set: DataSet, *, roi: Roi | None = None, draws: int = 1000, seed: int = 0
+) -> Evaluation:
+    """Measure a model on the test images of a data set.
+
+    Args:
+        judge: the model.
+        data_set: brings the test images and masks.
+        roi: region of interest in the pictures; that of the model when None.
+        draws: test sets drawn for the confidence intervals; 0 for none.
+        seed: of the drawing.
+
+    Raises:
+        InputError: see ``judge_samples``, ``DataSet.test`` and ``regions``.
+        EngineFailed: the runtime raised.
+    """
+    samples = data_set.test()
+    saturations = data_set.saturations()
+    judged = judge_samples(judge, samples, roi)
+    masked = np.array([sample.defect is None or bool(sample.masks) for sample in samples])
+    unmasked = int(np.count_nonzero(~masked))
+    defective = judged.defective
+    curves = None
+    if (masked & defective).any():
+        curves = PixelCurves(thresholds(judged.maps[masked]))
+        chosen = np.flatnonzero(masked)
+        for index in tqdm(chosen, desc="comparing with masks", unit="image"):
+            sample = samples[index]
+            marked = regions(sample, judged.sizes[index], judged.roi, saturations) if sample.masks else []
+            curves.add(judged.heat(int(index), judged.seen(int(index))), marked)
+
+    strata = judged.strata
+    weights = np.concatenate([np.ones((1, len(samples))), stratified_weights(strata, draws, seed)])
+    limits = PRO_LIMITS if saturations is None else SPRO_LIMITS
+    types = sorted({stratum for stratum in strata if stratum != GOOD})
+    names = np.array(strata)
+    ranking = Ranking(judged.scores, defective)
+    groups = {}
+    for group in tqdm([None, *types], desc="drawing test sets", unit="group"):
+        inside = (names == GOOD) | (names == group) if group else np.ones(len(names), dtype=np.bool_)
+        drawn = weights * inside
+        best = ranking.best_f1(drawn)
+        groups[group] = Metrics(
+            images=int(np.count_nonzero(inside & defective)),
+            image_auroc=_estimate(ranking.auroc(drawn)),
+            f1_best=_estimate(best.f1),
+            f1_threshold=float(best.threshold[0]),
+            pixel_auroc=_area(curves.auroc(drawn[:, masked])) if curves else None,
+            overlap=_overlaps(curves, drawn[:, masked], limits) if curves else {},
+        )
+    return Evaluation(
+        judged=judged,
+        overall=groups[None],
+        by_defect={group: groups[group] for group in types},
+        saturated=saturations is not None,
+        unmasked=unmasked,
+        trained_on=_trained_on(judge, samples),
+    )
+
+
+def _estimate(values: Floats) -> Estimate:
+    """Take the first value as the test set's and the others as those of drawn ones."""
+    return estimate(float(values[0]), values[1:])
+
+
+def _area(areas: Areas) -> Area | None:
+    """Give an area; None when no defect lies inside the region of interest."""
+    if np.isnan(areas.values[0]):
+        return None
+    return Area(_estimate(areas.values), float(areas.errors[0]))
+
+
+def _overlaps(curves: PixelCurves, weights: Floats, limits: Sequence[float]) -> dict[float, Area]:
+    areas = {limit: _area(curves.au_pro(weights, limit)) for limit in limits}
+    return {limit: area for limit, area in areas.items() if area is not None}
+
+
+def _batches(samples: list[Sample], most: int) -> Iterator[list[Sample]]:
+    for start in range(0, len(samples), most):
+        yield samples[start : start + most]
+
+
+def _frame(file: Path, picture: Frame, size: Size, roi: Roi | None) -> Frame:
+    try:
+        return fit(picture, size, roi)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _trained_on(judge: Judge, samples: list[Sample]) -> Path | None:
+    for folder in sorted({sample.image.parent for sample in samples if sample.defect is None}):
+        if judge.training_digest == digest(folder, images_in(folder)):
+            return folder
+    return None
+
+
+def picture_seen(judged: Judged, index: int) -> Frame:
+    """Read again what the model saw of a picture, in the picture's own size."""
+    return cut_out(read_image(judged.samples[index].image), judged.roi)

@@ -1,0 +1,82 @@
+"""Types of the command line's options."""
+
+import argparse
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # OpenCV, for which --help should not wait
+    from engine_runtime.frames import Roi, Size
+
+
+def natural(text: str) -> int:
+    """Parse a whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Parse a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
+    return int(text)
+
+
+def image_size(text: str) -> "Size":
+    """Parse ``N`` or ``HxW``."""
+    from efficientad.networks import SMALLEST_SIDE
+    from engine_runtime.frames import Size
+
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) not in {1, 2} or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected N or HxW in pixels, for instance 256 or 256x320"
+        )
+    size = Size(int(sides[0]), int(sides[-1]))
+    if min(size) < SMALLEST_SIDE:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected at least {SMALLEST_SIDE} pixels per side")
+    return size
+
+
+def roi(text: str) -> "Roi":
+    """Parse ``x,y,width,height``."""
+    from engine_runtime.frames import Roi
+
+    numbers = text.split(",")
+    if len(numbers) != 4 or not all(number.strip().isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected x,y,width,height in pixels")
+    region = Roi(*map(int, numbers))
+    if region.width < 1 or region.height < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a width and a height of at least 1")
+    return region
+
+
+def rate(text: str) -> float:
+    """Parse a positive number."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
+    return value
+
+
+def decay(text: str) -> float:
+    """Parse a number from 0."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0")
+    return value
+
+
+def share(text: str) -> float:
+    """Parse a number from 0 to less than 1."""
+    value = _number(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to less than 1")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
