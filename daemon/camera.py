@@ -32,7 +32,7 @@ from daemon.camera_link import (
 from daemon.cameras import CameraSettings
 from daemon.capture_counter import CaptureCounter
 from daemon.slots import FrameSlots
-from engine_runtime.errors import InputError
+from engine_runtime.errors import InputError, printable
 from engine_runtime.frames import Size
 from verdicts.message import CameraState
 
@@ -169,6 +169,7 @@ class DaemonCamera:
         self._heard_s = self._delivered_s = time.monotonic()
         self._captured_ns = time.monotonic_ns()
         self._freed.clear()
+        self._gone.clear()
         self._set_state("opening")
         try:
             self._link, theirs = linked_pair()
@@ -263,7 +264,8 @@ class DaemonCamera:
         except LinkClosed:
             self._hang_up()
             # Without its link it is of no more use, but most often it is ending by itself.
-            self._ending = asyncio.get_running_loop().call_later(_CLOSING_S, self._kill)
+            if self._ending is None:
+                self._ending = asyncio.get_running_loop().call_later(_CLOSING_S, self._kill)
         except (MalformedPacket, Violation) as error:
             self._condemn(f"its process broke the protocol: {error}")
 
@@ -281,7 +283,7 @@ class DaemonCamera:
                     self.error = None
                     self._set_state("ended")
             case Failed(error, frozen, wrong):
-                self._reason = self.error = error
+                self._reason = self.error = printable(error)
                 self.wrong = wrong
                 if frozen is not None:
                     self._frozen = frozen
@@ -318,7 +320,7 @@ class DaemonCamera:
         if slot is not None:
             self._in_use.add(slot)
         if arrival.error is not None:
-            self.error = arrival.error
+            self.error = printable(arrival.error)
         elif slot is not None and self._reason is None:
             self.error = self._frozen = None
         self._sink.arrived(self.name, arrival)

@@ -242,3 +242,15 @@ def exists(camera: DaemonCamera) -> bool:
     with contextlib.suppress(AssertionError):
         return bool(process_of(camera))
     return False
+
+
+def test_stopping_a_camera_that_was_restarted_waits_for_its_last_frames() -> None:
+    async def story(rig: CameraRig) -> None:
+        camera = rig.start("top", source=f"{BELT}&trouble=crash@20", fps=1000)
+        await rig.until_state("top", "failed")
+        seen = len(rig.arrivals["top"])
+        await rig.until(lambda: len(rig.arrivals["top"]) > seen + 20)
+        await camera.stop(5)
+        assert camera._process is None
+
+    supervise(story)
