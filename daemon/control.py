@@ -21,7 +21,7 @@ from daemon.control_subscribers import Subscribers
 from daemon.journal.database import JournalFailed
 from daemon.journal.reader import JournalReader
 from engine_runtime.errors import InputError
-from verdicts.message import MAX_BYTES, MalformedMessage, SubscriberHealth, decode_verdict
+from verdicts.message import MAX_BYTES, MalformedMessage, SubscriberHealth, Verdict, decode_verdict
 from verdicts.request import (
     Acknowledge,
     Reload,
@@ -349,7 +349,7 @@ class Control(threading.Thread):
 def _page(reader: JournalReader, request: Replay | ReplaySince) -> tuple[Reply, list[bytes]]:
     """Read what one reply can carry, and where the next has to go on."""
     oldest = reader.after(0, 1)
-    kept_from = decode_verdict(oldest[0][1]).captured_at if oldest else None
+    kept_from = _verdict(reader, oldest[0][1]).captured_at if oldest else None
     rows: Iterator[tuple[int, bytes]]
     if isinstance(request, Replay):
         rows = ((0, payload) for payload in reader.verdicts(request.boot, request.first, request.last))
@@ -364,6 +364,13 @@ def _page(reader: JournalReader, request: Replay | ReplaySince) -> tuple[Reply, 
     else:
         return Reply("page", request.id, len(found), kept_from=kept_from), [payload for _, payload in found]
     row, payload = found[-1]
-    following = decode_verdict(payload).seq + 1 if isinstance(request, Replay) else row
+    following = _verdict(reader, payload).seq + 1 if isinstance(request, Replay) else row
     reply = Reply("page", request.id, len(found), next=following, kept_from=kept_from)
     return reply, [payload for _, payload in found]
+
+
+def _verdict(reader: JournalReader, payload: bytes) -> Verdict:
+    try:
+        return decode_verdict(payload)
+    except MalformedMessage as error:
+        raise JournalFailed(f"{reader.file}: is damaged: a verdict is none: {error}") from error

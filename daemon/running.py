@@ -153,6 +153,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access | 
 def _selected(reader: JournalReader, setup: Setup) -> Product | None:
     """Find the product that was selected last; it holds until the config names another one first."""
     note = reader.last_event("select")
-    if note is None or note["configured"] != setup.config.product:
+    if note is None or note.get("configured") != setup.config.product:
         return None
-    return setup.products.get(note["product"])
+    selected = note.get("product")
+    return setup.products.get(selected) if isinstance(selected, str) else None

@@ -6,6 +6,13 @@
 _LONGEST = 2000
 
 
+def printable(text: str) -> str:
+    """Escape what would break a line or move the cursor."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 class InputError(Exception):
     """What the user gave is wrong.
 
@@ -15,9 +22,7 @@ class InputError(Exception):
     """
 
     def __str__(self) -> str:
-        text = super().__str__()
-        if not text.isprintable():
-            text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_LONGEST])
+        text = printable(super().__str__()[: _LONGEST + 1])
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

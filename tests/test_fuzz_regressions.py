@@ -60,3 +60,157 @@ def test_ordinary_aliases_and_merges_are_read(tmp_path: Path) -> None:
     path = tmp_path / "line3.yaml"
     path.write_text("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: [*a, *a]\n")
     assert read_yaml(path, "keys").content == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": [{"x": 1}] * 2}
+
+
+def test_a_camera_that_was_killed_once_is_not_buried_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+    import sys
+
+    from camera_rig import CameraRig
+
+    from daemon import camera as supervision
+
+    monkeypatch.setattr(supervision, "_DYING_S", 1.0)
+    rude = Path(__file__).with_name("rude_camera.py")
+    monkeypatch.setattr(supervision, "PROCESS", [sys.executable, str(rude), "mute"])
+
+    async def stall_twice() -> list[str | None]:
+        rig = CameraRig()
+        camera = rig.start("top", source="x", stalled_after_s=0.5)
+        await rig.until(lambda: [state for state, _ in rig.states["top"]].count("stalled") == 2)
+        await camera.stop(0)
+        return [error for state, error in rig.states["top"] if state == "failed"]
+
+    # The timer for a process that does not die was still running when the next process had started.
+    assert asyncio.run(stall_twice()) == ["delivered nothing for 0.5 s"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"map_size": (0, 8)}, r"map_size: .*sides of 1 to 65535"),
+        ({"input_size": (-64, 64)}, r"input_size: .*sides of 1 to 65535"),
+        ({"input_size": (60_000, 60_000), "max_batch": 16}, r"max_batch: .*at most 2147483648 bytes"),
+        ({"model": "\x1b[2J" * 2000, "max_batch": 0}, r"max_batch: "),
+    ],
+)
+def test_manifests_that_would_divide_by_zero_or_fill_memory_are_refused(
+    tmp_path: Path, changes: dict[str, object], expected: str
+) -> None:
+    import json
+    import zipfile
+
+    from test_engine_file import manifest
+
+    from engine_runtime.engine_file import read_manifest
+
+    path = tmp_path / "x.engine"
+    content = json.loads(manifest().model_dump_json()) | changes
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(content))
+    with pytest.raises(InputError, match=expected) as raised:
+        read_manifest(path)
+    assert str(raised.value).isprintable()
+
+
+def test_the_name_of_an_entry_cannot_break_the_line(tmp_path: Path) -> None:
+    import zipfile
+
+    from engine_runtime.engine_file import read_manifest
+
+    path = tmp_path / "x.engine"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a\nb", "x")
+    with pytest.raises(InputError, match=r"found a\\nb$"):
+        read_manifest(path)
+
+
+def altered_journal(folder: Path, column: str, value: object, kind: str) -> Path:
+    import sqlite3
+    from contextlib import closing
+
+    from line_process import a_verdict
+
+    from daemon.journal.journal import Journal
+    from verdicts import encode
+
+    file = folder / "line3.journal"
+    journal = Journal(file, line="line3", keep_days=30, max_mb=10)
+    journal.note("select", {"boot": "aa", "product": "cover", "configured": "flange"})
+    journal.note("retention", {"through": 0, "hash": "00" * 32, "removed": {}})
+    journal.write([(verdict, encode(verdict)[1]) for verdict in map(a_verdict, range(1, 5))])
+    journal.close()
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        last = "SELECT max(id) FROM journal WHERE kind = ?"
+        connection.execute(f"UPDATE journal SET {column} = ? WHERE id = ({last})", (value, kind))
+    return file
+
+
+ALTERED = [
+    ("payload", 7, "verdict"),
+    ("payload", b"{", "verdict"),
+    ("payload", b"\xe0", "select"),
+    ("payload", b"[]", "select"),
+    ("payload", b"{}", "retention"),
+    ("payload", b'{"through":0,"hash":"","removed":{"aa":{"seq":[[1]],"frames":{}}}}', "retention"),
+    ("seq", b"\xb0", "verdict"),
+    ("frame", "x", "verdict"),
+    ("written_at", b"2026", "verdict"),
+    ("boot", b"aa", "verdict"),
+    ("id", 2**60, "verdict"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "kind"), ALTERED)
+def test_an_altered_journal_is_damaged_and_nothing_else(
+    tmp_path: Path, column: str, value: object, kind: str
+) -> None:
+    from contextlib import suppress
+    from datetime import UTC, datetime
+
+    from daemon.journal.audit import audit
+    from daemon.journal.journal import Journal
+    from daemon.journal.reader import JournalFailed, JournalReader
+    from daemon.journal.recovery import unjudged
+
+    file = altered_journal(tmp_path, column, value, kind)
+    assert audit(file).broken or (column, kind) == ("payload", "verdict")  # the newest row has no successor
+    with JournalReader(file) as reader:
+        for read in (
+            lambda: [unjudged(reader, boot, "top", 200) for boot in reader.boots()],
+            lambda: reader.last_event("select"),
+            lambda: list(reader.since(datetime(2026, 1, 1, tzinfo=UTC))),
+            lambda: list(reader.verdicts("aa", 1, 100)),
+            lambda: reader.last_seq("aa"),
+        ):
+            with suppress(JournalFailed):
+                read()
+    with suppress(InputError):
+        Journal(file, line="line3", keep_days=30, max_mb=10).close()
+
+
+@pytest.mark.parametrize("value", [7, b"{", b"{}"])
+def test_replay_from_an_altered_journal_is_refused_and_not_left_unanswered(
+    tmp_path: Path, value: object
+) -> None:
+    from concurrent.futures import Future
+
+    from daemon.control import Control
+    from verdicts import ControlRefused, LineControl
+
+    file = altered_journal(tmp_path, "payload", value, "verdict")
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:  # then the oldest, too
+        connection.execute("UPDATE journal SET payload = ? WHERE kind = 'verdict'", (value,))
+    control = Control(f"ipc://{tmp_path}/control", file, commands=lambda name, arguments: Future())
+    control.start()
+    try:
+        with (
+            LineControl(f"ipc://{tmp_path}/control") as client,
+            pytest.raises(ControlRefused, match="is damaged"),
+        ):
+            list(client.replay("aa", 1, 10))
+    finally:
+        control.close()

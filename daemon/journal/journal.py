@@ -204,7 +204,10 @@ class Journal:
         rows = list(self._chained((*said, *self._with_what_is_missing(entries)), iso(now)))
         self._connection.executemany(_INSERT, rows)
         if self._retention.is_check_due(len(rows), sum(len(row.payload) for row in rows)):
-            retained = self._retention.announce(self.entries, now)
+            try:
+                retained = self._retention.announce(self.entries, now)
+            except (TypeError, ValueError) as error:
+                raise JournalFailed(f"{self.file}: is damaged: its oldest rows are none: {error}") from error
             if retained is not None:
                 self._connection.executemany(_INSERT, self._chained([_event(RETENTION, retained)], iso(now)))
         self._retention.remove(len(rows))

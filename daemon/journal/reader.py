@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from daemon.journal.ranges import Ranges
 from daemon.journal.retention import newest_retention
 from daemon.journal.stamps import iso
 from engine_runtime.errors import InputError
+from verdicts.request import LARGEST
 
 _CHUNK_ROWS: Final = 256
 
@@ -55,11 +56,11 @@ class JournalReader:
 
     def first_row(self) -> int:
         """Give the number of the oldest row that retention has left; 0 when there is none."""
-        return int(self._fetch("SELECT min(id) FROM journal")[0][0] or 0)
+        return int(self._fetch("SELECT min(id) AS id FROM journal")[0][0] or 0)
 
     def last_row(self) -> int:
         """Give the number of the newest row; 0 when there is none."""
-        return int(self._fetch("SELECT max(id) FROM journal")[0][0] or 0)
+        return int(self._fetch("SELECT max(id) AS id FROM journal")[0][0] or 0)
 
     def after(self, row_id: int, limit: int) -> list[tuple[int, bytes]]:
         """Give the next verdicts behind a row, oldest first.
@@ -122,17 +123,24 @@ class JournalReader:
     def last_event(self, kind: str) -> dict[str, Any] | None:
         """Give the content of the newest row of a kind that is no verdict; None when there is none."""
         found = self._fetch(_EVENTS.format("payload") + " DESC LIMIT 1", kind)
-        content: dict[str, Any] | None = json.loads(found[0][0]) if found else None
+        if not found:
+            return None
+        try:
+            content = json.loads(found[0][0])
+        except (ValueError, RecursionError) as error:
+            raise JournalFailed(f"{self.file}: is damaged: a row of kind {kind} is not JSON") from error
+        if not isinstance(content, dict):
+            raise JournalFailed(f"{self.file}: is damaged: a row of kind {kind} holds no object")
         return content
 
     def last_seq(self, boot: str) -> int:
         """Give the ``seq`` of the last verdict of a boot; 0 when it has none."""
-        return int(self._fetch("SELECT max(seq) FROM journal WHERE boot = ?", boot)[0][0] or 0)
+        return int(self._fetch("SELECT max(seq) AS seq FROM journal WHERE boot = ?", boot)[0][0] or 0)
 
     def rows(self, after: int, limit: int) -> list[Row]:
-        """Give the next rows of any kind behind a row, oldest first."""
-        found = self._fetch(f"SELECT {COLUMNS} FROM journal WHERE id > ? ORDER BY id LIMIT ?", after, limit)
-        return [Row(*row) for row in found]
+        """Give the next rows of any kind behind a row, oldest first; as they are, were they altered."""
+        query = f"SELECT {COLUMNS} FROM journal WHERE id > ? ORDER BY id LIMIT ?"
+        return [Row(*row) for row in self._execute(query, after, limit)[0]]
 
     def schema(self) -> dict[str, str]:
         """Give name and SQL of every table and index."""
@@ -144,6 +152,8 @@ class JournalReader:
             return newest_retention(self._connection)
         except sqlite3.Error as error:
             raise JournalFailed(f"{self.file}: {why(error)}") from error
+        except ValueError as error:
+            raise JournalFailed(f"{self.file}: is damaged: {error}") from error
 
     def removed_frames(self, boot: str, camera: str) -> tuple[int, Ranges]:
         """Give the last row that retention may remove, and which frames' verdicts were up to there."""
@@ -174,17 +184,28 @@ class JournalReader:
         return first
 
     def _fetch(self, query: str, *values: object) -> list[Any]:
+        """Read rows, and see that each column holds what it must: SQLite keeps anything in any column."""
+        rows, names = self._execute(query, *values)
+        for at, name in enumerate(names):
+            is_possible = _POSSIBLE.get(name)
+            if is_possible is not None and not all(is_possible(row[at]) for row in rows):
+                raise JournalFailed(f"{self.file}: is damaged: the {name} of a row is none")
+        return rows
+
+    def _execute(self, query: str, *values: object) -> tuple[list[Any], list[str]]:
         try:
             if self._is_replaced():
                 self._open_again()
-            found = self._connection.execute(query, values).fetchall()
+            cursor = self._connection.execute(query, values)
+            found = cursor.fetchall()
             if self._unwritten and wal_of(self.file).exists():
                 # A daemon has come to life, so what was read may be torn: read it again, as a journal in use.
                 self._open_again()
-                found = self._connection.execute(query, values).fetchall()
+                cursor = self._connection.execute(query, values)
+                found = cursor.fetchall()
         except sqlite3.Error as error:
             raise JournalFailed(f"{self.file}: {why(error)}") from error
-        return found
+        return found, [column[0] for column in cursor.description]
 
     def _is_replaced(self) -> bool:
         """Notice that the writer goes on in another file, as the one that is open was removed."""
@@ -207,6 +228,22 @@ def _inode(file: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def _is_number(value: object) -> bool:
+    return value is None or (type(value) is int and 0 <= value <= LARGEST)
+
+
+def _is_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+_POSSIBLE: Final[dict[str, Callable[[object], bool]]] = {
+    "id": _is_number,
+    "seq": _is_number,
+    "frame": _is_number,
+    "boot": _is_text,
+    "written_at": _is_text,
+    "payload": lambda value: isinstance(value, bytes),
+}
 _BETWEEN: Final = "SELECT id, payload FROM journal WHERE id > ? AND id < ? AND kind = ? ORDER BY id LIMIT ?"
 _EVENTS: Final = "SELECT {} FROM journal WHERE kind = ? AND kind <> 'verdict' ORDER BY id"
 _FRAMES: Final = "FROM journal WHERE boot = ? AND camera = ? AND frame BETWEEN ? AND ? AND id > ?"

@@ -140,9 +140,41 @@ class Retention:
 
 
 def newest_retention(connection: sqlite3.Connection) -> dict[str, Any] | None:
-    """Read what the newest retention row says: ``through``, ``hash`` and ``removed``; None without one."""
+    """Read what the newest retention row says: ``through``, ``hash`` and ``removed``; None without one.
+
+    Raises:
+        ValueError: it says nothing of the kind, so it was altered.
+    """
     found = connection.execute(
         "SELECT payload FROM journal WHERE kind = ? AND kind <> 'verdict' ORDER BY id DESC LIMIT 1",
         (RETENTION,),
     ).fetchone()
-    return json.loads(found[0]) if found else None
+    if found is None:
+        return None
+    try:
+        said: dict[str, Any] = json.loads(found[0])
+        through, reached, removed = said["through"], bytes.fromhex(said["hash"]), said["removed"]
+        spans = [
+            ranges for of_boot in removed.values() for ranges in (of_boot["seq"], *of_boot["frames"].values())
+        ]
+        sound = type(through) is int and len(reached) == 32 and all(map(_are_spans, spans))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"a retention row says {error}") from error
+    if not sound:
+        raise ValueError("a retention row says what none can say")
+    return said
+
+
+def _are_spans(spans: object) -> bool:
+    """Tell whether these are disjoint, ascending pairs of numbers."""
+    if not isinstance(spans, list):
+        return False
+    end = -1
+    for span in spans:
+        if not (isinstance(span, list) and [type(bound) for bound in span] == [int, int]):
+            return False
+        first, last = span
+        if not end < first <= last:
+            return False
+        end = last
+    return True
