@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from efficientad.datasets.csv_file import Row, rows
-from efficientad.datasets.data_set import Good, Sample
+from efficientad.datasets.data_set import GOOD, Good, Sample
 from engine_runtime.errors import InputError
 
 DEFECTIVE = "defective"
@@ -31,9 +31,7 @@ class CsvList:
         listed = self._listed()
         for row, split, sample in listed:
             if split != "test" and sample.defect is not None:
-                raise row.wrong(
-                    "label", f"a defective part in the split {split}; training sees good ones only"
-                )
+                raise row.wrong("label", f"a defective part in split {split}; training sees good ones only")
         training = [sample.image for _, split, sample in listed if split == "train"]
         if not training:
             raise InputError(f"{self.path}: has no image of the split train")
@@ -66,9 +64,12 @@ class CsvList:
                         raise row.wrong(column, f"a good part has none, found {row.cells[column]!r:.60}")
                 listed.append((row, split, Sample(image, None)))
                 continue
+            kind = " ".join(row.cells["defect"].split())
+            if kind == GOOD:
+                raise row.wrong("defect", f"a defective part is not of the type {GOOD}")
             names = row.cells["mask"].split("|") if row.cells["mask"] else []
             masks = tuple(
                 row._replace(cells={"mask": name.strip()}).file("mask", self.root) for name in names
             )
-            listed.append((row, split, Sample(image, row.cells["defect"] or DEFECTIVE, masks)))
+            listed.append((row, split, Sample(image, kind or DEFECTIVE, masks)))
         return listed

@@ -51,7 +51,10 @@ class Ranking:
         best = f1.argmax(axis=1)
         # A part is rejected when it scores higher than the threshold: half-way to the next lower score.
         lower = np.append(self._distinct[1:], np.nextafter(self._distinct[-1], -np.inf))
-        thresholds = lower + (self._distinct - lower) / 2
+        middle = lower + (self._distinct - lower) / 2
+        thresholds = np.where(
+            middle < self._distinct, middle, lower
+        )  # between neighbours nothing is half-way
         return BestF1(f1[np.arange(len(f1)), best], thresholds[best])
 
     def _counts(self, weights: Floats) -> tuple[Floats, Floats]:
