@@ -17,7 +17,8 @@ def trial(request: pytest.FixtureRequest, line_folder: Path) -> Iterator[Trial]:
     """A line whose fault makes a row of the table; its group and name stand in the test's marker."""
     marker = request.node.get_closest_marker("faults")
     assert marker is not None
-    trial = Trial(line_folder, Row(*marker.args))
+    group, fault = marker.args
+    trial = Trial(line_folder, Row(group, fault))
     yield trial
     trial.close()
     if trial.finished:
@@ -32,7 +33,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         return
     if report.skipped:
         reason = report.longrepr[2].removeprefix("Skipped: ")
-        item.config.stash[ROWS].add(item.nodeid, Row(*marker.args, not_run=reason))
+        group, fault = marker.args
+        item.config.stash[ROWS].add(item.nodeid, Row(group, fault, not_run=reason))
     elif report.failed:
         item.config.stash[ROWS].failed = True
 

@@ -182,7 +182,7 @@ def test_unreadable_image(trial: Trial) -> None:
     for index in range(100):
         part_image(trial.folder / f"parts/{index:03d}.png", bright=False)
     (trial.folder / "parts/050.png").write_bytes(b"no image")
-    trial.start({"top": {"source": "parts", "fps": 50}, "side": BELT})
+    trial.start({"top": {"source": "parts", "fps": 50, "waiting": 100}, "side": BELT})
     trial.injected_after(50)
     trial.detected(faulted("camera"))
     trial.recovered()
@@ -240,7 +240,7 @@ def ip_camera() -> Iterator[IpCameras]:
 
 @pytest.mark.faults("Cameras", "stream breaks off and comes back after 1 s")
 def test_stream_gone_and_back(trial: Trial, ip_camera: IpCameras) -> None:
-    trial.start({"top": {"source": f"http://127.0.0.1:{ip_camera.port}/"}, "side": BELT})
+    trial.start({"top": {"source": f"http://127.0.0.1:{ip_camera.port}/", "waiting": 100}, "side": BELT})
     trial.inject()
     ip_camera.switch_off()
     trial.detected(faulted("camera"))

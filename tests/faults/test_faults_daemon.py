@@ -54,7 +54,7 @@ def test_killed(trial: Trial, number: signal.Signals) -> None:
 
 @pytest.mark.faults("Daemon", "held up for 1 s (SIGSTOP, SIGCONT)")
 def test_held_up(trial: Trial) -> None:
-    trial.start({"top": BELT, "side": BELT})
+    trial.start({"top": BELT | {"waiting": 16}, "side": BELT | {"waiting": 16}})
     trial.inject()
     trial.send(signal.SIGSTOP)
     trial.wait_for_captured(100)

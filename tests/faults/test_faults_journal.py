@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trial import BELT, JOURNAL_FAILED, Trial, faulted, health
+from trial import BELT, JOURNAL_FAILED, PATIENCE_S, Trial, faulted, health
 
 OK = health("journal ok", lambda health: health.journal is not None and health.journal.state == "ok")
 
@@ -130,3 +131,61 @@ def test_held(trial: Trial) -> None:
         other.execute("ROLLBACK")
     trial.recovered()
     trial.finish(faults={("top", "journal")})
+
+
+@pytest.mark.faults("Journal", "disk full until the end, then started again with room")
+def test_disk_full_at_the_end(trial: Trial, small_disk: Path) -> None:
+    journal = {"file": str(small_disk / "line3.journal")}
+    trial.start({"top": BELT}, journal=journal)
+    trial.inject()
+    filler = fill(small_disk)
+    trial.detected(faulted("journal"))
+    trial.wait_for(JOURNAL_FAILED)
+    trial.send(signal.SIGTERM)
+    trial.process.wait(PATIENCE_S)
+    trial.note_end()
+    filler.unlink()
+    trial.launch()
+    trial.recovered()
+    # What was published and never written down does not get a second verdict.
+    trial.finish(faults={("top", "journal")}, journal_complete=False)
+
+
+def damage(file: Path, first: int, last: int) -> None:
+    """Write noise over pages of a journal, as a failing disk does."""
+    with file.open("r+b", buffering=0) as raw:
+        raw.seek(first * 4096)
+        raw.write(os.urandom((last - first) * 4096))
+
+
+@pytest.mark.faults("Journal", "pages damaged, found at the next start")
+def test_damaged_at_the_start(trial: Trial) -> None:
+    trial.start({"top": BELT})
+    trial.send(signal.SIGSTOP)
+    trial.wait_for_captured(20)
+    trial.killed()
+    whole = {file: file.read_bytes() for file in trial.folder.glob("line3.journal*")}
+    damage(trial.journal, 0, 4)
+    trial.inject()
+    trial.launch()
+    trial.detected_in_log("line3.journal: ")
+    trial.exited(2)
+    for file, content in whole.items():  # what a backup is for
+        file.write_bytes(content)
+    trial.launch()
+    trial.wait_for(health("running", lambda health: health.state == "running"))
+    trial.finish(faults={("top", "shutdown")})
+
+
+@pytest.mark.faults("Journal", "pages damaged while the daemon runs")
+def test_damaged_while_running(trial: Trial) -> None:
+    trial.start({"top": BELT | {"fps": 400}})
+    trial.inject()
+    trial.uninterrupted("top", verdicts=1000)
+    # Into the file itself, from the log: checkpoints do so in time.
+    trial.wait_until(lambda: trial.journal.stat().st_size > 200_000)
+    trial.inject()
+    damage(trial.journal, 4, 40)
+    trial.detected_by_audit()
+    trial.uninterrupted("top")
+    trial.finish(journal_intact=False)

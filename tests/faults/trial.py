@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import yaml
 import zmq
@@ -22,7 +22,8 @@ from daemon.journal.reader import JournalReader
 from verdicts import Health, Verdict, decode
 from verdicts.message import Reason, decode_verdict
 
-BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100}
+BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100, "waiting": 200}
+"""A camera whose frames may wait for two seconds, so that a busy machine alone makes no fault."""
 PATIENCE_S = 30.0
 STEADY = 10
 """Judged parts in a row, without a fault among them, that make a camera a recovered one."""
@@ -87,6 +88,7 @@ class Trial:
         self.config = folder / "line3.yaml"
         self.journal = folder / "line3.journal"
         self.log_file = folder / "stderr.txt"
+        self.log_file.touch()
         self.messages: list[tuple[float, Message]] = []
         self.finished = False
         self._captured: Counter[tuple[str, str]] = Counter()
@@ -120,31 +122,35 @@ class Trial:
         self.config.write_text(yaml.safe_dump(self.content | keys, sort_keys=False))
 
     def start(
-        self, cameras: Mapping[str, Any], *, environment: Mapping[str, str] | None = None, **keys: Any
+        self,
+        cameras: Mapping[str, Any],
+        *,
+        environment: Mapping[str, str] | None = None,
+        keys: tuple[bytes, bytes, bytes] | None = None,
+        **config: Any,
     ) -> None:
         """Write the config, start the daemon and wait until some parts of every camera are judged."""
-        self.configure(cameras, **keys)
+        self.configure(cameras, **config)
         self.launch(environment)
-        if "curve" not in keys:
-            self._subscriber.connect(self.content["publish"])
+        if keys is not None:  # our public and secret one, and the line's public one
+            self._subscriber.curve_publickey, self._subscriber.curve_secretkey = keys[:2]
+            self._subscriber.curve_serverkey = keys[2]
+        self._subscriber.connect(self.content["publish"])
         for camera in cameras:
             self._steady_since(camera, 0)
 
-    def listen_with(self, public: bytes, secret: bytes, server: bytes) -> None:
-        """Subscribe to a line that encrypts, before it is started."""
-        self._subscriber.curve_publickey = public
-        self._subscriber.curve_secretkey = secret
-        self._subscriber.curve_serverkey = server
-        self._subscriber.connect(self.content["publish"])
-
     def launch(self, environment: Mapping[str, str] | None = None) -> None:
         """Start the daemon, for the first time or once more."""
-        with self.log_file.open("ab") as log:
+        with self.open_log() as log:
             self.process = subprocess.Popen(
                 [COMMANDS / "inspectd", "--config", self.config],
                 stderr=log,
                 env=os.environ | (environment or {}),
             )
+
+    def open_log(self) -> IO[bytes]:
+        """Open what the daemon writes its log into."""
+        return self.log_file.open("ab")
 
     def send(self, number: signal.Signals) -> None:
         """Send the daemon a signal."""
@@ -222,6 +228,13 @@ class Trial:
             assert time.monotonic() < give_up_s, "the cameras capture nothing"
             time.sleep(0.01)
 
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Listen until something is so."""
+        give_up_s = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < give_up_s, "it never came to be so"
+            self.listen(10)
+
     def _counts(self) -> list[tuple[Path, tuple[str, int]]]:
         files = self.journal.parent.glob("*.captured")
         return [(file, count) for file in files if (count := read_counter(file)) is not None]
@@ -264,6 +277,14 @@ class Trial:
         """Measure how long it took until the log told of the fault."""
         self._note_detection("log", self.wait_for_log(text), within_s)
 
+    def detected_by_audit(self, *, within_s: float = 10.0) -> None:
+        """Measure how long it took until somebody who audits the journal knew."""
+        done = subprocess.run(
+            [COMMANDS / "inspectctl", "audit", self.journal], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1, done.stdout + done.stderr
+        self._note_detection("`inspectctl audit`", time.monotonic(), within_s)
+
     def not_told(self) -> None:
         """Note that there is nothing to tell of: nothing but the one who makes the fault has any harm."""
         self._note_detection("nothing to tell", self._injected_s, 0)
@@ -297,6 +318,12 @@ class Trial:
         if healthy:
             self.wait_for(health("running", lambda h: h.state == "running"), since_s=recovered_s)
 
+    def recovered_when(self, sign: Sign, *, within_s: float = 20.0) -> None:
+        """Measure how long it took until a message said that the fault is over."""
+        came_s, _ = self.wait_for(sign, since_s=self._told_s)
+        self.row.recovered_ms = round((came_s - self._injected_s) * 1000, 1)
+        assert came_s - self._injected_s <= within_s
+
     def _steady_since(self, camera: str, since_s: float) -> float:
         streak = 0
 
@@ -321,14 +348,11 @@ class Trial:
         ]
         return run[-STEADY]
 
-    def uninterrupted(
-        self, *cameras: str, verdicts: int = 200, pause_s: float = 2.0, since_s: float | None = None
-    ) -> None:
+    def uninterrupted(self, *cameras: str, verdicts: int = 100, pause_s: float = 2.0) -> None:
         """Measure the longest pause between two verdicts while the fault lasts."""
-        since_s = self._injected_s if since_s is None else since_s
         pauses = []
         for camera in cameras or ("top",):
-            came = [since_s]
+            came = [self._injected_s]
 
             def shows(message: Message, camera: str = camera, came: list[float] = came) -> bool:
                 return isinstance(message, Verdict) and message.camera == camera
@@ -372,12 +396,14 @@ class Trial:
         *,
         faults: Iterable[tuple[str, Reason]] = (),
         journal_complete: bool = True,
+        journal_intact: bool = True,
     ) -> None:
         """End the daemon in order if it runs, and account for every frame of all its starts.
 
         Args:
             faults: cameras and reasons of the fault verdicts that there must be; there may be no others.
             journal_complete: whether all published verdicts have to be in the journal.
+            journal_intact: whether it can still be read and audited; otherwise the wire has to have them all.
         """
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -393,7 +419,7 @@ class Trial:
                 for name, camera in message.cameras.items():
                     key = (message.boot, name)
                     self._captured[key] = max(camera.captured, self._captured[key])
-        written = self._journaled()
+        written = self._journaled() if journal_intact else []
         wire = {(v.boot, v.seq): v for v in self.verdicts}
         both = wire | {(v.boot, v.seq): v for v in written}
         for verdict in written:
@@ -406,7 +432,9 @@ class Trial:
         }
         assert frames.keys() <= captured, "verdicts on frames that were never captured"
         # What was published and is not in the journal would be lost for whoever asks for it later.
-        unwritten = wire.keys() - {(v.boot, v.seq) for v in written} if journal_complete else set()
+        unwritten = (
+            wire.keys() - {(v.boot, v.seq) for v in written} if journal_complete and journal_intact else set()
+        )
         self.row.verdicts = len(both)
         self.row.lost = len(captured - frames.keys()) + len(unwritten)
         self.row.duplicates = (
@@ -422,10 +450,13 @@ class Trial:
             assert seqs == list(range(1, len(seqs) + 1)), "seq has gaps"
         found = {(v.camera, v.reason) for v in both.values() if v.reason is not None}
         assert found == set(faults)
-        result = audit(self.journal)
-        assert result.intact, result.broken
+        if journal_intact and self.journal.exists():  # else the daemon did not come so far
+            result = audit(self.journal)
+            assert result.intact, result.broken
 
     def _journaled(self) -> list[Verdict]:
+        if not self.journal.exists():
+            return []
         with JournalReader(self.journal) as reader:
             return [decode_verdict(payload) for _, payload in reader.after(0, 10_000_000)]
 
