@@ -11,6 +11,7 @@ from engine_runtime.engine import Engine
 from engine_runtime.errors import InputError
 from engine_runtime.files import sha256
 from engine_runtime.frames import Size
+from engine_runtime.trial import try_out
 
 # What sockets, threads and files are made of at the start.
 _NEEDS_RESTART = ("line", "publish", "control", "lanes", "journal")
@@ -62,6 +63,10 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
         same = {product.fingerprint: product for product in running.products.values()}
         products = {name: same.get(product.fingerprint, product) for name, product in products.items()}
     kept = set() if running is None else set(running.products.values())
+    if running is not None:
+        for product in products.values():
+            if product not in kept:
+                try_out(product.engine, product.threads)
     opened: list[dict[Product, Engine]] = [{} for _ in range(config.lanes)]
     try:
         for engines in opened:

@@ -214,3 +214,57 @@ def test_replay_from_an_altered_journal_is_refused_and_not_left_unanswered(
             list(client.replay("aa", 1, 10))
     finally:
         control.close()
+
+
+def deadly_engine(folder: Path) -> Path:
+    """Make an engine with a sound hash whose graph, a convolution without weights, kills OpenVINO."""
+    import hashlib
+
+    from onnx import TensorProto, helper
+
+    from engine_runtime.engine_file import read_engine, write_engine
+
+    manifest, payload = read_engine(folder / "brightness.engine")
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["quantiles"], ["score"])],
+        "deadly",
+        [helper.make_tensor_value_info("quantiles", TensorProto.FLOAT, [2, 2])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, [2, 2])],
+    )
+    payload = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString()
+    changes = {"runtime": "openvino", "payload_sha256": hashlib.sha256(payload).hexdigest()}
+    write_engine(folder / "deadly.engine", manifest.model_copy(update=changes), payload)
+    return folder / "deadly.engine"
+
+
+def test_an_engine_that_kills_its_runtime_is_refused_by_a_running_line(line_folder: Path) -> None:
+    import yaml
+    from line_rig import running, write_config
+    from test_daemon_reload import BELT, inspectctl, lost_nothing
+
+    from engine_runtime.engine_file import read_manifest
+
+    deadly = deadly_engine(line_folder)
+    control = f"ipc://{line_folder}/control"
+    config = write_config(
+        line_folder,
+        {"top": BELT},
+        journal={"file": "line3.journal"},
+        control=control,
+        engine="brightness.engine",
+    )
+    calibration = yaml.safe_load((line_folder / "brightness.calibration.yaml").read_text())
+    calibration["engine_sha256"] = read_manifest(deadly).payload_sha256
+    (line_folder / "deadly.yaml").write_text(yaml.safe_dump(calibration))
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 20)
+        content = yaml.safe_load(config.read_text())
+        config.write_text(yaml.safe_dump(content | {"engine": "deadly.engine", "calibration": "deadly.yaml"}))
+        done = inspectctl("reload", "--config", config)
+        assert done.returncode == 2
+        assert str(deadly) in done.stderr
+        assert "when it was tried" in done.stderr or "does not accept it" in done.stderr
+        seen = len(line.verdicts)
+        line.until(lambda line: len(line.verdicts) > seen + 20)
+        line.stop()
+    lost_nothing(line)

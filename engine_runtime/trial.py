@@ -1,0 +1,61 @@
+"""Opens an engine in a process of its own: ``python -m engine_runtime.trial ENGINE [THREADS]``.
+
+Runtimes are native code, and some graphs kill them or keep them busy for ever (docs/benchmarks/fuzz.md). That
+may cost a trial; it may not cost a line that is running.
+"""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from engine_runtime.errors import EngineRefused, InputError
+
+_TIMEOUT_S: Final = 60
+
+
+def try_out(path: Path, threads: int | None) -> None:
+    """See whether an engine can be opened and warmed up without harm.
+
+    Args:
+        path: a file written by ``build-engine``.
+        threads: as for ``open_engine``.
+
+    Raises:
+        EngineRefused: as ``open_engine``, or its runtime crashes or does not come to an end.
+    """
+    command = [sys.executable, "-m", "engine_runtime.trial", str(path)]
+    command += [] if threads is None else [str(threads)]
+    trial = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    match trial.returncode:
+        case 0:
+            return
+        case 2:
+            raise EngineRefused(trial.stderr.strip().rpartition("\n")[2])
+        case code if code == -signal.SIGALRM:
+            raise EngineRefused(f"{path}: did not open within {_TIMEOUT_S} s when it was tried")
+        case code if code < 0:
+            died_of = signal.Signals(-code).name
+            raise EngineRefused(f"{path}: its runtime was killed by {died_of} when it was tried")
+        case code:
+            said = trial.stderr.strip().rpartition("\n")[2]
+            raise EngineRefused(f"{path}: its runtime ended with status {code} when it was tried: {said}")
+
+
+def main() -> int:
+    """Open the engine that is named; 2 when it is refused."""
+    from engine_runtime.open import open_engine
+
+    signal.alarm(_TIMEOUT_S)  # it ends even what hangs in native code, and needs nobody to watch
+    threads = int(sys.argv[2]) if len(sys.argv) > 2 else None
+    try:
+        open_engine(Path(sys.argv[1]), threads=threads).close()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
