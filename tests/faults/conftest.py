@@ -2,8 +2,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from reliability import Rows
-from trial import Row, Trial
+
+from faults.reliability import Rows
+from faults.trial import Row, Trial
 
 ROWS = pytest.StashKey[Rows]()
 

@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from trial import BELT, Trial, faulted, health
 
 from daemon.journal.reader import JournalReader
+from faults.trial import BELT, Trial, faulted, health
 
 WALL_CLOCK = Path(__file__).with_name("wall_clock.c")
 
@@ -21,7 +21,7 @@ WALL_CLOCK = Path(__file__).with_name("wall_clock.c")
     ],
 )
 def test_told_to_end(trial: Trial, number: signal.Signals) -> None:
-    trial.start({"top": BELT, "side": BELT})
+    trial.start({"top": BELT})
     trial.inject()
     trial.send(number)
     trial.detected(health("stopping", lambda health: health.state == "stopping"))
@@ -72,31 +72,26 @@ def test_held_up(trial: Trial) -> None:
             {"cameras": {}}, "cameras: expected", marks=pytest.mark.faults("Daemon", "reload: broken config")
         ),
         pytest.param(
-            {"engine": "gone.engine"},
-            "gone.engine: cannot be read",
-            marks=pytest.mark.faults("Daemon", "reload: engine is missing"),
+            {"calibration": "gone.yaml"},
+            "gone.yaml: cannot be read",
+            marks=pytest.mark.faults("Daemon", "reload: calibration is missing"),
         ),
         pytest.param(
             {"engine": "cut.engine"},
             "cut.engine",
             marks=pytest.mark.faults("Daemon", "reload: engine file cut short"),
         ),
-        pytest.param(
-            {"calibration": "gone.yaml"},
-            "gone.yaml: cannot be read",
-            marks=pytest.mark.faults("Daemon", "reload: calibration is missing"),
-        ),
     ],
 )
 def test_reload_of_what_cannot_work(trial: Trial, change: dict[str, object], expected: str) -> None:
     whole = (trial.folder / "brightness.engine").read_bytes()
     (trial.folder / "cut.engine").write_bytes(whole[: len(whole) // 2])
-    trial.start({"top": BELT, "side": BELT})
+    trial.start({"top": BELT})
     trial.reconfigure(**change)
     trial.inject()
     trial.send(signal.SIGHUP)
     trial.detected_in_log("reload refused, the line runs on as before")
-    trial.uninterrupted("top", "side")
+    trial.uninterrupted("top")
     assert expected in trial.log
     trial.finish()
 
@@ -131,11 +126,11 @@ def test_clock_is_set(trial: Trial, seconds: int) -> None:
     subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, WALL_CLOCK], check=True)
     offset.write_text("0")
     clock = {"LD_PRELOAD": str(library), "WALL_CLOCK_OFFSET": str(offset)}
-    trial.start({"top": BELT, "side": BELT}, environment=clock)
+    trial.start({"top": BELT}, environment=clock)
     trial.inject()
     offset.write_text(str(seconds))
     trial.detected(health("sent_at", lambda health: abs(trial.ahead_s(health) - seconds) < 60))
-    trial.uninterrupted("top", "side")
+    trial.uninterrupted("top")
     trial.finish()
     with JournalReader(trial.journal) as reader:
         event = reader.last_event("clock")

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import zmq
 from line_rig import free_address
-from trial import BELT, Trial, health
+
+from faults.trial import BELT, Trial, health
 
 DROPPED = health("dropped_messages", lambda health: health.dropped_messages > 0)
 

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from brightness import SIZE
 from treacherous import FAILS, HANGS, SLOW, WANTS_ALL_MEMORY, make_treacherous, replace_engine
-from trial import Trial, faulted, health
 
 from engine_runtime.engine_file import read_engine
+from faults.trial import Trial, faulted, health
 
 GOOD = 40
 FPS = 25

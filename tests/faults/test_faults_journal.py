@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trial import BELT, JOURNAL_FAILED, PATIENCE_S, Trial, faulted, health
+
+from faults.trial import BELT, JOURNAL_FAILED, PATIENCE_S, Trial, faulted, health
 
 OK = health("journal ok", lambda health: health.journal is not None and health.journal.state == "ok")
 
@@ -56,10 +57,11 @@ def real_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     image.write_bytes(b"")
     os.truncate(image, 32 << 20)
-    for command in (
+    commands: tuple[list[str | Path], ...] = (
         ["mkfs.ext4", "-q", "-O", "^has_journal", image],
         ["mount", "-o", "loop,errors=remount-ro", image, folder],
-    ):
+    )
+    for command in commands:
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from line_rig import part_image
-from test_faults_journal import fill
-from trial import BELT, Trial, faulted, health
+
+from faults.test_faults_journal import fill
+from faults.trial import BELT, Trial, faulted, health
 
 CGROUPS = Path("/sys/fs/cgroup/memory")
 
