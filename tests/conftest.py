@@ -13,15 +13,6 @@ from engine_runtime.engine_file import read_manifest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--reliability",
-        type=Path,
-        metavar="PAGE.md",
-        help="with -m faults: write what was measured to this page, and to PAGE.json",
-    )
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real images that may not be part of the repository; tests that want them skip without them."""

@@ -1,0 +1,15 @@
+"""Options of the tests. Those of a deeper conftest are unknown when pytest is given a page that exists."""
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what `pytest -m faults` can write."""
+    parser.addoption(
+        "--reliability",
+        type=Path,
+        metavar="PAGE.md",
+        help="with -m faults: write what was measured to this page, and to PAGE.json",
+    )
