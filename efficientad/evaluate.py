@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from efficientad.datasets.data_set import GOOD, DataSet, Sample
+from efficientad.datasets.digest import digest
 from efficientad.datasets.masks import regions
 from efficientad.judge import Judge
 from efficientad.metrics.bootstrap import Estimate, Floats, estimate, stratified_weights
 from efficientad.metrics.image import Ranking
 from efficientad.metrics.pixel import Areas, PixelCurves, thresholds
-from efficientad.training_images import digest
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
 from engine_runtime.heatmap import MapGeometry

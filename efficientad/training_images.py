@@ -1,7 +1,5 @@
 """Good images of one product, split into training and validation."""
 
-import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from efficientad.datasets.data_set import DataSet
+from efficientad.datasets.digest import digest
 from engine_runtime.errors import InputError
-from engine_runtime.files import sha256
 from engine_runtime.frames import Frame, Roi, Size, fit, images_in, read_image
 
 VALIDATION = 0.1
@@ -127,12 +125,3 @@ def _is_16_bit(file: Path) -> bool:
 def planes(frame: Frame) -> Tensor:
     """Turn H×W×3 BGR into 3×H×W RGB."""
     return torch.from_numpy(frame).permute(2, 0, 1).flip(0)
-
-
-def digest(root: Path, files: Sequence[Path]) -> str:
-    """Give the SHA-256 over the names within ``root`` and contents of files, in the order of their paths."""
-    whole = hashlib.sha256()
-    for file in sorted(files):  # the order and the form that calibrate computes too, to recognise them
-        whole.update(f"{Path(os.path.relpath(file, root)).as_posix()}\n".encode())
-        whole.update(bytes.fromhex(sha256(file)))
-    return whole.hexdigest()

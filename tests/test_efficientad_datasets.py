@@ -387,6 +387,17 @@ def test_masks_of_any_kind(tmp_path: Path, name: str) -> None:
     assert region.pixels.sum() == AREA
 
 
+def test_a_mask_of_thousands_of_specks_needs_little_memory(tmp_path: Path) -> None:
+    def draw(path: Path) -> None:
+        mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
+        mask[::2, ::2] = 255
+        assert cv2.imwrite(str(path), mask)
+
+    found = regions(masked(tmp_path, draw), SQUARE, None, None)
+    assert len(found) == SIDE**2 // 4
+    assert sum(region.indices.nbytes for region in found) == SIDE**2 * 2
+
+
 def test_regions_are_eight_connected_and_cut_to_the_region_of_interest(tmp_path: Path) -> None:
     def draw(path: Path) -> None:
         mask = np.zeros((SIDE, SIDE), dtype=np.uint8)

@@ -355,6 +355,15 @@ def test_the_command_shows_its_progress(line: tuple[str, ...], tmp_path: Path) -
     assert "report: evaluation.md, evaluation.json, evaluation.png" in done.stdout
 
 
+def test_an_engine_is_evaluated_where_torch_is_not_installed(line: tuple[str, ...], tmp_path: Path) -> None:
+    data = mvtec_ad(tmp_path / "bottle")
+    arguments = ["evaluate", *line, "--data", str(data), "--out", str(tmp_path / "report")]
+    script = "import sys\nfrom efficientad.cli import main\n"
+    script += f"assert main({arguments!r}) == 0\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert evaluated(tmp_path / "report")["overall"]["image_auroc"]["value"] == 1
+
+
 def test_names_cannot_break_the_table(line: tuple[str, ...], tmp_path: Path) -> None:
     path = csv_list(tmp_path)
     with path.open("a", newline="") as file:

@@ -83,7 +83,7 @@ def marked_maps(draw: st.DrawFn) -> tuple[list[Maps], list[NDArray[np.bool_]]]:
 def connected(mask: NDArray[np.bool_]) -> list[Region]:
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     parts = [labels == label for label in range(1, count + 1)]
-    return [Region(part, int(part.sum())) for part in parts]
+    return [Region.of(part) for part in parts]
 
 
 def curves(maps: list[Maps], regions: list[list[Region]], levels: int) -> PixelCurves:
@@ -140,7 +140,7 @@ def test_au_spro_is_that_of_the_definition(
     for mask in masks:
         other = data.draw(arrays(np.bool_, mask.shape))
         parts = [part for part in (mask, mask & other) if part.any()]
-        regions.append([Region(part, data.draw(st.integers(1, int(part.sum())))) for part in parts])
+        regions.append([Region.of(part, data.draw(st.integers(1, int(part.sum())))) for part in parts])
     found = curves(maps, regions, EXACT).au_pro(ones(len(maps)), limit).values[0]
     assert found == pytest.approx(literal_area(maps, regions, limit), abs=1e-6)
 
@@ -201,8 +201,8 @@ def test_known_areas() -> None:
     part[10, 10:15] = True
     whole = mask.copy()
     whole[:10] = False
-    assert pro(part, [Region(whole, 5)]) == 1
-    assert pro(part, [Region(whole, 25)]) == pytest.approx(0.2 + 0.8 * 0.15)
+    assert pro(part, [Region.of(whole, 5)]) == 1
+    assert pro(part, [Region.of(whole, 25)]) == pytest.approx(0.2 + 0.8 * 0.15)
 
 
 def test_regions_count_alike_whatever_their_size() -> None:
@@ -210,7 +210,7 @@ def test_regions_count_alike_whatever_their_size() -> None:
     small, large = np.zeros((2, 1, 200), dtype=np.bool_)
     small[0, 0], large[0, 50:150] = True, True
     values[0, 0] = 1
-    made = curves([values], [[Region(small, 1), Region(large, 100)]], EXACT)
+    made = curves([values], [[Region.of(small, 1), Region.of(large, 100)]], EXACT)
     assert made.au_pro(ones(1), 0.3).values[0] == pytest.approx(0.5 + 0.5 * 0.15)
 
 

@@ -12,6 +12,7 @@ import torch
 from efficientad import augmentation, losses, training_images
 from efficientad.checkpoint import load_model, progress_file
 from efficientad.cli import main
+from efficientad.datasets.digest import digest
 from efficientad.datasets.open import open_data_set
 from efficientad.networks import ModelSize, pdn
 from efficientad.teacher import save_teacher
@@ -185,11 +186,11 @@ def test_validation_comes_from_training_images_alone(good: Path) -> None:
 def test_digest_follows_names_and_contents(tmp_path: Path) -> None:
     for name, shade in (("a.png", 10), ("b.png", 20)):
         cv2.imwrite(str(tmp_path / name), np.full((8, 8, 3), shade, np.uint8))
-    digests = [training_images.digest(tmp_path, images_in(tmp_path))]
+    digests = [digest(tmp_path, images_in(tmp_path))]
     (tmp_path / "b.png").rename(tmp_path / "c.png")
-    digests.append(training_images.digest(tmp_path, images_in(tmp_path)))
+    digests.append(digest(tmp_path, images_in(tmp_path)))
     cv2.imwrite(str(tmp_path / "c.png"), np.full((8, 8, 3), 21, np.uint8))
-    digests.append(training_images.digest(tmp_path, images_in(tmp_path)))
+    digests.append(digest(tmp_path, images_in(tmp_path)))
     assert len(set(digests)) == 3
 
 

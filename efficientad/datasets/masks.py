@@ -1,8 +1,9 @@
 """The defects of an image, from the masks that people drew."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import cv2
 import numpy as np
@@ -19,10 +20,23 @@ LOSSY = frozenset({".jpg", ".jpeg"})
 class Region:
     """One defect in an image."""
 
-    pixels: NDArray[np.bool_]
-    """H×W, those that belong to it."""
+    indices: NDArray[np.intp]
+    """Of the pixels that belong to it, in the flattened image: a mask may hold thousands of specks."""
+    shape: tuple[int, int]
+    """Height and width of the image."""
     saturation: int
-    """So many of them found count as all of them found."""
+    """So many pixels found count as all of them found."""
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.bool_], saturation: int | None = None) -> Self:
+        """Make a region of the pixels set in H×W, saturated by all of them when no number is given."""
+        indices = np.flatnonzero(pixels)
+        return cls(indices, Size(*pixels.shape), len(indices) if saturation is None else saturation)
+
+    @property
+    def pixels(self) -> NDArray[np.bool_]:
+        """Which pixels belong to it, H×W."""
+        return union([self], self.shape)
 
 
 def regions(sample: Sample, size: Size, roi: Roi | None, saturations: Saturations | None) -> list[Region]:
@@ -46,15 +60,14 @@ def regions(sample: Sample, size: Size, roi: Roi | None, saturations: Saturation
         marked = np.zeros(size, dtype=np.bool_)
         for _, mask in masks:
             marked |= mask > 0
-        parts = _connected(_cut(marked, roi))
-        return [Region(pixels, int(np.count_nonzero(pixels))) for pixels in parts]
+        return _connected(_cut(marked, roi))
     found = []
     for path, mask in masks:
         saturation = saturations[_value(path, mask, saturations)]
         # Of the whole defect: the region of interest changes what can be found, not what is asked for.
         pixels, area = _cut(mask > 0, roi), int(np.count_nonzero(mask))
         if pixels.any():
-            found.append(Region(pixels, min(saturation.area(area), int(np.count_nonzero(pixels)))))
+            found.append(Region.of(pixels, min(saturation.area(area), int(np.count_nonzero(pixels)))))
     return found
 
 
@@ -100,15 +113,18 @@ def _cut(mask: NDArray[np.bool_], roi: Roi | None) -> NDArray[np.bool_]:
     return mask if roi is None else mask[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
 
 
-def _connected(marked: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
-    count, labels = cv2.connectedComponents(marked.astype(np.uint8), connectivity=8)
-    for label in range(1, count):
-        yield labels == label
+def _connected(marked: NDArray[np.bool_]) -> list[Region]:
+    _, labels = cv2.connectedComponents(marked.astype(np.uint8), connectivity=8)
+    inside = np.flatnonzero(marked)
+    order = np.argsort(labels.ravel()[inside], kind="stable")
+    sorted_labels = labels.ravel()[inside[order]]
+    parts = np.split(inside[order], np.flatnonzero(np.diff(sorted_labels)) + 1) if inside.size else []
+    return [Region(indices, Size(*marked.shape), len(indices)) for indices in parts]
 
 
 def union(found: Sequence[Region], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Give all defective pixels of an image, H×W."""
     marked = np.zeros(shape, dtype=np.bool_)
     for region in found:
-        marked |= region.pixels
+        marked.ravel()[region.indices] = True
     return marked

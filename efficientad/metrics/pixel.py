@@ -62,7 +62,7 @@ class PixelCurves:
             regions: its defects; none for a good part.
         """
         for region in regions:
-            found = self._at_least(anomaly_map[region.pixels])
+            found = self._at_least(anomaly_map.ravel()[region.indices])
             self._overlaps.append(np.minimum(found / region.saturation, 1).astype(np.float32))
             self._image_of_region.append(len(self._false))
         if regions:
