@@ -1,20 +1,25 @@
 """ONNX in, verified engine file out."""
 
 import hashlib
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
-from engine_build.device import cpu_name
-from engine_build.graph import read_graph
+from engine_build.choose import CPU_RUNTIMES, Aim, Candidate, Settings, as_it_stands, candidates, measurements
+from engine_build.device import cpu_name, usable_cores
+from engine_build.graph import Graph, read_graph
 from engine_build.parity_frames import generated_parity_frames, parity_frames_from
-from engine_build.proof import proof_steps, prove
-from engine_build.reference import run_reference
+from engine_build.proof import ProofFailed, proof_steps, prove
+from engine_build.reference import Reference, run_reference
 from engine_runtime.engine import OUTPUTS
 from engine_runtime.engine_file import write_engine
-from engine_runtime.errors import InputError
+from engine_runtime.errors import EngineRefused, InputError
+from engine_runtime.frames import Frame
 from engine_runtime.manifest import FORMAT_VERSION, Manifest, Precision, Runtime
 from engine_runtime.open import load, runtime_module
 
@@ -23,63 +28,121 @@ def build(
     source: Path,
     target: Path,
     *,
-    runtime: Runtime,
-    precision: Precision,
-    max_batch: int,
-    parity_images: Path | None,
+    runtime: Runtime | None = None,
+    precision: Precision = "fp32",
+    max_batch: int = 8,
+    parity_images: Path | None = None,
+    aim: Aim = "latency",
+    threads: int | None = None,
+    limit_s: float | None = 60.0,
 ) -> Manifest:
-    """Build an engine for this machine, prove it, and only then write it.
+    """Build the fastest engine for this machine, prove it, and only then write it.
 
     Args:
         source: ONNX file that keeps contract 1.
         target: engine file to write or replace.
-        runtime: what will run the engine.
+        runtime: what will run the engine; the fastest one when None.
         precision: what it computes in.
         max_batch: the most frames of one batch.
         parity_images: folder of frames to prove it on; generated ones when None.
+        aim: ``latency`` compares batches of one frame, ``throughput`` batches of ``max_batch``.
+        threads: to measure and prove with; all cores this process may use when None.
+        limit_s: time to choose in; None takes the graph as it stands, with OpenVINO unless ``runtime`` says
+            otherwise.
 
     Raises:
         InputError: the ONNX file, the images or the options are wrong.
-        ProofFailed: the engine does not compute what the graph computes.
+        ProofFailed: no engine computes what the graph computes.
         EngineFailed: the runtime raised.
     """
-    module = runtime_module(runtime)
+    runtimes = CPU_RUNTIMES if runtime is None else (runtime,)
+    if runtime is not None:
+        runtime_module(runtime)
     graph = read_graph(source)
     if parity_images is None:
         frames = generated_parity_frames(graph.input_size)
     else:
         frames = parity_frames_from(parity_images, graph.input_size)
-    steps = 2 * len(frames) + proof_steps(len(frames), max_batch)
-    with tqdm(desc="proving", total=steps, leave=False, disable=None) as bar:
-        try:
+    settings = Settings(
+        runtimes, threads or usable_cores(), 1 if aim == "latency" else max_batch, limit_s or 0.0
+    )
+    try:
+        with tqdm(desc="reference", total=2 * len(frames), leave=False, disable=None) as bar:
             reference = run_reference(graph, frames, bar.update)
-            # The proof needs the engine and the manifest needs the proof: this one still lacks it.
-            unproven = Manifest.model_construct(
-                format_version=FORMAT_VERSION,
-                model=graph.name,
-                runtime=runtime,
-                runtime_version=module.VERSION,
-                precision=precision,
-                input_size=graph.input_size,
-                map_size=reference.map_size,
-                max_batch=max_batch,
-                outputs=OUTPUTS,
-                payload="model.onnx",
-                payload_sha256=hashlib.sha256(graph.content).hexdigest(),
-                source_sha256=graph.source_sha256,
-                device=cpu_name(),
-                compute_capability=None,
-                model_metadata=graph.metadata,
-                built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                tool_version=version("inspectd"),
-            )
-            engine = load(unproven, graph.content)
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from error
-        try:
-            proof = prove(engine, reference, frames, bar.update)
-        finally:
-            engine.close()
-    manifest = Manifest.model_validate({**dict(unproven), "proof": proof})
-    write_engine(target, manifest, graph.content)
+        if limit_s is None or precision != "fp32":
+            found = [as_it_stands(graph, runtimes[0])]
+        else:
+            found = candidates(graph, frames[0], settings)
+        prepared = _Prepared(graph, reference, frames, precision, max_batch, threads)
+        chosen, manifest = _first_proven(found, prepared)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    manifest = manifest.model_copy(update={"measured": measurements(found, chosen, settings)})
+    write_engine(target, manifest, chosen.content)
     return manifest
+
+
+class _Prepared(NamedTuple):
+    """What every candidate is proven with."""
+
+    graph: Graph
+    reference: Reference
+    frames: Sequence[Frame]
+    precision: Precision
+    max_batch: int
+    threads: int | None
+
+
+def _first_proven(found: Sequence[Candidate], prepared: _Prepared) -> tuple[Candidate, Manifest]:
+    """Give the first candidate that computes what the graph computes, and its manifest.
+
+    Raises:
+        ProofFailed, EngineRefused: none does; what the last one, the slowest, was refused for.
+    """
+    passed_over: list[str] = []
+    for candidate in found:
+        try:
+            manifest = _proven(candidate, prepared)
+        except (ProofFailed, EngineRefused) as error:
+            if candidate is found[-1]:
+                raise
+            passed_over.append(f"{candidate.runtime}, {len(candidate.tiles)} rewritten: {error}")
+        else:
+            break
+    for failure in passed_over:
+        print(f"passed over: {failure}", file=sys.stderr)
+    return candidate, manifest
+
+
+def _proven(candidate: Candidate, prepared: _Prepared) -> Manifest:
+    graph, reference, frames = prepared.graph, prepared.reference, prepared.frames
+    # The proof needs the engine and the manifest needs the proof: this one still lacks it.
+    unproven = Manifest.model_construct(
+        format_version=FORMAT_VERSION,
+        model=graph.name,
+        runtime=candidate.runtime,
+        runtime_version=runtime_module(candidate.runtime).VERSION,
+        precision=prepared.precision,
+        input_size=graph.input_size,
+        map_size=reference.map_size,
+        max_batch=prepared.max_batch,
+        outputs=OUTPUTS,
+        payload="model.onnx",
+        payload_sha256=hashlib.sha256(candidate.content).hexdigest(),
+        source_sha256=graph.source_sha256,
+        device=cpu_name(),
+        compute_capability=None,
+        model_metadata=graph.metadata,
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        tool_version=version("inspectd"),
+        winograd=dict(candidate.tiles),
+        measured=(),
+    )
+    engine = load(unproven, candidate.content, prepared.threads)
+    steps = proof_steps(len(frames), prepared.max_batch)
+    try:
+        with tqdm(desc="proving", total=steps, leave=False, disable=None) as bar:
+            proof = prove(engine, reference, frames, bar.update)
+    finally:
+        engine.close()
+    return Manifest.model_validate({**dict(unproven), "proof": proof})

@@ -1,4 +1,5 @@
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,6 +7,8 @@ from typing import TYPE_CHECKING
 from engine_runtime.errors import EngineFailed, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from engine_runtime.manifest import Manifest
 
 PROG = "build-engine"
@@ -17,7 +20,10 @@ def main(argv: list[str] | None = None) -> int:
     source: Path = arguments.model
     target: Path = arguments.output or source.with_suffix(".engine")
     from engine_build.build import build
+    from engine_build.device import usable_cores
     from engine_build.proof import ProofFailed
+
+    busy, cores = os.getloadavg()[0], usable_cores()
 
     try:
         if target.resolve() == source.resolve():
@@ -25,10 +31,13 @@ def main(argv: list[str] | None = None) -> int:
         manifest = build(
             source,
             target,
-            runtime="openvino" if arguments.runtime == "auto" else arguments.runtime,
+            runtime=None if arguments.runtime == "auto" else arguments.runtime,
             precision=arguments.precision,
             max_batch=arguments.max_batch,
             parity_images=arguments.parity_images,
+            aim=arguments.optimise,
+            threads=arguments.threads,
+            limit_s=None if arguments.fast else arguments.time_limit,
         )
     except InputError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
@@ -40,6 +49,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{PROG}: stopped; {target} was not written", file=sys.stderr)
         return 130
     print(table(target, manifest))
+    if manifest.measured and busy > cores / 2:
+        print(
+            f"the machine was busy before (load {busy:.1f} on {cores} cores): build again when it is quiet, "
+            "another engine may be faster"
+        )
     return 0
 
 
@@ -53,13 +67,28 @@ def table(target: Path, manifest: "Manifest") -> str:
         ("runtime", f"{manifest.runtime} {manifest.runtime_version}"),
         ("device", manifest.device),
         ("precision", manifest.precision),
+        ("convolutions rewritten", f"{len(manifest.winograd)}"),
         ("input", f"{manifest.input_size} pixels, maps {manifest.map_size}"),
         ("largest score difference", f"{proof.largest_score_difference:.1e} on {proof.parity_frames} frames"),
         ("batch rows", "independent" if proof.batch_rows_equal else "not independent"),
         ("batch size", sizes),
         ("latency, ms per batch", latencies),
     )
-    return "\n".join(f"{name:<26}{value}" for name, value in rows)
+    lines = [f"{name:<26}{value}" for name, value in rows]
+    if manifest.measured:
+        lines += ["", *_measured(manifest)]
+    return "\n".join(lines)
+
+
+def _measured(manifest: "Manifest") -> "Iterator[str]":
+    """Lay out what the engine was chosen from."""
+    yield f"{'measured':<26}{'threads':>8}{'batch':>7}{'median, ms':>12}{'fastest, ms':>13}"
+    for row in manifest.measured:
+        name = row.runtime + (f", {row.winograd} rewritten" if row.winograd else "")
+        mark = "  chosen" if row.chosen else ""
+        yield (
+            f"  {name:<24}{row.threads:>8}{row.batch:>7}{row.latency_ms:>12.2f}{row.fastest_ms:>13.2f}{mark}"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,12 +105,12 @@ def _parser() -> argparse.ArgumentParser:
         "--runtime",
         choices=("auto", "openvino", "onnxruntime", "tensorrt"),
         default="auto",
-        help="default: auto, which is openvino on a machine without an NVIDIA GPU",
+        help="default: auto, which is the fastest one that is installed",
     )
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="default: fp32")
     parser.add_argument(
         "--max-batch",
-        type=_batch,
+        type=_count,
         default=8,
         metavar="N",
         help="most frames per batch, 1 to 1024 (default: 8)",
@@ -92,10 +121,43 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="images to compare engine and model on (default: generated ones)",
     )
+    parser.add_argument(
+        "--optimise",
+        choices=("latency", "throughput"),
+        default="latency",
+        help="for single frames or for full batches (default: latency)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=_count,
+        metavar="N",
+        help="measure as with 'threads: N' in the line's config (default: all cores)",
+    )
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument(
+        "--time-limit",
+        type=_seconds,
+        default=60.0,
+        metavar="S",
+        help="seconds to find the fastest engine in (default: 60)",
+    )
+    pace.add_argument(
+        "--fast", action="store_true", help="measure nothing: the model as it stands, always the same payload"
+    )
     return parser
 
 
-def _batch(text: str) -> int:
+def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1024")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to 86400")
+    return seconds

@@ -3,9 +3,14 @@ import platform
 from pathlib import Path
 
 
+def usable_cores() -> int:
+    """Count the logical cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def cpu_name() -> str:
-    """Name this machine's CPU and the number of logical cores this process may use."""
-    cores = len(os.sched_getaffinity(0))
+    """Name this machine's CPU and how many of its cores this process may use."""
+    cores = usable_cores()
     return f"{_model_name()}, {cores} {'core' if cores == 1 else 'cores'}"
 
 

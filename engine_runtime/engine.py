@@ -1,7 +1,7 @@
 """The seam behind which every runtime stands, and the names of contract 1."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ Quantiles = NDArray[np.float32]
 
 UNCALIBRATED: Quantiles = np.array([[0.0, 0.1], [0.0, 0.1]], dtype=np.float32)
 """Leaves both maps as they are: q_a ↦ 0 and q_b ↦ 0.1 is then the identity."""
+
+Runner = Callable[[Mapping[str, NDArray[Any]]], object]
+"""Runs a graph that need not keep contract 1, as ``engine_runtime.<runtime>.runner`` loads it to be timed."""
 
 
 class Engine(Protocol):

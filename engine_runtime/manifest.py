@@ -24,6 +24,21 @@ class Proof(BaseModel):
     latency_ms: dict[int, float] = Field(description="batch size → median milliseconds per batch")
 
 
+class Measurement(BaseModel):
+    """One way to run the model that ``build-engine`` timed on this machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    runtime: Runtime
+    precision: Precision
+    threads: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    winograd: int = Field(ge=0, description="convolutions that were rewritten")
+    latency_ms: float = Field(gt=0, description="median, per batch")
+    fastest_ms: float = Field(gt=0, description="per batch")
+    chosen: bool
+
+
 class Manifest(BaseModel):
     """The first entry of an engine file (contract 2)."""
 
@@ -46,4 +61,10 @@ class Manifest(BaseModel):
     model_metadata: dict[str, str] = Field(default_factory=dict, description="the ONNX file's own metadata")
     built_at: str = Field(description="ISO 8601, UTC")
     tool_version: str
+    winograd: dict[str, int] = Field(
+        default_factory=dict, description="rewritten convolution, by its output in the ONNX file → tile size"
+    )
+    measured: tuple[Measurement, ...] = Field(
+        default=(), description="what the engine was chosen from; empty when nothing was measured"
+    )
     proof: Proof

@@ -7,7 +7,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from engine_runtime.batch import Batch
-from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles
+from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles, Runner
 from engine_runtime.errors import EngineFailed, EngineRefused
 from engine_runtime.frames import Frame
 from engine_runtime.manifest import Manifest
@@ -23,12 +23,7 @@ class OnnxRuntimeEngine:
             raise EngineRefused(f"precision is {manifest.precision}; ONNX Runtime runs fp32 in this version")
         self.manifest = manifest
         self._batch = Batch(manifest.input_size, manifest.max_batch)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        # Spinning threads would burn the cores that the cameras and the other lanes need.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"])
+        self._session = _session(payload, threads)
 
     def infer(
         self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = (SCORE, ANOMALY_MAP)
@@ -50,6 +45,24 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """See ``Engine.close``."""
         del self._session
+
+
+def _session(payload: bytes, threads: int | None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    # Spinning threads would burn the cores that the cameras and the other lanes need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    # The fallback prints what is wrong with a graph to stdout and tries the same once more.
+    return onnxruntime.InferenceSession(
+        payload, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
+
+
+def runner(payload: bytes, threads: int | None) -> Runner:
+    """Load any ONNX graph as an engine is loaded, so that it can be timed."""
+    session = _session(payload, threads)
+    return lambda inputs: session.run(None, inputs)
 
 
 load = OnnxRuntimeEngine

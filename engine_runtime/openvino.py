@@ -8,7 +8,7 @@ import openvino
 from numpy.typing import NDArray
 
 from engine_runtime.batch import Batch
-from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles
+from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles, Runner
 from engine_runtime.errors import EngineFailed, EngineRefused
 from engine_runtime.frames import Frame
 from engine_runtime.manifest import Manifest
@@ -27,17 +27,7 @@ class OpenVinoEngine:
             raise EngineRefused(f"precision is {manifest.precision}; OpenVINO runs fp32 in this version")
         self.manifest = manifest
         self._batch = Batch(manifest.input_size, manifest.max_batch)
-        core = openvino.Core()
-        settings: dict[str, object] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            # By itself OpenVINO may pick bfloat16 on a CPU that has it.
-            "INFERENCE_PRECISION_HINT": "f32",
-            # Several lanes and the camera processes share the cores: leave the placing to the kernel.
-            "ENABLE_CPU_PINNING": False,
-        }
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        self._model = core.compile_model(core.read_model(io.BytesIO(payload)), "CPU", settings)
+        self._model = _compiled(payload, threads)
         self._request = self._model.create_infer_request()
 
     def infer(
@@ -65,6 +55,26 @@ class OpenVinoEngine:
     def close(self) -> None:
         """See ``Engine.close``."""
         del self._request, self._model
+
+
+def _compiled(payload: bytes, threads: int | None) -> openvino.CompiledModel:
+    core = openvino.Core()
+    settings: dict[str, object] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        # By itself OpenVINO may pick bfloat16 on a CPU that has it.
+        "INFERENCE_PRECISION_HINT": "f32",
+        # Several lanes and the camera processes share the cores: leave the placing to the kernel.
+        "ENABLE_CPU_PINNING": False,
+    }
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    return core.compile_model(core.read_model(io.BytesIO(payload)), "CPU", settings)
+
+
+def runner(payload: bytes, threads: int | None) -> Runner:
+    """Load any ONNX graph as an engine is loaded, so that it can be timed."""
+    request = _compiled(payload, threads).create_infer_request()
+    return lambda inputs: request.infer(inputs, share_inputs=True, share_outputs=True)
 
 
 load = OpenVinoEngine

@@ -26,7 +26,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines")
     model = save(little_model(64, 96), folder / "little.onnx")
     for runtime in RUNTIMES:
-        options = ["--runtime", runtime, "--max-batch", "6", "-o", str(folder / f"{runtime}.engine")]
+        options = [
+            "--runtime",
+            runtime,
+            "--fast",
+            "--max-batch",
+            "6",
+            "-o",
+            str(folder / f"{runtime}.engine"),
+        ]
         assert build_engine([str(model), *options]) == 0
     return folder
 
