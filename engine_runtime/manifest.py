@@ -1,6 +1,6 @@
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from engine_runtime.frames import Size
 
@@ -8,6 +8,18 @@ FORMAT_VERSION = 1
 
 Runtime = Literal["openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
+
+_LONGEST_SIDE = 65_535
+_MOST_BATCH_BYTES = 1 << 31
+
+
+def _is_possible(size: Size) -> Size:
+    if not (0 < size.height <= _LONGEST_SIDE and 0 < size.width <= _LONGEST_SIDE):
+        raise ValueError(f"expected sides of 1 to {_LONGEST_SIDE}")
+    return size
+
+
+PossibleSize = Annotated[Size, AfterValidator(_is_possible)]
 
 
 class Proof(BaseModel):
@@ -49,8 +61,8 @@ class Manifest(BaseModel):
     runtime: Runtime
     runtime_version: str
     precision: Precision
-    input_size: Size
-    map_size: Size
+    input_size: PossibleSize
+    map_size: PossibleSize
     max_batch: int = Field(gt=0, le=1024)
     outputs: tuple[str, ...]
     payload: str = Field(description="name of the payload's entry")
@@ -68,3 +80,12 @@ class Manifest(BaseModel):
         default=(), description="what the engine was chosen from; empty when nothing was measured"
     )
     proof: Proof
+
+    @field_validator("max_batch")
+    @classmethod
+    def _batch_fits_into_memory(cls, max_batch: int, info: ValidationInfo) -> int:
+        size: Size | None = info.data.get("input_size")
+        # It is allocated before the payload is compiled, which would find out that it does not fit.
+        if size is not None and max_batch * size.height * size.width * 3 > _MOST_BATCH_BYTES:
+            raise ValueError(f"expected frames of {size} in at most {_MOST_BATCH_BYTES} bytes")
+        return max_batch
