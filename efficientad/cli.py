@@ -323,6 +323,7 @@ def ablate_command(options: argparse.Namespace) -> None:
     from efficientad.ablation import Settings, Teacher, ablate, as_markdown
     from efficientad.checkpoint import Run
     from efficientad.datasets.open import open_data_set
+    from efficientad.evaluate import check_test
     from efficientad.teacher import load_teacher, teacher_file
     from engine_runtime.files import replacing, sha256
 
@@ -338,7 +339,7 @@ def ablate_command(options: argparse.Namespace) -> None:
     smaller = teacher(options.size, options.teacher)
     larger = teacher(options.larger_size, options.larger_teacher) if options.larger_size else None
     data_set = open_data_set(options.data, options.layout)
-    data_set.test()  # found before the training, not after it
+    check_test(data_set, options.roi)  # found before the training, not after it
     penalty = training_images.load_natural(options.penalty_images, options.image_size)
     splits = {
         seed: training_images.load(data_set, options.image_size, options.roi, seed)

@@ -192,6 +192,21 @@ def evaluate(
     )
 
 
+def check_test(data_set: DataSet, roi: Roi | None) -> None:
+    """Read all test images and masks of a data set, as ``evaluate`` will.
+
+    Raises:
+        InputError: see ``evaluate``.
+    """
+    saturations = data_set.saturations()
+    for sample in tqdm(data_set.test(), desc="checking the test images", unit="image"):
+        picture = read_image(sample.image)
+        size = Size(*picture.shape[:2])
+        _frame(sample.image, picture, size, roi)
+        if sample.masks:
+            regions(sample, size, roi, saturations)
+
+
 def _estimate(values: Floats) -> Estimate:
     """Take the first value as the test set's and the others as those of drawn ones."""
     return estimate(float(values[0]), values[1:])

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from data_set_folders import draw_part, mvtec_ad
+from data_set_folders import draw_mask, draw_part, mvtec_ad
 
 from calibration.cli import main as calibrate
 from efficientad.ablation import ROWS
@@ -154,6 +154,9 @@ def test_what_ablate_needs_is_found_before_it_trains(
     assert "holds no image" in refused(*study(data, data / "ground_truth" / "nothing", out)).replace(
         "not a folder; expected a folder of images", "holds no image"
     )
+    wrong = mvtec_ad(tmp_path / "wrong")
+    mask = draw_mask(wrong / "ground_truth/scratch/002_mask.png", side=50)
+    assert f"{mask}: the mask is 50×50 pixels" in refused(*study(wrong, natural, out))
     assert "no teacher is packaged for size m" in refused(*study(data, natural, out, "--larger-size", "m"))
     assert "is the size of the other rows" in refused(*study(data, natural, out, "--larger-size", "xs"))
     teacher = ("--larger-teacher", str(data))
