@@ -30,8 +30,8 @@ Every test also says which fault verdicts there have to be, and that there are n
 the tests set short times such as `stalled_after_s: 0.5` and `engine_timeout_s: 0.5`. Health comes every
 second.
 
-A journal that is removed, damaged, or cannot be written until the end cannot hold everything that was published:
-in these rows of the section Journal the wire has to have every verdict.
+A journal that is removed, damaged, or cannot be written until the end cannot hold everything that was
+published: in these rows of the section Journal the wire has to have every verdict.
 
 """
 _COLUMNS = (
