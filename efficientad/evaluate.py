@@ -96,7 +96,7 @@ class Evaluation:
     saturated: bool
     """Whether the overlap is sPRO."""
     unmasked: int
-    """Defective images without a mask, which the pixel metrics leave out."""
+    """Defective images without a mask, or with an empty one, which the pixel metrics leave out."""
     trained_on: Path | None
     """Folder of good test images which the model was trained on."""
 
@@ -152,7 +152,6 @@ def evaluate(
     saturations = data_set.saturations()
     judged = judge_samples(judge, samples, roi)
     masked = np.array([sample.defect is None or bool(sample.masks) for sample in samples])
-    unmasked = int(np.count_nonzero(~masked))
     defective = judged.defective
     curves = None
     if (masked & defective).any():
@@ -160,8 +159,11 @@ def evaluate(
         chosen = np.flatnonzero(masked)
         for index in tqdm(chosen, desc="comparing with masks", unit="image"):
             sample = samples[index]
-            marked = regions(sample, judged.sizes[index], judged.roi, saturations) if sample.masks else []
-            curves.add(judged.heat(int(index), judged.seen(int(index))), marked)
+            marked = regions(sample, judged.sizes[index], judged.roi, saturations) if sample.defect else []
+            if marked is None:
+                masked[index] = False
+            else:
+                curves.add(judged.heat(int(index), judged.seen(int(index))), marked)
 
     strata = judged.strata
     weights = np.concatenate([np.ones((1, len(samples))), stratified_weights(strata, draws, seed)])
@@ -187,7 +189,7 @@ def evaluate(
         overall=groups[None],
         by_defect={group: groups[group] for group in types},
         saturated=saturations is not None,
-        unmasked=unmasked,
+        unmasked=int(np.count_nonzero(~masked)),
         trained_on=_trained_on(judge, samples),
     )
 
@@ -203,8 +205,7 @@ def check_test(data_set: DataSet, roi: Roi | None) -> None:
         picture = read_image(sample.image)
         size = Size(*picture.shape[:2])
         _frame(sample.image, picture, size, roi)
-        if sample.masks:
-            regions(sample, size, roi, saturations)
+        regions(sample, size, roi, saturations)
 
 
 def _estimate(values: Floats) -> Estimate:

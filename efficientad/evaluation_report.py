@@ -117,7 +117,8 @@ def notes(evaluation: Evaluation, point: OperatingPoint) -> list[str]:
     elif evaluation.unmasked:
         of = evaluation.overall.images
         said.append(
-            f"{evaluation.unmasked} of {of} defective images have no mask; pixel metrics leave them out"
+            f"{evaluation.unmasked} of {of} defective images have no mask, or an empty one; "
+            "pixel metrics leave them out"
         )
     if not point.calibrated:
         said.append("the threshold was chosen on the test images themselves, which flatters it")

@@ -122,10 +122,8 @@ def _tile(judged: Judged, index: int, threshold: float) -> Frame:
 
 
 def _marked(judged: Judged, index: int) -> NDArray[np.bool_] | None:
-    sample = judged.samples[index]
-    if not sample.masks:
-        return None
-    return union(regions(sample, judged.sizes[index], judged.roi, None), judged.seen(index))
+    found = regions(judged.samples[index], judged.sizes[index], judged.roi, None)
+    return None if found is None else union(found, judged.seen(index))
 
 
 def _write(

@@ -29,9 +29,9 @@ from calibration.images import image_set, is_training_set
 from efficientad import training_images
 from efficientad.cli import LAYOUTS as OFFERED
 from efficientad.datasets.csv_list import CsvList
-from efficientad.datasets.data_set import DataSet, Sample
+from efficientad.datasets.data_set import DataSet, Sample, Saturations
 from efficientad.datasets.folders import Folders, GoodImages
-from efficientad.datasets.masks import regions
+from efficientad.datasets.masks import Region, regions
 from efficientad.datasets.mvtec_ad import MvtecAd
 from efficientad.datasets.mvtec_loco import MvtecLoco
 from efficientad.datasets.open import LAYOUTS, open_data_set
@@ -41,6 +41,12 @@ from engine_runtime.frames import Roi, Size
 
 SQUARE = Size(SIDE, SIDE)
 AREA = 16 * 24
+
+
+def known(sample: Sample, size: Size, roi: Roi | None, saturations: Saturations | None) -> list[Region]:
+    found = regions(sample, size, roi, saturations)
+    assert found is not None
+    return found
 
 
 def types(data_set: DataSet) -> Counter[str | None]:
@@ -56,7 +62,7 @@ def test_mvtec_ad(tmp_path: Path) -> None:
     last = data_set.test()[-1]
     assert last.image == tmp_path / "bottle/test/scratch/002.png"
     assert last.masks == (tmp_path / "bottle/ground_truth/scratch/002_mask.png",)
-    (region,) = regions(last, SQUARE, None, None)
+    (region,) = known(last, SQUARE, None, None)
     assert region.pixels[PATCH].all()
     assert region.saturation == region.pixels.sum() == AREA
 
@@ -107,10 +113,10 @@ def test_mvtec_loco(tmp_path: Path) -> None:
     assert (len(data_set.good().training), len(data_set.good().validation)) == (5, 2)
     assert types(data_set) == {None: 2, "logical_anomalies": 1, "structural_anomalies": 1}
     logical, structural = data_set.test()[-2:]
-    found = regions(logical, SQUARE, None, data_set.saturations())
+    found = known(logical, SQUARE, None, data_set.saturations())
     assert [int(region.pixels.sum()) for region in found] == [AREA, 12 * 24]
     assert [region.saturation for region in found] == [96, 144]  # in pixels; half of the area
-    (only,) = regions(structural, SQUARE, None, data_set.saturations())
+    (only,) = known(structural, SQUARE, None, data_set.saturations())
     assert only.saturation == AREA // 2
 
 
@@ -122,7 +128,7 @@ def test_a_loco_defect_saturates_at_its_area_at_most(tmp_path: Path) -> None:
         )
     )
     data_set = open_data_set(root)
-    (region,) = regions(data_set.test()[-1], SQUARE, None, data_set.saturations())
+    (region,) = known(data_set.test()[-1], SQUARE, None, data_set.saturations())
     assert region.saturation == AREA
 
 
@@ -169,7 +175,7 @@ def test_visa(tmp_path: Path) -> None:
     combined = "chunk of wax missing,foreign particals"
     assert types(data_set) == {None: 2, "wax melded": 1, combined: 1}
     for sample in data_set.test()[2:]:  # masks of value 1 and 2, hardly darker than black
-        (region,) = regions(sample, SQUARE, None, None)
+        (region,) = known(sample, SQUARE, None, None)
         assert region.pixels.sum() == AREA
 
 
@@ -244,7 +250,7 @@ def test_csv_list_with_several_masks(tmp_path: Path) -> None:
     path = csv_list(tmp_path)
     draw_mask(tmp_path / "masks/second.png", pixels=(slice(50, 60), slice(50, 60)))
     path.write_text(path.read_text().replace("masks/bad.png", "masks/bad.png | masks/second.png"))
-    found = regions(open_data_set(path).test()[-1], SQUARE, None, None)
+    found = known(open_data_set(path).test()[-1], SQUARE, None, None)
     assert sorted(int(region.pixels.sum()) for region in found) == [100, AREA]
 
 
@@ -363,10 +369,10 @@ def test_a_mask_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> No
         regions(sample, SQUARE, None, None)
 
 
-def test_a_mask_that_marks_nothing(tmp_path: Path) -> None:
+def test_a_mask_that_marks_nothing_says_nothing(tmp_path: Path) -> None:
     sample = masked(tmp_path, lambda path: draw_mask(path, value=0))
-    with pytest.raises(InputError, match="marks no pixel"):
-        regions(sample, SQUARE, None, None)
+    assert regions(sample, SQUARE, None, None) is None
+    assert regions(Sample(sample.image, "dent"), SQUARE, None, None) is None
 
 
 @pytest.mark.parametrize("name", ["grey.jpg", "colour.png", "transparent.png", "deep.tif", "deep.png"])
@@ -382,7 +388,7 @@ def test_masks_of_any_kind(tmp_path: Path, name: str) -> None:
             mask = np.multiply(mask, 100, dtype=np.uint16)
         assert cv2.imwrite(str(path), mask)
 
-    (region,) = regions(masked(tmp_path, draw, name), SQUARE, None, None)
+    (region,) = known(masked(tmp_path, draw, name), SQUARE, None, None)
     assert region.pixels[PATCH].all()
     assert region.pixels.sum() == AREA
 
@@ -393,7 +399,7 @@ def test_a_mask_of_thousands_of_specks_needs_little_memory(tmp_path: Path) -> No
         mask[::2, ::2] = 255
         assert cv2.imwrite(str(path), mask)
 
-    found = regions(masked(tmp_path, draw), SQUARE, None, None)
+    found = known(masked(tmp_path, draw), SQUARE, None, None)
     assert len(found) == SIDE**2 // 4
     assert sum(region.indices.nbytes for region in found) == SIDE**2 * 2
 
@@ -405,12 +411,12 @@ def test_regions_are_eight_connected_and_cut_to_the_region_of_interest(tmp_path:
         assert cv2.imwrite(str(path), mask)
 
     sample = masked(tmp_path, draw)
-    assert sorted(int(region.pixels.sum()) for region in regions(sample, SQUARE, None, None)) == [50, 100]
-    (left,) = regions(sample, SQUARE, Roi(45, 30, 19, 20), None)
+    assert sorted(int(region.pixels.sum()) for region in known(sample, SQUARE, None, None)) == [50, 100]
+    (left,) = known(sample, SQUARE, Roi(45, 30, 19, 20), None)
     assert left.pixels.shape == (20, 19)
     assert left.pixels[10:20, 0:5].all()
     assert left.pixels.sum() == left.saturation == 50
-    assert regions(sample, SQUARE, Roi(20, 0, 10, 10), None) == []
+    assert known(sample, SQUARE, Roi(20, 0, 10, 10), None) == []
 
 
 def test_validation_images_of_the_layout_are_taken(tmp_path: Path) -> None:

@@ -139,7 +139,18 @@ def test_types_without_masks_are_left_out_of_pixel_metrics(line: tuple[str, ...]
     assert found["overall"]["overlap"]["0.3"]["value"] > 0.9
     assert found["by_defect"]["stain"]["pixel_auroc"] is None
     assert found["by_defect"]["stain"]["image_auroc"]["value"] == 1
-    assert found["notes"] == ["2 of 4 defective images have no mask; pixel metrics leave them out"]
+    assert found["notes"] == [
+        "2 of 4 defective images have no mask, or an empty one; pixel metrics leave them out"
+    ]
+
+
+def test_an_empty_mask_is_no_mask(line: tuple[str, ...], tmp_path: Path) -> None:
+    data, out = mvtec_ad(tmp_path / "bottle"), tmp_path / "report"
+    draw_mask(data / "ground_truth/dent/001_mask.png", value=0)
+    assert main(["evaluate", *line, "--data", str(data), "--out", str(out)]) == 0
+    found = evaluated(out)
+    assert found["overall"]["overlap"]["0.3"]["value"] > 0.9
+    assert "1 of 5 defective images have no mask, or an empty one" in found["notes"][0]
 
 
 def test_loco_has_spro(line: tuple[str, ...], tmp_path: Path) -> None:

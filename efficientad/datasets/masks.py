@@ -39,7 +39,9 @@ class Region:
         return union([self], self.shape)
 
 
-def regions(sample: Sample, size: Size, roi: Roi | None, saturations: Saturations | None) -> list[Region]:
+def regions(
+    sample: Sample, size: Size, roi: Roi | None, saturations: Saturations | None
+) -> list[Region] | None:
     """Read the defects of an image.
 
     Without saturation thresholds, defects are the regions of 8-connected pixels in the masks. With them, each
@@ -51,11 +53,17 @@ def regions(sample: Sample, size: Size, roi: Roi | None, saturations: Saturation
         roi: region of interest; what lies outside is cut away, and with it perhaps whole defects.
         saturations: of MVTec LOCO, else None.
 
+    Returns:
+        The defects inside the region of interest; None when there are no masks or they mark nothing, so that
+        nobody knows where the defect is.
+
     Raises:
-        InputError: a mask cannot be read, has another size than its image, marks nothing, or holds values
-            without a saturation threshold.
+        InputError: a mask cannot be read, has another size than its image, or holds values without a
+            saturation threshold.
     """
     masks = [(path, _read(path, sample.image, size)) for path in sample.masks]
+    if not any(mask.any() for _, mask in masks):
+        return None
     if saturations is None:
         marked = np.zeros(size, dtype=np.bool_)
         for _, mask in masks:
@@ -63,6 +71,8 @@ def regions(sample: Sample, size: Size, roi: Roi | None, saturations: Saturation
         return _connected(_cut(marked, roi))
     found = []
     for path, mask in masks:
+        if not mask.any():
+            continue
         saturation = saturations[_value(path, mask, saturations)]
         # Of the whole defect: the region of interest changes what can be found, not what is asked for.
         pixels, area = _cut(mask > 0, roi), int(np.count_nonzero(mask))
@@ -94,8 +104,6 @@ def _read(path: Path, image: Path, size: Size) -> NDArray[np.int64]:
         )
     if path.suffix.lower() in LOSSY:  # compression left shades of grey around everything
         values = np.where(values >= 128, values, 0)
-    if not values.any():
-        raise InputError(f"{path}: the mask of a defective part marks no pixel")
     return values
 
 
