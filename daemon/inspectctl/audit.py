@@ -29,8 +29,8 @@ def _audit(options: argparse.Namespace) -> int:
     import dataclasses
     import json
 
-    from daemon.inspectctl.terminal import printable
     from daemon.journal.audit import audit
+    from engine_runtime.errors import printable
 
     result = audit(options.file, expected_head=options.head)
     if options.json:

@@ -2,7 +2,8 @@ import argparse
 from typing import Any
 
 from daemon.inspectctl.control_options import add_control_options, line_control
-from daemon.inspectctl.terminal import complain, printable
+from daemon.inspectctl.terminal import complain
+from engine_runtime.errors import printable
 
 _TIMEOUT_S = 30.0
 

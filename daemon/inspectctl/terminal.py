@@ -1,9 +1,6 @@
 import sys
 
-
-def printable(text: str) -> str:
-    """Escape what could move an operator's cursor; a part's name may come from a bar code."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+from engine_runtime.errors import printable
 
 
 def complain(text: str) -> None:
