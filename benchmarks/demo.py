@@ -38,7 +38,7 @@ def main() -> None:
     command("efficientad", "train", "--data", out / "train", "--size", "xs", "--steps", options.steps,
             "--out", out / "flange.pt")  # fmt: skip
     command("efficientad", "export", out / "flange.pt", "-o", out / "flange.onnx")
-    command("build-engine", out / "flange.onnx")
+    command("build-engine", out / "flange.onnx", "--fast")
     command("calibrate", out / "flange.engine", "--good", out / "held-out", "--false-reject-rate", 0.008)
 
     print(f"\n$ inspectd --config {config}    # for {options.seconds:g} s; inspectctl tail prints rejects")

@@ -59,7 +59,7 @@ def make_null_engine(folder: Path) -> tuple[str, str]:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, folder / "null.onnx")
-    command("build-engine", folder / "null.onnx", "--runtime", "onnxruntime", "--max-batch", "16")
+    command("build-engine", folder / "null.onnx", "--runtime", "onnxruntime", "--max-batch", "16", "--fast")
     write_calibration(
         folder / "null.calibration.yaml",
         Calibration(

@@ -28,7 +28,7 @@ def brightness_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engine")
     model = brightness_model(folder / "brightness.onnx")
     subprocess.run(
-        [Path(sys.executable).parent / "build-engine", model, "--runtime", "onnxruntime"],
+        [Path(sys.executable).parent / "build-engine", model, "--runtime", "onnxruntime", "--fast"],
         check=True,
         capture_output=True,
     )

@@ -60,7 +60,9 @@ def make_engines(folder: Path) -> None:
     for runtime in RUNTIMES:
         model = brightness_model(folder / f"{runtime}.onnx")
         subprocess.run(
-            [COMMANDS / "build-engine", model, "--runtime", runtime], check=True, capture_output=True
+            [COMMANDS / "build-engine", model, "--runtime", runtime, "--fast"],
+            check=True,
+            capture_output=True,
         )
         calibrate(folder, runtime, THRESHOLD)
 
