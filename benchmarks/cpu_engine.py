@@ -104,6 +104,7 @@ def export_untrained(path: Path, size: Any, image: Size) -> None:
     for layer in model.modules():
         if isinstance(layer, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
             torch.nn.init.normal_(layer.bias, 0, 0.1)
     export(path, Run(size, image, None, 1, 1, 0, "0" * 64, "0" * 64, None, version("inspectd")), model)
 
