@@ -332,8 +332,8 @@ def test_nothing_that_was_written_is_lost_by_kill_9(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_that_was_written_is_lost_by_kill_9_in_a_hundred_rounds(tmp_path: Path) -> None:
-    kill_again_and_again(tmp_path, rounds=100)
+def test_nothing_that_was_written_is_lost_by_kill_9_in_forty_rounds(tmp_path: Path) -> None:
+    kill_again_and_again(tmp_path, rounds=40)
 
 
 def kill_again_and_again(folder: Path, rounds: int) -> None:
@@ -475,8 +475,9 @@ def test_a_dead_daemons_journal_is_read_without_a_right_to_write(tmp_path: Path,
     for there in file.parent.iterdir():
         there.chmod(0o444)
     file.parent.chmod(0o555)
-    for folder in tmp_path, *list(tmp_path.parents)[:2]:
-        folder.chmod(folder.stat().st_mode | 0o055)
+    for folder in tmp_path, *tmp_path.parents:
+        if "pytest" in str(folder):
+            folder.chmod(folder.stat().st_mode | 0o055)
     read = (
         "import os, sys; from pathlib import Path; from daemon.journal.reader import JournalReader;"
         "os.getuid() == 0 and os.setuid(65534);"

@@ -87,7 +87,11 @@ def open_for_reading(file: Path) -> tuple[sqlite3.Connection, bool]:
     Raises:
         InputError: it is missing, no journal, another version's, or unreadable.
     """
-    if not file.is_file():
+    try:
+        is_file = file.is_file()
+    except OSError as error:  # such as a folder on the way that may not be entered
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    if not is_file:
         raise InputError(f"{file}: expected a journal, found no such file")
     if not os.access(file, os.R_OK):
         raise InputError(f"{file}: cannot be read: Permission denied")
