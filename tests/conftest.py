@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 from brightness import THRESHOLD, UNIT_QUANTILES, brightness_model
+from line_rig import REPOSITORY
 
 from calibration.calibration_file import Calibration, write_calibration
 from engine_runtime.engine_file import read_manifest
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from brightness import SIZE
 from verdicts import Health, Verdict, decode
 
 COMMANDS = Path(sys.executable).parent
+REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENCE_S = 30.0
 
 

@@ -17,10 +17,9 @@ import yaml
 import zmq
 from booted_system import PATIENCE_S, BootedSystem, debian_12
 from brightness import SIZE, THRESHOLD, UNIT_QUANTILES, brightness_model
-from line_rig import COMMANDS, free_address
+from line_rig import COMMANDS, REPOSITORY, free_address
 
 from calibration.calibration_file import Calibration, write_calibration
-from conftest import REPOSITORY
 from engine_runtime.engine_file import read_manifest
 from verdicts import Health, Verdict, decode
 

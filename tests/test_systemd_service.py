@@ -7,8 +7,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
-from line_rig import COMMANDS
+from line_rig import COMMANDS, REPOSITORY
 
 FILES = ("systemd/system/inspectd@.service", "sysusers.d/inspectd.conf", "tmpfiles.d/inspectd.conf")
 MOST_EXPOSED = 1.5
