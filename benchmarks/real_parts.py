@@ -53,7 +53,7 @@ def inspect(options: argparse.Namespace, out: Path) -> dict[str, object]:
     command("efficientad", "train", "--data", out / "train", "--out", out / "part.pt",
             "--steps", options.steps, *settings, *teacher)  # fmt: skip
     command("efficientad", "export", out / "part.pt", "-o", out / "part.onnx")
-    command("build-engine", out / "part.onnx")
+    command("build-engine", out / "part.onnx", "--fast")
     command("calibrate", out / "part.engine", "--good", out / "held-out",
             "--false-reject-rate", options.false_reject_rate)  # fmt: skip
     shutil.rmtree(out / "rejects", ignore_errors=True)
