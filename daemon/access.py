@@ -112,6 +112,31 @@ class Access:
         self.context.term()
 
 
+class OpenAccess:
+    """Everybody may connect who speaks today's ZeroMQ, version 3 of its protocol.
+
+    Peers of the versions before it need no handshake, so that any bytes are messages to them, and a flood of
+    garbage keeps a socket's thread busy for as long as it lasts. With an authenticator libzmq refuses them.
+
+    Attributes:
+        context: of the sockets it guards.
+    """
+
+    def __init__(self) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._authenticator = ThreadAuthenticator(self.context)
+        self._authenticator.start()
+
+    def guard(self, socket: "zmq.Socket[Any]") -> None:
+        """Refuse what is no such peer; to be called before it is bound."""
+        socket.zap_domain = b"inspectd"
+
+    def close(self) -> None:
+        """End; the sockets it guards have to be closed."""
+        self._authenticator.stop()
+        self.context.term()
+
+
 def _path_of(secret_key: str) -> Path:
     if not secret_key.startswith(_CREDENTIAL):
         return Path(secret_key)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import zmq
 
-from daemon.access import Access
+from daemon.access import Access, OpenAccess
 from daemon.binding import bind
 from daemon.control_positions import Positions
 from daemon.control_subscribers import Subscribers
@@ -103,21 +103,22 @@ class Control(threading.Thread):
         self.require(required_subscribers, resend_after_s)
         with self._journal():  # fails at once when it cannot be read
             self._snapshot = self._subscribers.health()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context() if access is None else access.context
-        self._socket = self._context.socket(zmq.ROUTER)
+        self._open_access = OpenAccess() if access is None else None
+        guard = access or self._open_access
+        assert guard is not None
+        self._socket = guard.context.socket(zmq.ROUTER)
         self._socket.router_mandatory = True  # so that a lost or stuffed client is noticed
         self._socket.rcvhwm = _WAITING_REQUESTS
         self._socket.sndhwm = _WAITING_REPLIES
         # What is somewhat too long is counted and dropped; much longer, and ZeroMQ drops the connection.
         self._socket.maxmsgsize = 2 * MAX_BYTES
-        if access is not None:
-            access.guard(self._socket)
+        guard.guard(self._socket)
         try:
             bind(self._socket, address, "control")
         except InputError:
             self._socket.close()
-            if access is None:
-                self._context.term()
+            if self._open_access is not None:
+                self._open_access.close()
             raise
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
@@ -161,8 +162,8 @@ class Control(threading.Thread):
             self.join()
         elif not self._socket.closed:
             self._socket.close(linger=0)  # never started
-        if self._access is None:
-            self._context.term()
+        if self._open_access is not None:
+            self._open_access.close()
         os.close(self._wake)
 
     # The thread.
