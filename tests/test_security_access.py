@@ -304,9 +304,9 @@ def test_inspectctl_watches_a_line_that_encrypts(line: DeliveryLine, keys: Path)
 # garbage
 
 
-def _pour(address: str, stop: threading.Event) -> None:
+def _pour(address: str) -> None:
     host, _, port = address.removeprefix("tcp://").rpartition(":")
-    while not stop.is_set():
+    for _ in range(100):
         with suppress(OSError), socket.create_connection((host, int(port)), timeout=1) as connection:
             connection.settimeout(0.2)
             for _ in range(20):
@@ -319,29 +319,25 @@ def test_garbage_on_both_ports_disturbs_nobody(
 ) -> None:
     line: DeliveryLine = request.getfixturevalue("line" if encrypted else "open_line")
     curve = curve_keys(keys, "gate") if encrypted else None
-    stop = threading.Event()
     pouring = [
-        threading.Thread(target=_pour, args=(address, stop))
+        threading.Thread(target=_pour, args=(address,))
         for address in (line.publish_address, line.control_address)
     ]
-    for thread in pouring:
-        thread.start()
-    try:
-        with (
-            subscribe(line.publish_address, line="line3", curve=curve, silence_s=10) as fast,
-            acknowledged(line.control_address, line="line3", name="gate", curve=curve, silence_s=10) as sure,
-        ):
-            while fast.health is None:
-                fast._receive()
-            while sure.health is None:
-                sure._receive()
-            line.judge(1, 500)
-            assert [next(fast).seq for _ in range(500)] == list(range(1, 501))
-            assert [next(sure).seq for _ in range(500)] == list(range(1, 501))
-    finally:
-        stop.set()
+    with (
+        subscribe(line.publish_address, line="line3", curve=curve, silence_s=10) as fast,
+        acknowledged(line.control_address, line="line3", name="gate", curve=curve, silence_s=10) as sure,
+    ):
+        while fast.health is None:
+            fast._receive()
+        while sure.health is None:
+            sure._receive()
+        for thread in pouring:
+            thread.start()
+        line.judge(1, 500)
+        assert [next(fast).seq for _ in range(500)] == list(range(1, 501))
         for thread in pouring:
             thread.join()
+        assert [next(sure).seq for _ in range(500)] == list(range(1, 501))
     assert line.process.poll() is None
 
 
