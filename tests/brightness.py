@@ -9,6 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from calibration.calibration_file import Calibration, write_calibration
+from engine_runtime.engine_file import read_manifest
+
 SIZE = 64
 CELL = 8
 THRESHOLD = 0.5
@@ -65,3 +68,23 @@ def brightness_model(path: Path) -> Path:
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     return path
+
+
+def calibrate(engine: Path, path: Path, threshold: float) -> None:
+    """Write a calibration that leaves the score what it is: the brightness."""
+    calibration = Calibration(
+        format_version=1,
+        model=read_manifest(engine).model,
+        engine_sha256=read_manifest(engine).payload_sha256,
+        quantiles=UNIT_QUANTILES,
+        threshold=threshold,
+        wanted_false_reject_rate=0.001,
+        false_reject_rate_interval=(0.0, 0.01),
+        confidence=0.95,
+        good_images=100,
+        good_images_sha256="0" * 64,
+        roi=None,
+        made_at="2026-01-01T00:00:00Z",
+        tool_version="test",
+    )
+    write_calibration(path, calibration)

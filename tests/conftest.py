@@ -5,11 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from brightness import THRESHOLD, UNIT_QUANTILES, brightness_model
+from brightness import THRESHOLD, brightness_model, calibrate
 from line_rig import REPOSITORY
-
-from calibration.calibration_file import Calibration, write_calibration
-from engine_runtime.engine_file import read_manifest
 
 
 @pytest.fixture(scope="session")
@@ -39,22 +36,7 @@ def line_folder(tmp_path: Path, brightness_engine: Path) -> Path:
     """A folder with an engine and its calibration, ready for a config."""
     engine = tmp_path / "brightness.engine"
     engine.write_bytes(brightness_engine.read_bytes())
-    calibration = Calibration(
-        format_version=1,
-        model="brightness",
-        engine_sha256=read_manifest(engine).payload_sha256,
-        quantiles=UNIT_QUANTILES,
-        threshold=THRESHOLD,
-        wanted_false_reject_rate=0.001,
-        false_reject_rate_interval=(0.0, 0.01),
-        confidence=0.95,
-        good_images=100,
-        good_images_sha256="0" * 64,
-        roi=None,
-        made_at="2026-01-01T00:00:00Z",
-        tool_version="test",
-    )
-    write_calibration(tmp_path / "brightness.calibration.yaml", calibration)
+    calibrate(engine, tmp_path / "brightness.calibration.yaml", THRESHOLD)
     return tmp_path
 
 

@@ -16,11 +16,9 @@ import pytest
 import yaml
 import zmq
 from booted_system import PATIENCE_S, BootedSystem, debian_12
-from brightness import SIZE, THRESHOLD, UNIT_QUANTILES, brightness_model
+from brightness import SIZE, THRESHOLD, brightness_model, calibrate
 from line_rig import COMMANDS, REPOSITORY, free_address
 
-from calibration.calibration_file import Calibration, write_calibration
-from engine_runtime.engine_file import read_manifest
 from verdicts import Health, Verdict, decode
 
 pytestmark = pytest.mark.slow
@@ -63,27 +61,12 @@ def make_engines(folder: Path) -> None:
             check=True,
             capture_output=True,
         )
-        calibrate(folder, runtime, THRESHOLD)
+        calibrated(folder, runtime, THRESHOLD)
 
 
-def calibrate(folder: Path, runtime: str, threshold: float) -> Path:
-    calibration = Calibration(
-        format_version=1,
-        model=runtime,
-        engine_sha256=read_manifest(folder / f"{runtime}.engine").payload_sha256,
-        quantiles=UNIT_QUANTILES,
-        threshold=threshold,
-        wanted_false_reject_rate=0.001,
-        false_reject_rate_interval=(0.0, 0.01),
-        confidence=0.95,
-        good_images=100,
-        good_images_sha256="0" * 64,
-        roi=None,
-        made_at="2026-01-01T00:00:00Z",
-        tool_version="test",
-    )
+def calibrated(folder: Path, runtime: str, threshold: float) -> Path:
     path = folder / f"{runtime}-{threshold}.calibration.yaml"
-    write_calibration(path, calibration)
+    calibrate(folder / f"{runtime}.engine", path, threshold)
     return path
 
 
@@ -282,7 +265,7 @@ def test_reloads_without_losing_a_frame(service: Service, folder: Path) -> None:
     service.configure()
     service.start()
     process, before = service.show("MainPID"), service.verdicts(5)
-    stricter = calibrate(folder, "openvino", 0.01)
+    stricter = calibrated(folder, "openvino", 0.01)
     service.system.run("cp", f"{HERE}/{stricter.name}", "/etc/inspectd")
     service.configure(calibration=stricter.name)
     service.system.run("systemctl", "reload", service.unit)
