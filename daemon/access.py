@@ -26,14 +26,58 @@ class Client:
     control: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who sent a message.
+
+    Attributes:
+        name: of the client whose key it was sent with; None where there are no keys.
+        control: whether its key carries that right.
+    """
+
+    name: str | None
+    control: bool
+
+
 class Access:
-    """Who may connect to the sockets of a line: CURVE encryption, and an allow-list of the clients' keys.
+    """Who may connect to the sockets of a line: here everybody who speaks ZeroMQ of today.
+
+    Peers of the protocol's versions before 3 need no handshake, so that any bytes are messages to them, and a
+    flood of garbage keeps a socket's thread busy for as long as it lasts. With an authenticator libzmq
+    refuses them.
 
     The sockets live in its ``context``, as ZeroMQ asks one authenticator per context. To be closed after
     them.
 
     Attributes:
         context: of the sockets it guards.
+        refused: how many connections were refused because their key is not on the list.
+    """
+
+    def __init__(self) -> None:
+        self.refused = 0
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._authenticator = ThreadAuthenticator(self.context)
+        self._authenticator.start()
+
+    def guard(self, socket: "zmq.Socket[Any]") -> None:
+        """Refuse who may not connect to a socket; to be called before it is bound."""
+        socket.zap_domain = b"inspectd"
+
+    def peer_of(self, message: zmq.Frame) -> Peer | None:
+        """Tell who sent a message; None when it is nobody who may be here."""
+        return Peer(None, control=False)
+
+    def close(self) -> None:
+        """End; the sockets it guards have to be closed."""
+        self._authenticator.stop()
+        self.context.term()
+
+
+class CurveAccess(Access):
+    """CURVE encryption, and an allow-list of the clients' keys.
+
+    Attributes:
         public_key: the line's own; clients need it to connect.
     """
 
@@ -53,17 +97,9 @@ class Access:
         except ValueError as error:
             raise InputError(f"curve.secret_key: {error}") from error
         self.public_key = public_key
-        self._refused = 0
         self.replace(clients)
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._authenticator = ThreadAuthenticator(self.context)
+        super().__init__()
         self._authenticator.configure_curve_callback(credentials_provider=self)
-        self._authenticator.start()
-
-    @property
-    def refused(self) -> int:
-        """How many connections were refused because their key is not on the list."""
-        return self._refused
 
     def replace(self, clients: Mapping[str, Client]) -> None:
         """Take a new allow-list.
@@ -91,50 +127,20 @@ class Access:
         socket.curve_server = True
         socket.curve_secretkey = self._secret_key.encode()
 
-    def name_of(self, key: str) -> str | None:
-        """Give the name of the client with this public key; None when there is none any more."""
-        return self._clients[0].get(key)
-
-    def may_control(self, name: str) -> bool:
-        """Tell whether a client may reload and select."""
-        client = self._clients[1].get(name)
-        return client is not None and client.control
+    def peer_of(self, message: zmq.Frame) -> Peer | None:
+        """Tell who sent a message; None when its key is not on the list any more."""
+        names, clients = self._clients
+        try:
+            name = names[str(message.get("User-Id"))]
+        except (zmq.ZMQError, KeyError):
+            return None
+        return Peer(name, clients[name].control)
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Answer pyzmq's authenticator, in its thread, whether a key is on the list."""
-        allowed = self.name_of(key.decode()) is not None
-        self._refused += not allowed
+        allowed = key.decode() in self._clients[0]
+        self.refused += not allowed
         return allowed
-
-    def close(self) -> None:
-        """End; the sockets it guards have to be closed."""
-        self._authenticator.stop()
-        self.context.term()
-
-
-class OpenAccess:
-    """Everybody may connect who speaks today's ZeroMQ, version 3 of its protocol.
-
-    Peers of the versions before it need no handshake, so that any bytes are messages to them, and a flood of
-    garbage keeps a socket's thread busy for as long as it lasts. With an authenticator libzmq refuses them.
-
-    Attributes:
-        context: of the sockets it guards.
-    """
-
-    def __init__(self) -> None:
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._authenticator = ThreadAuthenticator(self.context)
-        self._authenticator.start()
-
-    def guard(self, socket: "zmq.Socket[Any]") -> None:
-        """Refuse what is no such peer; to be called before it is bound."""
-        socket.zap_domain = b"inspectd"
-
-    def close(self) -> None:
-        """End; the sockets it guards have to be closed."""
-        self._authenticator.stop()
-        self.context.term()
 
 
 def _path_of(secret_key: str) -> Path:

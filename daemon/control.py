@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import zmq
 
-from daemon.access import Access, OpenAccess
+from daemon.access import Access, Peer
 from daemon.binding import bind
 from daemon.control_positions import Positions
 from daemon.control_subscribers import Subscribers
@@ -65,7 +65,7 @@ class Control(threading.Thread):
         journal: Path,
         *,
         commands: Commands,
-        access: Access | None = None,
+        access: Access,
         required_subscribers: Collection[str] = (),
         resend_after_s: float = 1.0,
     ) -> None:
@@ -75,7 +75,7 @@ class Control(threading.Thread):
             address: where to answer; the file of an ``ipc://`` address is made for owner and group alone.
             journal: file of the journal; it is there. The subscribers' positions are kept beside it.
             commands: takes "reload", and "select" with ``product``; called in this thread.
-            access: who may connect; None for everybody who can.
+            access: who may connect; to be closed after this.
             required_subscribers: names whose absence is to be seen in ``subscribers``.
             resend_after_s: seconds without acknowledgement after which verdicts are sent again.
 
@@ -103,22 +103,17 @@ class Control(threading.Thread):
         self.require(required_subscribers, resend_after_s)
         with self._journal():  # fails at once when it cannot be read
             self._snapshot = self._subscribers.health()
-        self._open_access = OpenAccess() if access is None else None
-        guard = access or self._open_access
-        assert guard is not None
-        self._socket = guard.context.socket(zmq.ROUTER)
+        self._socket = access.context.socket(zmq.ROUTER)
         self._socket.router_mandatory = True  # so that a lost or stuffed client is noticed
         self._socket.rcvhwm = _WAITING_REQUESTS
         self._socket.sndhwm = _WAITING_REPLIES
         # What is somewhat too long is counted and dropped; much longer, and ZeroMQ drops the connection.
         self._socket.maxmsgsize = 2 * MAX_BYTES
-        guard.guard(self._socket)
+        access.guard(self._socket)
         try:
             bind(self._socket, address, "control")
         except InputError:
             self._socket.close()
-            if self._open_access is not None:
-                self._open_access.close()
             raise
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
@@ -135,7 +130,7 @@ class Control(threading.Thread):
     @property
     def dropped_messages(self) -> int:
         """How many messages were malformed, oversized or not allowed, and connections refused."""
-        return self._dropped + (0 if self._access is None else self._access.refused)
+        return self._dropped + self._access.refused
 
     def journaled(self) -> None:
         """Tell that the journal has grown."""
@@ -162,8 +157,6 @@ class Control(threading.Thread):
             self.join()
         elif not self._socket.closed:
             self._socket.close(linger=0)  # never started
-        if self._open_access is not None:
-            self._open_access.close()
         os.close(self._wake)
 
     # The thread.
@@ -227,8 +220,8 @@ class Control(threading.Thread):
 
     def _take(self, frames: list[zmq.Frame]) -> None:
         connection = frames[0].bytes
-        client = self._client_of(frames[-1])
-        if len(frames) != 2 or len(frames[1]) > MAX_BYTES or (self._access is not None and client is None):
+        peer = self._access.peer_of(frames[-1])
+        if len(frames) != 2 or len(frames[1]) > MAX_BYTES or peer is None:
             self._dropped += 1
             return
         try:
@@ -237,54 +230,45 @@ class Control(threading.Thread):
             self._dropped += 1
             return
         try:
-            self._answer(connection, request, client)
+            self._answer(connection, request, peer)
         except InputError as error:
             self._send(connection, Reply("refused", request.id, text=str(error)))
 
-    def _client_of(self, frame: zmq.Frame) -> str | None:
-        """Name the client whose key this message was sent with."""
-        if self._access is None:
-            return None
-        try:
-            key = frame.get("User-Id")
-        except zmq.ZMQError:
-            return None
-        return self._access.name_of(str(key))
-
-    def _answer(self, connection: bytes, request: Request, client: str | None) -> None:
+    def _answer(self, connection: bytes, request: Request, peer: Peer) -> None:
         match request:
             case Replay() | ReplaySince():
                 with self._journal() as reader:
                     self._send(connection, *_page(reader, request))
             case Acknowledge():
-                if client is not None and request.name != client:
+                if peer.name not in {None, request.name}:
                     self._dropped += 1
-                    raise InputError(f"name: found {request.name}, expected {client}, the name of the key")
-                if request.join and self._last_health is not None:
-                    self._send(connection, Reply("health", frames=1), (self._last_health,))
+                    raise InputError(f"name: found {request.name}, expected {peer.name}, the name of the key")
                 with self._journal() as reader:
                     self._dropped += not self._subscribers.hear(connection, request, reader.last_row())
+                # Last: whoever has seen a health has its place, and gets every verdict from here on.
+                if request.join and self._last_health is not None:
+                    self._send(connection, Reply("health", frames=1), (self._last_health,))
             case Status():
                 if self._last_health is None:
                     raise InputError("the line has no health yet; ask again in a second")
                 self._send(connection, Reply("health", request.id, 1), (self._last_health,))
             case Reload():
-                self._command(connection, request.id, client, "reload", {})
+                self._command(connection, request.id, peer, "reload", {})
             case Select():
-                self._command(connection, request.id, client, "select", {"product": request.product})
+                self._command(connection, request.id, peer, "select", {"product": request.product})
 
     def _command(
-        self, connection: bytes, request_id: int, client: str | None, name: str, arguments: dict[str, Any]
+        self, connection: bytes, request_id: int, peer: Peer, name: str, arguments: dict[str, Any]
     ) -> None:
-        if self._access is None and not self._guarded_by_file:
+        if not (peer.control or (peer.name is None and self._guarded_by_file)):
             self._dropped += 1
-            raise InputError(f"{name} needs keys (the section curve), or an ipc:// address as control")
-        if self._access is not None and not (client is not None and self._access.may_control(client)):
-            self._dropped += 1
-            raise InputError(f"{name} needs a key with control: true, and {client}'s has not")
+            needed = "keys (the section curve), or an ipc:// address as control"
+            if peer.name is not None:
+                needed = f"a key with control: true, and {peer.name}'s has not"
+            raise InputError(f"{name} needs {needed}")
         if self._pending_commands >= _MOST_COMMANDS:
             raise InputError(f"{name}: the line is busy with other commands; try again")
-        _log.info("control: %s asks: %s", client or "a local user", " ".join([name, *arguments.values()]))
+        _log.info("control: %s asks: %s", peer.name or "a local user", " ".join([name, *arguments.values()]))
         future = self._commands(name, arguments)
         self._pending_commands += 1
         future.add_done_callback(lambda done: self._command_done(connection, request_id, done))

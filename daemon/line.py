@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.access import Access
+from daemon.access import Access, CurveAccess
 from daemon.archive import Archive
 from daemon.camera import Arrival
 from daemon.camera_group import CameraGroup
@@ -65,7 +65,7 @@ class Line:
         outlet: Outlet,
         journal: Journal | None,
         control: "Control | None",
-        access: Access | None,
+        access: Access,
     ) -> None:
         """Allocate everything the line needs; ``run`` starts it.
 
@@ -77,7 +77,7 @@ class Line:
             outlet: where verdicts go.
             journal: where events are noted; None without one.
             control: whose subscribers health tells of; None without one.
-            access: the clients that are let in; None without CURVE.
+            access: who may connect.
 
         Raises:
             InputError: the archive's folder cannot be made, or there is no memory for the cameras' frames.
@@ -464,7 +464,7 @@ class Line:
                 archive = self._open_archive(setup)
                 if archive is not None:
                     undo.callback(archive.close)
-            if self._access is not None and setup.config.curve is not None:
+            if isinstance(self._access, CurveAccess) and setup.config.curve is not None:
                 self._access.replace(clients_of(setup.config.curve))
             undo.pop_all()
         # Frames of another size want other slots: such cameras end before the new product's first frame.

@@ -8,7 +8,7 @@ from typing import Final
 
 import zmq
 
-from daemon.access import Access, OpenAccess
+from daemon.access import Access
 from daemon.binding import bind
 from engine_runtime.errors import InputError
 
@@ -35,26 +35,23 @@ class Publisher:
             because they flooded.
     """
 
-    def __init__(self, address: str, access: Access | None = None) -> None:
+    def __init__(self, address: str, access: Access) -> None:
         """Bind the socket.
 
         Args:
             address: where to publish.
-            access: who may subscribe; None for everybody who can connect.
+            access: who may subscribe; to be closed after this.
 
         Raises:
             InputError: the address is in use or cannot be bound.
         """
         self.dropped_messages = 0
-        self._open_access = OpenAccess() if access is None else None
         self._received: Counter[int] = Counter()  # subscriptions by the connection's file descriptor
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_subscription: Callable[[], None] | None = None
         self._answer: asyncio.TimerHandle | None = None
         self._answered_s = 0.0
-        guard = access or self._open_access
-        assert guard is not None
-        self._socket = guard.context.socket(zmq.XPUB)
+        self._socket = access.context.socket(zmq.XPUB)
         self._socket.sndhwm = _WAITING_MESSAGES
         self._socket.xpub_verbose = True  # a subscription that another subscriber has too is told as well
         # XPUB enters whatever has arrived into its table before it sends. With two messages per connection
@@ -65,13 +62,11 @@ class Publisher:
         self._socket.tcp_keepalive = 1  # a pulled cable ends the connection and its queue after a while
         self._socket.tcp_keepalive_idle = 30
         self._socket.tcp_keepalive_intvl = 10
-        guard.guard(self._socket)
+        access.guard(self._socket)
         try:
             bind(self._socket, address, "publish")
         except InputError:
             self._socket.close()
-            if self._open_access is not None:
-                self._open_access.close()
             raise
         self._endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
@@ -104,8 +99,6 @@ class Publisher:
         if self._answer is not None:
             self._answer.cancel()
         self._socket.close(linger=1000)
-        if self._open_access is not None:
-            self._open_access.close()
 
     def _read_subscriptions(self) -> None:
         if self._loop is None or self._socket.closed:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from daemon.access import Access
+from daemon.access import Access, CurveAccess
 from daemon.check import check_cameras
 from daemon.config import Config
 from daemon.journal.journal import Journal, JournalFailed
@@ -62,17 +62,15 @@ def run_line(path: Path) -> int:
 
 
 @contextmanager
-def _sockets(config: Config) -> Iterator[tuple[Publisher, Access | None]]:
+def _sockets(config: Config) -> Iterator[tuple[Publisher, Access]]:
     """Bind what verdicts are published on; a second daemon fails here."""
-    with ExitStack() as stack:
-        access = None
-        if config.curve is not None:
-            access = Access(config.curve.secret_key, clients_of(config.curve))
-            stack.enter_context(closing(access))
-        yield stack.enter_context(closing(Publisher(config.publish, access))), access
+    curve = config.curve
+    access = Access() if curve is None else CurveAccess(curve.secret_key, clients_of(curve))
+    with closing(access), closing(Publisher(config.publish, access)) as publisher:
+        yield publisher, access
 
 
-async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access | None) -> tuple[int, bool]:
+async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -> tuple[int, bool]:
     config, boot = setup.config, secrets.token_hex(8)
     loop = asyncio.get_running_loop()
     line: Line | None = None

@@ -100,7 +100,7 @@ class DeliveryLine:
 
 class _Process:
     def __init__(self, options: dict[str, Any]) -> None:
-        from daemon.access import Access
+        from daemon.access import Access, CurveAccess
         from daemon.control import Control
         from daemon.journal.journal import Journal
         from daemon.publisher import Publisher
@@ -113,7 +113,9 @@ class _Process:
         file = Path(options["folder"]) / "journal.db"
         self.journal = Journal(file, line="line3", keep_days=options["keep_days"], max_mb=1000)
         curve = options["curve"]
-        self.access = None if curve is None else Access(curve["secret_key"], _clients(curve["clients"]))
+        self.access = (
+            Access() if curve is None else CurveAccess(curve["secret_key"], _clients(curve["clients"]))
+        )
         self.publisher = Publisher(options["publish"], self.access)
         self.control = Control(
             options["control"],
@@ -137,8 +139,7 @@ class _Process:
         health.cancel()
         self.publisher.close()
         self.control.close()
-        if self.access is not None:
-            self.access.close()
+        self.access.close()
         self.journal.close()
 
     async def _judge(self, first: int, last: int, publish: bool, changes: dict[str, Any]) -> None:
@@ -182,7 +183,9 @@ class _Process:
         await asyncio.sleep(seconds)
 
     async def _clients(self, clients: dict[str, Any]) -> None:
-        assert self.access is not None
+        from daemon.access import CurveAccess
+
+        assert isinstance(self.access, CurveAccess)
         self.access.replace(_clients(clients))
 
     async def _snapshot(self) -> str:

@@ -332,3 +332,16 @@ def test_status_is_answered_while_others_flood(line: DeliveryLine) -> None:
         assert line.snapshot()["resident_mb"] < 300
         socket.close()
         flooding.kill()
+
+
+def test_whoever_has_seen_a_health_gets_every_verdict_after_it(line: DeliveryLine) -> None:
+    """So health must not come before the subscriber has its place in the journal."""
+    with gate(line, name="other") as other:
+        join(line, other)  # from here on the line has a health to tell
+    socket = zmq.Context.instance().socket(zmq.DEALER)
+    socket.linger = 0
+    socket.connect(line.control_address)
+    socket.send(encode_request(Acknowledge(7, "gate", "aa", join=True, row=None)))
+    assert socket.poll(10_000)
+    assert decode_reply(socket.recv_multipart())[0].reply == "joined"
+    socket.close()

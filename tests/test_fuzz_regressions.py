@@ -195,6 +195,7 @@ def test_replay_from_an_altered_journal_is_refused_and_not_left_unanswered(
 ) -> None:
     from concurrent.futures import Future
 
+    from daemon.access import Access
     from daemon.control import Control
     from verdicts import ControlRefused, LineControl
 
@@ -204,16 +205,14 @@ def test_replay_from_an_altered_journal_is_refused_and_not_left_unanswered(
 
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:  # then the oldest, too
         connection.execute("UPDATE journal SET payload = ? WHERE kind = 'verdict'", (value,))
-    control = Control(f"ipc://{tmp_path}/control", file, commands=lambda name, arguments: Future())
-    control.start()
-    try:
-        with (
-            LineControl(f"ipc://{tmp_path}/control") as client,
-            pytest.raises(ControlRefused, match="is damaged"),
-        ):
+    address = f"ipc://{tmp_path}/control"
+    with (
+        closing(Access()) as access,
+        closing(Control(address, file, commands=lambda name, arguments: Future(), access=access)) as control,
+    ):
+        control.start()
+        with LineControl(address) as client, pytest.raises(ControlRefused, match="is damaged"):
             list(client.replay("aa", 1, 10))
-    finally:
-        control.close()
 
 
 def deadly_engine(folder: Path) -> Path:

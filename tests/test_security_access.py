@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import zmq
 from delivery_line import DeliveryLine
 
-from daemon.access import Access, Client
+from daemon.access import Client, CurveAccess
 from engine_runtime.errors import InputError
 from verdicts import (
     ControlRefused,
@@ -123,7 +124,7 @@ def test_a_secret_key_that_others_may_touch_is_refused(tmp_path: Path, mode: int
     inspectctl("keygen", "line3", "--out", tmp_path)
     (tmp_path / "line3.key_secret").chmod(mode)
     with pytest.raises(InputError, match=f"found mode 0{mode:o}, expected 0600"):
-        Access(str(tmp_path / "line3.key_secret"), {})
+        CurveAccess(str(tmp_path / "line3.key_secret"), {})
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_what_is_no_key_file_is_refused(tmp_path: Path, content: bytes, complain
     file.write_bytes(content)
     file.chmod(0o600)
     with pytest.raises(InputError, match=re.escape(f"curve.secret_key: {file}: ")) as refusal:
-        Access(str(file), {})
+        CurveAccess(str(file), {})
     assert complaint in str(refusal.value)
 
 
@@ -151,13 +152,13 @@ def test_the_key_may_come_as_a_credential_of_the_service(
     keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match="there is no \\$CREDENTIALS_DIRECTORY"):
-        Access("credential:line3", {})
+        CurveAccess("credential:line3", {})
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     with pytest.raises(InputError, match="expected credential:NAME without a folder"):
-        Access("credential:../line3", {})
+        CurveAccess("credential:../line3", {})
     (tmp_path / "line3").write_bytes((keys / "line3.key_secret").read_bytes())
     (tmp_path / "line3").chmod(0o400)
-    access = Access("credential:line3", {})
+    access = CurveAccess("credential:line3", {})
     assert access.public_key == public_key(keys, "line3")
     access.close()
 
@@ -165,9 +166,9 @@ def test_the_key_may_come_as_a_credential_of_the_service(
 def test_clients_without_a_key_of_their_own_are_refused(keys: Path) -> None:
     secret, key = str(keys / "line3.key_secret"), public_key(keys, "gate")
     with pytest.raises(InputError, match=r"curve\.clients\.gate\.key: found 'abc', expected a public key"):
-        Access(secret, {"gate": Client("abc")})
+        CurveAccess(secret, {"gate": Client("abc")})
     with pytest.raises(InputError, match=r"curve\.clients\.other\.key: is also the key of gate"):
-        Access(secret, {"gate": Client(key), "other": Client(key)})
+        CurveAccess(secret, {"gate": Client(key), "other": Client(key)})
 
 
 # who is let in
@@ -304,9 +305,9 @@ def test_inspectctl_watches_a_line_that_encrypts(line: DeliveryLine, keys: Path)
 # garbage
 
 
-def _pour(address: str) -> None:
+def _pour(address: str, stop: threading.Event) -> None:
     host, _, port = address.removeprefix("tcp://").rpartition(":")
-    for _ in range(100):
+    while not stop.is_set():
         with suppress(OSError), socket.create_connection((host, int(port)), timeout=1) as connection:
             connection.settimeout(0.2)
             for _ in range(20):
@@ -319,25 +320,26 @@ def test_garbage_on_both_ports_disturbs_nobody(
 ) -> None:
     line: DeliveryLine = request.getfixturevalue("line" if encrypted else "open_line")
     curve = curve_keys(keys, "gate") if encrypted else None
-    pouring = [
-        threading.Thread(target=_pour, args=(address,))
-        for address in (line.publish_address, line.control_address)
-    ]
-    with (
-        subscribe(line.publish_address, line="line3", curve=curve, silence_s=10) as fast,
-        acknowledged(line.control_address, line="line3", name="gate", curve=curve, silence_s=10) as sure,
-    ):
-        while fast.health is None:
-            fast._receive()
-        while sure.health is None:
-            sure._receive()
-        for thread in pouring:
-            thread.start()
-        line.judge(1, 500)
-        assert [next(fast).seq for _ in range(500)] == list(range(1, 501))
-        for thread in pouring:
-            thread.join()
-        assert [next(sure).seq for _ in range(500)] == list(range(1, 501))
+    stop = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        for address in (line.publish_address, line.control_address):
+            pool.submit(_pour, address, stop)
+        try:
+            with (
+                subscribe(line.publish_address, line="line3", curve=curve, silence_s=10) as fast,
+                acknowledged(
+                    line.control_address, line="line3", name="gate", curve=curve, silence_s=10
+                ) as sure,
+            ):
+                while fast.health is None:
+                    fast._receive()
+                while sure.health is None:
+                    sure._receive()
+                line.judge(1, 500)
+                assert [next(fast).seq for _ in range(500)] == list(range(1, 501))
+                assert [next(sure).seq for _ in range(500)] == list(range(1, 501))
+        finally:
+            stop.set()
     assert line.process.poll() is None
 
 

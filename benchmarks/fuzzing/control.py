@@ -11,6 +11,7 @@ from typing import Any
 
 import zmq
 
+from daemon.access import Access
 from daemon.control import Control
 from daemon.journal.journal import Journal
 from engine_runtime.errors import InputError
@@ -48,7 +49,9 @@ class Target:
         verdicts = [replace(VERDICT, seq=seq, frame=seq) for seq in range(1, _ROWS + 1)]
         journal.write([(verdict, encode(verdict)[1]) for verdict in verdicts])
         address = f"ipc://{folder}/control"
-        self._control = Control(address, folder / "journal", commands=_command, resend_after_s=60)
+        self._control = Control(
+            address, folder / "journal", commands=_command, access=Access(), resend_after_s=60
+        )
         self._control.health(*encode(HEALTH))
         self._control.start()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from daemon.access import Access
 from daemon.control import Control
 from daemon.journal.audit import audit
 from daemon.journal.chain import Row
@@ -49,6 +50,7 @@ class Target:
 
     def __init__(self, folder: Path) -> None:
         self._sound, self._file, self._folder = folder / "sound", folder / "journal", folder
+        self._access = Access()
         journal = Journal(self._sound, line="line3", keep_days=30, max_mb=10)
         journal.note("start", {"boot": "aa", "product": "flange", "sha256": {}})
         journal.note("select", {"boot": "aa", "product": "cover", "configured": "flange"})
@@ -126,7 +128,7 @@ class Target:
 
     def _ask(self) -> None:
         address = f"ipc://{self._folder}/control"
-        control = Control(address, self._file, commands=lambda name, arguments: Future())
+        control = Control(address, self._file, commands=lambda name, arguments: Future(), access=self._access)
         control.start()
         try:
             with LineControl(address, timeout_s=5) as client:
