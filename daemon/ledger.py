@@ -80,12 +80,14 @@ class Ledger:
 
     def close(self, key: FrameKey) -> CapturedFrame | None:
         """Take a frame out for its verdict; None when it got its verdict before."""
-        return self._open.pop(key, None)
+        captured = self._open.pop(key, None)
+        # Thousands of deadlines that will never fire would cost every garbage collection milliseconds.
+        while self._deadlines and self._deadlines[0][1] not in self._open:
+            heapq.heappop(self._deadlines)
+        return captured
 
     def next_deadline_ns(self) -> int | None:
         """Give the earliest deadline of the open frames; None when there are none."""
-        while self._deadlines and self._deadlines[0][1] not in self._open:
-            heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
     def overdue(self, now_ns: int) -> list[FrameKey]:

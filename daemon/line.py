@@ -95,6 +95,7 @@ class Line:
         self._ledger = Ledger()
         self._waiting = WaitingFrames()
         self._seq = 0
+        self._waking = False
         self._outbox: list[Verdict] = []
         self._told: dict[str, str | None] = {}  # by camera, the trouble with its last frame
         self._state: LineState = "starting"
@@ -225,12 +226,19 @@ class Line:
         elif arrival.slot is None:
             self._close_as_fault(captured.key, "overload")
         else:
+            if not self._waking:
+                self._waking = True
+                self._loop.call_soon(self._wake_lanes)
             self._waiting.put(captured)
             if source.must_make_room:
                 oldest = self._waiting.withdraw_oldest(camera)
                 if oldest is not None:
                     self._close_as_fault(oldest.key, "overload")
                     oldest.free()
+
+    def _wake_lanes(self) -> None:
+        self._waking = False
+        self._waiting.wake()
 
     def camera_changed(self, camera: str) -> None:
         """Note a camera's new state and tell it at once: it may last for less than a second."""

@@ -58,8 +58,8 @@ class Outlet:
                     faults = [replace(verdict, decision="fault", reason="journal") for verdict in verdicts]
                     encoded = [(verdict, *encode(verdict)) for verdict in faults]
                 self._unwritten.extend((verdict, payload) for verdict, _, payload in encoded)
-        for verdict, topic, payload in encoded:
-            self._publisher.send(topic, payload)
+        self._publisher.send(*((topic, payload) for _, topic, payload in encoded))
+        for verdict, _, _ in encoded:
             self.decisions[verdict.decision] += 1
             self.faults[verdict.camera] += verdict.decision == "fault"
         if self._control is not None:
@@ -70,7 +70,7 @@ class Outlet:
         if self._unwritten:
             self._write([])
         topic, payload = encode(health)
-        self._publisher.send(topic, payload)
+        self._publisher.send((topic, payload))
         if self._control is not None:
             self._control.health(topic, payload)
 

@@ -83,9 +83,11 @@ class Publisher:
         loop.add_reader(self._descriptor, self._read_subscriptions)
         loop.call_soon(self._read_subscriptions)
 
-    def send(self, topic: bytes, payload: bytes) -> None:
-        """Hand a message to ZeroMQ, which sends it in its own thread."""
-        self._socket.send_multipart((topic, payload))
+    def send(self, *messages: tuple[bytes, bytes]) -> None:
+        """Hand messages, each a topic and a payload, to ZeroMQ, which sends them in its own thread."""
+        for topic, payload in messages:
+            self._socket.send(topic, zmq.SNDMORE)
+            self._socket.send(payload)
         # ZeroMQ's descriptor tells of a change once only, and sending takes note of it.
         if self._loop is not None and int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             self._loop.call_soon(self._read_subscriptions)

@@ -18,9 +18,13 @@ class WaitingFrames:
         return len(self._frames)
 
     def put(self, captured: CapturedFrame) -> None:
-        """Add the newest frame and wake a lane."""
+        """Add the newest frame; ``wake`` follows when this turn's are all there."""
         with self._changed:
             self._frames.append(captured)
+
+    def wake(self) -> None:
+        """Have a free lane take what was put."""
+        with self._changed:
             self._changed.notify()
 
     def take(self) -> list[CapturedFrame]:
@@ -37,6 +41,8 @@ class WaitingFrames:
                 or (self._frames[0].product is batch[0].product and len(batch) < batch[0].product.max_batch)
             ):
                 batch.append(self._frames.popleft())
+            if self._frames:
+                self._changed.notify()  # more than one batch: the next lane
             return batch
 
     def withdraw(self, key: FrameKey) -> bool:

@@ -155,7 +155,7 @@ class _Process:
             if changes.get("boot", self._boot) == self._boot:
                 self._seq = seqs[-1]
             for _, message in batch if publish else ():
-                self.publisher.send(*message)
+                self.publisher.send(message)
             self.control.journaled()
             await asyncio.sleep(0)
 
@@ -171,13 +171,13 @@ class _Process:
             await asyncio.sleep(0.001)
             worst = max(worst, self._loop.time() - due)
             begin = self._loop.time()
-            self.publisher.send(*message)
+            self.publisher.send(message)
             spent += self._loop.time() - begin
             count += 1
         return json.dumps({"late_ms": worst * 1000, "send_us": spent / count * 1e6, "sent": count})
 
     async def _send(self, topic: str, payload: str) -> None:
-        self.publisher.send(bytes.fromhex(topic), bytes.fromhex(payload))
+        self.publisher.send((bytes.fromhex(topic), bytes.fromhex(payload)))
 
     async def _wait(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -224,7 +224,7 @@ class _Process:
         from verdicts import encode
 
         message = encode(a_health(self._seq, boot=self._boot, subscribers=dict(self.control.subscribers)))
-        self.publisher.send(*message)
+        self.publisher.send(message)
         self.control.health(*message)
 
 

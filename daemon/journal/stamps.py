@@ -36,4 +36,4 @@ class Stamps:
 
 def iso(moment: datetime) -> str:
     """Write a UTC time as verdicts do, with microseconds; the texts sort as the times do."""
-    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
