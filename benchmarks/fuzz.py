@@ -43,7 +43,7 @@ SHARES: Final = {
 }
 """Of a thousand inputs; the names are modules in ``fuzzing``."""
 
-_HANG_S: Final = 20.0
+_HANG_S: Final = 90.0  # the trial of an engine gives up after a minute
 _START_S: Final = 60.0
 _POLL_S: Final = 0.1
 _MOST_DEATHS: Final = 20

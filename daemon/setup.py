@@ -1,16 +1,21 @@
 """Everything of a config that is loaded before a line can run, or change over to it."""
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.access import Client
 from daemon.config import Config, CurveConfig, load_config
+from daemon.journal.database import JournalFailed
+from daemon.journal.reader import JournalReader
 from daemon.product import Product, load_products
 from engine_runtime.engine import Engine
 from engine_runtime.errors import InputError
 from engine_runtime.files import sha256
 from engine_runtime.frames import Size
+from engine_runtime.open import runtime_module
 from engine_runtime.trial import try_out
 
 # What sockets, threads and files are made of at the start.
@@ -63,10 +68,8 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
         same = {product.fingerprint: product for product in running.products.values()}
         products = {name: same.get(product.fingerprint, product) for name, product in products.items()}
     kept = set() if running is None else set(running.products.values())
-    if running is not None:
-        for product in products.values():
-            if product not in kept:
-                try_out(product.engine, product.threads)
+    proven = _proven(config, running)
+    _try_out([product for product in products.values() if product.manifest.payload_sha256 not in proven])
     opened: list[dict[Product, Engine]] = [{} for _ in range(config.lanes)]
     try:
         for engines in opened:
@@ -79,6 +82,31 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
                 engine.close()
         raise
     return Setup(config, products, opened, _hashes(path, config, products))
+
+
+def _proven(config: Config, running: Setup | None) -> set[str]:
+    """List the payloads that this line has run before, by SHA-256: they need no trial."""
+    if running is not None:
+        return {product.manifest.payload_sha256 for product in running.products.values()}
+    if config.journal is None or not config.journal.file.exists():
+        return set()
+    try:
+        with JournalReader(config.journal.file) as reader:
+            notes = [reader.last_event(kind) for kind in ("start", "reload")]
+    except (InputError, JournalFailed):
+        return set()  # what is wrong with the journal is said when the line opens it
+    hashes = [note.get("sha256") for note in notes if note is not None]
+    return {str(found) for entry in hashes if isinstance(entry, dict) for found in entry.values()}
+
+
+def _try_out(products: Sequence[Product]) -> None:
+    """Have engines opened elsewhere first: what is wrong with one must not end this process, or hang it."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        trials = [pool.submit(try_out, product.engine, product.threads) for product in products]
+        for product in products:
+            runtime_module(product.manifest.runtime)  # its import takes as long as a trial's own
+        for trial in trials:
+            trial.result()
 
 
 def _hashes(path: Path, config: Config, products: Mapping[str | None, Product]) -> dict[str, str]:

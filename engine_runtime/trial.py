@@ -1,7 +1,7 @@
 """Opens an engine in a process of its own: ``python -m engine_runtime.trial ENGINE [THREADS]``.
 
 Runtimes are native code, and some graphs kill them or keep them busy for ever (docs/benchmarks/fuzz.md). That
-may cost a trial; it may not cost a line that is running.
+may cost a trial; it may not cost a line that is running, nor one that starts its one clear line.
 """
 
 import signal

@@ -236,14 +236,40 @@ def deadly_engine(folder: Path) -> Path:
     return folder / "deadly.engine"
 
 
+def deadly_line(folder: Path) -> dict[str, object]:
+    """Make such an engine and its calibration, and give the config's entries that name them."""
+    import yaml
+
+    from engine_runtime.engine_file import read_manifest
+
+    deadly = deadly_engine(folder)
+    calibration = yaml.safe_load((folder / "brightness.calibration.yaml").read_text())
+    calibration["engine_sha256"] = read_manifest(deadly).payload_sha256
+    (folder / "deadly.yaml").write_text(yaml.safe_dump(calibration))
+    return {"engine": "deadly.engine", "calibration": "deadly.yaml"}
+
+
+def test_an_engine_that_kills_its_runtime_is_refused_at_the_start(line_folder: Path) -> None:
+    import subprocess
+
+    from line_rig import COMMANDS, write_config
+    from test_daemon_reload import BELT
+
+    config = write_config(line_folder, {"top": BELT}, **deadly_line(line_folder))
+    for arguments in ((), ("--check",)):
+        command = [COMMANDS / "inspectd", "--config", config, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith(f"inspectd: {line_folder}/deadly.engine: ")
+        assert "when it was tried" in done.stderr or "does not accept it" in done.stderr
+
+
 def test_an_engine_that_kills_its_runtime_is_refused_by_a_running_line(line_folder: Path) -> None:
     import yaml
     from line_rig import running, write_config
     from test_daemon_reload import BELT, inspectctl, lost_nothing
 
-    from engine_runtime.engine_file import read_manifest
-
-    deadly = deadly_engine(line_folder)
+    deadly = deadly_line(line_folder)
     control = f"ipc://{line_folder}/control"
     config = write_config(
         line_folder,
@@ -251,17 +277,15 @@ def test_an_engine_that_kills_its_runtime_is_refused_by_a_running_line(line_fold
         journal={"file": "line3.journal"},
         control=control,
         engine="brightness.engine",
+        deadline_ms=10_000,  # the trial may take the processors for a while
     )
-    calibration = yaml.safe_load((line_folder / "brightness.calibration.yaml").read_text())
-    calibration["engine_sha256"] = read_manifest(deadly).payload_sha256
-    (line_folder / "deadly.yaml").write_text(yaml.safe_dump(calibration))
     with running(config) as line:
         line.until(lambda line: len(line.verdicts) > 20)
         content = yaml.safe_load(config.read_text())
-        config.write_text(yaml.safe_dump(content | {"engine": "deadly.engine", "calibration": "deadly.yaml"}))
+        config.write_text(yaml.safe_dump(content | deadly))
         done = inspectctl("reload", "--config", config)
         assert done.returncode == 2
-        assert str(deadly) in done.stderr
+        assert "deadly.engine" in done.stderr
         assert "when it was tried" in done.stderr or "does not accept it" in done.stderr
         seen = len(line.verdicts)
         line.until(lambda line: len(line.verdicts) > seen + 20)

@@ -1,4 +1,4 @@
-"""Engine files that are sound but for their payload, whose SHA-256 fits, through ``open_engine``.
+"""Engine files, sound but for a payload whose SHA-256 fits, through ``try_out`` and ``open_engine``.
 
 The first byte chooses the runtime, the rest is an ONNX graph. That is what somebody could bring about who
 may write engine files: the hash protects from damage, not from them.
@@ -15,6 +15,7 @@ from engine_runtime.engine_file import write_engine
 from engine_runtime.errors import EngineFailed, EngineRefused
 from engine_runtime.frames import Size
 from engine_runtime.open import open_engine
+from engine_runtime.trial import try_out
 from fuzzing.engine_file import SOUND
 from fuzzing.mutation import mutate_bytes
 from fuzzing.target import Chance, must_be_one_line
@@ -64,6 +65,7 @@ class Target:
         }
         write_engine(self._path, SOUND.model_copy(update=changes), payload)
         try:
+            try_out(self._path, threads=1)  # as a line does before it opens an engine itself
             engine = open_engine(self._path, threads=1)
         except EngineRefused as error:
             must_be_one_line(error, self._path)
