@@ -21,7 +21,8 @@ from verdicts.message import (
     decode,
     encode,
 )
-from verdicts.subscription import LineSilent, Subscription, VerdictsLost, read_health, subscribe
+from verdicts.silence import LineSilent
+from verdicts.subscription import Subscription, VerdictsLost, read_health, subscribe
 
 __all__ = [
     "AcknowledgedSubscription",

@@ -13,10 +13,8 @@ from verdicts.curve import CurveKeys
 from verdicts.gaps import Gaps, Lost
 from verdicts.message import NAME, Decision, Health, MalformedMessage, Verdict, decode_health, decode_verdict
 from verdicts.request import SIGN_OF_LIFE_S, Acknowledge, Reply, decode_reply, encode_request
-from verdicts.subscription import ALL_DECISIONS, LineSilent, VerdictsLost, check_arguments
-
-# SubscriberReplaced    another process has come with this name
-# SubscriberRefused     the line does not deliver to this name
+from verdicts.silence import LineSilent, Silence
+from verdicts.subscription import ALL_DECISIONS, VerdictsLost, check_arguments
 
 _ACKNOWLEDGE_AT_ONCE: Final = 50
 
@@ -40,7 +38,6 @@ class AcknowledgedSubscription:
     subscriber that is not heard for three seconds is absent to the line.
 
     Attributes:
-        health: the last health of the line; None before the first.
         malformed: how many messages were dropped because they are not of schema 1.
     """
 
@@ -56,14 +53,12 @@ class AcknowledgedSubscription:
         on_lost: Callable[[Lost], None] | None,
         curve: CurveKeys | None,
     ) -> None:
-        self.health: Health | None = None
         self.malformed = 0
         self._address = control
         self._line = line
         self._name = name
         self._decisions = decisions
         self._automatic = automatic
-        self._silence_s = silence_s
         self._on_lost = on_lost
         self._curve = curve
         self._client = secrets.token_hex(8)
@@ -79,7 +74,12 @@ class AcknowledgedSubscription:
         self._told_s = 0.0
         self._untold = 0
         self._socket = connected(zmq.DEALER, control, curve)
-        self._last_health = self._silence_from = time.monotonic()
+        self._silence = Silence(line, control, silence_s)
+
+    @property
+    def health(self) -> Health | None:
+        """The last health of the line."""
+        return self._silence.health
 
     def __iter__(self) -> Self:
         return self
@@ -159,7 +159,7 @@ class AcknowledgedSubscription:
             if self._untold or now - self._told_s >= SIGN_OF_LIFE_S:
                 self._tell(join=not self._joined)
                 now = time.monotonic()
-            left_s = self._silence_from + self._silence_s - now
+            left_s = self._silence.left_s
             # What already waits is read first: a caller that was busy does not take that for silence.
             wait_s = max(0.0, min(left_s, self._told_s + SIGN_OF_LIFE_S - now))
             if self._socket.poll(math.ceil(wait_s * 1000)):
@@ -195,8 +195,7 @@ class AcknowledgedSubscription:
         if health.line != self._line:
             self.malformed += 1
             return
-        self.health = health
-        self._last_health = self._silence_from = time.monotonic()
+        self._silence.heard(health)
         # What could not be journaled will never be delivered, so health has to tell of it.
         if health.journal is not None and health.journal.state == "failed":
             self._sort_arrived()
@@ -221,17 +220,10 @@ class AcknowledgedSubscription:
                 self._untold += 1
 
     def _silent(self) -> LineSilent:
-        if self._silence_from > self._last_health:
-            # Silent for the second time: libzmq gives a connection up for good when the other side once
-            # broke the protocol, and a gate runs for months.
+        if self._silence.goes_on:
             self._socket.close()
             self._socket = connected(zmq.DEALER, self._address, self._curve)
-        self._silence_from = time.monotonic()
-        silent_s = self._silence_from - self._last_health
-        text = f"{self._line} is silent: no health from {self._address} for {silent_s:.1f} s"
-        if self.health is not None and self.health.state == "stopping":
-            text += ", it was shut down"
-        return LineSilent(text, silent_s, self.health)
+        return self._silence.error()
 
     def _report(self, lost: Lost) -> None:
         if self._on_lost is None:

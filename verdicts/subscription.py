@@ -1,6 +1,5 @@
 import logging
 import math
-import time
 from collections.abc import Callable, Collection, Iterator
 from types import TracebackType
 from typing import Final, Self, get_args
@@ -13,9 +12,7 @@ from verdicts.curve import CurveKeys
 from verdicts.gaps import Gaps, Lost
 from verdicts.message import NAME, Decision, Health, MalformedMessage, Verdict, decode
 from verdicts.request import LARGEST
-
-# LineSilent     no health for too long: stop the line
-# VerdictsLost   verdicts were published and did not arrive
+from verdicts.silence import LineSilent, Silence
 
 ALL_DECISIONS: Final[frozenset[Decision]] = frozenset(get_args(Decision))
 
@@ -25,20 +22,6 @@ _RECEIVE_QUEUE: Final = 100_000
 _REPLAY_TIMEOUT_S: Final = 2.0
 
 _log = logging.getLogger(__name__)
-
-
-class LineSilent(TimeoutError):
-    """No health came for ``silent_s`` seconds; whether parts are judged is unknown: stop the line.
-
-    Attributes:
-        silent_s: seconds since the last health, or since the subscription when there never was one.
-        health: the last health; its ``state`` is "stopping" when the daemon was shut down in order.
-    """
-
-    def __init__(self, text: str, silent_s: float, health: Health | None) -> None:
-        super().__init__(text)
-        self.silent_s = silent_s
-        self.health = health
 
 
 class VerdictsLost(Exception):
@@ -58,8 +41,6 @@ class Subscription:
     to the thread that iterates.
 
     Attributes:
-        health: the last health of the line, whichever decisions and cameras were asked for; None before
-            the first.
         malformed: how many messages were dropped because they are not of schema 1.
     """
 
@@ -75,13 +56,11 @@ class Subscription:
         control: str | None,
         curve: CurveKeys | None,
     ) -> None:
-        self.health: Health | None = None
         self.malformed = 0
         self._address = address
         self._line = line
         self._cameras = cameras
         self._decisions = decisions
-        self._silence_s = silence_s
         self._on_lost = on_lost
         self._gaps = Gaps()
         self._curve = curve
@@ -94,7 +73,12 @@ class Subscription:
         self._last_malformed: MalformedMessage | None = None
         self._warned = False
         self._socket = self._connected()
-        self._last_health = self._silence_from = time.monotonic()
+        self._silence = Silence(line, address, silence_s)
+
+    @property
+    def health(self) -> Health | None:
+        """The last health of the line, whichever decisions and cameras were asked for."""
+        return self._silence.health
 
     def __iter__(self) -> Self:
         return self
@@ -135,9 +119,8 @@ class Subscription:
 
     def _receive(self) -> Verdict | Health | None:
         """Take one message, or raise LineSilent once nothing is left to read; None for a malformed one."""
-        left_s = self._silence_from + self._silence_s - time.monotonic()
         # What already waits is read first: a caller that was busy for long does not take that for silence.
-        if not self._socket.poll(max(0, math.ceil(left_s * 1000))):
+        if not self._socket.poll(max(0, math.ceil(self._silence.left_s * 1000))):
             raise self._silent()
         try:
             message = _decode(self._socket.recv_multipart())
@@ -146,25 +129,19 @@ class Subscription:
             self._last_malformed = error
             return None
         if isinstance(message, Health):
-            self.health = message
-            self._last_health = self._silence_from = time.monotonic()
+            self._silence.heard(message)
             self._warn_of_unknown_cameras(message)
         return message
 
     def _silent(self) -> LineSilent:
-        if self._silence_from > self._last_health:
-            # Silent for the second time: libzmq gives a connection up for good when the other side once
-            # broke the protocol, and a gate runs for months. (The first time a stalled daemon may go on.)
+        if self._silence.goes_on:
             self._socket.close()
             self._socket = self._connected()
-        self._silence_from = time.monotonic()
-        silent_s = self._silence_from - self._last_health
-        text = f"{self._line} is silent: no health from {self._address} for {silent_s:.1f} s"
-        if self.health is not None and self.health.state == "stopping":
-            text += ", it was shut down"
         if self.malformed:
-            text += f"; {self.malformed} malformed messages, the last: {self._last_malformed}"
-        return LineSilent(text, silent_s, self.health)
+            return self._silence.error(
+                f"; {self.malformed} malformed messages, the last: {self._last_malformed}"
+            )
+        return self._silence.error()
 
     def _brought(self, message: Verdict | Health) -> Iterator[Verdict | Lost]:
         """Give what is due now, in order: what was missed before a message, and the message's verdict."""
