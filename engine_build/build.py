@@ -2,11 +2,11 @@
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tqdm import tqdm
 
@@ -23,6 +23,9 @@ from engine_runtime.frames import Frame
 from engine_runtime.manifest import FORMAT_VERSION, Manifest, Precision, Runtime
 from engine_runtime.open import load, runtime_module
 
+_MOST_TRIED: Final = 8
+_HARDLY_LONGER: Final = 1.1
+
 
 def build(
     source: Path,
@@ -30,7 +33,7 @@ def build(
     *,
     runtime: Runtime | None = None,
     precision: Precision = "fp32",
-    max_batch: int = 8,
+    max_batch: int | None = None,
     parity_images: Path | None = None,
     aim: Aim = "latency",
     threads: int | None = None,
@@ -43,9 +46,10 @@ def build(
         target: engine file to write or replace.
         runtime: what will run the engine; the fastest one when None.
         precision: what it computes in.
-        max_batch: the most frames of one batch.
+        max_batch: the most frames of one batch; when None, the fewest, up to 8, with which a frame takes
+            hardly longer than with any other number.
         parity_images: folder of frames to prove it on; generated ones when None.
-        aim: ``latency`` compares batches of one frame, ``throughput`` batches of ``max_batch``.
+        aim: ``latency`` compares batches of one frame, ``throughput`` full ones.
         threads: to measure and prove with; all cores this process may use when None.
         limit_s: time to choose in; None takes the graph as it stands, with OpenVINO unless ``runtime`` says
             otherwise.
@@ -64,7 +68,10 @@ def build(
     else:
         frames = parity_frames_from(parity_images, graph.input_size)
     settings = Settings(
-        runtimes, threads or usable_cores(), 1 if aim == "latency" else max_batch, limit_s or 0.0
+        runtimes,
+        threads or usable_cores(),
+        1 if aim == "latency" else max_batch or _MOST_TRIED,
+        limit_s or 0.0,
     )
     try:
         with tqdm(desc="reference", total=2 * len(frames), leave=False, disable=None) as bar:
@@ -89,7 +96,7 @@ class _Prepared(NamedTuple):
     reference: Reference
     frames: Sequence[Frame]
     precision: Precision
-    max_batch: int
+    max_batch: int | None
     threads: int | None
 
 
@@ -125,7 +132,7 @@ def _proven(candidate: Candidate, prepared: _Prepared) -> Manifest:
         precision=prepared.precision,
         input_size=graph.input_size,
         map_size=reference.map_size,
-        max_batch=prepared.max_batch,
+        max_batch=prepared.max_batch or _MOST_TRIED,
         outputs=OUTPUTS,
         payload="model.onnx",
         payload_sha256=hashlib.sha256(candidate.content).hexdigest(),
@@ -139,10 +146,17 @@ def _proven(candidate: Candidate, prepared: _Prepared) -> Manifest:
         measured=(),
     )
     engine = load(unproven, candidate.content, prepared.threads)
-    steps = proof_steps(len(frames), prepared.max_batch)
+    steps = proof_steps(len(frames), unproven.max_batch)
     try:
         with tqdm(desc="proving", total=steps, leave=False, disable=None) as bar:
             proof = prove(engine, reference, frames, bar.update)
     finally:
         engine.close()
-    return Manifest.model_validate({**dict(unproven), "proof": proof})
+    most = prepared.max_batch or _worthwhile(proof.latency_ms)
+    return Manifest.model_validate({**dict(unproven), "proof": proof, "max_batch": most})
+
+
+def _worthwhile(latency_ms: Mapping[int, float]) -> int:
+    """Choose a batch size: what larger batches do not save, they cost in memory and in waiting."""
+    per_frame = {size: latency / size for size, latency in latency_ms.items()}
+    return min(size for size, took in per_frame.items() if took <= _HARDLY_LONGER * min(per_frame.values()))

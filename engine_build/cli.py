@@ -73,6 +73,7 @@ def table(target: Path, manifest: "Manifest") -> str:
         ("batch rows", "independent" if proof.batch_rows_equal else "not independent"),
         ("batch size", sizes),
         ("latency, ms per batch", latencies),
+        ("largest batch", f"{manifest.max_batch}"),
     )
     lines = [f"{name:<26}{value}" for name, value in rows]
     if manifest.measured:
@@ -111,9 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-batch",
         type=_count,
-        default=8,
         metavar="N",
-        help="most frames per batch, 1 to 1024 (default: 8)",
+        help="most frames per batch, 1 to 1024 (default: as many, up to 8, as save time per frame)",
     )
     parser.add_argument(
         "--parity-images",

@@ -24,7 +24,10 @@ def brightness_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engine")
     model = brightness_model(folder / "brightness.onnx")
     subprocess.run(
-        [Path(sys.executable).parent / "build-engine", model, "--runtime", "onnxruntime", "--fast"],
+        [
+            *(Path(sys.executable).parent / "build-engine", model, "--runtime", "onnxruntime"),
+            *("--max-batch", "8", "--fast"),
+        ],
         check=True,
         capture_output=True,
     )

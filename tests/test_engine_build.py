@@ -65,6 +65,19 @@ def test_a_model_becomes_a_proven_engine(
     open_engine(target).close()
 
 
+def test_batches_are_no_larger_than_pays(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(model), "-o", str(tmp_path / "line3.engine"), "--fast"]) == 0
+    manifest = read_manifest(tmp_path / "line3.engine")
+    per_frame = {size: latency / size for size, latency in manifest.proof.latency_ms.items()}
+    assert list(per_frame) == [1, 2, 4, 8]
+    assert per_frame[manifest.max_batch] <= 1.1 * min(per_frame.values())
+    smaller = [took for size, took in per_frame.items() if size < manifest.max_batch]
+    assert all(took > 1.1 * min(per_frame.values()) for took in smaller)
+    assert re.search(rf"^largest batch +{manifest.max_batch}$", capsys.readouterr().out, re.M)
+
+
 def test_by_default_beside_the_model(model: Path, tmp_path: Path) -> None:
     copy = tmp_path / "flange.onnx"
     copy.write_bytes(model.read_bytes())
