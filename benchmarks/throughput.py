@@ -6,10 +6,15 @@ Frames come from simulated cameras in processes of their own, every verdict is j
 a subscriber counts them and looks for gaps. First at capacity (cameras wait for room), then at a fixed rate,
 where the added latency is measured: from the capture to the arrival at the subscriber, less the inference.
 Last with more frames than can be judged before a short deadline: how late is the latest verdict that says so?
+
+What the machine itself does to latencies is measured before: for how long is a process held up that, one per
+core, does nothing but read the clock?
 """
 
 import argparse
 import json
+import multiprocessing
+import os
 import signal
 import subprocess
 import tempfile
@@ -72,11 +77,14 @@ def main() -> None:
             path.write_text(yaml.safe_dump(config))
             return measure(path, per_camera * options.cameras)
 
+        with multiprocessing.Pool() as pool:
+            held_up_ms = sum(pool.map(hold_ups_ms, [5.0] * len(os.sched_getaffinity(0))), [])
         capacity = run(options.frames, None)
         print(json.dumps(capacity, indent=2))
         paced = run(int(options.rate * options.seconds), options.rate)
         overloaded = run(int(OVERLOAD * options.seconds), OVERLOAD, deadline_ms=OVERLOAD_DEADLINE_MS)
     result = {
+        "machine_holds_idle_processes_up_ms": sorted(held_up_ms),
         "capacity": capacity,
         f"at_{options.rate:g}_per_second": paced,
         f"overloaded_with_{OVERLOAD}_per_second": overloaded | {"deadline_ms": OVERLOAD_DEADLINE_MS},
@@ -177,6 +185,18 @@ def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
     """Give the middle and the ends that matter."""
     p50, p99, p999 = np.percentile(values, (50, 99, 99.9)).round(3).tolist()
     return {"p50": p50, "p99": p99, "p99.9": p999, "max": round(float(values.max()), 3)}
+
+
+def hold_ups_ms(seconds: float) -> list[float]:
+    """Read the clock without a pause, and list by how much it jumped wherever that was over a millisecond."""
+    jumps: list[float] = []
+    before = start = time.perf_counter()
+    while before < start + seconds:
+        now = time.perf_counter()
+        if now - before > 0.001:
+            jumps.append(round((now - before) * 1000, 1))
+        before = now
+    return jumps
 
 
 def resident_kb(pid: int) -> int:
