@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from efficientad.errors import TrainingFailed
-from efficientad.option_types import decay, image_size, natural, positive, rate, roi, share
+from efficientad.option_types import decay, image_size, natural, positive, rate, roi, share, teacher_of_size
 from engine_runtime.errors import EngineFailed, InputError
 
 if TYPE_CHECKING:  # torch, for which --help should not wait
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.set_defaults(after_interrupt="")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_train, _add_evaluate, _add_ablate, _add_export, _add_distill):
+    for add in (_add_train, _add_evaluate, _add_ablate, _add_tune, _add_export, _add_distill):
         add(commands)
     return top
 
@@ -181,6 +181,58 @@ def _add_ablate(commands: "Commands") -> None:
     )
     ablate.set_defaults(
         command=ablate_command, after_interrupt="; the same command goes on where this one stopped"
+    )
+
+
+def _add_tune(commands: "Commands") -> None:
+    tune = commands.add_parser(
+        "tune", help="search for the settings of a training", description=tune_command.__doc__
+    )
+    _add_data(tune)
+    tune.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
+    tune.add_argument(
+        "--trials",
+        type=positive,
+        required=True,
+        metavar="N",
+        help="to finish, those of earlier calls included",
+    )
+    tune.add_argument(
+        "--steps", type=positive, required=True, metavar="N", help="most steps of a trial; the least is N/4"
+    )
+    tune.add_argument(
+        "--sizes", nargs="+", choices=SIZES, default=["xs"], metavar="SIZE", help="to try; default xs"
+    )
+    tune.add_argument(
+        "--teacher",
+        dest="teachers",
+        action="append",
+        type=teacher_of_size,
+        default=[],
+        metavar="SIZE=FILE",
+        help="teacher of a size; default: the packaged one",
+    )
+    tune.add_argument(
+        "--image-sizes",
+        nargs="+",
+        type=image_size,
+        default=["256"],
+        metavar="N|HxW",
+        help="to try; default 256",
+    )
+    tune.add_argument("--roi", type=roi, metavar="X,Y,W,H", help="region of interest in the pictures")
+    tune.add_argument(
+        "--penalty-images", type=Path, metavar="DIR", help="natural images for the pretraining penalty"
+    )
+    tune.add_argument("--batch", type=positive, default=1, metavar="N", help="images per step; default 1")
+    tune.add_argument(
+        "--seed", type=natural, default=0, metavar="N", help="of split, weights and search; default 0"
+    )
+    tune.add_argument(
+        "--time-limit", type=rate, metavar="MINUTES", help="begin no trial after so long; default: none"
+    )
+    tune.set_defaults(
+        command=tune_command, after_interrupt="; the same command goes on where this one stopped"
     )
 
 
@@ -366,6 +418,70 @@ def ablate_command(options: argparse.Namespace) -> None:
     with replacing(options.out / "ablation.md") as file:
         file.write(page.encode())
     print(f"{page}\n{options.out}: ablation.md, ablation.json")
+
+
+def tune_command(options: argparse.Namespace) -> None:
+    """Search for learning rate, weight decay, size, image size and steps, without looking at test images."""
+    import json
+
+    from efficientad import training_images
+    from efficientad.checkpoint import Run
+    from efficientad.datasets.open import open_data_set
+    from efficientad.teacher import load_teacher, teacher_file
+    from engine_runtime.files import replacing, sha256
+
+    try:
+        from efficientad.tune import Material, Search, Teacher, as_markdown, tune
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise InputError("tune needs Optuna: pip install 'inspectd[tune]'") from error
+
+    _check_folder(options.out)
+    given: dict[ModelSize, Path] = dict(options.teachers)
+    unused = sorted(given.keys() - set(options.sizes))
+    if unused:
+        raise InputError(f"--teacher {unused[0]}=…: that size is not among --sizes")
+    files = {size: teacher_file(size, given.get(size)) for size in options.sizes}
+    teachers = {size: Teacher(load_teacher(size, file), sha256(file)) for size, file in files.items()}
+    image_sizes = [image_size(size) if isinstance(size, str) else size for size in options.image_sizes]
+    data_set = open_data_set(options.data, options.layout)
+    materials = {}
+    for size in image_sizes:
+        split = training_images.load(data_set, size, options.roi, options.seed)
+        penalty = options.penalty_images and training_images.load_natural(options.penalty_images, size)
+        materials[size] = Material(split, penalty)
+    base = Run(
+        size=options.sizes[0],
+        image_size=image_sizes[0],
+        roi=options.roi,
+        steps=options.steps,
+        batch=options.batch,
+        seed=options.seed,
+        training_digest="",
+        teacher_digest="",
+        penalty_digest=None,
+        tool_version=version("inspectd"),
+    )
+    options.out.mkdir(exist_ok=True)
+    limit_s = None if options.time_limit is None else 60 * options.time_limit
+    search = Search(base, teachers, materials, options.steps)
+    table = tune(search, trials=options.trials, limit_s=limit_s, out=options.out)
+    page = as_markdown(table, options.data.absolute().name)
+    with replacing(options.out / "tune.json") as file:
+        file.write(json.dumps(table, indent=2).encode() + b"\n")
+    with replacing(options.out / "tune.md") as file:
+        file.write(page.encode())
+    print(f"{page}\n{options.out}: tune.md, tune.json")
+    if (best := table["best"]) is not None:
+        height, width = best["image_size"]
+        print(
+            f"best: {options.out / 'best.pt'}, trial {best['trial']}, as made by\n"
+            f"  {PROG} train --data {options.data} --size {best['size']} --image-size {height}x{width} "
+            f"--steps {best['steps']} --learning-rate {best['learning_rate']:.3g} "
+            f"--weight-decay {best['weight_decay']:.3g} --seed {options.seed} --out model.pt\n"
+            f"next: {PROG} export {options.out / 'best.pt'}"
+        )
 
 
 def _check_folder(out: Path) -> None:

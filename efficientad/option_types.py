@@ -2,9 +2,11 @@
 
 import argparse
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # OpenCV, for which --help should not wait
+if TYPE_CHECKING:  # OpenCV and torch, for which --help should not wait
+    from efficientad.networks import ModelSize
     from engine_runtime.frames import Roi, Size
 
 
@@ -49,6 +51,16 @@ def roi(text: str) -> "Roi":
     if region.width < 1 or region.height < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a width and a height of at least 1")
     return region
+
+
+def teacher_of_size(text: str) -> "tuple[ModelSize, Path]":
+    """Parse ``SIZE=FILE``."""
+    from efficientad.networks import SIZES
+
+    size, equals, file = text.partition("=")
+    if size not in SIZES or not equals or not file:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected SIZE=FILE, SIZE one of {', '.join(SIZES)}")
+    return size, Path(file)
 
 
 def rate(text: str) -> float:

@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,9 @@ PENALTY_GREY = 0.3
 CACHE_BYTES = 2 << 30
 """Largest size of the teacher's features kept in memory; of a larger set they are computed in every step."""
 
+Watch = Callable[[int, EfficientAd], None]
+"""Is shown a model after so many steps, and may judge images with it; what it raises ends the training."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -64,6 +68,7 @@ def train(
     penalty: Tensor | None,
     out: Path,
     checkpoint_every: int,
+    watch: Watch | None = None,
 ) -> Trained:
     """Train a model and write it; go on where a killed run with the same settings stopped.
 
@@ -78,6 +83,7 @@ def train(
         penalty: natural images, K×3×H×W uint8, RGB, for the pretraining penalty; None leaves it out.
         out: file of the model; its progress is kept beside it.
         checkpoint_every: steps between two checkpoints.
+        watch: is shown the model at each checkpoint and at the end.
 
     Raises:
         InputError: the folder of ``out`` cannot be written or the progress beside it is another run's.
@@ -103,36 +109,37 @@ def train(
         model.load_state_dict(progress["model"])
         optimiser.load_state_dict(progress["optimiser"])
 
-    bar = tqdm(range(run.steps), desc=f"training {run.size}", unit="step", initial=first)
-    for step in range(first, run.steps):
-        random = np.random.default_rng([run.seed, step])
-        torch.manual_seed(int(random.integers(2**62)))  # for the dropout
-        chosen = torch.from_numpy(sampled(len(training), run, step))
-        seen = [images.to(device) for images in draw(training[chosen], penalty, random)]
-        with half:
-            loss = total_loss(
-                model, seen, None if targets is None else targets[chosen].to(device), run.p_hard
-            )
-        learn(optimiser, loss, rate * (0.1 if step >= DROP_AFTER * run.steps else 1))
-        bar.update()
-        done, last = step + 1, step + 1 == run.steps
-        due = done % checkpoint_every == 0 and not last
-        if step % 10 == 0 or due or last:
-            value = float(loss.detach())
-            bar.set_postfix(loss=f"{value:.3f}", refresh=False)
-            # Before a checkpoint and the end the weights too: nothing spoilt may replace what is kept.
-            if not (math.isfinite(value) and all(map(_finite, learned if due or last else ()))):
-                bar.close()
-                raise TrainingFailed(diverged(out, done, value, kept, rate))
-        if due:
-            try:
-                save_progress(partial, run, done, model, optimiser)
-                kept = done
-            except (OSError, InputError) as error:  # hours of work should outlive a disk that is full for now
-                bar.write(f"warning: {not_saved(partial, error)}; training goes on", file=sys.stderr)
-    bar.close()
+    with tqdm(range(run.steps), desc=f"training {run.size}", unit="step", initial=first) as bar:
+        for step in range(first, run.steps):
+            random = np.random.default_rng([run.seed, step])
+            torch.manual_seed(int(random.integers(2**62)))  # for the dropout
+            chosen = torch.from_numpy(sampled(len(training), run, step))
+            seen = [images.to(device) for images in draw(training[chosen], penalty, random)]
+            with half:
+                loss = total_loss(
+                    model, seen, None if targets is None else targets[chosen].to(device), run.p_hard
+                )
+            learn(optimiser, loss, rate * (0.1 if step >= DROP_AFTER * run.steps else 1))
+            bar.update()
+            done, last = step + 1, step + 1 == run.steps
+            due = done % checkpoint_every == 0 and not last
+            if step % 10 == 0 or due or last:
+                value = float(loss.detach())
+                bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+                # Before a checkpoint and the end the weights too: nothing spoilt may replace what is kept.
+                if not (math.isfinite(value) and all(map(_finite, learned if due or last else ()))):
+                    raise TrainingFailed(diverged(out, done, value, kept, rate))
+            if due:
+                try:
+                    save_progress(partial, run, done, model, optimiser)
+                    kept = done
+                except (OSError, InputError) as error:
+                    # Hours of work should outlive a disk that is full for now.
+                    bar.write(f"warning: {not_saved(partial, error)}; training goes on", file=sys.stderr)
+                _show(watch, done, model)
 
     result = validate(model, validation, run, first, device)
+    _show(watch, run.steps, model)
     if not _finite(model.quantiles):
         raise TrainingFailed(diverged(out, run.steps, math.inf, kept, rate))
     try:
@@ -141,6 +148,12 @@ def train(
         raise TrainingFailed(f"{not_saved(out, error)}; {where_kept(out, kept)}") from error
     partial.unlink(missing_ok=True)
     return result
+
+
+def _show(watch: Watch | None, step: int, model: EfficientAd) -> None:
+    if watch is not None:
+        watch(step, model)
+        model.train()
 
 
 def untrained(run: Run, teacher: dict[str, Tensor], device: torch.device) -> EfficientAd:
@@ -292,7 +305,10 @@ def validate(
 ) -> Trained:
     """Set the model's quantiles from the maps of the validation images and score these images."""
     model.eval()
-    maps = [model.maps(normalised(image[None].to(device))) for image in tqdm(validation, desc="validating")]
+    maps = [
+        model.maps(normalised(image[None].to(device)))
+        for image in tqdm(validation, desc="validating", leave=False)
+    ]
     local, large = (torch.cat(kind).cpu() for kind in zip(*maps, strict=True))
     for row, kind in enumerate((local, large)):
         model.quantiles[row] = torch.from_numpy(map_scale(kind.numpy(), run.map_normalisation))
