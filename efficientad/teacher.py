@@ -35,7 +35,8 @@ def load_teacher(size: ModelSize, path: Path) -> dict[str, Tensor]:
 
     Args:
         size: the network they must fit.
-        path: safetensors, or a state dict that torch saved, as the published teachers are.
+        path: safetensors, or a state dict that torch saved: the teachers published by nelson1425/EfficientAD
+            and anomalib's, which number the convolutions conv1, conv2 ….
 
     Returns:
         A state dict for ``pdn(size, TEACHER_CHANNELS[size])``.
@@ -43,8 +44,9 @@ def load_teacher(size: ModelSize, path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing, holds no weights, or its names or shapes are another network's.
     """
-    weights = read_weights(path)
-    expected = pdn(size, TEACHER_CHANNELS[size]).state_dict()
+    network = pdn(size, TEACHER_CHANNELS[size])
+    weights = _with_our_names(read_weights(path), network)
+    expected = network.state_dict()
     for name, tensor in expected.items():
         if name not in weights:
             raise InputError(f"{path}: is no teacher of size {size}: expected a tensor {name}, found none")
@@ -55,6 +57,17 @@ def load_teacher(size: ModelSize, path: Path) -> dict[str, Tensor]:
     if surplus:
         raise InputError(f"{path}: is no teacher of size {size}: found a tensor {surplus[0]}, expected none")
     return {name: weights[name].float() for name in expected}
+
+
+def _with_our_names(weights: dict[str, Tensor], network: nn.Sequential) -> dict[str, Tensor]:
+    """Name anomalib's convolutions by their place in the network."""
+    places = [place for place, layer in enumerate(network) if isinstance(layer, nn.Conv2d)]
+    names = {
+        f"conv{number}.{kind}": f"{place}.{kind}"
+        for number, place in enumerate(places, start=1)
+        for kind in ("weight", "bias")
+    }
+    return {names.get(name, name): tensor for name, tensor in weights.items()}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

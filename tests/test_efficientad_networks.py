@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from efficientad.model import EfficientAd
 from efficientad.networks import SIZES, TEACHER_CHANNELS, ModelSize, autoencoder, map_size, pdn
+from efficientad.teacher import load_teacher
 from engine_runtime.frames import Size
 
 SQUARE = Size(256, 256)
@@ -57,6 +60,23 @@ def test_medium_teacher_is_the_published_one() -> None:
         "10.weight": (384, 512, 4, 4),
         "12.weight": (384, 384, 1, 1),
     }
+
+
+@pytest.mark.parametrize(("size", "places"), [("s", (0, 3, 6, 8)), ("m", (0, 3, 6, 8, 10, 12))])
+def test_anomalibs_teachers_are_the_same_under_other_names(
+    size: ModelSize, places: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Its torch_model.py names the convolutions conv1, conv2 … and computes the same as the published ones."""
+    state = pdn(size, 384).state_dict()
+    theirs = {
+        f"conv{number}.{kind}": state[f"{place}.{kind}"]
+        for number, place in enumerate(places, start=1)
+        for kind in ("weight", "bias")
+    }
+    torch.save(theirs, tmp_path / "pretrained_teacher.pth")
+    loaded = load_teacher(size, tmp_path / "pretrained_teacher.pth")
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
 
 
 def test_autoencoder_is_the_papers_at_256() -> None:
