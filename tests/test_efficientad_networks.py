@@ -66,7 +66,7 @@ def test_medium_teacher_is_the_published_one() -> None:
 def test_anomalibs_teachers_are_the_same_under_other_names(
     size: ModelSize, places: tuple[int, ...], tmp_path: Path
 ) -> None:
-    """Its torch_model.py names the convolutions conv1, conv2 … and computes the same as the published ones."""
+    """Its torch_model.py names the convolutions conv1, conv2 … and computes what the published ones do."""
     state = pdn(size, 384).state_dict()
     theirs = {
         f"conv{number}.{kind}": state[f"{place}.{kind}"]
