@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -10,11 +11,21 @@ from typing import Final, NamedTuple
 
 from tqdm import tqdm
 
-from engine_build.choose import CPU_RUNTIMES, Aim, Candidate, Settings, as_it_stands, candidates, measurements
+from engine_build.choose import (
+    CPU_RUNTIMES,
+    Aim,
+    Candidate,
+    Settings,
+    as_it_stands,
+    candidates,
+    measurements,
+    quantised_candidates,
+)
 from engine_build.device import cpu_name, usable_cores
 from engine_build.graph import Graph, read_graph
 from engine_build.parity_frames import generated_parity_frames, parity_frames_from
 from engine_build.proof import ProofFailed, proof_steps, prove
+from engine_build.quantise import good_frames, quantised
 from engine_build.reference import Reference, run_reference
 from engine_runtime.engine import OUTPUTS
 from engine_runtime.engine_file import write_engine
@@ -35,6 +46,7 @@ def build(
     precision: Precision = "fp32",
     max_batch: int | None = None,
     parity_images: Path | None = None,
+    good: Path | None = None,
     aim: Aim = "latency",
     threads: int | None = None,
     limit_s: float | None = 60.0,
@@ -48,7 +60,8 @@ def build(
         precision: what it computes in.
         max_batch: the most frames of one batch; when None, the fewest, up to 8, with which a frame takes
             hardly longer than with any other number.
-        parity_images: folder of frames to prove it on; generated ones when None.
+        parity_images: folder of frames to prove it on; generated ones when None, for INT8 good ones.
+        good: folder of images of good parts, on which INT8 measures its ranges.
         aim: ``latency`` compares batches of one frame, ``throughput`` full ones.
         threads: to measure and prove with; all cores this process may use when None.
         limit_s: time to choose in; None takes the graph as it stands, with OpenVINO unless ``runtime`` says
@@ -63,9 +76,16 @@ def build(
     if runtime is not None:
         runtime_module(runtime)
     graph = read_graph(source)
-    if parity_images is None:
+    good_for_ranges: list[Frame] = []
+    if precision == "int8":
+        if good is None:
+            raise InputError("--precision int8: needs images of good parts to measure ranges on: --good DIR")
+        good_for_ranges, frames = good_frames(good, graph)
+    elif good is not None:
+        raise InputError("--good: is for --precision int8 only")
+    elif parity_images is None:
         frames = generated_parity_frames(graph.input_size)
-    else:
+    if parity_images is not None:
         frames = parity_frames_from(parity_images, graph.input_size)
     settings = Settings(
         runtimes,
@@ -76,17 +96,30 @@ def build(
     try:
         with tqdm(desc="reference", total=2 * len(frames), leave=False, disable=None) as bar:
             reference = run_reference(graph, frames, bar.update)
-        if limit_s is None or precision != "fp32":
-            found = [as_it_stands(graph, runtimes[0])]
+        if precision == "int8":
+            found = _found_in_int8(graph, good_for_ranges, settings, measure=limit_s is not None)
+        elif limit_s is None or precision != "fp32":
+            found = [replace(as_it_stands(graph, runtimes[0]), precision=precision)]
         else:
             found = candidates(graph, frames[0], settings)
-        prepared = _Prepared(graph, reference, frames, precision, max_batch, threads)
-        chosen, manifest = _first_proven(found, prepared)
+        prepared = _Prepared(graph, reference, frames, max_batch, threads)
+        wanted = [candidate for candidate in found if candidate.precision == precision]
+        chosen, manifest = _first_proven(wanted, prepared)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     manifest = manifest.model_copy(update={"measured": measurements(found, chosen, settings)})
     write_engine(target, manifest, chosen.content)
     return manifest
+
+
+def _found_in_int8(
+    graph: Graph, good: Sequence[Frame], settings: Settings, *, measure: bool
+) -> list[Candidate]:
+    with tqdm(desc="measuring ranges", total=len(good), leave=False, disable=None) as bar:
+        content = quantised(graph, good, bar.update)
+    if measure:
+        return quantised_candidates(graph, content, good[0], settings)
+    return [Candidate(settings.runtimes[0], content, {}, "int8")]
 
 
 class _Prepared(NamedTuple):
@@ -95,7 +128,6 @@ class _Prepared(NamedTuple):
     graph: Graph
     reference: Reference
     frames: Sequence[Frame]
-    precision: Precision
     max_batch: int | None
     threads: int | None
 
@@ -129,7 +161,7 @@ def _proven(candidate: Candidate, prepared: _Prepared) -> Manifest:
         model=graph.name,
         runtime=candidate.runtime,
         runtime_version=runtime_module(candidate.runtime).VERSION,
-        precision=prepared.precision,
+        precision=candidate.precision,
         input_size=graph.input_size,
         map_size=reference.map_size,
         max_batch=prepared.max_batch or _MOST_TRIED,

@@ -25,7 +25,7 @@ from engine_build.winograd.rewrite import Block, find_blocks, isolated, rewrite
 from engine_runtime.engine import FRAMES, QUANTILES, UNCALIBRATED, Runner
 from engine_runtime.errors import EngineFailed, EngineRefused, InputError
 from engine_runtime.frames import Frame
-from engine_runtime.manifest import Measurement, Runtime
+from engine_runtime.manifest import Measurement, Precision, Runtime
 from engine_runtime.open import one_line, runtime_module
 
 Aim = Literal["latency", "throughput"]
@@ -51,6 +51,7 @@ class Candidate:
     """The ONNX graph, rewritten or not."""
     tiles: Mapping[str, int]
     """Rewritten convolution, by its output → tile size."""
+    precision: Precision = "fp32"
     laps_s: tuple[float, ...] = ()
     """Measured with whole frames; empty before that."""
 
@@ -121,6 +122,31 @@ def candidates(graph: Graph, frame: Frame, settings: Settings) -> list[Candidate
     return sorted(found, key=lambda candidate: candidate.rank_s)
 
 
+def quantised_candidates(graph: Graph, content: bytes, frame: Frame, settings: Settings) -> list[Candidate]:
+    """Measure a graph in INT8 in every runtime, in turns with the FP32 graph as it stands.
+
+    Args:
+        graph: in FP32.
+        content: the same in INT8.
+        frame: H×W×3 uint8, what they are timed on.
+        settings: how to measure.
+
+    Returns:
+        Those in INT8 first, each kind fastest first.
+
+    Raises:
+        InputError: a runtime is not installed or does not take a graph.
+    """
+    inputs: Inputs = {FRAMES: np.stack([frame] * settings.batch), QUANTILES: UNCALIBRATED}
+    graphs = [
+        candidate
+        for runtime in settings.runtimes
+        for candidate in (Candidate(runtime, content, {}, "int8"), as_it_stands(graph, runtime))
+    ]
+    found = _timed(graphs, inputs, settings.threads, min(settings.limit_s, 5.0))
+    return sorted(found, key=lambda candidate: (candidate.precision != "int8", candidate.rank_s))
+
+
 def measurements(
     found: Sequence[Candidate], chosen: Candidate, settings: Settings
 ) -> tuple[Measurement, ...]:
@@ -128,7 +154,7 @@ def measurements(
     return tuple(
         Measurement(
             runtime=candidate.runtime,
-            precision="fp32",
+            precision=candidate.precision,
             threads=settings.threads,
             batch=settings.batch,
             winograd=len(candidate.tiles),

@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
             precision=arguments.precision,
             max_batch=arguments.max_batch,
             parity_images=arguments.parity_images,
+            good=arguments.good,
             aim=arguments.optimise,
             threads=arguments.threads,
             limit_s=None if arguments.fast else arguments.time_limit,
@@ -62,6 +63,7 @@ def table(target: Path, manifest: "Manifest") -> str:
     proof = manifest.proof
     sizes = "".join(f"{size:>9}" for size in proof.latency_ms)
     latencies = "".join(f"{latency:9.2f}" for latency in proof.latency_ms.values())
+    shown = "good parts" if manifest.precision == "int8" else "frames"
     rows = (
         ("engine", f"{target}"),
         ("runtime", f"{manifest.runtime} {manifest.runtime_version}"),
@@ -69,7 +71,10 @@ def table(target: Path, manifest: "Manifest") -> str:
         ("precision", manifest.precision),
         ("convolutions rewritten", f"{len(manifest.winograd)}"),
         ("input", f"{manifest.input_size} pixels, maps {manifest.map_size}"),
-        ("largest score difference", f"{proof.largest_score_difference:.1e} on {proof.parity_frames} frames"),
+        (
+            "largest score difference",
+            f"{proof.largest_score_difference:.1e} on {proof.parity_frames} {shown}",
+        ),
         ("batch rows", "independent" if proof.batch_rows_equal else "not independent"),
         ("batch size", sizes),
         ("latency, ms per batch", latencies),
@@ -86,6 +91,7 @@ def _measured(manifest: "Manifest") -> "Iterator[str]":
     yield f"{'measured':<26}{'threads':>8}{'batch':>7}{'median, ms':>12}{'fastest, ms':>13}"
     for row in manifest.measured:
         name = row.runtime + (f", {row.winograd} rewritten" if row.winograd else "")
+        name += "" if row.precision == "fp32" else f", {row.precision}"
         mark = "  chosen" if row.chosen else ""
         yield (
             f"  {name:<24}{row.threads:>8}{row.batch:>7}{row.latency_ms:>12.2f}{row.fastest_ms:>13.2f}{mark}"
@@ -108,7 +114,18 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="default: auto, which is the fastest one that is installed",
     )
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="default: fp32")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="int8 is faster where the CPU has VNNI, and changes scores by percents; default: fp32",
+    )
+    parser.add_argument(
+        "--good",
+        type=Path,
+        metavar="DIR",
+        help="images of good parts, on which int8 measures its ranges; the model was trained on them or not",
+    )
     parser.add_argument(
         "--max-batch",
         type=_count,

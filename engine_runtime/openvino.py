@@ -23,8 +23,8 @@ class OpenVinoEngine:
     """
 
     def __init__(self, manifest: Manifest, payload: bytes, threads: int | None) -> None:
-        if manifest.precision != "fp32":
-            raise EngineRefused(f"precision is {manifest.precision}; OpenVINO runs fp32 in this version")
+        if manifest.precision == "fp16":
+            raise EngineRefused(f"precision is {manifest.precision}; OpenVINO runs fp32 and int8")
         self.manifest = manifest
         self._batch = Batch(manifest.input_size, manifest.max_batch)
         self._model = _compiled(payload, threads)

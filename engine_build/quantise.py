@@ -1,0 +1,113 @@
+"""Turns a graph's convolutions into INT8, with ranges that are measured on good images."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from engine_build.graph import Graph
+from engine_runtime.engine import FRAMES, QUANTILES, UNCALIBRATED
+from engine_runtime.errors import EngineRefused, InputError
+from engine_runtime.frames import Frame, Roi, fit, images_in, read_image
+from engine_runtime.open import one_line
+
+FEWEST, _MOST = 8, 64
+
+
+def good_frames(folder: Path, graph: Graph) -> tuple[list[Frame], list[Frame]]:
+    """Read images of good parts as the model will see them: some to measure ranges on, others to prove on.
+
+    Args:
+        folder: at most 64 of its images are read, spread evenly.
+        graph: whose region of interest they are cropped to.
+
+    Raises:
+        InputError: the folder holds fewer than 8 images, or one cannot be read or does not hold the region.
+    """
+    paths = images_in(folder)
+    if len(paths) < FEWEST:
+        raise InputError(
+            f"--good {folder}: holds {len(paths)} images; "
+            f"expected at least {FEWEST}, of which half are for the proof"
+        )
+    named = graph.metadata.get("roi")
+    roi = None if named is None else Roi(*map(int, named.split(",")))
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _MOST)).round().astype(int))
+    frames = []
+    for path in (paths[index] for index in chosen):
+        try:
+            frames.append(fit(read_image(path), graph.input_size, roi))
+        except InputError as error:
+            raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
+    return frames[::2], frames[1::2]
+
+
+def quantised(graph: Graph, frames: Sequence[Frame], advance: Callable[[], object]) -> bytes:
+    """Give the graph with its convolutions in INT8, weights with a scale per channel.
+
+    The convolutions that read the picture stay FP32: with them rounded, too, scores changed ten times as much
+    (docs/engines.md), and they are a small part of the work. So does everything between the convolutions.
+
+    Args:
+        graph: keeps contract 1, in FP32.
+        frames: H×W×3 uint8, BGR; the ranges of all activations are the smallest and largest values on them.
+        advance: called once per frame.
+
+    Raises:
+        EngineRefused: ONNX Runtime cannot quantise it.
+    """
+    with tempfile.TemporaryDirectory() as name, _silent_logging():
+        source, target = Path(name) / "fp32.onnx", Path(name) / "int8.onnx"
+        source.write_bytes(graph.content)
+        try:
+            quantize_static(
+                source,
+                target,
+                _Reader(frames, advance),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=["Conv"],
+                nodes_to_exclude=_readers_of_the_picture(graph),
+            )
+        except Exception as error:  # its exception classes have no ancestor of their own
+            raise EngineRefused(f"cannot be quantised: {one_line(error)}") from error
+        return target.read_bytes()
+
+
+def _readers_of_the_picture(graph: Graph) -> list[str]:
+    model = onnx.load_model_from_string(graph.content)
+    colours = {weight.name for weight in model.graph.initializer if list(weight.dims[1:2]) == [3]}
+    return [node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in colours]
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime brings no types
+    def __init__(self, frames: Sequence[Frame], advance: Callable[[], object]) -> None:
+        self._frames: Iterator[Frame] = iter(frames)
+        self._advance = advance
+
+    def get_next(self) -> Mapping[str, NDArray[Any]] | None:
+        frame = next(self._frames, None)
+        if frame is None:
+            return None
+        self._advance()
+        return {FRAMES: frame[None], QUANTILES: UNCALIBRATED}
+
+
+@contextmanager
+def _silent_logging() -> Iterator[None]:
+    """Keep its advice to developers from users."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

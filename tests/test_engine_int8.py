@@ -1,0 +1,120 @@
+"""Engines in INT8: on ranges of good images, measured beside FP32."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from efficientad.checkpoint import Run
+from efficientad.export import export
+from efficientad.model import EfficientAd
+from engine_build.cli import main
+from engine_runtime.engine import SCORE, UNCALIBRATED
+from engine_runtime.engine_file import read_engine, read_manifest
+from engine_runtime.frames import Frame, Roi, Size
+from engine_runtime.open import open_engine
+
+SIZE = Size(128, 144)
+ROI = Roi(4, 2, 150, 140)
+
+
+def part(seed: int, *, defective: bool = False) -> Frame:
+    """Draw a disc on a grey belt, a little different each time."""
+    random = np.random.default_rng(seed)
+    picture = random.normal(90, 4, (150, 160, 3)).clip(0, 255).astype(np.uint8)
+    centre = (80 + int(random.integers(-3, 4)), 75 + int(random.integers(-3, 4)))
+    cv2.circle(picture, centre, 45, (150, 160, 170), -1)
+    if defective:
+        cv2.circle(picture, (60, 60), 9, (20, 30, 240), -1)
+    return cv2.GaussianBlur(picture, (0, 0), 1).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole XS model, untrained, with weights that keep features at the magnitude of a trained one's."""
+    torch.manual_seed(0)
+    network = EfficientAd("xs", SIZE).eval()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    path = tmp_path_factory.mktemp("model") / "part.onnx"
+    export(path, Run("xs", SIZE, ROI, 1, 1, 0, "0" * 64, "0" * 64, None, version("inspectd")), network)
+    return path
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("good")
+    for seed in range(12):
+        cv2.imwrite(str(folder / f"{seed:02}.png"), part(seed))
+    return folder
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_convolutions_become_int8_and_scores_hardly_change(
+    model: Path, good: Path, tmp_path: Path, runtime: str
+) -> None:
+    options = ("--runtime", runtime, "--threads", "1", "--max-batch", "2", "--time-limit", "2")
+    exact, rounded = tmp_path / "fp32.engine", tmp_path / "int8.engine"
+    assert main([str(model), "-o", str(exact), "--fast", *options[:-2]]) == 0
+    assert main([str(model), "-o", str(rounded), "--precision", "int8", "--good", str(good), *options]) == 0
+    manifest, payload = read_engine(rounded)
+    assert (manifest.precision, manifest.runtime, manifest.winograd) == ("int8", runtime, {})
+    assert manifest.proof.parity_frames == 6
+    assert 0 < manifest.proof.largest_score_difference < 0.5
+    assert len(payload) < 0.4 * exact.stat().st_size
+    assert [(row.precision, row.chosen) for row in manifest.measured] == [("int8", True), ("fp32", False)]
+
+    graph = onnx.load_model_from_string(payload).graph
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    kept = [node for node in convolutions if not node.input[1].endswith("DequantizeLinear_Output")]
+    assert len(kept) == 3, "of teacher, student and autoencoder the one that reads the picture"
+
+    frames = [part(100 + index, defective=index > 3)[2:142, 4:154] for index in range(8)]
+    scores = []
+    for path in (exact, rounded):
+        engine = open_engine(path, threads=1)
+        resized = [cv2.resize(frame, SIZE[::-1], interpolation=cv2.INTER_AREA) for frame in frames]
+        scores.append([float(engine.infer([frame], UNCALIBRATED)[SCORE][0]) for frame in resized])  # type: ignore[list-item]
+        engine.close()
+    np.testing.assert_allclose(scores[1][:4], scores[0][:4], rtol=0.05)
+    # What lies outside the ranges of good parts is cut off there, and stays far above them.
+    assert min(scores[1][4:]) > 1.5 * max(scores[1][:4])
+
+
+def test_fast_measures_nothing(model: Path, good: Path, tmp_path: Path) -> None:
+    target = tmp_path / "part.engine"
+    options = ("--precision", "int8", "--good", str(good), "--fast", "--max-batch", "1")
+    assert main([str(model), "-o", str(target), *options]) == 0
+    manifest = read_manifest(target)
+    assert (manifest.precision, manifest.runtime, manifest.measured) == ("int8", "openvino", ())
+
+
+def test_what_int8_needs(model: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few, small = tmp_path / "few", tmp_path / "small"
+    for folder, size in ((few, (160, 150)), (small, (60, 50))):
+        folder.mkdir()
+        for index in range(7 if folder is few else 8):
+            cv2.imwrite(str(folder / f"{index}.png"), cv2.resize(part(index), size))
+    for options, expected in (
+        ((), "--precision int8: needs images of good parts to measure ranges on: --good DIR"),
+        (("--good", str(few)), f"--good {few}: holds 7 images; expected at least 8"),
+        (("--good", str(small)), f"{small}/0.png: roi 150×140+4+2 does not lie inside the picture of 60×50"),
+        (("--good", str(tmp_path / "none")), f"{tmp_path}/none: not a folder"),
+    ):
+        target = tmp_path / "part.engine"
+        assert main([str(model), "-o", str(target), "--precision", "int8", *options]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"build-engine: {expected}")
+        assert not target.exists()
+
+
+def test_good_images_without_int8_are_refused(
+    model: Path, good: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(model), "--good", str(good), "--fast"]) == 2
+    assert capsys.readouterr().err == "build-engine: --good: is for --precision int8 only\n"
