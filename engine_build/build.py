@@ -119,7 +119,7 @@ def _found_in_int8(
         content = quantised(graph, good, bar.update)
     if measure:
         return quantised_candidates(graph, content, good[0], settings)
-    return [Candidate(settings.runtimes[0], content, {}, "int8")]
+    return [Candidate(settings.runtimes[0], content, {}, precision="int8")]
 
 
 class _Prepared(NamedTuple):

@@ -51,9 +51,9 @@ class Candidate:
     """The ONNX graph, rewritten or not."""
     tiles: Mapping[str, int]
     """Rewritten convolution, by its output → tile size."""
-    precision: Precision = "fp32"
     laps_s: tuple[float, ...] = ()
     """Measured with whole frames; empty before that."""
+    precision: Precision = "fp32"
 
     @property
     def rank_s(self) -> float:
@@ -141,7 +141,7 @@ def quantised_candidates(graph: Graph, content: bytes, frame: Frame, settings: S
     graphs = [
         candidate
         for runtime in settings.runtimes
-        for candidate in (Candidate(runtime, content, {}, "int8"), as_it_stands(graph, runtime))
+        for candidate in (Candidate(runtime, content, {}, precision="int8"), as_it_stands(graph, runtime))
     ]
     found = _timed(graphs, inputs, settings.threads, min(settings.limit_s, 5.0))
     return sorted(found, key=lambda candidate: (candidate.precision != "int8", candidate.rank_s))
