@@ -8,9 +8,12 @@ from daemon.config import Config
 from engine_runtime.engine import Engine, Quantiles
 from engine_runtime.engine_file import read_manifest
 from engine_runtime.errors import EngineRefused, InputError
+from engine_runtime.frames import Frame
 from engine_runtime.heatmap import MapGeometry
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
+from engine_runtime.tile_merge import TileMerge
+from engine_runtime.tiled_engine import TiledEngine, pictures_at_once
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -30,6 +33,9 @@ class Product:
     threshold: float
     quantiles: Quantiles
     geometry: MapGeometry
+    """How anomaly maps lie over what is seen of a picture: the engine's input, or with tiles the region."""
+    merge: TileMerge | None = None
+    """How the maps of a picture's tiles become one; None when a picture is one frame."""
 
     @property
     def engine_name(self) -> str:
@@ -47,7 +53,19 @@ class Product:
             self.max_batch,
             self.threshold,
             self.quantiles.tobytes(),
+            None if self.merge is None else (self.merge.grid.tiles, self.merge.grid.region),
         )
+
+    def picture(self, frame: Frame) -> Frame:
+        """Give what the engine saw of a picture as one picture: the tiles put together, where there are any.
+
+        Args:
+            frame: from a slot, H×W×3 or tiles×H×W×3 uint8, BGR.
+
+        Returns:
+            H×W×3 uint8, BGR.
+        """
+        return frame if self.merge is None else self.merge.grid.assemble(frame)
 
     def open(self) -> Engine:
         """Open the engine.
@@ -63,7 +81,7 @@ class Product:
                 f"{self.engine}: was replaced by another engine ({found[:12]}…) while the line runs on "
                 f"{self.manifest.payload_sha256[:12]}…: reload the config to change over"
             )
-        return engine
+        return engine if self.merge is None else TiledEngine(engine, self.merge)
 
 
 def load_products(config: Config, path: Path) -> dict[str | None, Product]:
@@ -90,21 +108,33 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
                     f"{path}: cameras.{camera}.roi: found {settings.roi}, expected {calibration.roi}, "
                     f"with which {entry.calibration} was made"
                 )
+            if settings.tiles != calibration.tiles:
+                raise InputError(
+                    f"{path}: cameras.{camera}.tiles: found {settings.tiles or 'none'}, "
+                    f"expected {calibration.tiles or 'none'}, "
+                    f"with which {entry.calibration} was made"
+                )
         first = next(iter(products.values()), None)
         if first is not None and manifest.input_size != first.manifest.input_size:
             raise InputError(
                 f"{path}: products.{name}.engine: {entry.engine} takes frames of {manifest.input_size}, "
                 f"{first.engine} of {first.manifest.input_size}; one line's products must share one size"
             )
+        geometry, at_once = _geometry(entry.engine, manifest), manifest.max_batch
+        grid = next(iter(config.cameras.values())).grid()  # the same for all of them
+        merge = None if grid is None else TileMerge(grid, geometry)
+        if merge is not None:
+            geometry, at_once = merge.geometry, pictures_at_once(manifest.max_batch, merge)
         products[name] = Product(
             name=name,
             engine=entry.engine,
             manifest=manifest,
             threads=config.threads,
-            max_batch=min(config.max_batch or manifest.max_batch, manifest.max_batch),
+            max_batch=min(config.max_batch or at_once, at_once),
             threshold=calibration.threshold,
             quantiles=calibration.quantiles_array(),
-            geometry=_geometry(entry.engine, manifest),
+            geometry=geometry,
+            merge=merge,
         )
     return products
 
