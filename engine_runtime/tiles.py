@@ -70,13 +70,13 @@ class TileGrid:
         """
         if tiles.size > min(region):
             raise InputError(
-                f"tiles of {tiles.size} pixels do not fit into {region.width}×{region.height} pixels"
+                f"a roi of {region.width}×{region.height} pixels is smaller than a tile of {tiles.size}"
             )
         rows, columns = (_count(side, tiles) for side in region)
         if rows * columns > MOST_TILES:
             raise InputError(
-                f"{region.width}×{region.height} pixels take {rows * columns} tiles of {tiles.size} pixels; "
-                f"expected at most {MOST_TILES}: give larger tiles"
+                f"a roi of {region.width}×{region.height} pixels takes {rows * columns} tiles of "
+                f"{tiles.size}; expected at most {MOST_TILES}: give larger tiles"
             )
         self.tiles = tiles
         self.region = region

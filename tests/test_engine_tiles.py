@@ -123,7 +123,8 @@ def test_maps_cut_out_of_a_wave_give_the_wave_back(grid: TileGrid, tile: MapGeom
     length = 16 * max(tile.stride) * grid.tiles.size / min(tile.frame)
 
     def wave(y: Places, x: Places) -> Places:
-        return np.sin(2 * np.pi * y / length) + np.cos(2 * np.pi * x / length)
+        height: Places = np.sin(2 * np.pi * y / length) + np.cos(2 * np.pi * x / length)
+        return height
 
     merge = TileMerge(grid, tile)
     if grid.tiles.overlap < merge.least_overlap:
@@ -142,7 +143,8 @@ def test_a_peak_lands_where_it_was_put(grid: TileGrid, tile: MapGeometry, data: 
     cell = max(tile.stride) * grid.tiles.size / min(tile.frame)
 
     def hill(down: Places, right: Places) -> Places:
-        return np.exp(-((down - y) ** 2 + (right - x) ** 2) / (2 * (2 * cell) ** 2))
+        height: Places = np.exp(-((down - y) ** 2 + (right - x) ** 2) / (2 * (2 * cell) ** 2))
+        return height
 
     gap = max(0, merge.least_overlap - grid.tiles.overlap)
     found_x, found_y = merge.geometry.peak(merge(maps_of(grid, tile, hill))[0])
@@ -228,7 +230,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 def test_regions_that_tiles_do_not_fit() -> None:
-    with pytest.raises(InputError, match="tiles of 64 pixels do not fit into 100×63 pixels"):
+    with pytest.raises(InputError, match="a roi of 100×63 pixels is smaller than a tile of 64"):
         TileGrid(Tiles(64, 0), Size(63, 100))
     with pytest.raises(InputError, match=f"expected at most {MOST_TILES}: give larger tiles"):
         TileGrid(Tiles(16, 8), Size(10**18, 10**18))

@@ -108,7 +108,7 @@ class CameraSettings:
         try:
             self.grid()
         except InputError as error:
-            raise ValueError(f"tiles: {error}, the roi") from error
+            raise ValueError(f"tiles: {error}") from error
 
     def grid(self) -> TileGrid | None:
         """Lay the tiles over the region of interest; None without tiles."""
