@@ -262,7 +262,10 @@ def test_the_tiles_the_model_was_trained_with_are_the_default(
         (["--tiles", "64"], "--tiles: '64' is not size,overlap in whole pixels"),
         (["--tiles", "64,40"], "--tiles: found overlap 40, expected 0 to 32 pixels"),
         (["--tiles", "81,0"], "tiles: a roi of 90×80 pixels is smaller than a tile of 81"),
-        (["--tiles", "64,0", "--roi", "0,0,60,60"], "tiles: a roi of 60×60 pixels is smaller than a tile of 64"),
+        (
+            ["--tiles", "64,0", "--roi", "0,0,60,60"],
+            "tiles: a roi of 60×60 pixels is smaller than a tile of 64",
+        ),
     ],
 )
 def test_tiles_that_are_refused(
