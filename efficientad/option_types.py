@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # OpenCV, for which --help should not wait
     from engine_runtime.frames import Roi, Size
+    from engine_runtime.tiles import Tiles
 
 
 def natural(text: str) -> int:
@@ -49,6 +50,16 @@ def roi(text: str) -> "Roi":
     if region.width < 1 or region.height < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a width and a height of at least 1")
     return region
+
+
+def tiles(text: str) -> "Tiles":
+    """Parse ``size,overlap``."""
+    from engine_runtime.tiles import parse_tiles
+
+    try:
+        return parse_tiles(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def rate(text: str) -> float:
