@@ -98,12 +98,9 @@ def calibrate(
         prepare: Prepare = partial(fit, size=manifest.input_size, roi=roi)
         merge = None
         if tiles is not None:
-            # A threshold holds for a region of one size: the daemon must cut out the same.
-            region = roi or _whole_picture(good.files[0])
-            merge = TileMerge(_grid(tiles, region), MapGeometry.of(manifest))
+            merge = TileMerge(_grid(tiles, roi, good.files[0]), MapGeometry.of(manifest))
             engine = TiledEngine(engine, merge)
             prepare = partial(merge.grid.cut, size=manifest.input_size, roi=roi)
-            roi = region
         quantiles = measure_quantiles(engine, good.files, prepare)
         good_scores = measure_scores(engine, quantiles, good.files, prepare, "good scores")
         defective_scores = np.empty(0)
@@ -130,6 +127,8 @@ def calibrate(
         good_images_sha256=good.digest(good_folder),
         roi=roi,
         tiles=tiles,
+        # The more tiles, the more places where a good part's score may be high.
+        tiled_size=None if merge is None else merge.grid.region,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         tool_version=version("inspectd"),
     )
@@ -170,13 +169,9 @@ def _trained_with(manifest: Manifest, key: str, parse: Callable[[str], Setting])
         raise InputError(f"the model's metadata: {key}: {error}") from error
 
 
-def _whole_picture(file: Path) -> Roi:
-    height, width = read_image(file).shape[:2]
-    return Roi(0, 0, width, height)
-
-
-def _grid(tiles: Tiles, roi: Roi) -> TileGrid:
+def _grid(tiles: Tiles, roi: Roi | None, first: Path) -> TileGrid:
+    region = Size(*read_image(first).shape[:2]) if roi is None else Size(roi.height, roi.width)
     try:
-        return TileGrid(tiles, Size(roi.height, roi.width))
+        return TileGrid(tiles, region)
     except InputError as error:
         raise InputError(f"tiles: {error}") from error

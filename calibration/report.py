@@ -8,7 +8,6 @@ from calibration.calibrate import Measured
 from calibration.calibration_file import Calibration
 from calibration.detection import Floats, auroc, share_interval
 from calibration.tail import CONFIDENCE, TOLERATED_FACTOR, scores_needed
-from engine_runtime.frames import Size
 from engine_runtime.tiles import TileGrid
 
 _SHOWN = 3
@@ -76,10 +75,10 @@ def warnings(measured: Measured) -> list[str]:
 
 
 def _tile_rows(calibration: Calibration) -> list[tuple[str, str]]:
-    tiles, roi = calibration.tiles, calibration.roi
-    if tiles is None or roi is None:
+    tiles, region = calibration.tiles, calibration.tiled_size
+    if tiles is None or region is None:
         return []
-    grid = TileGrid(tiles, Size(roi.height, roi.width))
+    grid = TileGrid(tiles, region)
     return [("tiles", f"{len(grid)} of {tiles.size}×{tiles.size} pixels, overlapping by {tiles.overlap}")]
 
 

@@ -114,6 +114,13 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
                     f"expected {calibration.tiles or 'none'}, "
                     f"with which {entry.calibration} was made"
                 )
+            grid, region = settings.grid(), calibration.tiled_size
+            if grid is not None and region is not None and grid.region != region:
+                raise InputError(
+                    f"{path}: cameras.{camera}.roi: found {settings.roi}, expected one of "
+                    f"{region.width}×{region.height} pixels, over which the tiles of {entry.calibration} "
+                    "were laid"
+                )
         first = next(iter(products.values()), None)
         if first is not None and manifest.input_size != first.manifest.input_size:
             raise InputError(

@@ -200,7 +200,7 @@ def test_tiles(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "tiles               9 of 40×40 pixels, overlapping by 16" in said.out
     assert "leave gaps" not in said.err
     made = load_calibration(target, read_manifest(engine_file).payload_sha256)
-    assert (made.roi, made.tiles) == (Roi(4, 2, 80, 70), Tiles(40, 16))
+    assert (made.roi, made.tiles, made.tiled_size) == (Roi(4, 2, 80, 70), Tiles(40, 16), (70, 80))
 
     inner = open_engine(engine_file)
     merge = TileMerge(TileGrid(Tiles(40, 16), Size(70, 80)), MapGeometry.of(inner.manifest))
@@ -227,7 +227,8 @@ def test_tiles_of_the_whole_picture_need_pictures_of_one_size(
         cv2.imwrite(str(good / file.name), read_image(file))
     assert main([str(engine), "--good", str(good), "--tiles", "64,16", "-o", str(target)]) == 0
     made = load_calibration(target, read_manifest(engine).payload_sha256)
-    assert made.roi == Roi(0, 0, 90, 80)
+    # Which part of a camera's picture they show is not known, but its size is.
+    assert (made.roi, made.tiled_size) == (None, (80, 90))
     for size in ((88, 80), (100, 100)):
         cv2.imwrite(str(good / "050.png"), cv2.resize(picture(1), size))
         line = refusal(capsys, engine, "--good", good, "--tiles", "64,16")
@@ -244,7 +245,7 @@ def test_the_tiles_the_model_was_trained_with_are_the_default(
     write_engine(engine, manifest.model_copy(update={"model_metadata": metadata}), payload)
     assert main([str(engine), "--good", str(folder / "good")]) == 0
     made = load_calibration(target, manifest.payload_sha256)
-    assert (made.roi, made.tiles) == (Roi(8, 4, 72, 64), Tiles(36, 2))
+    assert (made.roi, made.tiles, made.tiled_size) == (Roi(8, 4, 72, 64), Tiles(36, 2), (64, 72))
     least = TileMerge(TileGrid(made.tiles, Size(64, 72)), MapGeometry.of(read_manifest(engine))).least_overlap
     assert least > 2
     assert f"leave gaps between them: a small defect there may be missed; an overlap of {least}" in (

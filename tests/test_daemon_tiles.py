@@ -29,11 +29,16 @@ CELL_PIXELS = 2 * CELL
 GOOD = 40
 
 
-def recalibrated(folder: Path, tiles: dict[str, int] | None, roi: dict[str, int] | None = None) -> None:
+def recalibrated(
+    folder: Path,
+    tiles: dict[str, int] | None,
+    roi: dict[str, int] | None = None,
+    tiled_size: list[int] | None = None,
+) -> None:
     """Change what the calibration was made with."""
     path = folder / "brightness.calibration.yaml"
     content = yaml.safe_load(path.read_text())
-    content["tiles"] = tiles
+    content |= {"tiles": tiles, "tiled_size": tiled_size}
     content["roi"] = None if roi is None else list(roi.values())
     path.write_text(yaml.safe_dump(content))
 
@@ -202,6 +207,16 @@ def test_a_calibration_without_tiles_is_refused_for_a_camera_with_them(line_fold
     parts(line_folder, picture())
     said = one_line(write_config(line_folder, {"top": CAMERA}), "--check")
     assert "cameras.top.tiles: found 128,32, expected none, with which" in said
+
+
+def test_a_calibration_of_a_region_of_another_size_is_refused(line_folder: Path) -> None:
+    parts(line_folder, picture())
+    recalibrated(line_folder, TILES, tiled_size=[464, 560])
+    config = write_config(line_folder, {"top": CAMERA})
+    assert load_products(load_config(config), config)
+    recalibrated(line_folder, TILES, tiled_size=[464, 600])
+    said = one_line(config, "--check")
+    assert "cameras.top.roi: found 560×464+40+24, expected one of 600×464 pixels, over which the" in said
 
 
 @pytest.mark.parametrize("side", [{"tiles": {"size": 64, "overlap": 0}}, {"roi": ROI | {"width": 500}}, None])
