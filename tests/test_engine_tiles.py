@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from brightness import CELL, SIZE
 from engine_graphs import little_model, save
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -30,8 +30,8 @@ Places = NDArray[np.floating[Any]]
 
 
 @st.composite
-def grids(draw: st.DrawFn) -> TileGrid:
-    size = draw(st.integers(16, 300))
+def grids(draw: st.DrawFn, largest: int = 300) -> TileGrid:
+    size = draw(st.integers(16, largest))
     tiles = Tiles(size, draw(st.integers(0, size // 2)))
     sides = st.integers(size, 6 * size)
     return TileGrid(tiles, Size(draw(sides), draw(sides)))
@@ -62,7 +62,8 @@ def maps_of(grid: TileGrid, tile: MapGeometry, values: object) -> Maps:
     return np.stack(maps).astype(np.float32)
 
 
-@given(grids())
+@settings(deadline=None)
+@given(grids(100))
 def test_every_pixel_is_in_a_tile_and_every_tile_in_the_region(grid: TileGrid) -> None:
     seen = np.zeros(grid.region, np.int64)
     step = grid.tiles.size - grid.tiles.overlap
@@ -78,6 +79,7 @@ def test_every_pixel_is_in_a_tile_and_every_tile_in_the_region(grid: TileGrid) -
         assert (np.diff(corners) >= 1).all() and (np.diff(corners) <= step).all()
 
 
+@settings(deadline=None)
 @given(grids(), geometries, st.floats(-100, 100, width=32))
 def test_a_constant_map_stays_constant(grid: TileGrid, tile: MapGeometry, value: float) -> None:
     merge = TileMerge(grid, tile)
@@ -86,6 +88,7 @@ def test_a_constant_map_stays_constant(grid: TileGrid, tile: MapGeometry, value:
     np.testing.assert_allclose(merged, value, rtol=1e-5, atol=1e-7)
 
 
+@settings(deadline=None)
 @given(grids(), geometries)
 def test_the_merged_map_reaches_from_the_first_cell_of_all_to_the_last(
     grid: TileGrid, tile: MapGeometry
@@ -102,6 +105,7 @@ def test_the_merged_map_reaches_from_the_first_cell_of_all_to_the_last(
         assert merge.geometry.map[axis] - 2 < (places[-1] - places[0]) / stride
 
 
+@settings(deadline=None)
 @given(grids(), geometries, st.floats(-1, 1), st.floats(-1, 1), st.floats(-50, 50))
 def test_maps_cut_out_of_a_slope_give_the_slope_back(
     grid: TileGrid, tile: MapGeometry, down: float, right: float, height: float
@@ -118,6 +122,7 @@ def test_maps_cut_out_of_a_slope_give_the_slope_back(
     np.testing.assert_allclose(merge(maps_of(grid, tile, slope))[0], expected, atol=0.01)
 
 
+@settings(deadline=None)
 @given(grids(), geometries)
 def test_maps_cut_out_of_a_wave_give_the_wave_back(grid: TileGrid, tile: MapGeometry) -> None:
     length = 16 * max(tile.stride) * grid.tiles.size / min(tile.frame)
@@ -134,6 +139,7 @@ def test_maps_cut_out_of_a_wave_give_the_wave_back(grid: TileGrid, tile: MapGeom
     np.testing.assert_allclose(merge(maps_of(grid, tile, wave))[0], expected, atol=0.05)
 
 
+@settings(deadline=None)
 @given(grids(), geometries, st.data())
 def test_a_peak_lands_where_it_was_put(grid: TileGrid, tile: MapGeometry, data: st.DataObject) -> None:
     merge = TileMerge(grid, tile)
@@ -172,7 +178,8 @@ def test_many_pictures_are_merged_as_each_by_itself() -> None:
     np.testing.assert_array_equal(together, np.concatenate([merge(one) for one in maps]))
 
 
-@given(grids(), st.integers(1, 80), st.integers(1, 80))
+@settings(deadline=None)
+@given(grids(100), st.integers(1, 80), st.integers(1, 80))
 def test_tiles_are_put_together_to_the_picture_again(grid: TileGrid, height: int, width: int) -> None:
     """A picture of smooth colour, so that rounding to pixels hardly shows."""
     ys, xs = np.mgrid[: grid.region.height, : grid.region.width]
@@ -220,6 +227,7 @@ def test_tiles_that_make_no_sense(text: str, expected: str) -> None:
         parse_tiles(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
