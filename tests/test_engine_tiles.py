@@ -158,6 +158,35 @@ def test_a_peak_lands_where_it_was_put(grid: TileGrid, tile: MapGeometry, data: 
     assert abs(found_x - x) <= cell + gap
 
 
+@settings(deadline=None)
+@given(grids(), geometries, st.integers(0, 2**32 - 1))
+def test_what_tiles_disagree_about_has_no_seam(grid: TileGrid, tile: MapGeometry, seed: int) -> None:
+    """Each tile says something else: the merged map goes over from one to the next in steps of equal size."""
+    merge = TileMerge(grid, tile)
+    levels = np.random.default_rng(seed).random(len(grid), dtype=np.float32)
+    merged = merge(np.broadcast_to(levels[:, None, None], (len(grid), *tile.map)))[0]
+    assert levels.min() - 1e-6 <= merged.min() and merged.max() <= levels.max() + 1e-6
+    for axis, corners in ((0, grid.tops), (1, grid.lefts)):
+        if len(corners) == 1:
+            np.testing.assert_allclose(np.diff(merged, axis=axis), 0, atol=1e-6)
+            continue
+        scale = grid.tiles.size / tile.frame[axis]
+        # Between the centres of the first cell of one tile and the last one of the tile before.
+        covered = grid.tiles.size - (2 * tile.margin[axis] + tile.stride[axis]) * scale
+        crossing = np.abs(np.diff(corners)[:-1] - covered) if len(corners) > 2 else np.array([np.inf])
+        narrowest = min(crossing.min(), abs(np.diff(corners)[-1] - covered))
+        # Three tiles meet where the last was moved inwards: two go over at once.
+        steepest = 2 * merge.geometry.stride[axis] / max(narrowest, 1e-9)
+        assert np.abs(np.diff(merged, axis=axis)).max() <= min(1, steepest) + 1e-5
+
+
+def test_values_go_over_linearly_from_tile_to_tile() -> None:
+    merge = TileMerge(TileGrid(Tiles(64, 32), Size(64, 96)), WHOLE)
+    maps = np.stack([np.zeros(WHOLE.map, np.float32), np.ones(WHOLE.map, np.float32)])
+    expected = [0, 0, 0, 0, 0, 1 / 3, 2 / 3, 1, 1, 1, 1, 1]  # four cells of eight pixels overlap
+    np.testing.assert_allclose(merge(maps)[0], np.tile(expected, (8, 1)), atol=1e-6)
+
+
 def test_where_tiles_lie_on_the_cells_the_values_are_their_own() -> None:
     grid = TileGrid(Tiles(64, 16), Size(64, 112))
     merge = TileMerge(grid, WHOLE)
