@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration.calibration_file import load_calibration
-from daemon.config import Config
+from calibration.calibration_file import Calibration, load_calibration
+from daemon.config import Config, ProductConfig
 from engine_runtime.engine import Engine, Quantiles
 from engine_runtime.engine_file import read_manifest
 from engine_runtime.errors import EngineRefused, InputError
@@ -101,36 +101,17 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
     for name, entry in config.named_products().items():
         manifest = read_manifest(entry.engine)
         calibration = load_calibration(entry.calibration, manifest.payload_sha256)
-        for camera, settings in config.cameras.items():
-            # Scores of another crop have another distribution: the threshold would mean nothing.
-            if calibration.roi is not None and settings.roi != calibration.roi:
-                raise InputError(
-                    f"{path}: cameras.{camera}.roi: found {settings.roi}, expected {calibration.roi}, "
-                    f"with which {entry.calibration} was made"
-                )
-            if settings.tiles != calibration.tiles:
-                raise InputError(
-                    f"{path}: cameras.{camera}.tiles: found {settings.tiles or 'none'}, "
-                    f"expected {calibration.tiles or 'none'}, "
-                    f"with which {entry.calibration} was made"
-                )
-            grid, region = settings.grid(), calibration.tiled_size
-            if grid is not None and region is not None and grid.region != region:
-                raise InputError(
-                    f"{path}: cameras.{camera}.roi: found {settings.roi}, expected one of "
-                    f"{region.width}×{region.height} pixels, over which the tiles of {entry.calibration} "
-                    "were laid"
-                )
+        _check_cameras(path, config, entry, calibration)
         first = next(iter(products.values()), None)
         if first is not None and manifest.input_size != first.manifest.input_size:
             raise InputError(
                 f"{path}: products.{name}.engine: {entry.engine} takes frames of {manifest.input_size}, "
                 f"{first.engine} of {first.manifest.input_size}; one line's products must share one size"
             )
-        geometry, at_once = _geometry(entry.engine, manifest), manifest.max_batch
+        geometry, at_once, merge = _geometry(entry.engine, manifest), manifest.max_batch, None
         grid = next(iter(config.cameras.values())).grid()  # the same for all of them
-        merge = None if grid is None else TileMerge(grid, geometry)
-        if merge is not None:
+        if grid is not None:
+            merge = TileMerge(grid, geometry)
             geometry, at_once = merge.geometry, pictures_at_once(manifest.max_batch, merge)
         products[name] = Product(
             name=name,
@@ -144,6 +125,29 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
             merge=merge,
         )
     return products
+
+
+def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration: Calibration) -> None:
+    """Refuse cameras that show the engine something else than what it was calibrated on.
+
+    Scores of another crop have another distribution: the threshold would mean nothing.
+    """
+    made = f"{entry.calibration} was made"
+    for camera, settings in config.cameras.items():
+        key = f"{path}: cameras.{camera}"
+        if calibration.roi is not None and settings.roi != calibration.roi:
+            raise InputError(
+                f"{key}.roi: found {settings.roi}, expected {calibration.roi}, with which {made}"
+            )
+        if settings.tiles != calibration.tiles:
+            found, expected = (tiles or "none" for tiles in (settings.tiles, calibration.tiles))
+            raise InputError(f"{key}.tiles: found {found}, expected {expected}, with which {made}")
+        grid, region = settings.grid(), calibration.tiled_size
+        if grid is not None and region is not None and grid.region != region:
+            raise InputError(
+                f"{key}.roi: found {settings.roi}, expected one of {region.width}×{region.height} pixels, "
+                f"with which {made}"
+            )
 
 
 def _geometry(engine: Path, manifest: Manifest) -> MapGeometry:

@@ -221,7 +221,7 @@ def test_a_calibration_of_a_region_of_another_size_is_refused(line_folder: Path)
     assert load_products(load_config(config), config)
     recalibrated(line_folder, TILES, tiled_size=[464, 600])
     said = one_line(config, "--check")
-    assert "cameras.top.roi: found 560×464+40+24, expected one of 600×464 pixels, over which the" in said
+    assert "cameras.top.roi: found 560×464+40+24, expected one of 600×464 pixels, with which" in said
 
 
 @pytest.mark.parametrize("side", [{"tiles": {"size": 64, "overlap": 0}}, {"roi": ROI | {"width": 500}}, None])
