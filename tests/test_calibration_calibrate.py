@@ -217,6 +217,20 @@ def test_tiles(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     engine.close()
 
 
+def test_of_maps_too_large_for_memory_pixels_are_drawn(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, drawn = tmp_path / "whole.yaml", tmp_path / "drawn.yaml"
+    arguments = [str(folder / "line3.engine"), "--good", str(folder / "good"), "-o"]
+    assert main([*arguments, str(whole)]) == 0
+    monkeypatch.setattr("calibration.measure._MOST_VALUES", 70 * 60)  # 60 of the 80 of each image
+    assert main([*arguments, str(drawn)]) == 0
+    sha256 = read_manifest(folder / "line3.engine").payload_sha256
+    exact, estimated = (load_calibration(path, sha256).quantiles_array() for path in (whole, drawn))
+    assert not np.array_equal(exact, estimated)
+    np.testing.assert_allclose(estimated, exact, rtol=0.15)
+
+
 def test_tiles_of_the_whole_picture_need_pictures_of_one_size(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

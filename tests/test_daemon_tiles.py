@@ -14,6 +14,7 @@ from line_rig import running, write_config
 from test_daemon_line import every_frame_has_one_verdict, one_line
 from test_daemon_reload import inspectctl
 
+from daemon.archive import Archive
 from daemon.config import load_config
 from daemon.product import load_products
 from engine_runtime.engine_file import read_manifest
@@ -132,6 +133,27 @@ def test_the_archive_shows_the_whole_picture_with_the_heat_on_the_defect(tiled_f
     assert (y + 48) / 2 - cell <= rows.max() <= (y + 48) / 2 + 2 * cell
     assert x / 2 - 2 * cell <= columns.min() <= x / 2 + cell
     assert (x + 48) / 2 - cell <= columns.max() <= (x + 48) / 2 + 2 * cell
+
+
+def test_rejects_that_wait_for_the_disk_take_no_more_memory_than_allowed(
+    line_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.archive._MOST_WAITING_BYTES", 20_000_000)
+    tiles, region = {"size": 500, "overlap": 0}, {"x": 0, "y": 0, "width": 2000, "height": 2000}
+    recalibrated(line_folder, tiles)
+    camera = {"source": "parts", "roi": region, "tiles": tiles}
+    config = write_config(line_folder, {"top": camera})
+    [product] = load_products(load_config(config), config).values()
+    noise = np.random.default_rng(0).integers(0, 256, (16, 500, 500, 3), dtype=np.uint8)  # 12 megabytes
+    anomaly_map = np.zeros(product.geometry.map, np.float32)
+    archive = Archive(line_folder / "rejects", max_mb=1000)
+    kept = [archive.keep(f"{index}", noise, anomaly_map, product) for index in range(8)]
+    archive.close()
+    # One is being written and two wait; to write one takes longer than to hand over all.
+    accepted = [path for path in kept if path is not None]
+    assert 1 <= len(accepted) < 8
+    assert kept[0] is not None and kept[-1] is None
+    assert all(path.exists() for path in accepted)
 
 
 def test_a_line_changes_over_to_other_tiles_and_loses_no_frame(tiled_folder: Path) -> None:
