@@ -1,16 +1,19 @@
 """An engine and images of good parts in, quantiles and a threshold out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from calibration.calibration_file import Calibration
 from calibration.detection import Floats
 from calibration.images import ImageSet, check_disjoint, image_set, is_training_set
-from calibration.measure import measure_quantiles, measure_scores
+from calibration.measure import Prepare, measure_quantiles, measure_scores
 from calibration.tail import (
     CONFIDENCE,
     FEWEST_SCORES,
@@ -20,9 +23,15 @@ from calibration.tail import (
     typical_scores_needed,
 )
 from engine_runtime.errors import EngineFailed, InputError
-from engine_runtime.frames import Roi
+from engine_runtime.frames import Roi, Size, fit, read_image
+from engine_runtime.heatmap import MapGeometry
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
+from engine_runtime.tile_merge import TileMerge
+from engine_runtime.tiled_engine import TiledEngine
+from engine_runtime.tiles import TileGrid, Tiles, parse_tiles
+
+Setting = TypeVar("Setting", Roi, Tiles)
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ class Measured:
     good_scores: Floats
     suspects: list[int]
     """Indices of good images that are probably defects."""
+    least_overlap: int
+    """Camera pixels by which tiles must overlap so that no place lies between their maps."""
     trained_on: bool
     """The good images are those that the model was trained on."""
     defective: ImageSet | None
@@ -43,7 +54,13 @@ class Measured:
 
 
 def calibrate(
-    engine_file: Path, good_folder: Path, defects_folder: Path | None, rate: float, roi: Roi | None
+    engine_file: Path,
+    good_folder: Path,
+    defects_folder: Path | None,
+    rate: float,
+    *,
+    roi: Roi | None = None,
+    tiles: Tiles | None = None,
 ) -> Measured:
     """Measure quantiles and threshold on the engine itself.
 
@@ -57,6 +74,7 @@ def calibrate(
         defects_folder: images of defective parts, to report what is caught; they do not change the threshold.
         rate: wanted false reject rate.
         roi: region of interest in the images; that of the model's training when None.
+        tiles: into which the region is cut; those of the model's training when None.
 
     Raises:
         InputError: a file, folder or image is wrong, or there are too few good images.
@@ -75,12 +93,19 @@ def calibrate(
     engine = open_engine(engine_file)
     try:
         manifest = engine.manifest
-        roi = roi or _training_roi(manifest)
-        quantiles = measure_quantiles(engine, good.files, roi)
-        good_scores = measure_scores(engine, quantiles, good.files, roi, "good scores")
+        roi = roi or _trained_with(manifest, "roi", parse_roi)
+        tiles = tiles or _trained_with(manifest, "tiles", parse_tiles)
+        prepare: Prepare = partial(fit, size=manifest.input_size, roi=roi)
+        merge = None
+        if tiles is not None:
+            merge = TileMerge(_grid(tiles, roi, good.files[0]), MapGeometry.of(manifest))
+            engine = TiledEngine(engine, merge)
+            prepare = partial(merge.grid.cut, size=manifest.input_size, roi=roi)
+        quantiles = measure_quantiles(engine, good.files, prepare)
+        good_scores = measure_scores(engine, quantiles, good.files, prepare, "good scores")
         defective_scores = np.empty(0)
         if defective is not None:
-            defective_scores = measure_scores(engine, quantiles, defective.files, roi, "defect scores")
+            defective_scores = measure_scores(engine, quantiles, defective.files, prepare, "defect scores")
     except EngineFailed as error:
         raise EngineFailed(f"{engine_file}: {error}") from error
     finally:
@@ -101,6 +126,9 @@ def calibrate(
         good_images=len(good.files),
         good_images_sha256=good.digest(good_folder),
         roi=roi,
+        tiles=tiles,
+        # The more tiles, the more places where a good part's score may be high.
+        tiled_size=None if merge is None else merge.grid.region,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         tool_version=version("inspectd"),
     )
@@ -111,6 +139,7 @@ def calibrate(
         good=good,
         good_scores=good_scores,
         suspects=suspects(good_scores),
+        least_overlap=merge.least_overlap if merge is not None and len(merge.grid) > 1 else 0,
         trained_on=is_training_set(good, manifest.model_metadata.get("training_digest")),
         defective=defective,
         defective_scores=defective_scores,
@@ -132,9 +161,17 @@ def parse_roi(text: str) -> Roi:
     return roi
 
 
-def _training_roi(manifest: Manifest) -> Roi | None:
-    text = manifest.model_metadata.get("roi")
+def _trained_with(manifest: Manifest, key: str, parse: Callable[[str], Setting]) -> Setting | None:
+    text = manifest.model_metadata.get(key)
     try:
-        return parse_roi(text) if text else None
+        return parse(text) if text else None
     except ValueError as error:
-        raise InputError(f"the model's metadata: roi: {error}") from error
+        raise InputError(f"the model's metadata: {key}: {error}") from error
+
+
+def _grid(tiles: Tiles, roi: Roi | None, first: Path) -> TileGrid:
+    region = Size(*read_image(first).shape[:2]) if roi is None else Size(roi.height, roi.width)
+    try:
+        return TileGrid(tiles, region)
+    except InputError as error:
+        raise InputError(f"tiles: {error}") from error

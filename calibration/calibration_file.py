@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, Quantiles
 from engine_runtime.errors import InputError
 from engine_runtime.files import replacing
-from engine_runtime.frames import Roi
+from engine_runtime.frames import Roi, Size
+from engine_runtime.tiles import Tiles
 from engine_runtime.yaml_file import read_yaml, shown
 
 FORMAT_VERSION = 1
@@ -39,6 +40,10 @@ class Calibration(BaseModel):
     good_images: int = Field(gt=0)
     good_images_sha256: str = Field(description="over the names and contents of the good images")
     roi: Roi | None = Field(description="x, y, width, height in the camera's pixels")
+    tiles: Tiles | None = Field(default=None, description="into which a picture is cut; None for one frame")
+    tiled_size: Size | None = Field(
+        default=None, description="height and width that the tiles were laid over"
+    )
     made_at: str = Field(description="ISO 8601, UTC")
     tool_version: str
 

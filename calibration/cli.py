@@ -15,15 +15,22 @@ def main(argv: list[str] | None = None) -> int:
     from calibration.calibrate import calibrate, parse_roi
     from calibration.calibration_file import write_calibration
     from calibration.report import report, warnings
+    from engine_runtime.tiles import parse_tiles
 
     try:
         try:
             roi = parse_roi(arguments.roi) if arguments.roi is not None else None
         except ValueError as error:
             raise InputError(f"--roi: {error}") from error
+        try:
+            tiles = parse_tiles(arguments.tiles) if arguments.tiles is not None else None
+        except ValueError as error:
+            raise InputError(f"--tiles: {error}") from error
         if target.resolve() == engine.resolve():
             raise InputError(f"{target}: is the engine itself; name another file with -o")
-        measured = calibrate(engine, arguments.good, arguments.defects, arguments.false_reject_rate, roi)
+        measured = calibrate(
+            engine, arguments.good, arguments.defects, arguments.false_reject_rate, roi=roi, tiles=tiles
+        )
         write_calibration(target, measured.calibration)
     except InputError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
@@ -66,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--roi", metavar="x,y,w,h", help="region of interest in the images (default: that of the training)"
+    )
+    parser.add_argument(
+        "--tiles",
+        metavar="size,overlap",
+        help="cut the region into tiles, each of which the engine sees as one frame "
+        "(default: those of the training)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default: the engine's name with .calibration.yaml"

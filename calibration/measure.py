@@ -1,6 +1,7 @@
 """Runs an engine over images: the quantiles of its maps, then its scores."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,34 +10,47 @@ from tqdm import tqdm
 
 from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, SCORE, UNCALIBRATED, Engine, Quantiles
 from engine_runtime.errors import InputError
-from engine_runtime.frames import Frame, Roi, Size, fit, read_image
+from engine_runtime.frames import Frame, read_image
 
 Q_A, Q_B = 0.9, 0.995
 """Paper §4.4."""
 
+_MOST_VALUES = 50_000_000
+"""Of one map, over all images: 200 MB."""
 
-def measure_quantiles(engine: Engine, files: Sequence[Path], roi: Roi | None) -> Quantiles:
+
+Prepare = Callable[[Frame], Frame]
+"""Makes of a picture what the engine takes; raises InputError when it cannot."""
+
+
+def measure_quantiles(engine: Engine, files: Sequence[Path], prepare: Prepare) -> Quantiles:
     """Measure q_a and q_b of both anomaly maps over all pixels of good images (paper §4.4).
+
+    Of maps so large and many that they would not fit into memory, as many pixels as do are drawn from each.
 
     Args:
         engine: gives the maps before normalisation.
         files: images of good parts.
-        roi: region of interest in the images.
+        prepare: what becomes of an image before the engine sees it.
 
     Returns:
         2×2 float32: rows student–teacher, student–autoencoder; columns q_a, q_b.
 
     Raises:
-        InputError: an image cannot be read or does not hold the region; a map is the same everywhere.
+        InputError: an image cannot be read or prepared; a map is the same everywhere.
         EngineFailed: the runtime raised.
     """
     names = (LOCAL_MAP, GLOBAL_MAP)
-    maps = {name: np.empty((len(files), *engine.manifest.map_size), dtype=np.float32) for name in names}
+    cells = math.prod(engine.manifest.map_size)
+    kept = min(cells, max(1, _MOST_VALUES // len(files)))
+    maps = {name: np.empty((len(files), kept), dtype=np.float32) for name in names}
+    random = np.random.default_rng(0)
     row = 0
-    for frames in _batches(engine, files, roi, "quantiles of the maps"):
+    for frames in _batches(engine, files, prepare, "quantiles of the maps"):
         results = engine.infer(frames, UNCALIBRATED, names)
+        chosen = slice(None) if kept == cells else random.choice(cells, kept, replace=False)
         for name in names:
-            maps[name][row : row + len(frames)] = results[name]
+            maps[name][row : row + len(frames)] = results[name].reshape(len(frames), cells)[:, chosen]
         row += len(frames)
     quantiles = np.array([np.quantile(maps[name], (Q_A, Q_B)) for name in names], dtype=np.float32)
     for name, (q_a, q_b) in zip(names, quantiles, strict=True):
@@ -49,7 +63,7 @@ def measure_quantiles(engine: Engine, files: Sequence[Path], roi: Roi | None) ->
 
 
 def measure_scores(
-    engine: Engine, quantiles: Quantiles, files: Sequence[Path], roi: Roi | None, what: str
+    engine: Engine, quantiles: Quantiles, files: Sequence[Path], prepare: Prepare, what: str
 ) -> NDArray[np.float64]:
     """Score images with the engine itself.
 
@@ -57,17 +71,17 @@ def measure_scores(
         engine: the engine.
         quantiles: 2×2 float32.
         files: images.
-        roi: region of interest in the images.
+        prepare: what becomes of an image before the engine sees it.
         what: the images' name on the progress bar.
 
     Returns:
         Scores in the order of ``files``, float64.
 
     Raises:
-        InputError: an image cannot be read or does not hold the region; a score is NaN or infinite.
+        InputError: an image cannot be read or prepared; a score is NaN or infinite.
         EngineFailed: the runtime raised.
     """
-    batches = _batches(engine, files, roi, what)
+    batches = _batches(engine, files, prepare, what)
     scores = np.concatenate([engine.infer(frames, quantiles, (SCORE,))[SCORE] for frames in batches])
     wrong = np.flatnonzero(~np.isfinite(scores))
     if wrong.size:
@@ -75,18 +89,18 @@ def measure_scores(
     return scores.astype(np.float64)
 
 
-def _batches(engine: Engine, files: Sequence[Path], roi: Roi | None, what: str) -> Iterator[list[Frame]]:
-    size, most = engine.manifest.input_size, engine.manifest.max_batch
+def _batches(engine: Engine, files: Sequence[Path], prepare: Prepare, what: str) -> Iterator[list[Frame]]:
+    most = engine.manifest.max_batch
     with tqdm(desc=what, total=len(files), unit="image", leave=False, disable=None) as bar:
         for start in range(0, len(files), most):
             chosen = files[start : start + most]
-            yield [_frame(file, size, roi) for file in chosen]
+            yield [_frame(file, prepare) for file in chosen]
             bar.update(len(chosen))
 
 
-def _frame(file: Path, size: Size, roi: Roi | None) -> Frame:
+def _frame(file: Path, prepare: Prepare) -> Frame:
     picture = read_image(file)
     try:
-        return fit(picture, size, roi)
+        return prepare(picture)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error

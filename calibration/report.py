@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from calibration.calibrate import Measured
+from calibration.calibration_file import Calibration
 from calibration.detection import Floats, auroc, share_interval
 from calibration.tail import CONFIDENCE, TOLERATED_FACTOR, scores_needed
+from engine_runtime.tiles import TileGrid
 
 _SHOWN = 3
 
@@ -22,6 +24,7 @@ def report(target: Path, measured: Measured) -> str:
         ("calibration", f"{target}"),
         ("engine", f"{calibration.model} {calibration.engine_sha256[:12]}"),
         ("region of interest", f"{calibration.roi}" if calibration.roi else "whole picture"),
+        *_tile_rows(calibration),
         ("good images", f"{len(scores)}{copies}"),
         (
             "quantiles q_a, q_b",
@@ -42,7 +45,7 @@ def report(target: Path, measured: Measured) -> str:
 def warnings(measured: Measured) -> list[str]:
     """Say, in one line each, what makes the threshold less than it seems."""
     lines = []
-    threshold, count = measured.threshold, len(measured.good_scores)
+    calibration, threshold, count = measured.calibration, measured.threshold, len(measured.good_scores)
     if not threshold.enough_scores:
         needed = scores_needed(measured.good_scores, threshold.wanted_rate)
         worst = _per_thousand(threshold.rate_interval[1])
@@ -50,6 +53,12 @@ def warnings(measured: Measured) -> list[str]:
             f"{count} good images are few: up to {worst} good parts may be rejected; "
             f"about {needed - count} more would narrow that to "
             f"{_per_thousand(TOLERATED_FACTOR * threshold.wanted_rate)}"
+        )
+    tiles = calibration.tiles
+    if tiles is not None and tiles.overlap < measured.least_overlap:
+        lines.append(
+            f"tiles overlap by {tiles.overlap} pixels, and this model's maps leave gaps between them: a "
+            f"small defect there may be missed; an overlap of {measured.least_overlap} closes them"
         )
     if measured.trained_on:
         lines.append(
@@ -63,6 +72,14 @@ def warnings(measured: Measured) -> list[str]:
             "if it shows a defect, take it out and calibrate again"
         )
     return lines
+
+
+def _tile_rows(calibration: Calibration) -> list[tuple[str, str]]:
+    tiles, region = calibration.tiles, calibration.tiled_size
+    if tiles is None or region is None:
+        return []
+    grid = TileGrid(tiles, region)
+    return [("tiles", f"{len(grid)} of {tiles.size}×{tiles.size} pixels, overlapping by {tiles.overlap}")]
 
 
 def _defect_rows(files: list[Path], measured: Measured) -> list[tuple[str, str]]:

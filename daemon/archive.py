@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from daemon.product import Product
 from engine_runtime.errors import InputError
-from engine_runtime.frames import Frame
+from engine_runtime.frames import Frame, Size
 from engine_runtime.heatmap import overlay
 
 _log = logging.getLogger("inspectd")
 _MOST_WAITING = 32
+_MOST_WAITING_BYTES = 128_000_000
 _OVERLAY = ".overlay.jpg"
 
 
@@ -60,13 +61,15 @@ class Archive:
 
         Args:
             name: file name without suffix.
-            frame: H×W×3 uint8 BGR; copied.
+            frame: as it was judged, H×W×3 or tiles×H×W×3 uint8 BGR; copied.
             anomaly_map: h×w float32; kept.
             product: what it was judged by.
 
         Returns:
             Where the overlay will lie; None when too many pictures wait to be written.
         """
+        if self._queue.qsize() * frame.nbytes > _MOST_WAITING_BYTES:  # those of one line are equally large
+            return None
         path = self._folder / f"{name}{_OVERLAY}"
         try:
             self._queue.put_nowait(_Reject(path, frame.copy(), anomaly_map, product))
@@ -88,8 +91,10 @@ class Archive:
 
     def _write(self, reject: _Reject) -> None:
         product = reject.product
-        shown = overlay(reject.frame, product.geometry.spread(reject.anomaly_map), product.threshold)
-        for path, picture in ((_frame_of(reject.path), reject.frame), (reject.path, shown)):
+        seen = product.picture(reject.frame)
+        heat = product.geometry.at(Size(*seen.shape[:2])).spread(reject.anomaly_map)
+        shown = overlay(seen, heat, product.threshold)
+        for path, picture in ((_frame_of(reject.path), seen), (reject.path, shown)):
             path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
         self._kept.append(reject.path)
         self._bytes += _size(reject.path)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import random
 import signal
@@ -111,10 +112,11 @@ class DaemonCamera:
         """Whether it is known how its first opening went."""
         # One slot more than can be in use, so that there is always one to capture into.
         count = settings.waiting + judged_at_once + 1
+        shape = settings.slot_shape(size)
         try:
-            self.slots = FrameSlots.create(count, size)
+            self.slots = FrameSlots.create(count, shape)
         except OSError as error:
-            megabytes = count * size.height * size.width * 3 / 1e6
+            megabytes = count * math.prod(shape) / 1e6
             raise InputError(
                 f"cameras.{name}.waiting: found {settings.waiting}; {megabytes:.0f} MB of shared memory "
                 f"for its frames cannot be had: {error.strerror}"

@@ -38,6 +38,7 @@ from daemon.capture_counter import CaptureCounter
 from daemon.slots import FrameSlots
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Roi, fit
+from engine_runtime.tiles import Tiles
 
 _PR_SET_PDEATHSIG = 1
 _CATCH_UP_NS = 20_000_000
@@ -48,8 +49,8 @@ class CameraProcess:
     """Feeds the frames of one camera into the daemon."""
 
     def __init__(self, link: CameraLink, told: Settings, slots: FrameSlots, counter: CaptureCounter) -> None:
-        roi = told.settings.pop("roi")
-        self._settings = CameraSettings(**told.settings, roi=None if roi is None else Roi(*roi))
+        self._settings = settings_of(told)
+        self._grid = self._settings.grid()
         self._link = link
         self._slots = slots
         self._size = told.size
@@ -149,7 +150,10 @@ class CameraProcess:
         height, width = picture.pixels.shape[:2]
         region = self._settings.roi or Roi(0, 0, width, height)
         slot = self._free[0]
-        self._slots[slot][...] = fit(picture.pixels, self._size, region)
+        if self._grid is None:
+            self._slots[slot][...] = fit(picture.pixels, self._size, region)
+        else:
+            self._grid.cut(picture.pixels, self._size, region, out=self._slots[slot])
         return slot, region
 
     def _weigh(self, max_mb: int) -> None:
@@ -179,6 +183,13 @@ class CameraProcess:
                         self._link.wait(left_ns // 1_000_000)
 
 
+def settings_of(told: Settings) -> CameraSettings:
+    """Read the camera's settings from what the daemon told."""
+    roi, tiles = told.settings["roi"], told.settings["tiles"]
+    structured = {"roi": roi and Roi(*roi), "tiles": tiles and Tiles(**tiles)}
+    return CameraSettings(**told.settings | structured)
+
+
 def main() -> None:
     """Run the camera that the daemon describes over the inherited link."""
     # Ctrl-C reaches the whole group of the terminal; the daemon alone decides when a camera stops.
@@ -195,7 +206,7 @@ def main() -> None:
         link.wait(None)
         told = link.receive()
         if isinstance(told, Settings):
-            frames = FrameSlots(slots, told.slots, told.size)
+            frames = FrameSlots(slots, told.slots, settings_of(told).slot_shape(told.size))
             CameraProcess(link, told, frames, CaptureCounter(counter)).run()
 
 

@@ -21,6 +21,8 @@ from pydantic_core import ErrorDetails
 
 from daemon.cameras import CameraSettings
 from engine_runtime.errors import InputError
+from engine_runtime.frames import Roi
+from engine_runtime.tiles import Tiles
 from engine_runtime.yaml_file import read_yaml, shown
 from verdicts.message import NAME
 
@@ -151,12 +153,31 @@ class Config(_Section):
             raise ValueError("need the key control, the address at which they acknowledge")
         return names
 
+    @field_validator("cameras")
+    @classmethod
+    def _tiled_cameras_are_alike(cls, cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
+        # Their pictures share engines, which merge the tiles of one region.
+        (first, expected), *others = cameras.items()
+        for name, settings in others:
+            if _tiling(settings) != _tiling(expected):
+                raise ValueError(
+                    f"found {_tiling(settings)} for {name}, {_tiling(expected)} for {first}; "
+                    "with tiles, all cameras of a line need the same tiles and rois of one size"
+                )
+        return cameras
+
     def named_products(self) -> dict[str | None, ProductConfig]:
         """Give the products by name, the one that is judged first at the front."""
         if self.engine is not None and self.calibration is not None:
             return {None: ProductConfig(engine=self.engine, calibration=self.calibration)}
         first = self.product or next(iter(self.products))
         return {name: self.products[name] for name in sorted(self.products, key=lambda name: name != first)}
+
+
+def _tiling(settings: CameraSettings) -> str:
+    if settings.tiles is None or settings.roi is None:
+        return "no tiles"
+    return f"tiles {settings.tiles} of a roi of {settings.roi.width}×{settings.roi.height}"
 
 
 def load_config(path: Path) -> Config:
@@ -239,8 +260,8 @@ def _keys_beside(location: Sequence[str]) -> list[str]:
             return list(Config.model_fields)
         case ["cameras", _, _]:
             return [field.name for field in fields(CameraSettings)]
-        case ["cameras", _, "roi", _]:
-            return ["x", "y", "width", "height"]
+        case ["cameras", _, "roi" | "tiles" as section, _]:
+            return {"roi": list(Roi._fields), "tiles": [field.name for field in fields(Tiles)]}[section]
         case ["products", _, _]:
             return list(ProductConfig.model_fields)
         case ["curve", "clients", _, _]:

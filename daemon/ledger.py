@@ -44,7 +44,7 @@ class CapturedFrame:
 
     @property
     def pixels(self) -> Frame | None:
-        """A view of its pixels, H×W×3 uint8 BGR, that holds until ``free``."""
+        """A view of its pixels, H×W×3 or tiles×H×W×3 uint8 BGR, that holds until ``free``."""
         return None if self.slot is None else self.source.slots[self.slot]
 
     def free(self) -> None:

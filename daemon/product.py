@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration.calibration_file import load_calibration
-from daemon.config import Config
+from calibration.calibration_file import Calibration, load_calibration
+from daemon.config import Config, ProductConfig
 from engine_runtime.engine import Engine, Quantiles
 from engine_runtime.engine_file import read_manifest
 from engine_runtime.errors import EngineRefused, InputError
+from engine_runtime.frames import Frame
 from engine_runtime.heatmap import MapGeometry
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
+from engine_runtime.tile_merge import TileMerge
+from engine_runtime.tiled_engine import TiledEngine, pictures_at_once
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -30,6 +33,9 @@ class Product:
     threshold: float
     quantiles: Quantiles
     geometry: MapGeometry
+    """How anomaly maps lie over what is seen of a picture: the engine's input, or with tiles the region."""
+    merge: TileMerge | None = None
+    """How the maps of a picture's tiles become one; None when a picture is one frame."""
 
     @property
     def engine_name(self) -> str:
@@ -47,7 +53,19 @@ class Product:
             self.max_batch,
             self.threshold,
             self.quantiles.tobytes(),
+            None if self.merge is None else (self.merge.grid.tiles, self.merge.grid.region),
         )
+
+    def picture(self, frame: Frame) -> Frame:
+        """Give what the engine saw of a picture as one picture: the tiles put together, where there are any.
+
+        Args:
+            frame: from a slot, H×W×3 or tiles×H×W×3 uint8, BGR.
+
+        Returns:
+            H×W×3 uint8, BGR.
+        """
+        return frame if self.merge is None else self.merge.grid.assemble(frame)
 
     def open(self) -> Engine:
         """Open the engine.
@@ -63,7 +81,7 @@ class Product:
                 f"{self.engine}: was replaced by another engine ({found[:12]}…) while the line runs on "
                 f"{self.manifest.payload_sha256[:12]}…: reload the config to change over"
             )
-        return engine
+        return engine if self.merge is None else TiledEngine(engine, self.merge)
 
 
 def load_products(config: Config, path: Path) -> dict[str | None, Product]:
@@ -83,30 +101,53 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
     for name, entry in config.named_products().items():
         manifest = read_manifest(entry.engine)
         calibration = load_calibration(entry.calibration, manifest.payload_sha256)
-        for camera, settings in config.cameras.items():
-            # Scores of another crop have another distribution: the threshold would mean nothing.
-            if calibration.roi is not None and settings.roi != calibration.roi:
-                raise InputError(
-                    f"{path}: cameras.{camera}.roi: found {settings.roi}, expected {calibration.roi}, "
-                    f"with which {entry.calibration} was made"
-                )
+        _check_cameras(path, config, entry, calibration)
         first = next(iter(products.values()), None)
         if first is not None and manifest.input_size != first.manifest.input_size:
             raise InputError(
                 f"{path}: products.{name}.engine: {entry.engine} takes frames of {manifest.input_size}, "
                 f"{first.engine} of {first.manifest.input_size}; one line's products must share one size"
             )
+        geometry, at_once, merge = _geometry(entry.engine, manifest), manifest.max_batch, None
+        grid = next(iter(config.cameras.values())).grid()  # the same for all of them
+        if grid is not None:
+            merge = TileMerge(grid, geometry)
+            geometry, at_once = merge.geometry, pictures_at_once(manifest.max_batch, merge)
         products[name] = Product(
             name=name,
             engine=entry.engine,
             manifest=manifest,
             threads=config.threads,
-            max_batch=min(config.max_batch or manifest.max_batch, manifest.max_batch),
+            max_batch=min(config.max_batch or at_once, at_once),
             threshold=calibration.threshold,
             quantiles=calibration.quantiles_array(),
-            geometry=_geometry(entry.engine, manifest),
+            geometry=geometry,
+            merge=merge,
         )
     return products
+
+
+def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration: Calibration) -> None:
+    """Refuse cameras that show the engine something else than what it was calibrated on.
+
+    Scores of another crop have another distribution: the threshold would mean nothing.
+    """
+    made = f"{entry.calibration} was made"
+    for camera, settings in config.cameras.items():
+        key = f"{path}: cameras.{camera}"
+        if calibration.roi is not None and settings.roi != calibration.roi:
+            raise InputError(
+                f"{key}.roi: found {settings.roi}, expected {calibration.roi}, with which {made}"
+            )
+        if settings.tiles != calibration.tiles:
+            found, expected = (tiles or "none" for tiles in (settings.tiles, calibration.tiles))
+            raise InputError(f"{key}.tiles: found {found}, expected {expected}, with which {made}")
+        grid, region = settings.grid(), calibration.tiled_size
+        if grid is not None and region is not None and grid.region != region:
+            raise InputError(
+                f"{key}.roi: found {settings.roi}, expected one of {region.width}×{region.height} pixels, "
+                f"with which {made}"
+            )
 
 
 def _geometry(engine: Path, manifest: Manifest) -> MapGeometry:

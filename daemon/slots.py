@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import math
 import mmap
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_runtime.frames import Frame, Size
+from engine_runtime.frames import Frame
 
 
 class FrameSlots:
@@ -20,47 +21,42 @@ class FrameSlots:
     GPU wants it.
     """
 
-    def __init__(self, descriptor: int, count: int, size: Size) -> None:
+    def __init__(self, descriptor: int, count: int, shape: tuple[int, ...]) -> None:
         """Map slots that ``create`` made, by their descriptor."""
         self.descriptor = descriptor
         self.count = count
-        self._memory = mmap.mmap(descriptor, _length(count, size))
-        self._frames: NDArray[np.uint8] = np.frombuffer(self._memory, np.uint8).reshape(
-            count, size.height, size.width, 3
-        )
+        self._memory = mmap.mmap(descriptor, count * math.prod(shape))
+        self._frames: NDArray[np.uint8] = np.frombuffer(self._memory, np.uint8).reshape(count, *shape)
 
     @classmethod
-    def create(cls, count: int, size: Size) -> "FrameSlots":
-        """Allocate slots for ``count`` frames of H×W×3 uint8.
+    def create(cls, count: int, shape: tuple[int, ...]) -> "FrameSlots":
+        """Allocate slots for ``count`` frames of uint8: H×W×3, or tiles×H×W×3.
 
         Raises:
             OSError: there is not enough memory.
         """
-        if _length(count, size) > _available_bytes():
+        length = count * math.prod(shape)
+        if length > _available_bytes():
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))  # asking for it would kill this process
         descriptor = os.memfd_create("inspectd-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             # All of it now: memory that is missing at the first touch would kill the process that touches it.
-            os.posix_fallocate(descriptor, 0, _length(count, size))
+            os.posix_fallocate(descriptor, 0, length)
             # So would memory that a camera process gone mad has taken away.
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-            return cls(descriptor, count, size)
+            return cls(descriptor, count, shape)
         except OSError:
             os.close(descriptor)
             raise
 
     def __getitem__(self, slot: int) -> Frame:
-        """Give a slot's frame, H×W×3 uint8 BGR, as a view."""
+        """Give a slot's frame, uint8 BGR, as a view."""
         frame: Frame = self._frames[slot]
         return frame
 
     def close(self) -> None:
         """Give the descriptor back; the memory goes when the last view of it does."""
         os.close(self.descriptor)
-
-
-def _length(count: int, size: Size) -> int:
-    return count * size.height * size.width * 3
 
 
 def _available_bytes() -> int:

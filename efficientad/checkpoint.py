@@ -13,6 +13,7 @@ from efficientad.networks import SIZES, ModelSize
 from engine_runtime.errors import InputError
 from engine_runtime.files import replacing
 from engine_runtime.frames import Roi, Size
+from engine_runtime.tiles import Tiles
 
 MapNormalisation = Literal["quantile", "gaussian"]
 """How the maps of good images are scaled before their mean is taken (paper §4.4 and its ablation)."""
@@ -43,6 +44,8 @@ class Run:
     """Of the hard feature loss; 0 averages all differences."""
     autoencoder: bool = True
     map_normalisation: MapNormalisation = "quantile"
+    tiles: Tiles | None = None
+    """Into which the region of each image was cut; None when an image was one frame."""
 
 
 def save_model(path: Path, run: Run, model: EfficientAd) -> None:
@@ -66,6 +69,7 @@ def load_model(path: Path) -> tuple[Run, EfficientAd]:
         settings = dict(content["run"])
         settings["image_size"] = Size(*settings["image_size"])
         settings["roi"] = Roi(*settings["roi"]) if settings["roi"] else None
+        settings["tiles"] = Tiles(**settings["tiles"]) if settings.get("tiles") else None
         run = Run(**settings)
         if run.size not in SIZES:
             raise ValueError(run.size)

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from efficientad.errors import TrainingFailed
-from efficientad.option_types import decay, image_size, natural, positive, rate, roi, share, teacher_of_size
+from efficientad.option_types import (
+    decay,
+    image_size,
+    natural,
+    positive,
+    rate,
+    roi,
+    share,
+    teacher_of_size,
+    tiles,
+)
 from engine_runtime.errors import EngineFailed, InputError
 
 if TYPE_CHECKING:  # torch, for which --help should not wait
@@ -89,6 +99,12 @@ def _add_train(commands: "Commands") -> None:
         "--roi", type=roi, metavar="X,Y,W,H", help="region of interest in pixels of the pictures"
     )
     train.add_argument(
+        "--tiles",
+        type=tiles,
+        metavar="SIZE,OVERLAP",
+        help="cut large pictures into tiles of SIZE pixels, each an image of the training",
+    )
+    train.add_argument(
         "--teacher", type=Path, metavar="FILE", help="teacher weights; default: the packaged XS teacher"
     )
     train.add_argument(
@@ -144,6 +160,9 @@ def _add_evaluate(commands: "Commands") -> None:
     )
     evaluate.add_argument(
         "--roi", type=roi, metavar="X,Y,W,H", help="region of interest; default: that of the model"
+    )
+    evaluate.add_argument(
+        "--tiles", type=tiles, metavar="SIZE,OVERLAP", help="of large pictures; default: those of the model"
     )
     evaluate.add_argument(
         "--bootstrap",
@@ -285,8 +304,8 @@ def train_command(options: argparse.Namespace) -> None:
     file = teacher_file(size, options.teacher)
     teacher = load_teacher(size, file)
     data_set = open_data_set(options.data, options.layout)
-    split = training_images.load(data_set, options.image_size, options.roi, options.seed)
-    if options.roi is None and len(split.sizes) > 1:
+    split = training_images.load(data_set, options.image_size, options.roi, options.seed, tiles=options.tiles)
+    if options.roi is None and options.tiles is None and len(split.sizes) > 1:
         print(
             f"images of {len(split.sizes)} sizes, from {split.sizes[0]} to {split.sizes[-1]} pixels: "
             f"all are resized to {options.image_size}",
@@ -313,6 +332,7 @@ def train_command(options: argparse.Namespace) -> None:
         p_hard=options.p_hard,
         autoencoder=options.autoencoder,
         map_normalisation=options.map_normalisation,
+        tiles=options.tiles,
     )
     result = train(
         run,
@@ -326,10 +346,13 @@ def train_command(options: argparse.Namespace) -> None:
     if result.resumed_at:
         print(f"resumed at step {result.resumed_at}")
     scores = sorted(result.scores)
+    held_out = f"{split.held_out} held-out images"
+    if options.tiles is not None:
+        held_out = f"{len(scores)} tiles of {held_out}"
     print(
         f"{options.out}: size {size}, {options.image_size} pixels, "
-        f"{options.steps} steps on {len(split.training)} images\n"
-        f"validation on {len(scores)} held-out images: student–teacher {result.local_loss:.4f}, "
+        f"{options.steps} steps on {len(split.training)} {'images' if options.tiles is None else 'tiles'}\n"
+        f"validation on {held_out}: student–teacher {result.local_loss:.4f}, "
         f"student–autoencoder {result.global_loss:.4f}, "
         f"scores {scores[len(scores) // 2]:.3f} (median) to {scores[-1]:.3f}\n"
         f"next: {PROG} export {options.out}"
@@ -351,7 +374,9 @@ def evaluate_command(options: argparse.Namespace) -> None:
     _check_folder(options.out)
     data_set = open_data_set(options.data, options.layout)
     judge = open_judge(options.model, options.calibration)
-    evaluation = evaluate(judge, data_set, roi=options.roi, draws=options.bootstrap, seed=options.seed)
+    evaluation = evaluate(
+        judge, data_set, roi=options.roi, tiles=options.tiles, draws=options.bootstrap, seed=options.seed
+    )
     calibrated = judge.threshold is not None
     threshold = judge.threshold if judge.threshold is not None else evaluation.overall.f1_threshold
     point = operating_point(evaluation.judged, threshold, calibrated)

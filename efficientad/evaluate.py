@@ -11,13 +11,15 @@ from tqdm import tqdm
 from efficientad.datasets.data_set import GOOD, DataSet, Sample
 from efficientad.datasets.digest import digest
 from efficientad.datasets.masks import regions
-from efficientad.judge import Judge
+from efficientad.judge import Judge, Judgement
 from efficientad.metrics.bootstrap import Estimate, Floats, estimate, stratified_weights
 from efficientad.metrics.image import Ranking
 from efficientad.metrics.pixel import Areas, PixelCurves, thresholds
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
 from engine_runtime.heatmap import MapGeometry
+from engine_runtime.tile_merge import TileMerge
+from engine_runtime.tiles import TileGrid, Tiles
 
 PRO_LIMITS = (0.3,)
 """False positive rates up to which AU-PRO is integrated, as usual for MVTec AD."""
@@ -37,6 +39,7 @@ class Judged:
     """N×h×w, at the network's resolution."""
     geometry: MapGeometry
     roi: Roi | None
+    tiles: Tiles | None
 
     @property
     def defective(self) -> NDArray[np.bool_]:
@@ -51,9 +54,7 @@ class Judged:
     def heat(self, index: int, size: Size) -> NDArray[np.float32]:
         """Spread an anomaly map over its picture, or the region of interest in it, at any size."""
         values = self.maps[index]
-        frame, stride = self.geometry.frame, self.geometry.stride
-        steps = (stride[0] * size.height / frame.height, stride[1] * size.width / frame.width)
-        spread = MapGeometry(size, Size(*values.shape), steps).spread(values)
+        spread = self.geometry.at(size).spread(values)
         # Interpolation must not round beyond the values it lies between.
         return np.clip(spread, values.min(), values.max())
 
@@ -101,39 +102,49 @@ class Evaluation:
     """Folder of good test images which the model was trained on."""
 
 
-def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None) -> Judged:
+def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None, tiles: Tiles | None) -> Judged:
     """Judge images through the product's own preprocessing.
 
     Args:
         judge: the model.
         samples: at least one.
         roi: region of interest in the pictures; that of the model when None.
+        tiles: into which the region is cut; those of the model when None.
 
     Raises:
-        InputError: an image cannot be read, does not hold the region, or the model gives it no finite score.
+        InputError: an image cannot be read, does not hold the region or is of another size than the others
+            where it is cut into tiles, or the model gives it no finite score.
         EngineFailed: the runtime raised.
     """
-    roi = roi or judge.roi
+    roi, tiles = roi or judge.roi, tiles or judge.tiles
+    merge = None if tiles is None else _merge(judge, samples[0].image, roi, tiles)
     scores, maps, sizes = [], [], []
     with tqdm(desc="judging", total=len(samples), unit="image") as bar:
-        for chosen in _batches(samples, judge.batch):
-            frames = []
+        for chosen in _batches(samples, judge.batch if merge is None else 1):
+            frames: list[Frame] = []
             for sample in chosen:
                 picture = read_image(sample.image)
                 sizes.append(Size(*picture.shape[:2]))
-                frames.append(_frame(sample.image, picture, judge.geometry.frame, roi))
-            result = judge.judge(frames)
+                frames.extend(_frames(sample.image, picture, judge.geometry.frame, roi, merge))
+            result = _judge_all(judge, frames, merge)
             scores.append(result.scores)
             maps.append(result.maps)
             bar.update(len(chosen))
     found = np.concatenate(scores).astype(np.float64)
     for index in np.flatnonzero(~np.isfinite(found)):
         raise InputError(f"{samples[index].image}: {judge.name} gives it the score {found[index]}")
-    return Judged(samples, sizes, found, np.concatenate(maps), judge.geometry, roi)
+    geometry = judge.geometry if merge is None else merge.geometry
+    return Judged(samples, sizes, found, np.concatenate(maps), geometry, roi, tiles)
 
 
 def evaluate(
-    judge: Judge, data_set: DataSet, *, roi: Roi | None = None, draws: int = 1000, seed: int = 0
+    judge: Judge,
+    data_set: DataSet,
+    *,
+    roi: Roi | None = None,
+    tiles: Tiles | None = None,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> Evaluation:
     """Measure a model on the test images of a data set.
 
@@ -141,6 +152,7 @@ def evaluate(
         judge: the model.
         data_set: brings the test images and masks.
         roi: region of interest in the pictures; that of the model when None.
+        tiles: into which the region is cut; those of the model when None.
         draws: test sets drawn for the confidence intervals; 0 for none.
         seed: of the drawing.
 
@@ -150,7 +162,7 @@ def evaluate(
     """
     samples = data_set.test()
     saturations = data_set.saturations()
-    judged = judge_samples(judge, samples, roi)
+    judged = judge_samples(judge, samples, roi, tiles)
     masked = np.array([sample.defect is None or bool(sample.masks) for sample in samples])
     defective = judged.defective
     curves = None
@@ -204,7 +216,7 @@ def check_test(data_set: DataSet, roi: Roi | None) -> None:
     for sample in tqdm(data_set.test(), desc="checking the test images", unit="image"):
         picture = read_image(sample.image)
         size = Size(*picture.shape[:2])
-        _frame(sample.image, picture, size, roi)
+        _frames(sample.image, picture, size, roi)
         regions(sample, size, roi, saturations)
 
 
@@ -230,11 +242,30 @@ def _batches(samples: list[Sample], most: int) -> Iterator[list[Sample]]:
         yield samples[start : start + most]
 
 
-def _frame(file: Path, picture: Frame, size: Size, roi: Roi | None) -> Frame:
+def _frames(
+    file: Path, picture: Frame, size: Size, roi: Roi | None, merge: TileMerge | None = None
+) -> Sequence[Frame]:
     try:
-        return fit(picture, size, roi)
+        return [fit(picture, size, roi)] if merge is None else list(merge.grid.cut(picture, size, roi))
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
+
+
+def _merge(judge: Judge, first: Path, roi: Roi | None, tiles: Tiles) -> TileMerge:
+    region = Size(*read_image(first).shape[:2]) if roi is None else Size(roi.height, roi.width)
+    try:
+        return TileMerge(TileGrid(tiles, region), judge.geometry)
+    except InputError as error:
+        raise InputError(f"tiles: {error}") from error
+
+
+def _judge_all(judge: Judge, frames: list[Frame], merge: TileMerge | None) -> Judgement:
+    """Judge frames, or all the tiles of one picture."""
+    if merge is None:
+        return judge.judge(frames)
+    batches = (frames[start : start + judge.batch] for start in range(0, len(frames), judge.batch))
+    maps = merge(np.concatenate([judge.judge(batch).maps for batch in batches]))
+    return Judgement(maps.max(axis=(1, 2)), maps)
 
 
 def _trained_on(judge: Judge, samples: list[Sample]) -> Path | None:

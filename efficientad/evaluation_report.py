@@ -33,6 +33,7 @@ def as_json(
         "data": data,
         "frame": list(judge.geometry.frame),
         "roi": list(judged.roi) if judged.roi else None,
+        "tiles": str(judged.tiles) if judged.tiles else None,
         "confidence": CONFIDENCE,
         "good_images": sum(sample.defect is None for sample in judged.samples),
         "overlap": "sPRO" if evaluation.saturated else "PRO",

@@ -141,6 +141,8 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     }
     if run.roi is not None:
         entries["roi"] = ",".join(map(str, run.roi))
+    if run.tiles is not None:
+        entries["tiles"] = str(run.tiles)
     return entries
 
 

@@ -13,6 +13,7 @@ from engine_runtime.errors import EngineRefused, InputError
 from engine_runtime.frames import Frame, Roi
 from engine_runtime.heatmap import MapGeometry
 from engine_runtime.manifest import Manifest
+from engine_runtime.tiles import Tiles, parse_tiles
 
 BATCH = 8
 """Frames that a checkpoint judges at once."""
@@ -34,6 +35,8 @@ class Judge(Protocol):
     geometry: MapGeometry
     roi: Roi | None
     """Region of interest of its training, or of its calibration."""
+    tiles: Tiles | None
+    """Into which that region was cut; None when it was one frame."""
     threshold: float | None
     """A higher score is rejected; None without a calibration."""
     training_digest: str | None
@@ -86,6 +89,7 @@ class CheckpointJudge:
         run, model = load_model(path)
         self.name = path.name
         self.roi = run.roi
+        self.tiles = run.tiles
         self.training_digest: str | None = run.training_digest
         self.geometry = MapGeometry(run.image_size, map_size(run.image_size), (4.0, 4.0))
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -122,10 +126,12 @@ class EngineJudge:
         self.threshold: float | None = None
         if calibration is None:
             self.roi = _trained_roi(path, manifest)
+            self.tiles = _trained_tiles(path, manifest)
             self._quantiles = _trained_quantiles(path, manifest)
         else:
             given = load_calibration(calibration, manifest.payload_sha256)
             self.roi = given.roi
+            self.tiles = given.tiles
             self.threshold = given.threshold
             self._quantiles = given.quantiles_array()
 
@@ -166,3 +172,11 @@ def _trained_roi(path: Path, manifest: Manifest) -> Roi | None:
         return Roi(*(int(number) for number in named.split(",")))
     except (TypeError, ValueError) as error:
         raise EngineRefused(f"{path}: roi is {named!r:.60}; expected x,y,width,height") from error
+
+
+def _trained_tiles(path: Path, manifest: Manifest) -> Tiles | None:
+    named = manifest.model_metadata.get("tiles")
+    try:
+        return None if named is None else parse_tiles(named)
+    except ValueError as error:
+        raise EngineRefused(f"{path}: tiles: {error}") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # OpenCV and torch, for which --help should not wait
     from efficientad.networks import ModelSize
     from engine_runtime.frames import Roi, Size
+    from engine_runtime.tiles import Tiles
 
 
 def natural(text: str) -> int:
@@ -61,6 +62,16 @@ def teacher_of_size(text: str) -> "tuple[ModelSize, Path]":
     if size not in SIZES or not equals or not file:
         raise argparse.ArgumentTypeError(f"{text!r}: expected SIZE=FILE, SIZE one of {', '.join(SIZES)}")
     return size, Path(file)
+
+
+def tiles(text: str) -> "Tiles":
+    """Parse ``size,overlap``."""
+    from engine_runtime.tiles import parse_tiles
+
+    try:
+        return parse_tiles(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def rate(text: str) -> float:

@@ -1,6 +1,6 @@
 """Good images of one product, split into training and validation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from tqdm import tqdm
 from efficientad.datasets.data_set import DataSet
 from efficientad.datasets.digest import digest
 from engine_runtime.errors import InputError
-from engine_runtime.frames import Frame, Roi, Size, fit, images_in, read_image
+from engine_runtime.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
+from engine_runtime.tiles import TileGrid, Tiles
 
 VALIDATION = 0.1
 """Share of the training images held out for the quantiles of the maps (paper §4.4)."""
@@ -33,7 +34,7 @@ class Natural:
 
 @dataclass(frozen=True)
 class Split:
-    """Images in memory: N×3×H×W uint8, RGB."""
+    """Images, or tiles of images, in memory: N×3×H×W uint8, RGB."""
 
     training: Tensor
     validation: Tensor
@@ -41,9 +42,11 @@ class Split:
     """SHA-256 over the names and contents of all files, sorted by name."""
     sizes: list[Size]
     """Of the pictures on disk, each once, sorted."""
+    held_out: int
+    """Number of the pictures that are kept for validation."""
 
 
-def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int) -> Split:
+def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Tiles | None = None) -> Split:
     """Read, crop, resize and split the good images of a data set.
 
     Args:
@@ -51,10 +54,11 @@ def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int) -> Split:
         size: height and width the model takes.
         roi: region of interest in the pictures; the whole picture when None.
         seed: of the split.
+        tiles: into which each picture is cut; all tiles of a picture are for training, or all for validation.
 
     Raises:
-        InputError: there are no good images or only one, one cannot be read, or the region does not lie
-            inside it; or all are 16-bit images that use less than 12 of their bits.
+        InputError: there are no good images or only one, one cannot be read, the region does not lie inside
+            it or is smaller than a tile; or all are 16-bit images that use less than 12 of their bits.
     """
     good = data_set.good()
     files = [*good.training, *good.validation]
@@ -62,7 +66,7 @@ def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int) -> Split:
         raise InputError(
             f"{data_set.root}: holds 1 good image; expected at least 2, one of them for validation"
         )
-    images, sizes = stack(files, size, roi)
+    images, sizes = stack(files, size, roi, tiles)
     if good.validation:
         order, held_out = np.arange(len(files)), len(good.validation)
         validation, training = order[-held_out:], order[:-held_out]
@@ -70,7 +74,13 @@ def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int) -> Split:
         order = np.random.default_rng(seed).permutation(len(files))
         held_out = max(1, round(VALIDATION * len(files)))
         validation, training = order[:held_out], order[held_out:]
-    return Split(images[training], images[validation], digest(data_set.root, files), sizes)
+    return Split(
+        torch.cat([images[index] for index in training]),
+        torch.cat([images[index] for index in validation]),
+        digest(data_set.root, files),
+        sizes,
+        held_out,
+    )
 
 
 def load_natural(folder: Path, size: Size) -> Natural:
@@ -91,22 +101,26 @@ def load_natural(folder: Path, size: Size) -> Natural:
     return Natural(images, digest(folder, files))
 
 
-def stack(files: Sequence[Path], size: Size, roi: Roi | None) -> tuple[Tensor, list[Size]]:
-    """Read images as N×3×H×W uint8, RGB, cropped and resized, and say which sizes they had.
+def stack(
+    files: Sequence[Path], size: Size, roi: Roi | None, tiles: Tiles | None = None
+) -> tuple[list[Tensor], list[Size]]:
+    """Read images as tiles×3×H×W uint8, RGB, cropped and resized, and say which sizes they had.
+
+    Without ``tiles``, each is one tile.
 
     Raises:
-        InputError: an image cannot be read or does not hold the region; or all are 16-bit images that use
-            less than 12 of their bits.
+        InputError: an image cannot be read, does not hold the region, or this is smaller than a tile; or all
+            are 16-bit images that use less than 12 of their bits.
     """
-    images = torch.empty((len(files), 3, *size), dtype=torch.uint8)
+    images = []
     sizes = set()
     brightest = 0
-    for index, file in enumerate(tqdm(files, desc="reading", unit="image")):
+    for file in tqdm(files, desc="reading", unit="image"):
         picture = read_image(file)
         sizes.add(Size(*picture.shape[:2]))
         brightest = max(brightest, int(picture.max()))
         try:
-            images[index] = planes(fit(picture, size, roi))
+            images.append(torch.stack([planes(frame) for frame in _frames(picture, size, roi, tiles)]))
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
     if brightest < FEWEST_LEVELS and _is_16_bit(files[0]):
@@ -115,6 +129,13 @@ def stack(files: Sequence[Path], size: Size, roi: Roi | None) -> tuple[Tensor, l
             "and the upper 8 bits are used: expected pixels of 10 or 12 bits shifted to the upper end of 16"
         )
     return images, sorted(sizes)
+
+
+def _frames(picture: Frame, size: Size, roi: Roi | None, tiles: Tiles | None) -> Iterable[Frame]:
+    if tiles is None:
+        return [fit(picture, size, roi)]
+    seen = cut_out(picture, roi)
+    return TileGrid(tiles, Size(*seen.shape[:2])).cut(seen, size)
 
 
 def _is_16_bit(file: Path) -> bool:

@@ -43,6 +43,16 @@ class MapGeometry(NamedTuple):
             return cls(frame, map_size, (float(named), float(named)))
         return cls(frame, map_size, (frame.height / map_size.height, frame.width / map_size.width))
 
+    def at(self, size: Size) -> Self:
+        """Give the geometry of the same map over the same frame, resized to another height and width."""
+        return self._replace(
+            frame=size,
+            stride=(
+                self.stride[0] * size.height / self.frame.height,
+                self.stride[1] * size.width / self.frame.width,
+            ),
+        )
+
     @property
     def margin(self) -> tuple[float, float]:
         """Frame pixels above and left of the area that the map covers."""

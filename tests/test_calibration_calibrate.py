@@ -15,11 +15,16 @@ from onnx import helper
 from calibration.calibration_file import load_calibration
 from calibration.cli import main
 from calibration.images import image_set
+from calibration.tail import fit_threshold
 from engine_build.cli import main as build_engine
 from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, OUTPUTS, SCORE, UNCALIBRATED
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
-from engine_runtime.frames import Frame, Roi, fit, images_in, read_image
+from engine_runtime.frames import Frame, Roi, Size, fit, images_in, read_image
+from engine_runtime.heatmap import MapGeometry
 from engine_runtime.open import open_engine
+from engine_runtime.tile_merge import TileMerge
+from engine_runtime.tiled_engine import TiledEngine
+from engine_runtime.tiles import TileGrid, Tiles
 
 COMMAND = Path(sys.executable).parent / "calibrate"
 
@@ -184,6 +189,104 @@ def test_the_region_the_model_was_trained_with_is_the_default(
     write_engine(engine, manifest.model_copy(update={"model_metadata": {"roi": "8,4,72,64"}}), payload)
     assert main([str(engine), "--good", str(folder / "good")]) == 0
     assert load_calibration(target, manifest.payload_sha256).roi == Roi(8, 4, 72, 64)
+
+
+def test_tiles(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The scores are those of the merged maps, and the file tells the daemon how to cut."""
+    engine_file, good, target = folder / "line3.engine", folder / "good", tmp_path / "tiled.yaml"
+    options = ["--roi", "4,2,80,70", "--tiles", "40,16", "-o", str(target)]
+    assert main([str(engine_file), "--good", str(good), *options]) == 0
+    said = capsys.readouterr()
+    assert "tiles               9 of 40×40 pixels, overlapping by 16" in said.out
+    assert "leave gaps" not in said.err
+    made = load_calibration(target, read_manifest(engine_file).payload_sha256)
+    assert (made.roi, made.tiles, made.tiled_size) == (Roi(4, 2, 80, 70), Tiles(40, 16), (70, 80))
+
+    inner = open_engine(engine_file)
+    merge = TileMerge(TileGrid(Tiles(40, 16), Size(70, 80)), MapGeometry.of(inner.manifest))
+    engine = TiledEngine(inner, merge)
+    frames = [
+        merge.grid.cut(read_image(file), inner.manifest.input_size, made.roi) for file in images_in(good)
+    ]
+    raw = [engine.infer([frame], UNCALIBRATED, (LOCAL_MAP, GLOBAL_MAP)) for frame in frames]
+    for name, measured in zip((LOCAL_MAP, GLOBAL_MAP), made.quantiles, strict=True):
+        expected = np.quantile([found[name] for found in raw], (0.9, 0.995))
+        np.testing.assert_allclose(measured, expected, rtol=1e-5)
+    scores = [engine.infer([frame], made.quantiles_array(), (SCORE,))[SCORE][0] for frame in frames]
+    assert made.threshold == pytest.approx(fit_threshold(np.array(scores, np.float64), 0.001).value, rel=1e-4)
+    engine.close()
+
+
+def test_of_maps_too_large_for_memory_pixels_are_drawn(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, drawn = tmp_path / "whole.yaml", tmp_path / "drawn.yaml"
+    arguments = [str(folder / "line3.engine"), "--good", str(folder / "good"), "-o"]
+    assert main([*arguments, str(whole)]) == 0
+    monkeypatch.setattr("calibration.measure._MOST_VALUES", 70 * 60)  # 60 of the 80 of each image
+    assert main([*arguments, str(drawn)]) == 0
+    sha256 = read_manifest(folder / "line3.engine").payload_sha256
+    exact, estimated = (load_calibration(path, sha256).quantiles_array() for path in (whole, drawn))
+    assert not np.array_equal(exact, estimated)
+    np.testing.assert_allclose(estimated, exact, rtol=0.15)
+
+
+def test_tiles_of_the_whole_picture_need_pictures_of_one_size(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, target = folder / "line3.engine", tmp_path / "tiled.yaml"
+    good = tmp_path / "good"
+    good.mkdir()
+    for file in images_in(folder / "good"):
+        cv2.imwrite(str(good / file.name), read_image(file))
+    assert main([str(engine), "--good", str(good), "--tiles", "64,16", "-o", str(target)]) == 0
+    made = load_calibration(target, read_manifest(engine).payload_sha256)
+    # Which part of a camera's picture they show is not known, but its size is.
+    assert (made.roi, made.tiled_size) == (None, (80, 90))
+    for size in ((88, 80), (100, 100)):
+        cv2.imwrite(str(good / "050.png"), cv2.resize(picture(1), size))
+        line = refusal(capsys, engine, "--good", good, "--tiles", "64,16")
+        assert f"050.png: {size[0]}×{size[1]} pixels; expected 90×80, over which the tiles are laid" in line
+
+
+def test_the_tiles_the_model_was_trained_with_are_the_default(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, payload = read_engine(folder / "line3.engine")
+    engine, target = tmp_path / "tiled.engine", tmp_path / "tiled.calibration.yaml"
+    # A stride in which the maps leave margins of four pixels at the side of a tile.
+    metadata = {"roi": "8,4,72,64", "tiles": "36,2", "map_stride": "4"}
+    write_engine(engine, manifest.model_copy(update={"model_metadata": metadata}), payload)
+    assert main([str(engine), "--good", str(folder / "good")]) == 0
+    made = load_calibration(target, manifest.payload_sha256)
+    assert (made.roi, made.tiles, made.tiled_size) == (Roi(8, 4, 72, 64), Tiles(36, 2), (64, 72))
+    least = TileMerge(TileGrid(made.tiles, Size(64, 72)), MapGeometry.of(read_manifest(engine))).least_overlap
+    assert least > 2
+    assert f"leave gaps between them: a small defect there may be missed; an overlap of {least}" in (
+        capsys.readouterr().err
+    )
+    target.unlink()
+    write_engine(engine, manifest.model_copy(update={"model_metadata": {"tiles": "36"}}), payload)
+    line = refusal(capsys, engine, "--good", folder / "good")
+    assert "the model's metadata: tiles: '36' is not size,overlap" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--tiles", "64"], "--tiles: '64' is not size,overlap in whole pixels"),
+        (["--tiles", "64,40"], "--tiles: found overlap 40, expected 0 to 32 pixels"),
+        (["--tiles", "81,0"], "tiles: a roi of 90×80 pixels is smaller than a tile of 81"),
+        (
+            ["--tiles", "64,0", "--roi", "0,0,60,60"],
+            "tiles: a roi of 60×60 pixels is smaller than a tile of 64",
+        ),
+    ],
+)
+def test_tiles_that_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], expected: str
+) -> None:
+    assert expected in refusal(capsys, folder / "line3.engine", "--good", folder / "good", *options)
 
 
 def test_the_images_of_the_training_are_recognised(

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from calibration.calibration_file import Calibration, load_calibration, write_calibration
 from engine_runtime.errors import InputError
-from engine_runtime.frames import Roi
+from engine_runtime.frames import Roi, Size
+from engine_runtime.tiles import Tiles
 
 ENGINE = "ab" * 32
 
@@ -27,6 +28,8 @@ def calibration(**changes: object) -> Calibration:
             "good_images": 200,
             "good_images_sha256": "cd" * 32,
             "roi": Roi(10, 20, 300, 200),
+            "tiles": Tiles(128, 32),
+            "tiled_size": Size(200, 300),
             "made_at": "2026-01-01T00:00:00+00:00",
             "tool_version": "0.1.0",
             **changes,
@@ -41,13 +44,22 @@ finite = st.floats(-1e30, 1e30)
     threshold=finite,
     first=st.floats(0, 1),
     roi=st.none() | st.builds(Roi, *[st.integers(0, 10_000)] * 4),
+    tiles=st.none() | st.builds(Tiles, st.integers(16, 10_000), st.integers(0, 8)),
     model=st.text(max_size=20),
 )
 def test_what_was_written_is_loaded(
-    tmp_path_factory: pytest.TempPathFactory, threshold: float, first: float, roi: Roi | None, model: str
+    tmp_path_factory: pytest.TempPathFactory,
+    *,
+    threshold: float,
+    first: float,
+    roi: Roi | None,
+    tiles: Tiles | None,
+    model: str,
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "written.yaml"
-    made = calibration(threshold=threshold, quantiles=((first, 1.5), (-first, 1e6)), roi=roi, model=model)
+    made = calibration(
+        threshold=threshold, quantiles=((first, 1.5), (-first, 1e6)), roi=roi, tiles=tiles, model=model
+    )
     write_calibration(path, made)
     loaded = load_calibration(path, ENGINE)
     assert loaded == made
@@ -85,6 +97,11 @@ CONTENT = calibration().model_dump(mode="json")
         ({"quantiles": [[0, 1e300], [0, 1]]}, "quantiles of the local_map are 0 and inf"),
         ({"quantiles": [[0, 1]]}, "quantiles.1: Field required|quantiles"),
         ({"roi": [1, 2, 3]}, "roi"),
+        ({"tiles": {"size": 8, "overlap": 0}}, "tiles: found size 8, expected at least 16 pixels"),
+        ({"tiles": {"size": 64, "overlap": 33}}, "tiles: found overlap 33, expected 0 to 32 pixels"),
+        ({"tiles": {"size": 64, "step": 3}}, "tiles"),
+        ({"tiled_size": [200]}, "tiled_size"),
+        ({"tiles": "64,8"}, "tiles: .*found '64,8'"),
         ({"format_version": 2}, "format_version is 2; this inspectd reads 1"),
         ({"format_version": {"a": 1}}, "format_version is 'dict'"),
         ({"confidence": 1.5}, "confidence: Input should be less than or equal to 1, found 1.5"),
@@ -101,7 +118,7 @@ def test_files_that_are_refused(tmp_path: Path, changes: dict[str, object], expe
 
 def test_every_key_is_needed(tmp_path: Path) -> None:
     path = tmp_path / "line3.calibration.yaml"
-    for key in CONTENT.keys() - {"format_version"}:
+    for key in CONTENT.keys() - {"format_version", "tiles", "tiled_size"}:
         path.write_text(yaml.safe_dump({name: value for name, value in CONTENT.items() if name != key}))
         with pytest.raises(InputError, match=f"{key}: Field required"):
             load_calibration(path, ENGINE)
@@ -134,6 +151,14 @@ def test_what_is_no_calibration(tmp_path: Path, text: str, expected: str) -> Non
     with pytest.raises(InputError, match=expected) as raised:
         load_calibration(path, ENGINE)
     assert len(str(raised.value)) < 600
+
+
+def test_files_made_before_there_were_tiles_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "line3.calibration.yaml"
+    older = {name: value for name, value in CONTENT.items() if name not in {"tiles", "tiled_size"}}
+    path.write_text(yaml.safe_dump(older))
+    loaded = load_calibration(path, ENGINE)
+    assert (loaded.tiles, loaded.tiled_size) == (None, None)
 
 
 def test_missing_and_binary_files(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_counter_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> N
 
 
 def test_nobody_can_take_the_memory_of_the_slots_away() -> None:
-    slots = FrameSlots.create(2, Size(64, 64))
+    slots = FrameSlots.create(2, (64, 64, 3))
     with pytest.raises(PermissionError):
         os.ftruncate(slots.descriptor, 0)
     slots[1][...] = 7

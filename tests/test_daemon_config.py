@@ -89,7 +89,7 @@ def test_what_is_no_config_is_refused(tmp_path: Path, text: str | bytes, expecte
     assert expected in refused(tmp_path, text)
 
 
-KEYS = st.sampled_from([*Config.model_fields, "top", "source", "roi", "x"])
+KEYS = st.sampled_from([*Config.model_fields, "top", "source", "roi", "x", "tiles", "size", "overlap"])
 
 
 @given(

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from data_set_folders import (
     LOCO_DEFECTS,
     PATCH,
@@ -423,7 +424,7 @@ def test_validation_images_of_the_layout_are_taken(tmp_path: Path) -> None:
     split = training_images.load(open_data_set(mvtec_loco(tmp_path / "pins")), SQUARE, None, seed=3)
     assert (len(split.training), len(split.validation)) == (5, 2)
     expected, _ = training_images.stack(sorted((tmp_path / "pins/validation/good").iterdir()), SQUARE, None)
-    assert (split.validation == expected).all()
+    assert (split.validation == torch.cat(expected)).all()
     assert split.sizes == [SQUARE]
 
 

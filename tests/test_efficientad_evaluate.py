@@ -17,8 +17,14 @@ from efficientad.checkpoint import Run, save_model
 from efficientad.cli import main
 from efficientad.model import EfficientAd
 from engine_build.cli import main as build_engine
+from engine_runtime.engine import SCORE, UNCALIBRATED
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
-from engine_runtime.frames import Roi, Size
+from engine_runtime.frames import Roi, Size, read_image
+from engine_runtime.heatmap import MapGeometry
+from engine_runtime.open import open_engine
+from engine_runtime.tile_merge import TileMerge
+from engine_runtime.tiled_engine import TiledEngine
+from engine_runtime.tiles import TileGrid, Tiles
 
 COMMAND = Path(sys.executable).parent / "efficientad"
 
@@ -195,6 +201,50 @@ def test_a_region_of_interest_without_any_defect(line: tuple[str, ...], tmp_path
     found = evaluated(out)
     assert found["overall"]["image_auroc"]["value"] < 1
     assert found["overall"]["overlap"] == {}
+
+
+def test_tiles_are_judged_as_the_daemon_judges_them(line_folder: Path, tmp_path: Path) -> None:
+    """Tiles of half the pictures' size: the engine sees defects of twice the size, and finds them all."""
+    data = mvtec_ad(tmp_path / "bottle")
+    calibration = line_folder / "brightness.calibration.yaml"
+    line = [str(line_folder / "brightness.engine"), "--calibration", str(calibration)]
+    results = []
+    tiles = f"{SIDE // 2},{SIDE // 4}"
+    assert main(["evaluate", *line, "--data", str(data), "--tiles", tiles, "--out", str(tmp_path / "a")]) == 0
+    results.append(evaluated(tmp_path / "a"))
+    text = calibration.read_text()
+    calibration.write_text(text.replace("tiles: null", f"tiles: {{size: {SIDE // 2}, overlap: {SIDE // 4}}}"))
+    assert main(["evaluate", *line, "--data", str(data), "--out", str(tmp_path / "b")]) == 0
+    results.append(evaluated(tmp_path / "b"))
+    for found in results:
+        assert found["tiles"] == tiles
+        assert found["overall"]["image_auroc"]["value"] == 1
+        assert found["overall"]["overlap"]["0.3"]["value"] > 0.95
+
+    engine = open_engine(line_folder / "brightness.engine")
+    grid = TileGrid(Tiles(SIDE // 2, SIDE // 4), Size(SIDE, SIDE))
+    tiled = TiledEngine(engine, TileMerge(grid, MapGeometry.of(engine.manifest)))
+    for image in results[0]["images"]:
+        frame = grid.cut(read_image(data / image["image"]), engine.manifest.input_size)
+        [score] = tiled.infer([frame], UNCALIBRATED, (SCORE,))[SCORE]
+        assert image["score"] == pytest.approx(float(score), rel=1e-6)
+    tiled.close()
+
+
+def test_tiles_need_pictures_of_one_size(
+    line: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = mvtec_ad(tmp_path / "bottle", masks=False)
+    arguments = ["evaluate", *line, "--data", str(data), "--out", str(tmp_path / "report"), "--tiles"]
+    assert f"tiles: a roi of {SIDE}×{SIDE} pixels is smaller than a tile of 999" in refused(
+        [*arguments, "999,0"], capsys
+    )
+    larger = np.full((SIDE + 8, SIDE + 8, 3), 60, np.uint8)
+    assert cv2.imwrite(str(data / "test" / "good" / "001.png"), larger)
+    assert f"001.png: {SIDE + 8}×{SIDE + 8} pixels; expected {SIDE}×{SIDE}, over which" in refused(
+        [*arguments, "32,8"], capsys
+    )
+    assert not (tmp_path / "report").exists()
 
 
 @pytest.fixture

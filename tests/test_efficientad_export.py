@@ -1,6 +1,8 @@
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,10 +11,17 @@ import torch
 
 from efficientad.checkpoint import Run, save_model
 from efficientad.cli import main
+from efficientad.export import export
 from efficientad.model import EfficientAd
 from efficientad.networks import ModelSize, map_size
-from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
-from engine_runtime.frames import Roi, Size
+from engine_build.cli import main as build_engine
+from engine_runtime.engine import FRAMES, LOCAL_MAP, OUTPUTS, QUANTILES, UNCALIBRATED, Engine
+from engine_runtime.frames import Roi, Size, fit
+from engine_runtime.heatmap import MapGeometry
+from engine_runtime.open import open_engine
+from engine_runtime.tile_merge import TileMerge
+from engine_runtime.tiled_engine import TiledEngine
+from engine_runtime.tiles import TileGrid, Tiles
 
 
 def exported(folder: Path, size: ModelSize, image: Size) -> tuple[EfficientAd, Path]:
@@ -94,6 +103,61 @@ def test_graph_keeps_the_contract(tmp_path: Path) -> None:
     assert metadata["roi"] == "1,2,300,400"
     quantiles = [float(number) for number in metadata["training_quantiles"].split(",")]
     assert quantiles == pytest.approx(model.quantiles.flatten().tolist())
+
+
+TILE, REGION = Size(128, 128), Size(176, 248)
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Size, Engine]]:
+    """The same networks for two sizes of input."""
+    folder = tmp_path_factory.mktemp("sizes")
+    torch.manual_seed(3)
+    pretrained = EfficientAd("xs", TILE, with_autoencoder=False).state_dict()
+    opened = {}
+    for size in (TILE, REGION):
+        model = EfficientAd("xs", size, with_autoencoder=False).eval()
+        model.load_state_dict(pretrained)
+        run = Run("xs", size, None, 1, 1, 0, "", "", None, "0.1.0", autoencoder=False)
+        export(folder / f"{size}.onnx", run, model)
+        arguments = [str(folder / f"{size}.onnx"), "--runtime", "onnxruntime", "--fast", "--max-batch", "2"]
+        assert build_engine(arguments) == 0
+        opened[size] = open_engine(folder / f"{size}.engine")
+    yield opened
+    for engine in opened.values():
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("tiles", "most"),
+    [
+        # The step from tile to tile is a whole number of cells of 4 pixels: nothing is interpolated.
+        (Tiles(128, 48), 1e-4),
+        (Tiles(128, 32), 1e-4),
+        # It is not: values are interpolated between cells that share most of what they see.
+        (Tiles(128, 38), 0.1),
+    ],
+)
+def test_tiles_give_the_map_of_the_whole_picture(
+    engines: dict[Size, Engine], tiles: Tiles, most: float
+) -> None:
+    """A PDN has no padding, so every cell sees the same pixels in a tile and in the whole."""
+    picture = np.random.default_rng(5).integers(0, 256, (22, 31, 3), dtype=np.uint8)
+    picture = fit(cv2.GaussianBlur(picture, (3, 3), 0).astype(np.uint8), REGION)
+
+    [whole] = engines[REGION].infer([picture], UNCALIBRATED, (LOCAL_MAP,))[LOCAL_MAP]
+    merge = TileMerge(TileGrid(tiles, REGION), MapGeometry.of(engines[TILE].manifest))
+    tiled = TiledEngine(engines[TILE], merge)
+    [merged] = tiled.infer([merge.grid.cut(picture, TILE)], UNCALIBRATED, (LOCAL_MAP,))[LOCAL_MAP]
+    geometry = MapGeometry.of(engines[REGION].manifest)
+    assert merge.least_overlap == 32
+    np.testing.assert_allclose(merge.geometry.margin, geometry.margin, atol=1)
+    np.testing.assert_allclose(merge.geometry.stride, geometry.stride, rtol=0.05)
+    ours, theirs = merge.geometry.spread(merged), geometry.spread(whole)
+    assert np.abs(ours - theirs).max() <= most * (theirs.max() - theirs.min())
+    if most < 0.1:
+        assert merge.geometry == geometry
+        np.testing.assert_allclose(merged, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_export_writes_beside_the_model_by_default(tmp_path: Path) -> None:

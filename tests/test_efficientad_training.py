@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -15,7 +16,8 @@ from efficientad.datasets.digest import digest
 from efficientad.datasets.open import open_data_set
 from efficientad.networks import ModelSize, pdn
 from efficientad.teacher import save_teacher
-from engine_runtime.frames import Size, images_in
+from engine_runtime.frames import Roi, Size, fit, images_in, read_image
+from engine_runtime.tiles import TileGrid, Tiles
 
 EXECUTABLE = Path(sys.executable).parent / "efficientad"
 
@@ -170,10 +172,59 @@ def test_validation_comes_from_training_images_alone(good: Path) -> None:
     assert torch.equal(split.validation, again.validation)
     assert not torch.equal(split.validation, other.validation)
     files, _ = training_images.stack(sorted((good / "train" / "good").iterdir()), Size(128, 128), None)
-    together = torch.cat([split.training, split.validation])
+    together, files = torch.cat([split.training, split.validation]), torch.cat(files)
     assert sorted(map(repr, together.sum((1, 2, 3)).tolist())) == sorted(
         map(repr, files.sum((1, 2, 3)).tolist())
     )
+
+
+def test_tiles_are_the_training_images_and_stay_with_their_picture(
+    good: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiles, region = Tiles(80, 20), Size(140, 150)
+    data_set, roi = open_data_set(good), Roi(10, 5, 150, 140)
+    split = training_images.load(data_set, Size(128, 128), roi, 0, tiles=tiles)
+    whole = training_images.load(data_set, Size(128, 128), roi, 0)
+    assert (len(split.training), len(split.validation)) == (7 * 6, 6)
+    assert split.digest == whole.digest  # of the files
+    # The picture that is held out without tiles is held out with them, and cut as the daemon will cut it.
+    held_out = []
+    for file in sorted((good / "train" / "good").iterdir()):
+        picture = read_image(file)
+        if torch.equal(training_images.planes(fit(picture, Size(128, 128), roi)), whole.validation[0]):
+            held_out = [
+                training_images.planes(tile)
+                for tile in TileGrid(tiles, region).cut(picture, Size(128, 128), roi)
+            ]
+    assert torch.equal(torch.stack(held_out), split.validation)
+
+    out = tmp_path / "model.pt"
+    options = ["--steps", "2", "--roi", "10,5,150,140", "--tiles", "80,20"]
+    assert main(command(good, teacher, out, *options)) == 0
+    said = capsys.readouterr().out
+    assert "2 steps on 42 tiles" in said
+    assert "validation on 6 tiles of 1 held-out images" in said
+    assert load_model(out)[0].tiles == tiles
+    assert main(["export", str(out)]) == 0
+    metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert (metadata["roi"], metadata["tiles"]) == ("10,5,150,140", "80,20")
+
+
+def test_pictures_of_several_sizes_are_cut_into_as_many_tiles_as_each_holds(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "good").mkdir()
+    for index, (height, width) in enumerate([(64, 64), (64, 150), (130, 64), (64, 64)]):
+        cv2.imwrite(str(tmp_path / "good" / f"{index}.png"), np.full((height, width, 3), 9 * index, np.uint8))
+    split = training_images.load(
+        open_data_set(tmp_path / "good"), Size(128, 128), None, 0, tiles=Tiles(64, 0)
+    )
+    assert len(split.training) + len(split.validation) == 1 + 3 + 3 + 1
+    cv2.imwrite(str(tmp_path / "good" / "9.png"), np.zeros((63, 200, 3), np.uint8))
+    arguments = command(tmp_path / "good", teacher, tmp_path / "model.pt", "--steps", "1", "--tiles", "64,0")
+    line = refused(arguments, capsys)
+    assert "9.png: a roi of 200×63 pixels is smaller than a tile of 64" in line
+    assert not (tmp_path / "model.pt").exists()
 
 
 def test_digest_follows_names_and_contents(tmp_path: Path) -> None:
@@ -315,6 +366,9 @@ def test_wrong_teachers(
         ("--roi", "1,2,3"),
         ("--roi", "-1,0,50,50"),
         ("--roi", "0,0,0,50"),
+        ("--tiles", "64"),
+        ("--tiles", "8,0"),
+        ("--tiles", "64,33"),
         ("--steps", "0"),
         ("--batch", "-2"),
         ("--seed", "x"),

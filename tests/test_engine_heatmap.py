@@ -32,6 +32,20 @@ def test_heat_is_highest_where_the_peak_is(geometry: MapGeometry, data: st.DataO
     assert heat.max() > 0.7
 
 
+@given(st.sampled_from([PDN, WHOLE]), st.integers(1, 2000), st.integers(1, 2000), st.data())
+def test_a_resized_frame_has_its_peak_at_the_resized_place(
+    geometry: MapGeometry, height: int, width: int, data: st.DataObject
+) -> None:
+    anomaly_map = np.zeros(geometry.map, np.float32)
+    anomaly_map.flat[data.draw(st.integers(0, anomaly_map.size - 1))] = 1
+    x, y = geometry.peak(anomaly_map)
+    resized = geometry.at(Size(height, width))
+    assert resized.frame == (height, width)
+    assert resized.peak(anomaly_map) == pytest.approx(
+        (x * width / geometry.frame.width, y * height / geometry.frame.height)
+    )
+
+
 def test_only_what_is_suspect_is_tinted() -> None:
     frame = np.full((64, 96, 3), 90, np.uint8)
     calm = overlay(frame, np.full((64, 96), 0.1, np.float32), threshold=0.5)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from calibration.calibration_file import Calibration, load_calibration, write_calibration
 from engine_runtime.errors import InputError
-from engine_runtime.frames import Roi
+from engine_runtime.frames import Roi, Size
+from engine_runtime.tiles import Tiles
 from fuzzing import yaml_text
 from fuzzing.target import Chance, must_be_one_line
 
@@ -43,9 +44,8 @@ class Target:
     def seeds(self) -> list[bytes]:
         calibration = sound_calibration(_ENGINE)
         write_calibration(self._path, calibration)
-        write_calibration(
-            self._again, calibration.model_copy(update={"roi": Roi(1, 2, 300, 200), "model": "cover"})
-        )
+        other = {"roi": Roi(1, 2, 300, 200), "tiles": Tiles(64, 8), "tiled_size": Size(200, 300)}
+        write_calibration(self._again, calibration.model_copy(update=other | {"model": "cover"}))
         return [self._path.read_bytes(), self._again.read_bytes()]
 
     def mutate(self, data: bytes, chance: Chance) -> bytes:

@@ -46,6 +46,7 @@ cameras:
   top: &top
     source: aravis://x
     roi: {x: 10, y: 20, width: 300, height: 200}
+    tiles: {size: 64, overlap: 8}
     fps: 30
     features: {ExposureTime: 5000, TriggerMode: On}
     loop: true
@@ -73,7 +74,8 @@ class Target:
     longest = 2048
     words = (
         *yaml_text.WORDS, "line", "engine", "calibration", "products", "product", "curve", "publish",
-        "journal", "control", "required_subscribers", "archive", "cameras", "source", "roi", "features",
+        "journal", "control", "required_subscribers", "archive", "cameras", "source", "roi", "tiles",
+        "size", "overlap", "features",
         "tcp://127.0.0.1:1",
     )  # fmt: skip
 

@@ -11,7 +11,9 @@ from typing import Annotated, ClassVar, NamedTuple, Protocol
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
+from engine_runtime.errors import InputError
 from engine_runtime.frames import Frame, Roi, Size
+from engine_runtime.tiles import TileGrid, Tiles
 
 
 class CameraFailed(Exception):
@@ -73,6 +75,8 @@ class CameraSettings:
     ``aravis://DEVICE`` or ``simulated://?seed=1&defects=0.1``."""
     roi: Roi | None = None
     """The part of the picture that is judged; the whole picture when absent."""
+    tiles: Tiles | None = None
+    """How ``roi`` is cut into tiles, each of which the engine sees as one frame; as one frame when absent."""
     fps: Annotated[float, Gt(0), Le(10_000)] | None = None
     """V4L2 and Aravis: the rate asked of the device. Files, folders and simulated lines: frames come at this
     rate whether or not the daemon keeps up; without it each waits until there is room."""
@@ -95,3 +99,24 @@ class CameraSettings:
     """A picture whose mean grey level, 0 to 255, is lower is black: a fault."""
     max_mb: Annotated[int, Gt(0)] | None = None
     """A camera process that uses more memory than this, beside the frame slots, is restarted."""
+
+    def __post_init__(self) -> None:
+        if self.tiles is None:
+            return
+        if self.roi is None:
+            raise ValueError("tiles: found no roi beside it, expected one: it is what is cut into tiles")
+        try:
+            self.grid()
+        except InputError as error:
+            raise ValueError(f"tiles: {error}") from error
+
+    def grid(self) -> TileGrid | None:
+        """Lay the tiles over the region of interest; None without tiles."""
+        if self.tiles is None or self.roi is None:
+            return None
+        return TileGrid(self.tiles, Size(self.roi.height, self.roi.width))
+
+    def slot_shape(self, size: Size) -> tuple[int, ...]:
+        """Give the shape of what an engine sees of one picture, from the size of the engine's input."""
+        grid = self.grid()
+        return (*size, 3) if grid is None else (len(grid), *size, 3)

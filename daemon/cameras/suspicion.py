@@ -63,7 +63,7 @@ class Suspicion:
         black_below = self._settings.black_below
         if black_below is None:
             return
-        level = sum(cv2.mean(frame)[:3]) / 3
+        level = sum(cv2.mean(frame.reshape(-1, frame.shape[-2], 3))[:3]) / 3  # tiles one below the other
         if level < black_below:
             raise BadPicture(f"black: its mean grey level {level:.1f} is below {black_below:g}", None)
 

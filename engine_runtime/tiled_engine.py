@@ -1,0 +1,60 @@
+"""An engine that judges pictures cut into tiles, behind the same seam as one that judges frames."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine, Quantiles
+from engine_runtime.frames import Frame
+from engine_runtime.tile_merge import TileMerge
+
+
+class TiledEngine:
+    """Runs the tiles of each picture through an engine and merges their maps.
+
+    Its frames are tiles×H×W×3 uint8, from ``TileGrid.cut``; its maps lie as ``merge.geometry`` says, and its
+    score is the largest value of the merged anomaly map. ``manifest`` is the engine's own, with the size of
+    the merged map and the number of whole pictures that fill its batch.
+    """
+
+    def __init__(self, engine: Engine, merge: TileMerge) -> None:
+        """Wrap an opened engine, which ``close`` will close."""
+        self._engine = engine
+        self._merge = merge
+        self.manifest = engine.manifest.model_copy(
+            update={
+                "map_size": merge.geometry.map,
+                "max_batch": pictures_at_once(engine.manifest.max_batch, merge),
+            }
+        )
+
+    def infer(
+        self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = (SCORE, ANOMALY_MAP)
+    ) -> dict[str, NDArray[np.float32]]:
+        """See ``Engine.infer``."""
+        tiles = [tile for frame in frames for tile in frame]
+        names = {ANOMALY_MAP if name == SCORE else name for name in outputs}
+        most, size = self._engine.manifest.max_batch, self._engine.manifest.map_size
+        maps = {name: np.empty((len(tiles), *size), dtype=np.float32) for name in names}
+        for start in range(0, len(tiles), most):
+            results = self._engine.infer(tiles[start : start + most], quantiles, tuple(names))
+            for name in names:
+                maps[name][start : start + most] = results[name]
+        merged = {name: self._merge(maps[name]) for name in names}
+        if SCORE in outputs:
+            merged[SCORE] = merged[ANOMALY_MAP].max(axis=(1, 2))
+        return {name: merged[name] for name in outputs}
+
+    def half_precision_share(self) -> float:
+        """See ``Engine.half_precision_share``."""
+        return self._engine.half_precision_share()
+
+    def close(self) -> None:
+        """See ``Engine.close``."""
+        self._engine.close()
+
+
+def pictures_at_once(max_batch: int, merge: TileMerge) -> int:
+    """Say how many pictures fill an engine's batch with their tiles; at least one, in several batches."""
+    return max(1, max_batch // len(merge.grid))
