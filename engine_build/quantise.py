@@ -15,8 +15,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from engine_build.graph import Graph
 from engine_runtime.engine import FRAMES, QUANTILES, UNCALIBRATED
 from engine_runtime.errors import EngineRefused, InputError
-from engine_runtime.frames import Frame, Roi, fit, images_in, read_image
+from engine_runtime.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
 from engine_runtime.open import one_line
+from engine_runtime.tiles import TileGrid, parse_tiles
 
 FEWEST, _MOST = 8, 64
 
@@ -26,7 +27,7 @@ def good_frames(folder: Path, graph: Graph) -> tuple[list[Frame], list[Frame]]:
 
     Args:
         folder: at most 64 of its images are read, spread evenly.
-        graph: whose region of interest they are cropped to.
+        graph: they are cropped to its region of interest; where it has tiles, each image gives one of them.
 
     Raises:
         InputError: the folder holds fewer than 8 images, or one cannot be read or does not hold the region.
@@ -39,11 +40,18 @@ def good_frames(folder: Path, graph: Graph) -> tuple[list[Frame], list[Frame]]:
         )
     named = graph.metadata.get("roi")
     roi = None if named is None else Roi(*map(int, named.split(",")))
+    named = graph.metadata.get("tiles")
+    tiles = None if named is None else parse_tiles(named)
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _MOST)).round().astype(int))
-    frames = []
+    frames, random = [], np.random.default_rng(0)
     for path in (paths[index] for index in chosen):
         try:
-            frames.append(fit(read_image(path), graph.input_size, roi))
+            picture = cut_out(read_image(path), roi)
+            if tiles is None:
+                frames.append(fit(picture, graph.input_size))
+            else:
+                cut = TileGrid(tiles, Size(*picture.shape[:2])).cut(picture, graph.input_size)
+                frames.append(cut[random.integers(len(cut))])
         except InputError as error:
             raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
     return frames[::2], frames[1::2]

@@ -13,6 +13,8 @@ from efficientad.checkpoint import Run
 from efficientad.export import export
 from efficientad.model import EfficientAd
 from engine_build.cli import main
+from engine_build.graph import read_graph
+from engine_build.quantise import good_frames
 from engine_runtime.engine import SCORE, UNCALIBRATED
 from engine_runtime.engine_file import read_engine, read_manifest
 from engine_runtime.frames import Frame, Roi, Size
@@ -92,6 +94,20 @@ def test_fast_measures_nothing(model: Path, good: Path, tmp_path: Path) -> None:
     assert main([str(model), "-o", str(target), *options]) == 0
     manifest = read_manifest(target)
     assert (manifest.precision, manifest.runtime, manifest.measured) == ("int8", "openvino", ())
+
+
+def test_ranges_of_a_tiled_model_come_from_tiles(model: Path, good: Path, tmp_path: Path) -> None:
+    tiled = onnx.load(model)
+    tiled.metadata_props.add(key="tiles", value="64,8")
+    onnx.save(tiled, tmp_path / "tiled.onnx")
+    half, other = good_frames(good, read_graph(tmp_path / "tiled.onnx"))
+    picture = cv2.imread(str(good / "00.png"))[2:142, 4:154]
+    corners = [(top, left) for top in (0, 56, 76) for left in (0, 56, 86)]
+    tiles = [picture[top : top + 64, left : left + 64] for top, left in corners]
+    resized = [cv2.resize(tile, SIZE[::-1], interpolation=cv2.INTER_LINEAR) for tile in tiles]
+    assert any((half[0] == tile).all() for tile in resized)
+    assert len(half) == len(other) == 6
+    assert len({frame.tobytes() for frame in half}) == 6
 
 
 def test_what_int8_needs(model: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
