@@ -23,6 +23,7 @@ import platform
 import shlex
 import sys
 import tempfile
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +46,10 @@ OURS = ("inspectd", "openvino", "onnxruntime", "torch", "numpy", "opencv-python-
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and give its exit code."""
     options = parser().parse_args(argv)
+    import subprocess
+
     from comparison.equality import NotTheSame
+    from comparison.line import LineFailed
     from peer.client import PeerFailed
     from peer.install import InstallFailed
 
@@ -54,8 +58,11 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 2
-    except (InstallFailed, NotTheSame, PeerFailed) as error:
+    except (InstallFailed, LineFailed, NotTheSame, PeerFailed) as error:
         print(f"{PROG}: {error}", file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        print(f"{PROG}: {Path(error.cmd[0]).name} ended with exit code {error.returncode}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{PROG}: stopped", file=sys.stderr)
@@ -89,9 +96,11 @@ def run(options: argparse.Namespace, argv: list[str] | None) -> None:
         with session.peer() as peer:
             peer_versions = peer.ask("versions")
         for letter in options.parts:
+            began = time.monotonic()
             found = importlib.import_module(f"comparison.{PARTS[letter]}").compare(session)
             parts[letter] = found
-            print(f"\n({letter}) {found.title}\n{found.table.text()}", flush=True)
+            took = f"{time.monotonic() - began:.0f} s"
+            print(f"\n({letter}) {found.title} ({took})\n{found.table.text()}", flush=True)
             report = Report(
                 command=shlex.join(
                     ["python", "benchmarks/cpu.py", *(sys.argv[1:] if argv is None else argv)]

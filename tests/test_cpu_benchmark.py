@@ -1,8 +1,11 @@
 """The logic of the benchmark beside the peer: turns, ratios, pages, the pipe to a child. Needs no peer."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +170,24 @@ def test_help_is_quick_and_names_the_parts() -> None:
         assert f"\n  {letter}  " in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert imported.isdisjoint({"torch", "cv2", "openvino", "onnxruntime", "pydantic", "zmq", "numpy"})
+
+
+def test_processor_time_is_that_of_the_process_and_of_those_below_it() -> None:
+    from comparison.line import ProcessorTime
+
+    busy = "while True: pass"
+    parent = (
+        "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1]]); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent, busy], start_new_session=True) as process:
+        try:
+            usage = ProcessorTime(process.pid)
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                usage.sample()
+                time.sleep(0.05)
+            own, below = usage.cores()
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert own < 0.2
+    assert 0.1 < below <= 1.1

@@ -13,7 +13,7 @@ from throughput import resident_kb
 from tqdm import tqdm
 
 from comparison.equality import SamePeer
-from comparison.line import Camera, descendants, environment_with, write_line
+from comparison.line import Camera, LineFailed, descendants, environment_with, write_line
 from comparison.pairing import Spread, take_turns
 from comparison.report import Part, Table
 from comparison.session import Session
@@ -21,7 +21,7 @@ from comparison.session import Session
 if TYPE_CHECKING:  # it imports torch
     from efficientad.networks import ModelSize
 
-SIDE, FRAMES = 256, 20
+SIDE, FRAMES = 256, 12
 PEER = "anomalib's OpenVINO inferencer, S"
 
 
@@ -52,7 +52,7 @@ def compare(session: Session) -> Part:
         PEER: partial(start_peer, session, exported)
     }
     take_turns(
-        {name: partial(turn, name, start) for name, start in sides.items()}, session.laps(5), "(f) starts"
+        {name: partial(turn, name, start) for name, start in sides.items()}, session.laps(4), "(f) starts"
     )
     rows, measured = [], {}
     for name, found in starts.items():
@@ -86,7 +86,7 @@ def start_daemon(session: Session, size: "ModelSize") -> Start:
     """Start a daemon with one camera, wait for its verdicts, measure and stop it."""
     folder = session.fresh_folder("line")
     engine = session.engine(size, SIDE, session.max_batch)
-    config = write_line(session, folder, engine, [Camera(SIDE, None, 2)], deadline_ms=10_000)
+    config = write_line(session, folder, engine, [Camera(SIDE, None, 4)], deadline_ms=10_000)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(folder / "notify"))
         notify.settimeout(60)
@@ -107,7 +107,7 @@ def wait_for_verdicts(inspection: Inspection) -> None:
     with tqdm(total=FRAMES, desc="inspectd", unit="verdict", leave=False, disable=None) as bar:
         while len(inspection.verdicts) < FRAMES:
             if inspection.daemon.poll() is not None:
-                raise RuntimeError(f"inspectd ended with exit code {inspection.daemon.returncode}")
+                raise LineFailed(f"inspectd ended with exit code {inspection.daemon.returncode}")
             bar.update(len(inspection.verdicts) - bar.n)
             time.sleep(0.05)
 

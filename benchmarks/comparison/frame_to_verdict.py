@@ -7,7 +7,7 @@ import numpy as np
 from peer.client import Peer
 
 from comparison.equality import SamePeer
-from comparison.line import Camera, run_line
+from comparison.line import Camera, LineFailed, run_line
 from comparison.pairing import Spread, Turn, ratio, take_turns, timed
 from comparison.report import Part, Table
 from comparison.session import Session
@@ -86,5 +86,5 @@ def through_the_daemon(session: Session, engine: Path, frame_s: float, frames: i
     camera = Camera(SIDE, frames + 1, 1 / (2 * frame_s + 0.1))
     run = run_line(session, engine, [camera], "(c) inspectd", deadline_ms=60_000)
     if run.faults:
-        raise RuntimeError(f"inspectd gave {sum(run.faults.values())} faults on a line without haste")
+        raise LineFailed(f"inspectd gave {sum(run.faults.values())} faults on a line without haste")
     return [verdict.latency_ms.total for verdict in run.verdicts[1:]]

@@ -1,9 +1,11 @@
 """A line of simulated cameras: its config, and one run of it from the first verdict to the last."""
 
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,10 @@ from verdicts import Verdict
 
 _CACHED = 8
 """Parts that are drawn before the first frame: drawing is the simulation's cost, not the line's."""
+
+
+class LineFailed(Exception):
+    """A line did not do what the comparison needs; the text says what it did instead."""
 
 
 @dataclass(frozen=True)
@@ -104,39 +110,60 @@ class LineRun:
 def run_line(
     session: Session, engine: Path, cameras: Sequence[Camera], label: str, *, deadline_ms: float
 ) -> LineRun:
-    """Run a line until its cameras have ended."""
+    """Run a line until its cameras have ended.
+
+    Raises:
+        LineFailed: there is no verdict on which to measure anything.
+    """
     folder = session.fresh_folder("line")
     inspection = Inspection(write_line(session, folder, engine, cameras, deadline_ms))
-    samples: list[tuple[float, float, float]] = []
+    usage = ProcessorTime(inspection.daemon.pid)
     wanted = sum(camera.frames or 0 for camera in cameras)
     with tqdm(total=wanted, desc=label, unit="verdict", leave=False, disable=None) as bar:
         while inspection.daemon.poll() is None:
-            if inspection.verdicts:
-                samples += sample(inspection.daemon.pid)
+            if 0 < len(inspection.verdicts) < wanted:
+                usage.sample()
             bar.update(len(inspection.verdicts) - bar.n)
             time.sleep(0.1)
     inspection.wait()
+    if len(inspection.verdicts) < 2:
+        raise LineFailed(f"{label}: inspectd ended after {len(inspection.verdicts)} verdicts")
     arrived = inspection.arrived_s
-    lasted = samples[-1][0] - samples[0][0] if len(samples) > 1 else float("nan")
-    daemon, their_cameras = (
-        (samples[-1][kind] - samples[0][kind]) / lasted if lasted > 0 else float("nan") for kind in (1, 2)
-    )
     return LineRun(
         inspection.captured,
         inspection.verdicts,
         (len(arrived) - 1) / (arrived[-1] - arrived[0]),
-        daemon,
-        their_cameras,
+        *usage.cores(),
     )
 
 
-def sample(daemon: int) -> list[tuple[float, float, float]]:
-    """Read now, the daemon's processor time and its descendants', in seconds; nothing once it has ended."""
-    try:
-        own = cpu_seconds(daemon)
-        return [(time.monotonic(), own, sum(cpu_seconds(child) for child in descendants(daemon)))]
-    except OSError:
-        return []
+class ProcessorTime:
+    """The processor time of a daemon and of the processes below it, sampled while they run."""
+
+    def __init__(self, daemon: int) -> None:
+        self._daemon = daemon
+        self._stamps: list[float] = []
+        self._first_s: dict[int, float] = {}
+        self._last_s: dict[int, float] = {}
+
+    def sample(self) -> None:
+        """Read it now."""
+        self._stamps.append(time.monotonic())
+        for pid in (self._daemon, *descendants(self._daemon)):
+            with suppress(OSError):  # it has ended meanwhile
+                used_s = cpu_seconds(pid)
+                self._first_s.setdefault(pid, used_s)
+                # What a thread used is gone when it ends.
+                self._last_s[pid] = max(used_s, self._last_s.get(pid, 0.0))
+
+    def cores(self) -> tuple[float, float]:
+        """Give how many cores the daemon used, and how many the others, from the first sample to the last."""
+        if len(self._stamps) < 2:
+            return math.nan, math.nan
+        lasted = self._stamps[-1] - self._stamps[0]
+        used = {pid: (last - self._first_s[pid]) / lasted for pid, last in self._last_s.items()}
+        own = used.pop(self._daemon, math.nan)
+        return own, sum(used.values())
 
 
 def descendants(pid: int) -> list[int]:

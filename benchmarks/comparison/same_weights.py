@@ -27,7 +27,7 @@ PEERS: dict[str, dict[str, Any]] = {
 }
 SIDE = 256
 
-_LAPS: "dict[ModelSize, tuple[int, int]]" = {"s": (15, 5), "m": (7, 3)}
+_LAPS: "dict[ModelSize, tuple[int, int]]" = {"s": (12, 3), "m": (5, 2)}
 """Of single frames, and of batches."""
 
 

@@ -20,7 +20,7 @@ from engine_runtime.open import open_engine
 if TYPE_CHECKING:  # it imports torch
     from efficientad.networks import ModelSize
 
-_SEARCH_S: dict[str, int] = {"xs": 30, "s": 60, "m": 150}
+_SEARCH_S: dict[str, int] = {"xs": 30, "s": 45, "m": 90}
 
 
 @dataclass
@@ -62,8 +62,7 @@ class Session:
         if not path.exists():
             graph = self.weights(size, side).with_suffix(".onnx")
             parity = write_parity_frames(self.folder / f"parity-{side}", Size(side, side))
-            # A larger image takes longer to be timed on, and its search the same number of laps.
-            limit = 10 if self.quick else _SEARCH_S[size] * max(1, side // 512)
+            limit = 10 if self.quick else _SEARCH_S[size]
             subprocess.run(
                 [
                     *(BIN / "build-engine", graph, "-o", path, "--parity-images", parity),
