@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,29 +88,53 @@ def start_daemon(session: Session, size: "ModelSize") -> Start:
     folder = session.fresh_folder("line")
     engine = session.engine(size, SIDE, session.max_batch)
     config = write_line(session, folder, engine, [Camera(SIDE, None, 4)], deadline_ms=10_000)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.bind(str(folder / "notify"))
-        notify.settimeout(60)
-        began, began_wall = time.monotonic(), time.time()
-        inspection = Inspection(config, environment_with(folder / "notify"))
-        while b"READY=1" not in notify.recv(65_536).splitlines():
-            pass
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(folder / "notify"))
+    began, began_wall = time.monotonic(), time.time()
+    inspection = Inspection(config, environment_with(folder / "notify"))
+    try:
+        wait_until_ready(notify, inspection)
         ready_s = time.monotonic() - began
         wait_for_verdicts(inspection)
         own = resident_kb(inspection.daemon.pid) / 1024
         children = sum(resident_kb(child) for child in descendants(inspection.daemon.pid)) / 1024
-        inspection.stop()
+    finally:
+        if inspection.daemon.poll() is None:
+            inspection.stop()
     return Start(ready_s, inspection.arrived_s[0] - began_wall, own, own + children)
+
+
+def wait_until_ready(notify: socket.socket, inspection: Inspection) -> None:
+    """Wait until the daemon says to its service manager that it is ready, and listen no longer.
+
+    A socket that is open but not read would fill, and hold the daemon up.
+    """
+    notify.settimeout(0.5)
+    told: list[bytes] = []
+    with closing(notify):
+        while b"READY=1" not in told:
+            expect_running(inspection)
+            with suppress(TimeoutError):
+                told = notify.recv(65_536).splitlines()
 
 
 def wait_for_verdicts(inspection: Inspection) -> None:
     """Wait until the daemon has judged ``FRAMES`` frames."""
     with tqdm(total=FRAMES, desc="inspectd", unit="verdict", leave=False, disable=None) as bar:
         while len(inspection.verdicts) < FRAMES:
-            if inspection.daemon.poll() is not None:
-                raise LineFailed(f"inspectd ended with exit code {inspection.daemon.returncode}")
+            expect_running(inspection)
             bar.update(len(inspection.verdicts) - bar.n)
             time.sleep(0.05)
+
+
+def expect_running(inspection: Inspection) -> None:
+    """See that the daemon has not ended.
+
+    Raises:
+        LineFailed: it has.
+    """
+    if inspection.daemon.poll() is not None:
+        raise LineFailed(f"inspectd ended with exit code {inspection.daemon.returncode}")
 
 
 def start_peer(session: Session, exported: str) -> Start:

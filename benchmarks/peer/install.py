@@ -48,13 +48,13 @@ def install(folder: Path) -> Path:
     wanted = json.dumps(steps())
     if done.is_file() and done.read_text() == wanted:
         return python
-    if folder.exists() and not (folder / "pyvenv.cfg").is_file():
+    log = folder / "install.log"
+    if not (folder / "pyvenv.cfg").is_file() and any(path != log for path in folder.glob("*")):
         raise InputError(
             f"{folder}: is no virtual environment; expected one, or a folder that does not exist"
         )
     commands = [[sys.executable, "-m", "venv", str(folder)]]
     commands += [[str(python), "-m", "pip", "install", *packages] for packages in steps()]
-    log = folder / "install.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
