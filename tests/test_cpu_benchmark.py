@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-COMMAND = [sys.executable, BENCHMARKS / "cpu.py"]
+COMMAND = (sys.executable, str(BENCHMARKS / "cpu.py"))
 
 
 @pytest.fixture(autouse=True)
