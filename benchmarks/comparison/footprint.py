@@ -22,7 +22,7 @@ from comparison.session import Session
 if TYPE_CHECKING:  # it imports torch
     from efficientad.networks import ModelSize
 
-SIDE, FRAMES = 256, 12
+SIDE, FRAMES = 256, 8
 PEER = "anomalib's OpenVINO inferencer, S"
 
 
@@ -87,7 +87,7 @@ def start_daemon(session: Session, size: "ModelSize") -> Start:
     """Start a daemon with one camera, wait for its verdicts, measure and stop it."""
     folder = session.fresh_folder("line")
     engine = session.engine(size, SIDE, session.max_batch)
-    config = write_line(session, folder, engine, [Camera(SIDE, None, 4)], deadline_ms=10_000)
+    config = write_line(session, folder, engine, [Camera(SIDE, None, 2)], deadline_ms=10_000)
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.bind(str(folder / "notify"))
     began, began_wall = time.monotonic(), time.time()
