@@ -60,22 +60,22 @@ class Report:
 
     def markdown(self) -> str:
         """Give the page for people."""
-        machine = self.machine
         lines = [
             "# On a CPU, beside anomalib",
             "",
             f"Written by `{self.command}` on {self.date}.",
             "",
             "Ours and the peer, anomalib's EfficientAd, take turns within one run, each in a process that"
-            f" stays warm, with {machine['threads']} threads on either side. Medians, with the range from"
-            " the 10th to the 90th percentile beside them; a ratio is the median over the turns that belong"
-            " together.",
+            " stays warm, with the same number of threads. Medians, with the range from the 10th to the 90th"
+            " percentile beside them. “× ours” is how many times as long as ours the other takes: the median"
+            " over the turns that belong together. [How it is kept"
+            " fair](README.md#beside-anomalib-on-the-cpu).",
             "",
         ]
         if self.quick:
             lines += ["**A quick run with a few laps: it shows that everything runs, not how fast.**", ""]
         lines += ["| | |", "|---|---|"]
-        lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in machine.items()]
+        lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in self.machine.items()]
         for who, packages in self.versions.items():
             lines.append(f"| {who} | {', '.join(f'{name} {found}' for name, found in packages.items())} |")
         for letter, part in self.parts.items():
