@@ -13,7 +13,7 @@ parts:
   g  a training step
 
 The first run installs the peer into an environment of its own (2 GB with torch's CPU build, over 6 GB with
-CUDA). All of it takes about twenty minutes on two cores; nothing else should run meanwhile.
+CUDA). All of it takes some twenty minutes on two cores; nothing else should run meanwhile.
 """
 
 import argparse

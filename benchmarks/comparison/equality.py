@@ -75,16 +75,15 @@ class SamePeer:
         Returns:
             Runtime → path.
         """
-        with tqdm(
-            total=1, desc="exporting the peer's model, half a minute", leave=False, disable=None
-        ) as bar:
-            paths = self._peer.ask(
-                "export",
-                folder=str(self._folder / ("free" if free else "fixed")),
-                side=None if free else self._side,
-            )
-            bar.update()
-        return paths
+        folder = self._folder / ("free" if free else "fixed")
+        if folder not in self._session.exported:
+            text = "exporting the peer's model, half a minute"
+            with tqdm(total=1, desc=text, leave=False, disable=None) as bar:
+                self._session.exported[folder] = self._peer.ask(
+                    "export", folder=str(folder), side=None if free else self._side
+                )
+                bar.update()
+        return self._session.exported[folder]
 
     def difference(self, name: str) -> float:
         """Say how far a model that the peer opened is from ours, post-processing undone, map and score.

@@ -53,7 +53,7 @@ def compare(session: Session) -> Part:
         PEER: partial(start_peer, session, exported)
     }
     take_turns(
-        {name: partial(turn, name, start) for name, start in sides.items()}, session.laps(4), "(f) starts"
+        {name: partial(turn, name, start) for name, start in sides.items()}, session.laps(3), "(f) starts"
     )
     rows, measured = [], {}
     for name, found in starts.items():

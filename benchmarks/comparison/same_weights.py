@@ -27,7 +27,7 @@ PEERS: dict[str, dict[str, Any]] = {
 }
 SIDE = 256
 
-_LAPS: "dict[ModelSize, tuple[int, int]]" = {"s": (12, 3), "m": (5, 2)}
+_LAPS: "dict[ModelSize, tuple[int, int]]" = {"s": (12, 3), "m": (4, 2)}
 """Of single frames, and of batches."""
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,8 @@ from engine_runtime.open import open_engine
 if TYPE_CHECKING:  # it imports torch
     from efficientad.networks import ModelSize
 
-_SEARCH_S: dict[str, int] = {"xs": 30, "s": 45, "m": 90}
+_SEARCH_S: "dict[ModelSize, int]" = {"xs": 30, "s": 45, "m": 75}
+"""How long build-engine may search for the fastest engine."""
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Session:
         threads: on either side.
         quick: a lap or two of everything, to see that it runs.
         fixed_laps: laps of every comparison; each has its own number when None.
+        exported: folder → the peer's exported models in it, by runtime: they are made once.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class Session:
     threads: int
     quick: bool
     fixed_laps: int | None
+    exported: dict[Path, dict[str, str]] = field(default_factory=dict)
 
     def laps(self, usual: int) -> int:
         """Give the number of laps of a comparison that usually has so many."""

@@ -22,7 +22,7 @@ def compare(session: Session) -> Part:
         peer.ask("start_training", frames=str(path), natural=str(path), threads=session.threads)
         half, sides = our_steps(session, frames)
         sides[PEER] = lambda: float(peer.ask("train")["ms"])
-        times = take_turns(sides, session.laps(8), "(g) training")
+        times = take_turns(sides, session.laps(6), "(g) training")
     rows = [
         (
             name,
