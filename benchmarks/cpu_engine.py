@@ -1,10 +1,9 @@
 """How long an engine takes on this CPU: the model as each runtime runs it, and as build-engine chose to.
 
-    python benchmarks/cpu_engine.py --sizes s --batches 1 8 --json cpu.json
+    python benchmarks/cpu_engine.py --sizes s --batches 1 8 --json engines.json
 
-The models are untrained: weights do not change how long anything takes. They are drawn so that features have
-the magnitude of a trained model's, and the difference of the scores means something. The three engines of a
-size take turns within one run, so whatever else the machine does disturbs all alike.
+The models are untrained, which changes no time. The three engines of a size take turns within one run, so
+whatever else the machine does disturbs all alike.
 """
 
 import argparse
@@ -19,14 +18,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from comparison.models import draw_frames, write_parity_frames, write_untrained
 from inspection import BIN
 from tqdm import tqdm
 
 from engine_build.device import cpu_name, usable_cores
 from engine_runtime.engine import UNCALIBRATED, Engine
-from engine_runtime.frames import Frame, Size
+from engine_runtime.frames import Size
 from engine_runtime.open import open_engine
 
 ENGINES = {
@@ -70,10 +69,8 @@ def build(folder: Path, size: Any, options: argparse.Namespace) -> dict[str, Eng
     """Export a model of a size and build the three engines with the user's own commands."""
     image = Size(options.image, options.image)
     model = folder / "model.onnx"
-    export_untrained(model, size, image)
-    (folder / "parity").mkdir()
-    for index, frame in enumerate(draw_frames(image, 2)):
-        cv2.imwrite(str(folder / "parity" / f"{index}.png"), frame)
+    write_untrained(folder / "model.pt", model, size, image)
+    parity = write_parity_frames(folder / "parity", image)
     engines = {}
     for name, arguments in ENGINES.items():
         limit = () if arguments else ("--time-limit", options.time_limit)
@@ -82,38 +79,13 @@ def build(folder: Path, size: Any, options: argparse.Namespace) -> dict[str, Eng
             [
                 *(BIN / "build-engine", model, "-o", target, *arguments, *limit),
                 *("--threads", f"{options.threads}", "--max-batch", f"{max(options.batches)}"),
-                *("--parity-images", folder / "parity"),
+                *("--parity-images", parity),
             ],
             check=True,
             stdout=subprocess.DEVNULL,
         )
         engines[name] = open_engine(target, threads=options.threads)
     return engines
-
-
-def export_untrained(path: Path, size: Any, image: Size) -> None:
-    """Write a model whose features neither vanish nor explode from layer to layer."""
-    import torch
-
-    from efficientad.checkpoint import Run
-    from efficientad.export import export
-    from efficientad.model import EfficientAd
-
-    torch.manual_seed(0)
-    model = EfficientAd(size, image).eval()
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            assert layer.bias is not None
-            torch.nn.init.normal_(layer.bias, 0, 0.1)
-    export(path, Run(size, image, None, 1, 1, 0, "0" * 64, "0" * 64, None, version("inspectd")), model)
-
-
-def draw_frames(image: Size, count: int) -> list[Frame]:
-    """Draw smooth pictures, so that the score is not that of noise."""
-    random = np.random.default_rng(0)
-    coarse = random.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
-    return [cv2.resize(frame, (image.width, image.height)) for frame in coarse]
 
 
 def measure(size: str, engines: dict[str, Engine], options: argparse.Namespace) -> dict[str, Any]:
@@ -127,7 +99,7 @@ def measure(size: str, engines: dict[str, Engine], options: argparse.Namespace) 
         "batches": {},
     }
     for batch in options.batches:
-        frames = draw_frames(ours.input_size, batch)
+        frames = list(draw_frames(ours.input_size, batch))
         laps: dict[str, list[float]] = {name: [] for name in engines}
         for engine in engines.values():
             engine.infer(frames, UNCALIBRATED)

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,14 @@ def split(images: Sequence[Path], folders: dict[Path, int]) -> None:
 class Inspection:
     """A running daemon, and a subscriber that keeps every verdict with the time of its arrival."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, environment: Mapping[str, str] | None = None) -> None:
         content = yaml.safe_load(config.read_text())
         self.verdicts: list[Verdict] = []
         self.arrived_s: list[float] = []
         """When this process had each verdict, by the clock that stamps the captures."""
         self.captured = 0
         self._subscription = subscribe(content["publish"], line=content["line"], silence_s=30)
-        self.daemon = subprocess.Popen([BIN / "inspectd", "--config", config])
+        self.daemon = subprocess.Popen([BIN / "inspectd", "--config", config], env=environment)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:

@@ -1,0 +1,188 @@
+"""A line of simulated cameras: its config, and one run of it from the first verdict to the last."""
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from inspection import Inspection
+from throughput import cpu_seconds
+from tqdm import tqdm
+
+from calibration.calibration_file import Calibration, write_calibration
+from comparison.session import Session
+from engine_runtime.engine_file import read_manifest
+from verdicts import Verdict
+
+_CACHED = 8
+"""Parts that are drawn before the first frame: drawing is the simulation's cost, not the line's."""
+
+
+class LineFailed(Exception):
+    """A line did not do what the comparison needs; the text says what it did instead."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One simulated camera.
+
+    Attributes:
+        side: of its square frames, pixels.
+        frames: until the belt stops; None for no end.
+        fps: frames per second; None for as many as there is room for.
+    """
+
+    side: int
+    frames: int | None
+    fps: float | None
+
+    def section(self, seed: int) -> dict[str, object]:
+        """Give its section of the config."""
+        source = f"simulated://?seed={seed}&width={self.side}&height={self.side}&cached={_CACHED}"
+        if self.frames is not None:
+            source += f"&parts={self.frames}"
+        return {"source": source} | ({} if self.fps is None else {"fps": self.fps})
+
+
+def write_line(
+    session: Session, folder: Path, engine: Path, cameras: Sequence[Camera], deadline_ms: float
+) -> Path:
+    """Write config and calibration of a line that lets every part pass, and give the config's path."""
+    write_calibration(
+        folder / "line.calibration.yaml",
+        Calibration(
+            format_version=1,
+            model=engine.stem,
+            engine_sha256=read_manifest(engine).payload_sha256,
+            quantiles=((0.0, 0.1), (0.0, 0.1)),
+            threshold=1e9,
+            wanted_false_reject_rate=0.0,
+            false_reject_rate_interval=(0.0, 1.0),
+            confidence=0.9,
+            good_images=1,
+            good_images_sha256="0" * 64,
+            roi=None,
+            made_at="2026-01-01T00:00:00Z",
+            tool_version="benchmark",
+        ),
+    )
+    config = folder / "line.yaml"
+    content = {
+        "line": "benchmark",
+        "engine": str(engine),
+        "calibration": "line.calibration.yaml",
+        "publish": f"ipc://{folder}/verdicts",
+        "journal": {"file": "line.journal"},
+        "deadline_ms": deadline_ms,
+        "threads": session.threads,
+        "cameras": {f"camera{number}": camera.section(number) for number, camera in enumerate(cameras)},
+    }
+    for file in folder.glob("line.journal*"):
+        file.unlink()
+    config.write_text(yaml.safe_dump(content))
+    return config
+
+
+@dataclass(frozen=True)
+class LineRun:
+    """What a run of a line gave."""
+
+    captured: int
+    verdicts: Sequence[Verdict]
+    per_second: float
+    """Verdicts, from the first to the last."""
+    daemon_cores: float
+    """Processor time of the daemon, engine included, per second of the run."""
+    camera_cores: float
+    """The same of all its camera processes together."""
+
+    @property
+    def faults(self) -> Counter[str]:
+        """Count the faults by reason."""
+        return Counter(verdict.reason or "" for verdict in self.verdicts if verdict.decision == "fault")
+
+
+def run_line(
+    session: Session, engine: Path, cameras: Sequence[Camera], label: str, *, deadline_ms: float
+) -> LineRun:
+    """Run a line until its cameras have ended.
+
+    Raises:
+        LineFailed: there is no verdict on which to measure anything.
+    """
+    folder = session.fresh_folder("line")
+    inspection = Inspection(write_line(session, folder, engine, cameras, deadline_ms))
+    usage = ProcessorTime(inspection.daemon.pid)
+    wanted = sum(camera.frames or 0 for camera in cameras)
+    with tqdm(total=wanted, desc=label, unit="verdict", leave=False, disable=None) as bar:
+        while inspection.daemon.poll() is None:
+            if 0 < len(inspection.verdicts) < wanted:
+                usage.sample()
+            bar.update(len(inspection.verdicts) - bar.n)
+            time.sleep(0.1)
+    inspection.wait()
+    if len(inspection.verdicts) < 2:
+        raise LineFailed(f"{label}: inspectd ended after {len(inspection.verdicts)} verdicts")
+    arrived = inspection.arrived_s
+    return LineRun(
+        inspection.captured,
+        inspection.verdicts,
+        (len(arrived) - 1) / (arrived[-1] - arrived[0]),
+        *usage.cores(),
+    )
+
+
+class ProcessorTime:
+    """The processor time of a daemon and of the processes below it, sampled while they run."""
+
+    def __init__(self, daemon: int) -> None:
+        self._daemon = daemon
+        self._stamps: list[float] = []
+        self._first_s: dict[int, float] = {}
+        self._last_s: dict[int, float] = {}
+
+    def sample(self) -> None:
+        """Read it now."""
+        self._stamps.append(time.monotonic())
+        for pid in (self._daemon, *descendants(self._daemon)):
+            with suppress(OSError):  # it has ended meanwhile
+                used_s = cpu_seconds(pid)
+                self._first_s.setdefault(pid, used_s)
+                # What a thread used is gone when it ends.
+                self._last_s[pid] = max(used_s, self._last_s.get(pid, 0.0))
+
+    def cores(self) -> tuple[float, float]:
+        """Give how many cores the daemon used, and how many the others, from the first sample to the last."""
+        if len(self._stamps) < 2:
+            return math.nan, math.nan
+        lasted = self._stamps[-1] - self._stamps[0]
+        used = {pid: (last - self._first_s[pid]) / lasted for pid, last in self._last_s.items()}
+        own = used.pop(self._daemon, math.nan)
+        return own, sum(used.values())
+
+
+def descendants(pid: int) -> list[int]:
+    """List the processes below a process."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue  # it has ended meanwhile
+            parent = int(stat.rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(entry.name))
+    found = list(children.get(pid, []))
+    for child in found:
+        found += children.get(child, [])
+    return found
+
+
+def environment_with(notify: Path) -> dict[str, str]:
+    """Give an environment in which a service says to a socket when it is ready."""
+    return {**os.environ, "NOTIFY_SOCKET": str(notify)}

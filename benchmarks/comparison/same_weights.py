@@ -1,0 +1,108 @@
+"""(a) One model, four runtimes: ours as build-engine chose it, and the peer's three."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from peer.client import Peer
+
+from comparison.equality import TOLERANCE, NotTheSame, SamePeer
+from comparison.pairing import Spread, Turn, ratio, take_turns, timed
+from comparison.report import Part, Table
+from comparison.session import Session
+from engine_runtime.engine import UNCALIBRATED, Engine
+from engine_runtime.frames import Frame
+
+if TYPE_CHECKING:  # it imports torch
+    from efficientad.networks import ModelSize
+
+OURS = "ours"
+OPENVINO, AS_IT_COMES = "anomalib, OpenVINO, float32", "anomalib, OpenVINO, its choice"
+PEERS: dict[str, dict[str, Any]] = {
+    OPENVINO: {"runtime": "openvino", "precision": "f32"},
+    AS_IT_COMES: {"runtime": "openvino"},
+    "anomalib, ONNX Runtime": {"runtime": "onnxruntime"},
+    "anomalib, torch": {"runtime": "torch"},
+}
+SIDE = 256
+
+_LAPS: "dict[ModelSize, tuple[int, int]]" = {"s": (12, 3), "m": (4, 2)}
+"""Of single frames, and of batches."""
+
+
+def compare(session: Session) -> Part:
+    """Time S and M in batches of 1 and 8."""
+    rows, measured, gaps = [], {}, {}
+    notes = [
+        "The time is that of the model alone: the peer's input is laid out as float32 before, ours is the"
+        f" camera's uint8. Map and score of each float32 row differ from ours by at most {TOLERANCE:g} of the"
+        " largest value, which is checked before anything is timed.",
+    ]
+    batches = (1, session.max_batch)
+    for size, usual in _LAPS.items():
+        engine = session.engine(size, SIDE, batches[-1])
+        with session.peer() as peer:
+            same = SamePeer(session, peer, size, SIDE, engine)
+            gaps[size] = differences = open_peers(session, peer, same)
+            if size == "s":
+                notes.append(precision_note(peer))
+            opened = session.open(engine)
+            about = f"{opened.manifest.runtime}, {len(opened.manifest.winograd)} convolutions rewritten"
+            notes.append(f"Ours, {size.upper()}: {about}.")
+            for batch, laps in zip(batches, usual, strict=True):
+                stack, path = session.frames(SIDE, batch)
+                sides = {OURS: ours(opened, stack)} | {name: theirs(peer, name, path) for name in PEERS}
+                times = take_turns(sides, session.laps(laps), f"(a) {size.upper()}, batch {batch}")
+                measured[f"{size}, batch {batch}"] = times
+                for name in sides:
+                    gap = f"{differences[name]:.0e}" if name in differences else ""
+                    share = "" if name == OURS else f"{ratio(times, name, OURS).median:.2f}"
+                    rows.append(
+                        (f"{size.upper()}, {batch}", name, *Spread.of(times[name]).cells(), share, gap)
+                    )
+            opened.close()
+    columns = ("size, batch", "", "ms per batch", "10–90 %", "× ours", "difference")
+    return Part(
+        "The same weights, 256×256",
+        Table(columns, rows),
+        notes,
+        {"ms": measured, "differences": gaps},
+    )
+
+
+def open_peers(session: Session, peer: Peer, same: SamePeer) -> dict[str, float]:
+    """Open the peer's runtimes and give how far each is from ours.
+
+    Raises:
+        NotTheSame: one that computes in float32 differs by more than the tolerance.
+    """
+    paths = same.export()
+    differences = {}
+    for name, settings in PEERS.items():
+        path = paths.get(settings["runtime"], "")
+        peer.ask("open", name=name, threads=session.threads, path=path, **settings)
+        differences[name] = same.difference(name)
+        if name != AS_IT_COMES and differences[name] > TOLERANCE:
+            raise NotTheSame(f"{name}: map or score differ by {differences[name]:.1e} of the largest value")
+    return differences
+
+
+def precision_note(peer: Peer) -> str:
+    """Say what OpenVINO computes in when the peer's user says nothing."""
+    precision = peer.ask("precision", name=AS_IT_COMES)["precision"]
+    return (
+        "“Its choice” is what the peer's user gets without a setting: on this CPU OpenVINO then computes in"
+        f" {precision}. All other rows are float32."
+    )
+
+
+def ours(engine: Engine, stack: NDArray[np.uint8]) -> Turn:
+    """Make the turn that times our engine on a batch."""
+    frames: list[Frame] = list(stack)
+    return lambda: timed(lambda: engine.infer(frames, UNCALIBRATED))
+
+
+def theirs(peer: Peer, name: str, frames: Path) -> Turn:
+    """Make the turn that times a model the peer opened, on the frames of a file."""
+    return lambda: float(peer.ask("infer", name=name, frames=str(frames))["ms"])
