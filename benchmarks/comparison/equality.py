@@ -53,6 +53,7 @@ class SamePeer:
             "load",
             weights=str(session.weights(size, side)),
             size=size,
+            side=side,
             ceiling=self._ceiling,
             threads=session.threads,
         )
@@ -90,11 +91,16 @@ class SamePeer:
 
         Args:
             name: of the opened model.
+
+        Raises:
+            NotTheSame: the peer's map has another size, so it does not judge the image at this size.
         """
         out = self._session.folder / "out.npz"
         self._peer.ask("infer", name=name, frames=str(self._frames), out=str(out))
         theirs = np.load(out)
         expected = enlarged(self._ours[ANOMALY_MAP])
+        if theirs["map"].shape != expected.shape:
+            raise NotTheSame(f"{name}: its map is {theirs['map'].shape}, expected {expected.shape}")
         scores = expected.max((1, 2))
         return max(
             difference(theirs["map"] * self._ceiling, expected),

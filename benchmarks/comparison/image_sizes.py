@@ -2,7 +2,7 @@
 
 from peer.client import PeerFailed
 
-from comparison.equality import SamePeer
+from comparison.equality import TOLERANCE, NotTheSame, SamePeer
 from comparison.pairing import Spread, ratio, take_turns
 from comparison.report import Part, Table
 from comparison.same_weights import OPENVINO, OURS, PEERS, ours, theirs
@@ -24,7 +24,8 @@ def compare(session: Session) -> Part:
             stack, frames = session.frames(side, 1)
             sides = {OURS: ours(engine, stack)}
             try:
-                exported = SamePeer(session, peer, "s", side, path).export()
+                same = SamePeer(session, peer, "s", side, path)
+                exported = same.export()
                 peer.ask(
                     "open",
                     name=OPENVINO,
@@ -32,6 +33,9 @@ def compare(session: Session) -> Part:
                     path=exported["openvino"],
                     **PEERS[OPENVINO],
                 )
+                gap = same.difference(OPENVINO)
+                if same.whole and gap > TOLERANCE:
+                    raise NotTheSame(f"{OPENVINO} at {side}²: differs by {gap:.1e} of the largest value")
                 sides[OPENVINO] = theirs(peer, OPENVINO, frames)
             except PeerFailed as error:
                 notes.append(f"At {side}×{side}: {error}.")

@@ -69,12 +69,13 @@ class PeerSide:
     def versions(self) -> dict[str, str]:
         return {package: version(package) for package in PACKAGES}
 
-    def load(self, *, weights: str, size: str, ceiling: float, threads: int) -> dict[str, Any]:
+    def load(self, *, weights: str, size: str, side: int, ceiling: float, threads: int) -> dict[str, Any]:
         """Make the peer's model with the weights of ours.
 
         Args:
             weights: state dict of our model, a file of torch.
             size: s or m.
+            side: of the image in pixels, to which the peer's pre-processor resizes.
             ceiling: what the post-processor maps to 1, so that it has something to do and can be undone.
             threads: of torch.
 
@@ -87,7 +88,10 @@ class PeerSide:
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         ours = torch.load(weights, weights_only=True)
-        module = EfficientAd(model_size=MODEL_SIZES[size], evaluator=False, visualizer=False).eval()
+        resize = EfficientAd.configure_pre_processor((side, side))
+        module = EfficientAd(
+            model_size=MODEL_SIZES[size], pre_processor=resize, evaluator=False, visualizer=False
+        ).eval()
         model = module.model
         kept = [
             name
