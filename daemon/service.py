@@ -10,6 +10,9 @@ class Service:
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier()
+        # A manager that hangs must not hang the line: what it has no room for is not told.
+        if self._notifier.socket is not None:
+            self._notifier.socket.setblocking(False)
 
     def ready(self) -> None:
         """The line runs, or runs again after a reload."""

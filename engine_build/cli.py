@@ -116,9 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "int8"),
+        choices=("fp32", "fp16", "bf16", "int8"),
         default="fp32",
-        help="int8 is faster where the CPU has VNNI, and changes scores by percents; default: fp32",
+        help="bf16 and int8 are faster on CPUs that compute in them, and change scores; default: fp32",
     )
     parser.add_argument(
         "--good",

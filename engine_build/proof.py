@@ -12,7 +12,7 @@ from engine_runtime.engine import OUTPUTS, SCORE, Engine
 from engine_runtime.frames import Frame
 from engine_runtime.manifest import Precision, Proof
 
-PARITY_LIMIT: dict[Precision, float] = {"fp32": 1e-4, "int8": 0.5}
+PARITY_LIMIT: dict[Precision, float] = {"fp32": 1e-4, "bf16": 0.03, "int8": 0.5}
 """Largest difference from the FP32 graph, as a share of the largest reference value.
 
 INT8 is compared on good parts, whose values are small, so that rounding weighs more than it does on a defect;

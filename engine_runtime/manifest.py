@@ -7,7 +7,7 @@ from engine_runtime.frames import Size
 FORMAT_VERSION = 1
 
 Runtime = Literal["openvino", "onnxruntime", "tensorrt"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 _LONGEST_SIDE = 65_535
 _MOST_BATCH_BYTES = 1 << 31

@@ -19,7 +19,7 @@ class OnnxRuntimeEngine:
     """One session on the CPU."""
 
     def __init__(self, manifest: Manifest, payload: bytes, threads: int | None) -> None:
-        if manifest.precision == "fp16":
+        if manifest.precision not in {"fp32", "int8"}:
             raise EngineRefused(f"precision is {manifest.precision}; ONNX Runtime runs fp32 and int8")
         self.manifest = manifest
         self._batch = Batch(manifest.input_size, manifest.max_batch)

@@ -11,7 +11,7 @@ from engine_runtime.batch import Batch
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles, Runner
 from engine_runtime.errors import EngineFailed, EngineRefused
 from engine_runtime.frames import Frame
-from engine_runtime.manifest import Manifest
+from engine_runtime.manifest import Manifest, Precision
 
 VERSION: str = openvino.__version__.split("-")[0]
 
@@ -24,10 +24,10 @@ class OpenVinoEngine:
 
     def __init__(self, manifest: Manifest, payload: bytes, threads: int | None) -> None:
         if manifest.precision == "fp16":
-            raise EngineRefused(f"precision is {manifest.precision}; OpenVINO runs fp32 and int8")
+            raise EngineRefused(f"precision is {manifest.precision}; OpenVINO runs fp32, bf16 and int8")
         self.manifest = manifest
         self._batch = Batch(manifest.input_size, manifest.max_batch)
-        self._model = _compiled(payload, threads)
+        self._model = _compiled(payload, threads, manifest.precision)
         self._request = self._model.create_infer_request()
 
     def infer(
@@ -57,12 +57,14 @@ class OpenVinoEngine:
         del self._request, self._model
 
 
-def _compiled(payload: bytes, threads: int | None) -> openvino.CompiledModel:
+def _compiled(payload: bytes, threads: int | None, precision: Precision) -> openvino.CompiledModel:
     core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise EngineRefused("precision is bf16, and this CPU has no bfloat16")
     settings: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
         # By itself OpenVINO may pick bfloat16 on a CPU that has it.
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         # Several lanes and the camera processes share the cores: leave the placing to the kernel.
         "ENABLE_CPU_PINNING": False,
     }
@@ -73,7 +75,7 @@ def _compiled(payload: bytes, threads: int | None) -> openvino.CompiledModel:
 
 def runner(payload: bytes, threads: int | None) -> Runner:
     """Load any ONNX graph as an engine is loaded, so that it can be timed."""
-    request = _compiled(payload, threads).create_infer_request()
+    request = _compiled(payload, threads, "fp32").create_infer_request()
     return lambda inputs: request.infer(inputs, share_inputs=True, share_outputs=True)
 
 

@@ -338,3 +338,24 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     [line] = ended.stderr.splitlines()
     assert line.startswith("build-engine: stopped; ")
     assert [file.name for file in tmp_path.iterdir()] == ["large.onnx"]
+
+
+def test_bfloat16_where_the_cpu_has_it(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import openvino
+
+    target = tmp_path / "little.engine"
+    options = ("--precision", "bf16", "--max-batch", "2")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert "precision is bf16, and this CPU has no bfloat16" in refusal(capsys, model, *options)
+        return
+    assert main([str(model), "-o", str(target), *options]) == 0
+    manifest = read_manifest(target)
+    assert (manifest.precision, manifest.runtime) == ("bf16", "openvino")
+    assert manifest.proof.half_precision_share > 0
+    assert 0 < manifest.proof.largest_score_difference < 0.03
+    open_engine(target).close()
+    (tmp_path / "no.onnx").write_bytes(model.read_bytes())
+    line = refusal(capsys, tmp_path / "no.onnx", "--runtime", "onnxruntime", *options)
+    assert "precision is bf16; ONNX Runtime runs fp32 and int8" in line

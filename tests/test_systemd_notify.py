@@ -193,3 +193,18 @@ def test_a_reload_that_is_refused_ends_as_well(config: Path, service_manager: No
         errors = line.stop()
         assert "line3.yaml" in errors and "deadline_ms" in errors
         assert line.process.returncode == 0
+
+
+def test_a_service_manager_that_hears_nothing_does_not_hang_the_line(
+    config: Path, service_manager: NotifySocket
+) -> None:
+    """Its queue takes a few datagrams; beyond that a send would wait for ever."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        other.connect(os.environ["NOTIFY_SOCKET"])
+        with pytest.raises(BlockingIOError):
+            while True:
+                other.send(b"STATUS=full")
+    with running(config) as line:
+        inspecting(line, 30)
+        line.stop()
