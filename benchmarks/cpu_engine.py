@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from comparison.models import draw_frames, write_parity_frames, write_untrained
+from comparison.models import draw_frames, write_frames, write_untrained
 from inspection import BIN
 from tqdm import tqdm
 
@@ -70,7 +70,7 @@ def build(folder: Path, size: Any, options: argparse.Namespace) -> dict[str, Eng
     image = Size(options.image, options.image)
     model = folder / "model.onnx"
     write_untrained(folder / "model.pt", model, size, image)
-    parity = write_parity_frames(folder / "parity", image)
+    parity = write_frames(folder / "parity", image, 2)
     engines = {}
     for name, arguments in ENGINES.items():
         limit = () if arguments else ("--time-limit", options.time_limit)

@@ -55,9 +55,9 @@ def draw_frames(image: Size, count: int) -> NDArray[np.uint8]:
     return np.stack([cv2.resize(frame, (image.width, image.height)) for frame in coarse]).astype(np.uint8)
 
 
-def write_parity_frames(folder: Path, image: Size) -> Path:
-    """Write the two frames on which the engines are proven, and give their folder."""
+def write_frames(folder: Path, image: Size, count: int) -> Path:
+    """Write drawn frames, on which engines are proven or find their ranges, and give their folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for index, frame in enumerate(draw_frames(image, 2)):
+    for index, frame in enumerate(draw_frames(image, count)):
         cv2.imwrite(str(folder / f"{index}.png"), frame)
     return folder

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import openvino
 from numpy.typing import NDArray
 from peer.client import Peer
 
@@ -11,11 +12,12 @@ from comparison.equality import TOLERANCE, NotTheSame, SamePeer
 from comparison.pairing import Spread, Turn, ratio, take_turns, timed
 from comparison.report import Part, Table
 from comparison.session import Session
-from engine_runtime.engine import UNCALIBRATED, Engine
+from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
 from engine_runtime.frames import Frame
 
 if TYPE_CHECKING:  # it imports torch
     from efficientad.networks import ModelSize
+    from engine_runtime.manifest import Precision
 
 OURS = "ours"
 OPENVINO, AS_IT_COMES = "anomalib, OpenVINO, float32", "anomalib, OpenVINO, its choice"
@@ -48,11 +50,14 @@ def compare(session: Session) -> Part:
             if size == "s":
                 notes.append(precision_note(peer))
             opened = session.open(engine)
+            rounded = open_rounded(session) if size == "s" else {}
+            gaps[size] |= {name: _difference(session, other, opened) for name, other in rounded.items()}
             about = f"{opened.manifest.runtime}, {len(opened.manifest.winograd)} convolutions rewritten"
             notes.append(f"Ours, {size.upper()}: {about}.")
             for batch, laps in zip(batches, usual, strict=True):
                 stack, path = session.frames(SIDE, batch)
                 sides = {OURS: ours(opened, stack)} | {name: theirs(peer, name, path) for name in PEERS}
+                sides |= {name: ours(other, stack) for name, other in rounded.items()}
                 times = take_turns(sides, session.laps(laps), f"(a) {size.upper()}, batch {batch}")
                 measured[f"{size}, batch {batch}"] = times
                 for name in sides:
@@ -61,7 +66,8 @@ def compare(session: Session) -> Part:
                     rows.append(
                         (f"{size.upper()}, {batch}", name, *Spread.of(times[name]).cells(), share, gap)
                     )
-            opened.close()
+            for other in (opened, *rounded.values()):
+                other.close()
     columns = ("size, batch", "", "ms per batch", "10–90 %", "× ours", "difference")
     return Part(
         "The same weights, 256×256",
@@ -69,6 +75,23 @@ def compare(session: Session) -> Part:
         notes,
         {"ms": measured, "differences": gaps},
     )
+
+
+def open_rounded(session: Session) -> dict[str, Engine]:
+    """Open ours in the precisions that a user may ask for and this CPU has."""
+    precisions: dict[str, Precision] = {"ours, bfloat16": "bf16", "ours, INT8": "int8"}
+    found = {}
+    for name, precision in precisions.items():
+        if precision != "bf16" or "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            found[name] = session.open(session.engine("s", SIDE, session.max_batch, precision))
+    return found
+
+
+def _difference(session: Session, rounded: Engine, exact: Engine) -> float:
+    """Give how far scores move, as a share of the largest."""
+    frames: list[Frame] = list(session.frames(SIDE, session.max_batch)[0])
+    scores, others = (engine.infer(frames, UNCALIBRATED)[SCORE] for engine in (exact, rounded))
+    return float(np.abs(others - scores).max() / np.abs(scores).max())
 
 
 def open_peers(session: Session, peer: Peer, same: SamePeer) -> dict[str, float]:

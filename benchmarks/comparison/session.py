@@ -12,13 +12,14 @@ from inspection import BIN
 from numpy.typing import NDArray
 from peer.client import Peer
 
-from comparison.models import draw_frames, write_parity_frames, write_untrained
+from comparison.models import draw_frames, write_frames, write_untrained
 from engine_runtime.engine import Engine
 from engine_runtime.frames import Size
 from engine_runtime.open import open_engine
 
 if TYPE_CHECKING:  # it imports torch
     from efficientad.networks import ModelSize
+    from engine_runtime.manifest import Precision
 
 _SEARCH_S: "dict[ModelSize, int]" = {"xs": 30, "s": 45, "m": 75}
 """How long build-engine may search for the fastest engine."""
@@ -59,16 +60,19 @@ class Session:
             write_untrained(path, path.with_suffix(".onnx"), size, Size(side, side))
         return path
 
-    def engine(self, size: "ModelSize", side: int, max_batch: int) -> Path:
+    def engine(self, size: "ModelSize", side: int, max_batch: int, precision: "Precision" = "fp32") -> Path:
         """Give the engine that build-engine chooses for a model, built once."""
-        path = self.folder / f"{size}-{side}-{max_batch}.engine"
+        path = self.folder / f"{size}-{side}-{max_batch}-{precision}.engine"
         if not path.exists():
-            graph = self.weights(size, side).with_suffix(".onnx")
-            parity = write_parity_frames(self.folder / f"parity-{side}", Size(side, side))
+            graph, image = self.weights(size, side).with_suffix(".onnx"), Size(side, side)
             limit = 10 if self.quick else _SEARCH_S[size]
+            if precision == "int8":
+                frames = ("--good", write_frames(self.folder / f"good-{side}", image, 16))
+            else:
+                frames = ("--parity-images", write_frames(self.folder / f"parity-{side}", image, 2))
             subprocess.run(
                 [
-                    *(BIN / "build-engine", graph, "-o", path, "--parity-images", parity),
+                    *(BIN / "build-engine", graph, "-o", path, "--precision", precision, *frames),
                     *("--max-batch", str(max_batch), "--threads", str(self.threads)),
                     *("--time-limit", str(limit)),
                 ],
