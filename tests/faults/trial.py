@@ -254,7 +254,7 @@ class Trial:
         self._injected_s = time.monotonic()
 
     def injected_after(self, frame: int, camera: str = "top") -> None:
-        """Note that the fault came when the next frame after this one was due."""
+        """Note that the fault came after this frame, from whose capture on its detection is counted."""
         self._log_length = 0
         _, message = self.wait_for(
             Sign(
@@ -264,8 +264,8 @@ class Trial:
             since_s=0,
         )
         assert isinstance(message, Verdict)
-        captured_s = _seconds(message.captured_at) - time.time() + time.monotonic()
-        self._injected_s = captured_s + 1 / self.content["cameras"][camera]["fps"]
+        # Not when the next frame was due: where this one was late, the next comes before that.
+        self._injected_s = _seconds(message.captured_at) - time.time() + time.monotonic()
 
     def detected(self, sign: Sign, *, within_s: float = 10.0) -> Message:
         """Measure how long it took until a message told of the fault."""
