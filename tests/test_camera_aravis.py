@@ -119,8 +119,9 @@ def test_a_picture_that_does_not_arrive_whole_is_bad(fake_camera: FakeCamera) ->
             assert camera.grab() is not None
             good += 1
         except BadPicture as error:
-            assert "did not arrive whole" in str(error)
-            bad += 1
+            # Of some pictures no packet arrives at all.
+            assert "did not arrive whole" in str(error) or "was lost between" in str(error)
+            bad += "did not arrive whole" in str(error)
     camera.close()
 
 
