@@ -40,7 +40,7 @@ class Start:
 def compare(session: Session) -> Part:
     """Start every side several times, in turns."""
     with session.peer() as peer:
-        same = SamePeer(session, peer, "s", SIDE, session.engine("s", SIDE, session.max_batch))
+        same = SamePeer(session, peer, "s", SIDE, session.engine("s", SIDE, 1))
         exported = same.export(free=True)["openvino"]
     starts: dict[str, list[Start]] = {}
 
@@ -76,7 +76,8 @@ def compare(session: Session) -> Part:
             "From the start of the process. A daemon is ready when it says so to systemd, that is when its"
             " engine is warm and its camera open; its first result is the first verdict that a subscriber"
             " receives. The peer's is the answer to the first frame, after importing and loading, with a"
-            f" warm OpenVINO cache. Memory after {FRAMES} frames; the child of a daemon is its camera's"
+            " warm OpenVINO cache. The engines judge single frames, as is usual on a CPU."
+            f" Memory after {FRAMES} frames; the child of a daemon is its camera's"
             " process, and what processes share counts once for each.",
         ],
         measured,
@@ -86,7 +87,7 @@ def compare(session: Session) -> Part:
 def start_daemon(session: Session, size: "ModelSize") -> Start:
     """Start a daemon with one camera, wait for its verdicts, measure and stop it."""
     folder = session.fresh_folder("line")
-    engine = session.engine(size, SIDE, session.max_batch)
+    engine = session.engine(size, SIDE, 1)
     config = write_line(session, folder, engine, [Camera(SIDE, None, 2)], deadline_ms=10_000)
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.bind(str(folder / "notify"))
