@@ -6,9 +6,7 @@ import numpy as np
 import onnx
 from inspection import command
 from onnx import TensorProto, helper, numpy_helper
-
-from calibration.calibration_file import Calibration, write_calibration
-from engine_runtime.engine_file import read_manifest
+from passing_calibration import write_passing_calibration
 
 SIZE = 64
 
@@ -60,22 +58,5 @@ def make_null_engine(folder: Path) -> tuple[str, str]:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, folder / "null.onnx")
     command("build-engine", folder / "null.onnx", "--runtime", "onnxruntime", "--max-batch", "16", "--fast")
-    write_calibration(
-        folder / "null.calibration.yaml",
-        Calibration(
-            format_version=1,
-            model="null",
-            engine_sha256=read_manifest(folder / "null.engine").payload_sha256,
-            quantiles=((0.0, 0.1), (0.0, 0.1)),
-            threshold=256.0,
-            wanted_false_reject_rate=0.0,
-            false_reject_rate_interval=(0.0, 1.0),
-            confidence=0.9,
-            good_images=1,
-            good_images_sha256="0" * 64,
-            roi=None,
-            made_at="2026-01-01T00:00:00Z",
-            tool_version="benchmark",
-        ),
-    )
+    write_passing_calibration(folder / "null.calibration.yaml", folder / "null.engine")
     return "null.engine", "null.calibration.yaml"

@@ -88,13 +88,13 @@ def _proven(config: Config, running: Setup | None) -> set[str]:
     """List the payloads that this line has run before, by SHA-256: they need no trial."""
     if running is not None:
         return {product.manifest.payload_sha256 for product in running.products.values()}
-    if config.journal is None or not config.journal.file.exists():
+    if config.journal is None:
         return set()
     try:
         with JournalReader(config.journal.file) as reader:
             notes = [reader.last_event(kind) for kind in ("start", "reload")]
     except (InputError, JournalFailed):
-        return set()  # what is wrong with the journal is said when the line opens it
+        return set()  # not there yet; or what is wrong with it is said when the line opens it
     hashes = [note.get("sha256") for note in notes if note is not None]
     return {str(found) for entry in hashes if isinstance(entry, dict) for found in entry.values()}
 

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import yaml
 from inspection import Inspection
+from passing_calibration import write_passing_calibration
 from throughput import cpu_seconds
 from tqdm import tqdm
 
-from calibration.calibration_file import Calibration, write_calibration
 from comparison.session import Session
-from engine_runtime.engine_file import read_manifest
 from verdicts import Verdict
 
 _CACHED = 8
@@ -53,24 +52,7 @@ def write_line(
     session: Session, folder: Path, engine: Path, cameras: Sequence[Camera], deadline_ms: float
 ) -> Path:
     """Write config and calibration of a line that lets every part pass, and give the config's path."""
-    write_calibration(
-        folder / "line.calibration.yaml",
-        Calibration(
-            format_version=1,
-            model=engine.stem,
-            engine_sha256=read_manifest(engine).payload_sha256,
-            quantiles=((0.0, 0.1), (0.0, 0.1)),
-            threshold=1e9,
-            wanted_false_reject_rate=0.0,
-            false_reject_rate_interval=(0.0, 1.0),
-            confidence=0.9,
-            good_images=1,
-            good_images_sha256="0" * 64,
-            roi=None,
-            made_at="2026-01-01T00:00:00Z",
-            tool_version="benchmark",
-        ),
-    )
+    write_passing_calibration(folder / "line.calibration.yaml", engine)
     config = folder / "line.yaml"
     content = {
         "line": "benchmark",
