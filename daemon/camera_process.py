@@ -151,7 +151,7 @@ class CameraProcess:
         region = self._settings.roi or Roi(0, 0, width, height)
         slot = self._free[0]
         if self._grid is None:
-            self._slots[slot][...] = fit(picture.pixels, self._size, region)
+            fit(picture.pixels, self._size, region, out=self._slots[slot])
         else:
             self._grid.cut(picture.pixels, self._size, region, out=self._slots[slot])
         return slot, region

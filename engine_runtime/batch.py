@@ -17,7 +17,7 @@ class Batch:
         self._buffer = np.empty((capacity, *size, 3), dtype=np.uint8)
 
     def gather(self, frames: Sequence[Frame]) -> Frame:
-        """Copy frames behind one another.
+        """Copy frames behind one another; a single one stays where it lies.
 
         Returns:
             N×H×W×3 uint8, a view that holds until the next call.
@@ -27,10 +27,14 @@ class Batch:
         """
         if not 1 <= len(frames) <= len(self._buffer):
             raise ValueError(f"a batch of {len(frames)} frames; expected 1 to {len(self._buffer)}")
-        for row, frame in zip(self._buffer, frames, strict=False):
+        row = self._buffer[0]
+        for frame in frames:
             if frame.shape != row.shape or frame.dtype != row.dtype:
                 raise ValueError(
                     f"a frame is {frame.dtype} {frame.shape}; the engine takes {row.dtype} {row.shape}"
                 )
+        if len(frames) == 1 and frames[0].flags.c_contiguous:
+            return frames[0][None]
+        for row, frame in zip(self._buffer, frames, strict=False):
             row[...] = frame
         return self._buffer[: len(frames)]

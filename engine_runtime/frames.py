@@ -52,7 +52,7 @@ def cut_out(picture: Frame, roi: Roi | None) -> Frame:
     return picture[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
 
 
-def fit(picture: Frame, size: Size, roi: Roi | None = None) -> Frame:
+def fit(picture: Frame, size: Size, roi: Roi | None = None, out: Frame | None = None) -> Frame:
     """Crop a picture to its region of interest and resize it to an engine's input.
 
     Area interpolation when it shrinks: every pixel counts, so a thin scratch fades but does not vanish.
@@ -61,19 +61,24 @@ def fit(picture: Frame, size: Size, roi: Roi | None = None) -> Frame:
         picture: H×W×3 uint8, BGR.
         size: height and width to give.
         roi: the part to keep; the whole picture when None.
+        out: where to write it, height×width×3 uint8, contiguous; into memory of its own when None.
 
     Returns:
-        height×width×3 uint8, BGR, contiguous.
+        height×width×3 uint8, BGR, contiguous: ``out`` where it was given.
 
     Raises:
         InputError: the region does not lie inside the picture.
     """
     picture = cut_out(picture, roi)
-    shrinks = picture.shape[0] > size.height or picture.shape[1] > size.width
     if picture.shape[:2] != tuple(size):
+        shrinks = picture.shape[0] > size.height or picture.shape[1] > size.width
         interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        picture = cv2.resize(picture, (size.width, size.height), interpolation=interpolation)  # type: ignore[assignment]
-    return np.ascontiguousarray(picture)
+        picture = cv2.resize(picture, (size.width, size.height), dst=out, interpolation=interpolation)  # type: ignore[assignment]
+    if out is None:
+        return np.ascontiguousarray(picture)
+    if not np.may_share_memory(picture, out):
+        out[...] = picture
+    return out
 
 
 def images_in(folder: Path) -> list[Path]:

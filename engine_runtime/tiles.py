@@ -113,7 +113,7 @@ class TileGrid:
         side = self.tiles.size
         corners = ((top, left) for top in self.tops for left in self.lefts)
         for tile, (top, left) in zip(out, corners, strict=True):
-            tile[...] = fit(seen[top : top + side, left : left + side], size)
+            fit(seen[top : top + side, left : left + side], size, out=tile)
         return out
 
     def assemble(self, tiles: Frame) -> Frame:

@@ -13,7 +13,7 @@ from engine_build.cli import main as build_engine
 from engine_runtime.engine import OUTPUTS, SCORE, Engine
 from engine_runtime.engine_file import read_engine, write_engine
 from engine_runtime.errors import EngineFailed, EngineRefused
-from engine_runtime.frames import Frame, Size
+from engine_runtime.frames import Frame, Size, fit
 from engine_runtime.open import open_engine
 
 RUNTIMES = ("openvino", "onnxruntime")
@@ -54,6 +54,15 @@ def test_outputs_are_those_of_the_graph(engine: Engine, folder: Path) -> None:
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("height, width", [(64, 96), (128, 192), (200, 96), (40, 50)])
+def test_a_picture_is_resized_right_into_its_slot(height: int, width: int) -> None:
+    picture: Frame = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    slots = np.zeros((3, 64, 96, 3), np.uint8)
+    assert fit(picture, Size(64, 96), out=slots[1]).base is slots
+    np.testing.assert_array_equal(slots[1], fit(picture, Size(64, 96)))
+    assert not slots[0].any() and not slots[2].any()
+
+
 def test_batches_of_every_size_in_any_order(engine: Engine) -> None:
     alone = [engine.infer([frame], QUANTILES)[SCORE].item() for frame in FRAMES]
     for size in (6, 1, 3, 5, 2, 4):
@@ -80,6 +89,8 @@ def test_frames_may_lie_anywhere_and_are_not_kept(engine: Engine) -> None:
     scattered = [slots[1, :, ::2], slots[0, :, ::2]]
     expected = engine.infer([FRAMES[1], FRAMES[0]], QUANTILES)[SCORE]
     np.testing.assert_array_equal(engine.infer(scattered, QUANTILES)[SCORE], expected)
+    alone = engine.infer(scattered[:1], QUANTILES)[SCORE]
+    np.testing.assert_allclose(alone, expected[:1], rtol=1e-5)
     slots[:] = 0
     np.testing.assert_array_equal(engine.infer([FRAMES[1], FRAMES[0]], QUANTILES)[SCORE], expected)
 
