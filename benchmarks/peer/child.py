@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from learner import Learner
 
 MODEL_SIZES = {"s": "small", "m": "medium"}
 PACKAGES = ("anomalib", "torch", "torchvision", "lightning", "openvino", "onnxruntime", "numpy")
@@ -65,6 +68,7 @@ class PeerSide:
         self._module: Any = None
         self._opened: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = {}
         self._train: Callable[[], float] | None = None
+        self._learner: Learner | None = None
 
     def versions(self) -> dict[str, str]:
         return {package: version(package) for package in PACKAGES}
@@ -237,6 +241,50 @@ class PeerSide:
         started = time.perf_counter()
         loss = self._train()
         return {"ms": (time.perf_counter() - started) * 1e3, "loss": loss}
+
+    def start_learning(
+        self, *, teacher: str, training: str, natural: str, steps: int, seed: int, threads: int
+    ) -> dict[str, Any]:
+        """Make the peer's small model with a teacher of ours, ready to learn.
+
+        Args:
+            teacher: state dict with our teacher's weights, a file of torch.
+            training: good images, like the frames of ``infer``.
+            natural: images for the penalty, of the same kind.
+            steps: there will be.
+            seed: of everything that is drawn.
+            threads: of torch.
+        """
+        import torch
+        from anomalib.models import EfficientAd
+        from learner import Learner
+
+        torch.set_num_threads(threads)
+        torch.manual_seed(seed)
+        module = EfficientAd(model_size=MODEL_SIZES["s"], evaluator=False, visualizer=False)
+        kept = copy_convolutions(torch.load(teacher, weights_only=True), "teacher", module.model.teacher)
+        if kept:
+            raise ValueError(f"the teacher does not fit: {kept[0]}")
+        self._learner = Learner(module, planes(training), planes(natural), steps, seed)
+        return {}
+
+    def learn(self, *, steps: int) -> dict[str, float]:
+        """Take training steps."""
+        assert self._learner is not None
+        return {"steps": steps, "loss": self._learner.learn(steps)}
+
+    def finish_learning(self, *, validation: str) -> dict[str, Any]:
+        """Set what the peer sets from good images that it did not learn from."""
+        assert self._learner is not None
+        self._learner.finish(planes(validation))
+        return {}
+
+    def judge(self, *, frames: str, out: str) -> dict[str, Any]:
+        """Save ``score`` (N) and ``map`` (N×H×W) of frames like those of ``infer``."""
+        assert self._learner is not None
+        scores, maps = self._learner.judge(planes(frames))
+        np.savez(out, score=scores, map=maps)
+        return {}
 
 
 def copy_convolutions(ours: dict[str, Any], prefix: str, network: Any) -> list[str]:

@@ -1,0 +1,218 @@
+"""How well ours, the peer and a reference find defects, on the same pictures with the same steps.
+
+    python benchmarks/accuracy.py --data DIR [DIR …] --natural DIR --out FOLDER --teacher-s FILE
+        --backbone FILE --json docs/benchmarks/accuracy.json --markdown docs/benchmarks/accuracy.md
+
+Every DIR is one product, in a layout that `efficientad evaluate` knows. `--methods` chooses among
+
+  xs       ours, XS
+  s        ours, S
+  anomalib anomalib's EfficientAd, small, with the teacher of ours, in an environment of its own
+  nearest  nearest neighbours among the features of the backbone from which the teachers were distilled
+
+A GPU is used where there is one. What is finished lies in FOLDER, one file for each method, product and seed:
+a run that was cut off goes on where it stopped, and may go on elsewhere.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would cost what the peer's need
+
+from detection.page import as_markdown
+from detection.task import Method, Task
+from tqdm import tqdm
+
+from engine_runtime.errors import InputError
+from engine_runtime.files import replacing
+
+METHODS = ("xs", "s", "anomalib", "nearest")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark and give its exit code."""
+    options = parser().parse_args(argv)
+    from peer.client import PeerFailed
+    from peer.install import InstallFailed
+
+    try:
+        run(
+            options,
+            shlex.join(["python", "benchmarks/accuracy.py", *(sys.argv[1:] if argv is None else argv)]),
+        )
+    except InputError as error:
+        print(f"accuracy.py: {error}", file=sys.stderr)
+        return 2
+    except (InstallFailed, PeerFailed) as error:
+        print(f"accuracy.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(options: argparse.Namespace, command: str) -> None:
+    """Fill every cell of the table; the table is written anew after each."""
+    from detection.ours import SIZE
+
+    from efficientad import training_images
+    from efficientad.datasets.open import open_data_set
+
+    methods = chosen_methods(options)
+    natural = training_images.load_natural(options.natural, SIZE)
+    cells: list[dict[str, Any]] = []
+    tasks = [
+        (data, seed, method) for data in options.data for seed in range(options.seeds) for method in methods
+    ]
+    for data, seed, method in tqdm(tasks, desc="accuracy", unit="cell"):
+        folder = options.out / data.name
+        folder.mkdir(parents=True, exist_ok=True)
+        data_set = open_data_set(data)
+        task = Task(
+            data_set,
+            training_images.load(data_set, SIZE, None, seed),
+            natural,
+            options.steps,
+            seed,
+            folder,
+        )
+        cells.append(measured(method, task, data.name))
+        content = {
+            "command": command,
+            "date": datetime.now(UTC).date().isoformat(),
+            "steps": options.steps,
+            "seeds": options.seeds,
+            "cells": cells,
+        }
+        write(options.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write(options.markdown, as_markdown(content))
+    print(as_markdown(content))
+
+
+def chosen_methods(options: argparse.Namespace) -> list[Method]:
+    """Make the methods that were asked for.
+
+    Raises:
+        InputError: one of them needs a file that was not given.
+    """
+    from detection.nearest import Nearest
+    from detection.ours import Ours
+    from detection.peers import AnomalibS
+    from peer.install import install
+
+    from efficientad.teacher import teacher_file
+
+    made: list[Method] = []
+    for name in options.methods:
+        if name == "xs":
+            made.append(Ours("xs", teacher_file("xs", options.teacher_xs)))
+        elif name == "s":
+            made.append(Ours("s", teacher_file("s", options.teacher_s)))
+        elif name == "anomalib":
+            teacher = teacher_file("s", options.teacher_s)
+            made.append(AnomalibS(install(options.peer_venv), teacher, options.threads))
+        elif options.backbone is None:
+            raise InputError("--methods nearest: needs --backbone FILE")
+        else:
+            made.append(Nearest(options.backbone, options.threads))
+    return made
+
+
+def measured(method: Method, task: Task, data: str) -> dict[str, Any]:
+    """Give a cell of the table, from its file where it is finished."""
+    from efficientad.evaluate import evaluate
+
+    settings = {
+        **method.settings,
+        "method": method.name,
+        "data": data,
+        "seed": task.seed,
+        "steps": task.steps,
+        "training": task.split.digest,
+        "natural": task.natural.digest,
+    }
+    file = (
+        task.folder / f"{''.join(c for c in method.name if c.isalnum())}-{task.steps}-seed-{task.seed}.json"
+    )
+    if file.exists():
+        found: dict[str, Any] = json.loads(file.read_text())
+        if found["settings"] == settings:
+            return found
+    started = time.monotonic()
+    with method.learn(task) as judge:
+        learned_s = time.monotonic() - started
+        evaluation = evaluate(judge, task.data_set)
+    overall = evaluation.overall
+    overlap = overall.overlap.get(0.3)
+    cell = {
+        "settings": settings,
+        "device": device(),
+        "learned_in_s": round(learned_s, 1),
+        "images": {"training": len(task.split.training), "test": len(evaluation.judged.samples)},
+        "image_auroc": overall.image_auroc.value,
+        "image_auroc_interval": overall.image_auroc.interval,
+        "pixel_auroc": None if overall.pixel_auroc is None else overall.pixel_auroc.estimate.value,
+        "au_pro": None if overlap is None else overlap.estimate.value,
+        "by_defect": {name: metrics.image_auroc.value for name, metrics in evaluation.by_defect.items()},
+    }
+    write(file, json.dumps(cell, indent=2, ensure_ascii=False) + "\n")
+    return cell
+
+
+def device() -> str:
+    """Name what the networks run on."""
+    import torch
+
+    from engine_build.device import cpu_name
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
+
+
+def write(path: Path | None, content: str) -> None:
+    if path is not None:
+        with replacing(path) as file:
+            file.write(content.encode())
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="accuracy.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="one product each")
+    made.add_argument("--natural", type=Path, required=True, metavar="DIR", help="images of anything else")
+    made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for what is finished")
+    made.add_argument("--methods", type=names, default=METHODS, help=f"default: {','.join(METHODS)}")
+    made.add_argument("--teacher-xs", type=Path, metavar="FILE", help="default: the packaged one")
+    made.add_argument("--teacher-s", type=Path, metavar="FILE", help="of S, for ours and the peer's")
+    made.add_argument("--backbone", type=Path, metavar="FILE", help="ONNX, for the nearest neighbours")
+    made.add_argument("--steps", type=positive, default=2000, help="of each training (default: %(default)s)")
+    made.add_argument("--seeds", type=positive, default=1, help="trainings of each (default: %(default)s)")
+    made.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)))
+    made.add_argument("--peer-venv", type=Path, default=Path("/tmp/peer-venv"), metavar="DIR")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write every figure here")
+    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the page here")
+    return made
+
+
+def names(text: str) -> Sequence[str]:
+    found = text.split(",")
+    for name in found:
+        if name not in METHODS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(METHODS)}")
+    return found
+
+
+def positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""How well defects are found: ours, the peer and a reference, on the same split of the same pictures."""

@@ -1,0 +1,91 @@
+"""The reference: how much of a defect the backbone itself sees, from which the teachers were distilled.
+
+PatchCore in miniature (Roth et al. 2022): features of good images are remembered, and a patch is as anomalous
+as its nearest remembered neighbour is far. Nothing is trained.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from detection.task import Task
+from efficientad.backbone import STRIDES, Backbone
+from efficientad.judge import Judgement
+from engine_runtime.files import sha256
+from engine_runtime.frames import Frame, Roi, Size, fit, read_image
+from engine_runtime.heatmap import MapGeometry
+from engine_runtime.tiles import Tiles
+
+SIDE = 320
+REMEMBERED = 12_000
+"""Patches, drawn from all patches of the good images."""
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Distances to the nearest of remembered features of a backbone."""
+
+    backbone: Path
+    threads: int
+    name: str = "reference: nearest neighbours"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"backbone": sha256(self.backbone), "remembered": str(REMEMBERED)}
+
+    @contextmanager
+    def learn(self, task: Task) -> Iterator["NearestJudge"]:
+        """See ``Method.learn``. It sees the validation images, too: it has no quantiles to set."""
+        backbone = Backbone(self.backbone, self.threads)
+        good = task.data_set.good()
+        files = [*good.training, *good.validation]
+        random = np.random.default_rng(task.seed)
+        share = -(-REMEMBERED // len(files))
+        remembered = []
+        for file in tqdm(files, desc="remembering", unit="image"):
+            features = patches(backbone, fit(read_image(file), Size(SIDE, SIDE)))
+            remembered.append(
+                features[random.choice(len(features), min(share, len(features)), replace=False)]
+            )
+        yield NearestJudge(backbone, np.concatenate(remembered)[:REMEMBERED])
+
+
+class NearestJudge:
+    """Judges by the distance of each patch to the nearest remembered one, see ``Judge``."""
+
+    name = "nearest neighbours"
+    roi: Roi | None = None
+    tiles: Tiles | None = None
+    threshold: float | None = None
+    training_digest: str | None = None
+    batch = 1
+
+    def __init__(self, backbone: Backbone, remembered: NDArray[np.float32]) -> None:
+        """Keep N×C float32 features."""
+        cells = SIDE // STRIDES[0]
+        self.geometry = MapGeometry(Size(SIDE, SIDE), Size(cells, cells), (STRIDES[0], STRIDES[0]))
+        self._backbone = backbone
+        self._remembered = torch.from_numpy(remembered)
+
+    def judge(self, frames: Sequence[Frame]) -> Judgement:
+        """See ``Judge.judge``."""
+        maps = []
+        for frame in frames:
+            found = torch.from_numpy(patches(self._backbone, frame))
+            nearest = torch.cdist(found, self._remembered).amin(1)
+            maps.append(nearest.reshape(self.geometry.map).numpy())
+        stacked = np.stack(maps)
+        return Judgement(stacked.max(axis=(1, 2)), stacked)
+
+
+def patches(backbone: Backbone, frame: Frame) -> NDArray[np.float32]:
+    """Give a frame's features, H·W×C float32, row by row."""
+    features, _ = backbone(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)[None].astype(np.uint8, copy=False))
+    return np.ascontiguousarray(features[0].reshape(features.shape[1], -1).T)

@@ -1,0 +1,59 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from detection.task import Task
+from efficientad.checkpoint import Run
+from efficientad.judge import CheckpointJudge
+from efficientad.networks import ModelSize
+from efficientad.teacher import load_teacher
+from efficientad.train import train
+from engine_runtime.files import sha256
+from engine_runtime.frames import Size
+
+SIZE = Size(256, 256)
+
+
+@dataclass(frozen=True)
+class Ours:
+    """EfficientAD as ``efficientad train`` trains it: the full recipe, nothing set."""
+
+    size: ModelSize
+    teacher: Path
+
+    @property
+    def name(self) -> str:
+        return f"ours, {self.size.upper()}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"teacher": sha256(self.teacher)}
+
+    @contextmanager
+    def learn(self, task: Task) -> Iterator[CheckpointJudge]:
+        """See ``Method.learn``."""
+        run = Run(
+            size=self.size,
+            image_size=SIZE,
+            roi=None,
+            steps=task.steps,
+            batch=1,
+            seed=task.seed,
+            training_digest=task.split.digest,
+            teacher_digest=sha256(self.teacher),
+            penalty_digest=task.natural.digest,
+            tool_version=version("inspectd"),
+        )
+        out = task.folder / f"{self.size}-seed-{task.seed}.pt"
+        train(
+            run,
+            load_teacher(self.size, self.teacher),
+            training=task.split.training,
+            validation=task.split.validation,
+            penalty=task.natural.images,
+            out=out,
+            checkpoint_every=500,
+        )
+        yield CheckpointJudge(out)

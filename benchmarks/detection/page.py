@@ -1,0 +1,61 @@
+"""The table of accuracy as a page."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_METRICS = {"image_auroc": "Image AUROC", "au_pro": "AU-PRO, false positive rate up to 0.3"}
+
+
+def as_markdown(content: dict[str, Any]) -> str:
+    """Lay out what ``accuracy.py`` measured, as far as it is finished."""
+    cells: Sequence[dict[str, Any]] = content["cells"]
+    methods = list(dict.fromkeys(cell["settings"]["method"] for cell in cells))
+    data = list(dict.fromkeys(cell["settings"]["data"] for cell in cells))
+    lines = [
+        "# Accuracy",
+        "",
+        f"Written by `{content['command']}` on {content['date']}.",
+        "",
+        f"{content['steps']} training steps of one image at 256×256, {content['seeds']} seeds; where there is"
+        " more than one, the mean ± the standard deviation. All methods learn from the same good images, hold"
+        " the same ones back, and are measured by the same code on the same test images.",
+    ]
+    for key, title in _METRICS.items():
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            f"| | {' | '.join(data)} | mean |",
+            f"|---|{' --: |' * (len(data) + 1)}",
+        ]
+        for method in methods:
+            found = {
+                name: [
+                    cell[key]
+                    for cell in cells
+                    if cell["settings"]["method"] == method and cell["settings"]["data"] == name
+                ]
+                for name in data
+            }
+            means = [np.mean(values) for values in found.values() if values and None not in values]
+            mean = (
+                f"{np.mean(means):.3f}" if means and key == "image_auroc" and len(means) == len(data) else ""
+            )
+            lines.append(f"| {method} | {' | '.join(_cell(values) for values in found.values())} | {mean} |")
+    lines += ["", "## What ran where", "", "| | device | learning, s per training |", "|---|---|--:|"]
+    for method in methods:
+        own = [cell for cell in cells if cell["settings"]["method"] == method]
+        devices = ", ".join(dict.fromkeys(cell["device"] for cell in own))
+        took = np.median([cell["learned_in_s"] for cell in own])
+        lines.append(f"| {method} | {devices} | {took:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    spread = f" ± {np.std(known):.3f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.3f}{spread}"

@@ -1,0 +1,91 @@
+"""The peer: anomalib's EfficientAd, trained by its own losses, with the teacher that ours has."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from peer.client import Peer
+from tqdm import tqdm
+
+from detection.ours import SIZE
+from detection.task import Task
+from efficientad.judge import Judgement
+from efficientad.teacher import load_teacher
+from engine_runtime.files import sha256
+from engine_runtime.frames import Frame, Roi
+from engine_runtime.heatmap import MapGeometry
+from engine_runtime.tiles import Tiles
+
+_AT_ONCE = 20
+"""Steps between two movements of the progress bar."""
+
+
+@dataclass(frozen=True)
+class AnomalibS:
+    """EfficientAd, small, in the peer's process."""
+
+    python: Path
+    teacher: Path
+    threads: int
+    name: str = "anomalib, S, our teacher"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"teacher": sha256(self.teacher)}
+
+    @contextmanager
+    def learn(self, task: Task) -> Iterator["PeerJudge"]:
+        """See ``Method.learn``."""
+        images = {"training": task.split.training, "validation": task.split.validation}
+        images["natural"] = task.natural.images
+        for name, pictures in images.items():
+            # As the peer's other files: N×H×W×3, BGR.
+            np.save(task.folder / f"{name}.npy", pictures.flip(1).permute(0, 2, 3, 1).numpy())
+        teacher = load_teacher("s", self.teacher)
+        weights = task.folder / "teacher.pt"
+        torch.save({f"teacher.{name}": tensor for name, tensor in teacher.items()}, weights)
+        with Peer(self.python, task.folder, self.threads) as peer:
+            peer.ask(
+                "start_learning",
+                teacher=str(weights),
+                training=str(task.folder / "training.npy"),
+                natural=str(task.folder / "natural.npy"),
+                steps=task.steps,
+                seed=task.seed,
+                threads=self.threads,
+            )
+            with tqdm(total=task.steps, desc="training the peer", unit="step") as bar:
+                while bar.n < task.steps:
+                    answer = peer.ask("learn", steps=min(_AT_ONCE, task.steps - bar.n))
+                    bar.set_postfix(loss=f"{answer['loss']:.3f}", refresh=False)
+                    bar.update(answer["steps"])
+            peer.ask("finish_learning", validation=str(task.folder / "validation.npy"))
+            for name in images:
+                (task.folder / f"{name}.npy").unlink()
+            yield PeerJudge(peer, task.folder)
+
+
+class PeerJudge:
+    """The peer's maps, in the size of the image as it gives them, and its scores; see ``Judge``."""
+
+    name = "anomalib"
+    geometry = MapGeometry(SIZE, SIZE, (1.0, 1.0))
+    roi: Roi | None = None
+    tiles: Tiles | None = None
+    threshold: float | None = None
+    training_digest: str | None = None
+    batch = 8
+
+    def __init__(self, peer: Peer, folder: Path) -> None:
+        self._peer = peer
+        self._frames, self._found = folder / "frames.npy", folder / "found.npz"
+
+    def judge(self, frames: Sequence[Frame]) -> Judgement:
+        """See ``Judge.judge``."""
+        np.save(self._frames, np.stack(frames))
+        self._peer.ask("judge", frames=str(self._frames), out=str(self._found))
+        with np.load(self._found) as found:
+            return Judgement(found["score"], found["map"])

@@ -1,0 +1,47 @@
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from efficientad.datasets.data_set import DataSet
+from efficientad.judge import Judge
+from efficientad.training_images import Natural, Split
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every method is given.
+
+    Attributes:
+        data_set: of one product; methods see its good images only.
+        split: the same images for training and for validation for every method, at 256×256.
+        natural: images for the pretraining penalty.
+        steps: of training, one image each.
+        seed: of the split, of weights and of the order of images.
+        folder: for what a method keeps, so that a run that was cut off goes on.
+    """
+
+    data_set: DataSet
+    split: Split
+    natural: Natural
+    steps: int
+    seed: int
+    folder: Path
+
+
+class Method(Protocol):
+    """A way to learn what good parts look like."""
+
+    @property
+    def name(self) -> str:
+        """As the table has it."""
+        ...
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What decides the result beside the task; a result with other settings is not taken for this one."""
+        ...
+
+    def learn(self, task: Task) -> AbstractContextManager[Judge]:
+        """Learn from the good images, and give what judges others."""
+        ...
