@@ -11,9 +11,7 @@ from tqdm import tqdm
 from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, SCORE, UNCALIBRATED, Engine, Quantiles
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Frame, read_image
-
-Q_A, Q_B = 0.9, 0.995
-"""Paper §4.4."""
+from engine_runtime.map_quantiles import map_quantiles
 
 _MOST_VALUES = 50_000_000
 """Of one map, over all images: 200 MB."""
@@ -52,7 +50,7 @@ def measure_quantiles(engine: Engine, files: Sequence[Path], prepare: Prepare) -
         for name in names:
             maps[name][row : row + len(frames)] = results[name].reshape(len(frames), cells)[:, chosen]
         row += len(frames)
-    quantiles = np.array([np.quantile(maps[name], (Q_A, Q_B)) for name in names], dtype=np.float32)
+    quantiles = np.stack([map_quantiles(maps[name]) for name in names])
     for name, (q_a, q_b) in zip(names, quantiles, strict=True):
         if not np.isfinite([q_a, q_b]).all() or not q_b > q_a:
             raise InputError(

@@ -27,14 +27,12 @@ from efficientad.losses import hard_feature_loss, pretraining_penalty, squared_e
 from efficientad.model import EfficientAd
 from efficientad.networks import ModelSize, normalised
 from engine_runtime.errors import InputError
+from engine_runtime.map_quantiles import map_quantiles
 
 LEARNING_RATE: dict[ModelSize, float] = {"xs": 1e-3, "s": 1e-4, "m": 1e-4}
 """The paper's for S and M. XS is trained for minutes, not hours, and bears ten times as much."""
 DROP_AFTER = 0.95
 """Share of the steps after which the learning rate falls to a tenth."""
-
-Q_A, Q_B = 0.9, 0.995
-"""Quantiles of the good maps that become 0 and 0.1 (paper §4.4)."""
 
 PENALTY_GREY = 0.3
 """Share of the penalty's images without colour (paper, appendix A)."""
@@ -142,12 +140,22 @@ def train(
     _show(watch, run.steps, model)
     if not _finite(model.quantiles):
         raise TrainingFailed(diverged(out, run.steps, math.inf, kept, rate))
+    _check_spread(model.quantiles, out, kept)
     try:
         save_model(out, run, model.cpu())
     except (OSError, InputError) as error:
         raise TrainingFailed(f"{not_saved(out, error)}; {where_kept(out, kept)}") from error
     partial.unlink(missing_ok=True)
     return result
+
+
+def _check_spread(quantiles: Tensor, out: Path, kept: int) -> None:
+    """Refuse a model whose scores would be divided by nothing."""
+    if not bool((quantiles[:, 1] > quantiles[:, 0]).all()):
+        raise TrainingFailed(
+            f"{out}: an anomaly map has one value all over the validation images, the model sees nothing in"
+            f" them; {where_kept(out, kept)}"
+        )
 
 
 def _show(watch: Watch | None, step: int, model: EfficientAd) -> None:
@@ -329,5 +337,4 @@ def map_scale(maps: NDArray[np.float32], normalisation: MapNormalisation) -> NDA
     if normalisation == "gaussian":
         mean, deviation = float(maps.mean(dtype=np.float64)), float(maps.std(dtype=np.float64))
         return np.array([mean, mean + 0.1 * deviation], dtype=np.float32)
-    # numpy's quantile takes any number of values, torch's at most 16 million
-    return np.quantile(maps, (Q_A, Q_B)).astype(np.float32)
+    return map_quantiles(maps)

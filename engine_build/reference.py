@@ -1,7 +1,6 @@
 """The truth an engine is held against: the ONNX graph as it stands, in FP32, without any optimisation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
@@ -19,26 +18,10 @@ from engine_runtime.engine import (
     Quantiles,
 )
 from engine_runtime.errors import InputError
-from engine_runtime.frames import Frame, Size
+from engine_runtime.frames import Frame
+from engine_runtime.map_quantiles import map_quantiles
 from engine_runtime.open import one_line
-
-Q_A, Q_B = 0.9, 0.995
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What the graph answers to the parity frames."""
-
-    quantiles: Quantiles
-    """Measured on the parity frames as calibration would, so that scores have their usual magnitude."""
-    outputs: dict[str, NDArray[np.float32]]
-    """Every output of contract 1, row i belonging to frame i."""
-
-    @property
-    def map_size(self) -> Size:
-        """Height and width of the maps."""
-        height, width = self.outputs[LOCAL_MAP].shape[1:]
-        return Size(height, width)
+from engine_runtime.proof import Reference
 
 
 def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], object]) -> Reference:
@@ -95,9 +78,7 @@ def _check_shapes(outputs: dict[str, NDArray[np.float32]], count: int) -> None:
 
 
 def _quantiles(outputs: dict[str, NDArray[np.float32]]) -> Quantiles:
-    quantiles = np.array(
-        [np.quantile(outputs[name], (Q_A, Q_B)) for name in (LOCAL_MAP, GLOBAL_MAP)], dtype=np.float32
-    )
+    quantiles = np.stack([map_quantiles(outputs[name]) for name in (LOCAL_MAP, GLOBAL_MAP)])
     for name, (q_a, q_b) in zip((LOCAL_MAP, GLOBAL_MAP), quantiles, strict=True):
         if not np.isfinite([q_a, q_b]).all():
             raise InputError(f"the graph's {name} is NaN or infinite on a parity frame")
