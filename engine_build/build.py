@@ -22,17 +22,20 @@ from engine_build.choose import (
     quantised_candidates,
 )
 from engine_build.device import cpu_name, usable_cores
+from engine_build.for_gpu import MAX_BATCH, build_for_gpu
 from engine_build.graph import Graph, read_graph
 from engine_build.parity_frames import generated_parity_frames, parity_frames_from
-from engine_build.proof import ProofFailed, proof_steps, prove
 from engine_build.quantise import good_frames, quantised
-from engine_build.reference import Reference, run_reference
+from engine_build.reference import run_reference
+from engine_build.tensorrt_plan import Profile
 from engine_runtime.engine import OUTPUTS
 from engine_runtime.engine_file import write_engine
 from engine_runtime.errors import EngineRefused, InputError
 from engine_runtime.frames import Frame
 from engine_runtime.manifest import FORMAT_VERSION, Manifest, Precision, Runtime
 from engine_runtime.open import load, runtime_module
+from engine_runtime.proof import ProofFailed, Reference, proof_steps, prove
+from engine_runtime.tensorrt_library import gpu, library
 
 _MOST_TRIED: Final = 8
 _HARDLY_LONGER: Final = 1.1
@@ -43,50 +46,50 @@ def build(
     target: Path,
     *,
     runtime: Runtime | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     max_batch: int | None = None,
     parity_images: Path | None = None,
     good: Path | None = None,
     aim: Aim = "latency",
     threads: int | None = None,
     limit_s: float | None = 60.0,
+    workspace_mb: int | None = None,
 ) -> Manifest:
     """Build the fastest engine for this machine, prove it, and only then write it.
 
     Args:
         source: ONNX file that keeps contract 1.
         target: engine file to write or replace.
-        runtime: what will run the engine; the fastest one when None.
-        precision: what it computes in.
+        runtime: what will run the engine; when None, TensorRT where it and a GPU are, else the fastest one.
+        precision: what it computes in; when None, FP16 with TensorRT and FP32 without.
         max_batch: the most frames of one batch; when None, the fewest, up to 8, with which a frame takes
-            hardly longer than with any other number.
+            hardly longer than with any other number; on a GPU 16.
         parity_images: folder of frames to prove it on; generated ones when None, for INT8 good ones.
         good: folder of images of good parts, on which INT8 measures its ranges.
         aim: ``latency`` compares batches of one frame, ``throughput`` full ones.
         threads: to measure and prove with; all cores this process may use when None.
         limit_s: time to choose in; None takes the graph as it stands, with OpenVINO unless ``runtime`` says
             otherwise.
+        workspace_mb: the most memory that one layer may use for itself on a GPU.
 
     Raises:
         InputError: the ONNX file, the images or the options are wrong.
         ProofFailed: no engine computes what the graph computes.
         EngineFailed: the runtime raised.
     """
-    runtimes = CPU_RUNTIMES if runtime is None else (runtime,)
-    if runtime is not None:
-        runtime_module(runtime)
+    runtime, precision = _resolved(runtime, precision)
     graph = read_graph(source)
-    good_for_ranges: list[Frame] = []
-    if precision == "int8":
-        if good is None:
-            raise InputError("--precision int8: needs images of good parts to measure ranges on: --good DIR")
-        good_for_ranges, frames = good_frames(good, graph)
-    elif good is not None:
-        raise InputError("--good: is for --precision int8 only")
-    elif parity_images is None:
-        frames = generated_parity_frames(graph.input_size)
-    if parity_images is not None:
-        frames = parity_frames_from(parity_images, graph.input_size)
+    good_for_ranges, frames = _frames(graph, precision, good, parity_images)
+    if runtime == "tensorrt":
+        largest = max_batch or MAX_BATCH
+        profile = Profile(1 if aim == "latency" else largest, largest)
+        try:
+            return build_for_gpu(
+                graph, frames, target, precision=precision, profile=profile, workspace_mb=workspace_mb
+            )
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
+    runtimes = CPU_RUNTIMES if runtime is None else (runtime,)
     settings = Settings(
         runtimes,
         threads or usable_cores(),
@@ -110,6 +113,50 @@ def build(
     manifest = manifest.model_copy(update={"measured": measurements(found, chosen, settings)})
     write_engine(target, manifest, chosen.content)
     return manifest
+
+
+def _resolved(runtime: Runtime | None, precision: Precision | None) -> tuple[Runtime | None, Precision]:
+    """Choose what was left open, and refuse what is not there before a file is read.
+
+    Raises:
+        InputError: the runtime is not installed, or does not compute in the precision.
+    """
+    if runtime is None and precision in (None, "fp16") and _is_tensorrt_installed() and gpu() is not None:
+        runtime = "tensorrt"
+    if runtime != "tensorrt":
+        if runtime is not None:
+            runtime_module(runtime)
+        return runtime, precision or "fp32"
+    library()
+    if precision not in (None, "fp16", "fp32"):
+        raise InputError(f"--precision {precision}: with TensorRT this version builds fp16 and fp32")
+    return runtime, precision or "fp16"
+
+
+def _is_tensorrt_installed() -> bool:
+    try:
+        library()
+    except EngineRefused:
+        return False
+    return True
+
+
+def _frames(
+    graph: Graph, precision: Precision, good: Path | None, parity_images: Path | None
+) -> tuple[list[Frame], list[Frame]]:
+    """Give the frames on which INT8 measures its ranges, if any, and those of the proof."""
+    for_ranges: list[Frame] = []
+    if precision == "int8":
+        if good is None:
+            raise InputError("--precision int8: needs images of good parts to measure ranges on: --good DIR")
+        for_ranges, proof_frames = good_frames(good, graph)
+    elif good is not None:
+        raise InputError("--good: is for --precision int8 only")
+    if parity_images is not None:
+        proof_frames = parity_frames_from(parity_images, graph.input_size)
+    elif precision != "int8":
+        proof_frames = generated_parity_frames(graph.input_size)
+    return for_ranges, proof_frames
 
 
 def _found_in_int8(

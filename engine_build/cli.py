@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     target: Path = arguments.output or source.with_suffix(".engine")
     from engine_build.build import build
     from engine_build.device import usable_cores
-    from engine_build.proof import ProofFailed
+    from engine_runtime.proof import ProofFailed
 
     busy, cores = os.getloadavg()[0], usable_cores()
 
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             aim=arguments.optimise,
             threads=arguments.threads,
             limit_s=None if arguments.fast else arguments.time_limit,
+            workspace_mb=arguments.workspace_mb,
         )
     except InputError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
@@ -64,22 +65,35 @@ def table(target: Path, manifest: "Manifest") -> str:
     sizes = "".join(f"{size:>9}" for size in proof.latency_ms)
     latencies = "".join(f"{latency:9.2f}" for latency in proof.latency_ms.values())
     shown = "good parts" if manifest.precision == "int8" else "frames"
-    rows = (
+    rows = [
         ("engine", f"{target}"),
-        ("runtime", f"{manifest.runtime} {manifest.runtime_version}"),
+        ("runtime", f"{manifest.library or manifest.runtime} {manifest.runtime_version}"),
         ("device", manifest.device),
         ("precision", manifest.precision),
         ("convolutions rewritten", f"{len(manifest.winograd)}"),
         ("input", f"{manifest.input_size} pixels, maps {manifest.map_size}"),
-        (
-            "largest score difference",
-            f"{proof.largest_score_difference:.1e} on {proof.parity_frames} {shown}",
-        ),
-        ("batch rows", "independent" if proof.batch_rows_equal else "not independent"),
-        ("batch size", sizes),
-        ("latency, ms per batch", latencies),
-        ("largest batch", f"{manifest.max_batch}"),
-    )
+    ]
+    if proof.graph_score_difference is not None:
+        rows += [
+            ("convolutions in half", f"{proof.half_precision_share:.0%}"),
+            (
+                "graph's score difference",
+                f"{proof.graph_score_difference:.1e} on {proof.parity_frames} {shown}",
+            ),
+        ]
+    if proof.complete:
+        rows += [
+            (
+                "largest score difference",
+                f"{proof.largest_score_difference:.1e} on {proof.parity_frames} {shown}",
+            ),
+            ("batch rows", "independent" if proof.batch_rows_equal else "not independent"),
+            ("batch size", sizes),
+            ("latency, ms per batch", latencies),
+        ]
+    else:
+        rows.append(("proof on the GPU", "not run: there is none here; inspectd runs it at its first start"))
+    rows.append(("largest batch", f"{manifest.max_batch}"))
     lines = [f"{name:<26}{value}" for name, value in rows]
     if manifest.measured:
         lines += ["", *_measured(manifest)]
@@ -112,13 +126,13 @@ def _parser() -> argparse.ArgumentParser:
         "--runtime",
         choices=("auto", "openvino", "onnxruntime", "tensorrt"),
         default="auto",
-        help="default: auto, which is the fastest one that is installed",
+        help="default: auto, which is TensorRT where there is an NVIDIA GPU, else the fastest installed one",
     )
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "bf16", "int8"),
-        default="fp32",
-        help="bf16 and int8 are faster on CPUs that compute in them, and change scores; default: fp32",
+        help="bf16 and int8 are faster on CPUs that compute in them, and change scores; default: fp16 with"
+        " TensorRT, else fp32",
     )
     parser.add_argument(
         "--good",
@@ -150,6 +164,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="measure as with 'threads: N' in the line's config (default: all cores)",
     )
+    parser.add_argument(
+        "--workspace-mb",
+        type=_megabytes,
+        metavar="MB",
+        help="most memory that one layer may use for itself on a GPU (default: what there is)",
+    )
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
         "--time-limit",
@@ -167,6 +187,12 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1024")
+    return int(text)
+
+
+def _megabytes(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1 << 20:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of megabytes from 1 to {1 << 20}")
     return int(text)
 
 

@@ -1,6 +1,7 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine_runtime.frames import Frame, Size
 
@@ -11,10 +12,18 @@ class Batch:
     Args:
         size: height and width of every frame.
         capacity: the most frames a batch may hold.
+        allocate: gives memory for an array of a shape and a type.
     """
 
-    def __init__(self, size: Size, capacity: int) -> None:
-        self._buffer = np.empty((capacity, *size, 3), dtype=np.uint8)
+    def __init__(
+        self, size: Size, capacity: int, allocate: Callable[..., NDArray[np.uint8]] = np.empty
+    ) -> None:
+        self._buffer = allocate((capacity, *size, 3), np.uint8)
+
+    @property
+    def nbytes(self) -> int:
+        """How large it is."""
+        return self._buffer.nbytes
 
     def gather(self, frames: Sequence[Frame]) -> Frame:
         """Copy frames behind one another; a single one stays where it lies.

@@ -1,27 +1,43 @@
-"""The engine file (contract 2): a stored zip, ``manifest.json`` first, then the payload."""
+"""The engine file (contract 2): a stored zip, ``manifest.json`` first, then the payload.
+
+An engine whose proof is not complete brings the parity frames and the reference's answers in a third entry.
+"""
 
 import hashlib
+import io
 import json
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from engine_runtime.engine import OUTPUTS, QUANTILES
 from engine_runtime.errors import EngineRefused
 from engine_runtime.files import replacing
+from engine_runtime.frames import Frame
 from engine_runtime.manifest import FORMAT_VERSION, Manifest
+from engine_runtime.proof import Reference
 
 MANIFEST = "manifest.json"
+PARITY = "parity.npz"
 _MANIFEST_LIMIT = 1 << 20
 # All that zipfile raises over damaged bytes, beside its own BadZipFile.
 _DAMAGE = (zipfile.BadZipFile, struct.error, ValueError, KeyError, EOFError, RuntimeError, OverflowError)
 
 
-def write_engine(path: Path, manifest: Manifest, payload: bytes) -> None:
+def write_engine(path: Path, manifest: Manifest, payload: bytes, parity: bytes | None = None) -> None:
     """Write an engine file whole or not at all; the same manifest and payload give the same bytes.
+
+    Args:
+        path: the file.
+        manifest: what it says of itself.
+        payload: what is executed.
+        parity: from ``pack_parity``, where the proof is not complete.
 
     Raises:
         InputError: the folder of ``path`` cannot be written.
@@ -29,6 +45,40 @@ def write_engine(path: Path, manifest: Manifest, payload: bytes) -> None:
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(MANIFEST), manifest.model_dump_json(indent=2) + "\n")
         archive.writestr(zipfile.ZipInfo(manifest.payload), payload)
+        if parity is not None:
+            archive.writestr(zipfile.ZipInfo(PARITY), parity)
+
+
+def pack_parity(frames: Sequence[Frame], reference: Reference) -> bytes:
+    """Pack parity frames, all of one size, and what the reference answers to them."""
+    packed = io.BytesIO()
+    np.savez(packed, frames=np.stack(frames), quantiles=reference.quantiles, **reference.outputs)  # type: ignore[arg-type]
+    return packed.getvalue()
+
+
+def read_parity(path: Path, manifest: Manifest) -> tuple[list[Frame], Reference]:
+    """Read the parity frames of an engine whose proof is not complete.
+
+    Raises:
+        EngineRefused: they are missing, were altered, or are of other sizes than the manifest says.
+    """
+    with _opened(path) as archive:
+        content = _entry(path, archive, PARITY)
+    if hashlib.sha256(content).hexdigest() != manifest.parity_sha256:
+        raise EngineRefused(f"{path}: {PARITY} was altered: its SHA-256 is not the manifest's")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            frames, quantiles = arrays["frames"], arrays[QUANTILES]
+            outputs: dict[str, NDArray[np.float32]] = {name: arrays[name] for name in OUTPUTS}
+    except (*_DAMAGE, OSError) as error:
+        raise EngineRefused(f"{path}: {PARITY} is damaged: {error}") from error
+    count = len(frames)
+    expected = dict.fromkeys(OUTPUTS[1:], (count, *manifest.map_size)) | {OUTPUTS[0]: (count,)}
+    if frames.shape[1:] != (*manifest.input_size, 3) or frames.dtype != np.uint8 or quantiles.shape != (2, 2):
+        raise EngineRefused(f"{path}: {PARITY} holds frames {frames.dtype} {frames.shape}, not the engine's")
+    if not count or any(outputs[name].shape != shape for name, shape in expected.items()):
+        raise EngineRefused(f"{path}: {PARITY} holds maps of another size than the manifest says")
+    return list(frames), Reference(quantiles, outputs)
 
 
 def read_manifest(path: Path) -> Manifest:

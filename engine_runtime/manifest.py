@@ -1,10 +1,10 @@
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from engine_runtime.frames import Size
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 
 Runtime = Literal["openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -23,17 +23,34 @@ PossibleSize = Annotated[Size, AfterValidator(_is_possible)]
 
 
 class Proof(BaseModel):
-    """What ``build-engine`` measured on this machine before it wrote the file."""
+    """What ``build-engine`` measured on this machine before it wrote the file.
+
+    An engine for a GPU can be built where there is none. What needs the GPU is then None, and is measured
+    where the engine is opened for the first time.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     parity_frames: int = Field(gt=0, description="frames compared with the FP32 ONNX graph")
-    largest_score_difference: float = Field(ge=0, description="relative to the largest reference score")
-    batch_rows_equal: bool = Field(
-        description="a frame's score depended neither on its row in a batch nor on the other rows"
+    largest_score_difference: float | None = Field(
+        ge=0, description="relative to the largest reference score; None where it was not run"
+    )
+    batch_rows_equal: bool | None = Field(
+        description="a frame's score depended neither on its row in a batch nor on the other rows;"
+        " None where it was not run"
     )
     half_precision_share: float = Field(ge=0, le=1, description="share of convolutions in half precision")
     latency_ms: dict[int, float] = Field(description="batch size → median milliseconds per batch")
+    graph_score_difference: float | None = Field(
+        default=None,
+        ge=0,
+        description="of the graph in half precision, run by ONNX Runtime, from the FP32 graph",
+    )
+
+    @property
+    def complete(self) -> bool:
+        """Whether the engine itself was run."""
+        return self.largest_score_difference is not None and self.batch_rows_equal is not None
 
 
 class Measurement(BaseModel):
@@ -60,6 +77,9 @@ class Manifest(BaseModel):
     model: str = Field(description="name of the model, from the ONNX file's name")
     runtime: Runtime
     runtime_version: str
+    library: Literal["tensorrt", "tensorrt_rtx"] | None = Field(
+        default=None, description="which of both built a TensorRT plan; neither reads the other's"
+    )
     precision: Precision
     input_size: PossibleSize
     map_size: PossibleSize
@@ -69,7 +89,9 @@ class Manifest(BaseModel):
     payload_sha256: str
     source_sha256: str = Field(description="of the ONNX file the engine was built from")
     device: str = Field(description="name of the CPU or GPU the engine was built on")
-    compute_capability: str | None = Field(default=None, description="of the GPU; None on a CPU")
+    compute_capability: str | None = Field(
+        default=None, description="of the GPU; None on a CPU, and for any GPU that the library builds for"
+    )
     model_metadata: dict[str, str] = Field(default_factory=dict, description="the ONNX file's own metadata")
     built_at: str = Field(description="ISO 8601, UTC")
     tool_version: str
@@ -80,6 +102,9 @@ class Manifest(BaseModel):
         default=(), description="what the engine was chosen from; empty when nothing was measured"
     )
     proof: Proof
+    parity_sha256: str | None = Field(
+        default=None, description="of the entry with parity frames, in an engine whose proof is not complete"
+    )
 
     @field_validator("max_batch")
     @classmethod

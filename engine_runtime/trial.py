@@ -2,15 +2,20 @@
 
 Runtimes are native code, and some graphs kill them or keep them busy for ever (docs/benchmarks/fuzz.md). That
 may cost a trial; it may not cost a line that is running, nor one that starts its one clear line.
+
+An engine that was built without the GPU it is for gets here what its proof lacks.
 """
 
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from engine_runtime.errors import EngineRefused, InputError
+
+if TYPE_CHECKING:
+    from engine_runtime.engine import Engine
 
 _TIMEOUT_S: Final = 60
 
@@ -44,17 +49,35 @@ def try_out(path: Path, threads: int | None) -> None:
 
 
 def main() -> int:
-    """Open the engine that is named; 2 when it is refused."""
+    """Open the engine that is named, and prove it where that was not done; 2 when it is refused."""
     from engine_runtime.open import open_engine
 
     signal.alarm(_TIMEOUT_S)  # it ends even what hangs in native code, and needs nobody to watch
+    path = Path(sys.argv[1])
     threads = int(sys.argv[2]) if len(sys.argv) > 2 else None
     try:
-        open_engine(Path(sys.argv[1]), threads=threads).close()
+        engine = open_engine(path, threads=threads)
+        if not engine.manifest.proof.complete:
+            _prove(path, engine)
+        engine.close()
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _prove(path: Path, engine: "Engine") -> None:
+    from engine_runtime.engine_file import read_parity
+    from engine_runtime.errors import EngineFailed
+    from engine_runtime.proof import ProofFailed, prove
+
+    frames, reference = read_parity(path, engine.manifest)
+    try:
+        prove(engine, reference, frames, lambda: None)
+    except (ProofFailed, EngineFailed) as error:
+        raise EngineRefused(
+            f"{path}: its proof was not run where it was built, and fails here: {error}"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 from engine_build.cli import main
 from engine_build.graph import read_graph
 from engine_build.parity_frames import generated_parity_frames
-from engine_build.proof import ProofFailed, batch_sizes, proof_steps, prove
 from engine_build.reference import run_reference
 from engine_runtime.engine import SCORE, Engine
 from engine_runtime.engine_file import read_engine, read_manifest
 from engine_runtime.files import sha256
 from engine_runtime.open import open_engine
+from engine_runtime.proof import ProofFailed, batch_sizes, proof_steps, prove
 
 COMMAND = Path(sys.executable).parent / "build-engine"
 
@@ -288,9 +288,6 @@ def test_batch_sizes() -> None:
 
 
 def test_options_that_cannot_be_met(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "runtime tensorrt: this version of inspectd does not bring it yet" in refusal(
-        capsys, model, "--runtime", "tensorrt"
-    )
     for runtime in ("openvino", "onnxruntime"):
         line = refusal(capsys, model, "--runtime", runtime, "--precision", "fp16")
         assert "precision is fp16" in line

@@ -1,0 +1,135 @@
+"""ONNX in, TensorRT engine out; where there is no GPU, as far as that goes without one."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import onnxruntime
+from tqdm import tqdm
+
+from engine_build.graph import Graph
+from engine_build.half import halved
+from engine_build.reference import run_reference
+from engine_build.tensorrt_plan import Profile, build_plan
+from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
+from engine_runtime.engine_file import pack_parity, write_engine
+from engine_runtime.frames import Frame
+from engine_runtime.manifest import FORMAT_VERSION, Manifest, Precision, Proof
+from engine_runtime.open import load
+from engine_runtime.proof import PARITY_LIMIT, ProofFailed, Reference, proof_steps, prove
+from engine_runtime.tensorrt_library import gpu
+
+MAX_BATCH: Final = 16
+"""Frames per batch when nobody says otherwise: on a GPU larger batches save time, and cost little memory."""
+TIMINGS: Final = ".tensorrt-timings"
+"""File of the timing cache, beside the engines."""
+
+
+def build_for_gpu(
+    graph: Graph,
+    frames: Sequence[Frame],
+    target: Path,
+    *,
+    precision: Precision,
+    profile: Profile,
+    workspace_mb: int | None,
+) -> Manifest:
+    """Build a TensorRT engine, prove what can be proven here, and only then write it.
+
+    Args:
+        graph: keeps contract 1.
+        frames: to prove it on, H×W×3 uint8, BGR.
+        target: engine file to write or replace.
+        precision: fp16 or fp32.
+        profile: batch sizes.
+        workspace_mb: the most memory one layer may use for itself.
+
+    Raises:
+        InputError: the graph, or what it is to be built for, is wrong.
+        ProofFailed: the engine, or already its graph in half precision, does not compute what the graph does.
+        EngineFailed: TensorRT could not build or run it.
+    """
+    with tqdm(desc="reference", total=2 * len(frames), leave=False, disable=None) as bar:
+        reference = run_reference(graph, frames, bar.update)
+    content = halved(graph) if precision == "fp16" else graph.content
+    difference = _graph_difference(content, reference, frames, precision)
+    plan = build_plan(
+        content, graph.input_size, profile, workspace_mb=workspace_mb, timings=target.with_name(TIMINGS)
+    )
+    present = gpu()
+    proof = Proof(
+        parity_frames=len(frames),
+        largest_score_difference=None,
+        batch_rows_equal=None,
+        half_precision_share=plan.half_precision_share,
+        latency_ms={},
+        graph_score_difference=difference,
+    )
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        model=graph.name,
+        runtime="tensorrt",
+        runtime_version=plan.version,
+        library=plan.library,
+        precision=precision,
+        input_size=graph.input_size,
+        map_size=reference.map_size,
+        max_batch=profile.largest,
+        outputs=OUTPUTS,
+        payload="engine.plan",
+        payload_sha256=hashlib.sha256(plan.content).hexdigest(),
+        source_sha256=graph.source_sha256,
+        device="built without a GPU" if present is None else present.name,
+        compute_capability=None if present is None else present.compute_capability,
+        model_metadata=graph.metadata,
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        tool_version=version("inspectd"),
+        proof=proof,
+    )
+    if present is None:
+        parity = pack_parity(frames, reference)
+        manifest = manifest.model_copy(update={"parity_sha256": hashlib.sha256(parity).hexdigest()})
+        write_engine(target, manifest, plan.content, parity)
+        return manifest
+    engine = load(manifest, plan.content)
+    try:
+        steps = proof_steps(len(frames), profile.largest)
+        with tqdm(desc="proving", total=steps, leave=False, disable=None) as bar:
+            proof = prove(engine, reference, frames, bar.update)
+    finally:
+        engine.close()
+    proof = proof.model_copy(update={"graph_score_difference": difference})
+    manifest = manifest.model_copy(update={"proof": proof})
+    write_engine(target, manifest, plan.content)
+    return manifest
+
+
+def _graph_difference(
+    content: bytes, reference: Reference, frames: Sequence[Frame], precision: Precision
+) -> float:
+    """Run the graph in its types on the CPU, where half precision is rounded as on a GPU or more often.
+
+    Returns:
+        The largest difference of a score, as a share of the largest score.
+
+    Raises:
+        ProofFailed: an output is further from the FP32 graph than the precision allows.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    score = 0.0
+    for row, frame in enumerate(tqdm(frames, desc="comparing", leave=False, disable=None)):
+        answers = session.run(list(OUTPUTS), {FRAMES: frame[None], QUANTILES: reference.quantiles})
+        differences = reference.largest_differences(dict(zip(OUTPUTS, answers, strict=True)), [row])
+        for name, difference in differences.items():
+            if difference > PARITY_LIMIT[precision]:
+                raise ProofFailed(
+                    f"in {precision} the graph's {name} differs from FP32 by {difference:.1e} of its largest"
+                    f" value; {PARITY_LIMIT[precision]:.0e} is allowed"
+                )
+        score = max(score, differences[OUTPUTS[0]])
+    return score

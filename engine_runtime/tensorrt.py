@@ -1,0 +1,155 @@
+"""Runs a TensorRT plan on an NVIDIA GPU."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine_runtime.batch import Batch
+from engine_runtime.engine import ANOMALY_MAP, FRAMES, OUTPUTS, QUANTILES, SCORE, Quantiles
+from engine_runtime.errors import EngineFailed, EngineRefused
+from engine_runtime.frames import Frame
+from engine_runtime.manifest import Manifest
+from engine_runtime.open import one_line
+from engine_runtime.tensorrt_library import Gpu, gpu, library, logger
+
+LIBRARY, _trt = library()
+VERSION: str = _trt.__version__
+
+
+class TensorRtEngine:
+    """One execution context on one stream of its own, with all its memory allocated once.
+
+    Frames are gathered in page-locked memory and copied from there without staging; only the outputs that are
+    asked for are copied back; the lane waits for its own event and for nothing else.
+    """
+
+    def __init__(self, manifest: Manifest, payload: bytes, threads: int | None) -> None:
+        del threads  # the GPU does the work
+        cuda = _refuse_what_does_not_fit(manifest)
+        self.manifest = manifest
+        self._cuda = cuda
+        self._device_context = cuda.Device(0).retain_primary_context()
+        with self._current():
+            self._logger = logger(_trt)
+            runtime = _trt.Runtime(self._logger)
+            self._engine = runtime.deserialize_cuda_engine(payload)
+            if self._engine is None:
+                raise EngineRefused(f"{LIBRARY} {VERSION} does not take it: {self._logger.last_error}")
+            self._refuse_too_large()
+            self._context = self._engine.create_execution_context()
+            if self._context is None:
+                raise EngineRefused(f"{LIBRARY} {VERSION} cannot run it: {self._logger.last_error}")
+            self._stream = cuda.Stream()
+            self._done = cuda.Event(cuda.event_flags.DISABLE_TIMING)
+            self._batch = Batch(manifest.input_size, manifest.max_batch, allocate=cuda.pagelocked_empty)
+            self._quantiles = cuda.pagelocked_empty((2, 2), np.float32)
+            self._results = {name: cuda.pagelocked_empty(self._shape(name), np.float32) for name in OUTPUTS}
+            sizes = {FRAMES: self._batch.nbytes, QUANTILES: self._quantiles.nbytes}
+            sizes |= {name: array.nbytes for name, array in self._results.items()}
+            self._memory = {name: cuda.mem_alloc(size) for name, size in sizes.items()}
+            for name, memory in self._memory.items():
+                self._context.set_tensor_address(name, int(memory))
+
+    def infer(
+        self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = (SCORE, ANOMALY_MAP)
+    ) -> dict[str, NDArray[np.float32]]:
+        """See ``Engine.infer``."""
+        batch = self._batch.gather(frames)
+        self._quantiles[...] = quantiles
+        count, cuda = len(batch), self._cuda
+        try:
+            with self._current():
+                cuda.memcpy_htod_async(self._memory[FRAMES], batch, self._stream)
+                cuda.memcpy_htod_async(self._memory[QUANTILES], self._quantiles, self._stream)
+                self._context.set_input_shape(FRAMES, batch.shape)
+                if not self._context.execute_async_v3(self._stream.handle):
+                    raise EngineFailed(f"{LIBRARY} failed: {self._logger.last_error}")
+                for name in outputs:
+                    rows = self._results[name][:count]
+                    cuda.memcpy_dtoh_async(rows, self._memory[name], self._stream)
+                self._done.record(self._stream)
+                self._done.synchronize()
+        except cuda.Error as error:
+            raise EngineFailed(f"the GPU failed: {one_line(error)}") from error
+        except KeyError as error:
+            raise EngineFailed(f"there is no output {error}") from error
+        return {name: self._results[name][:count].copy() for name in outputs}
+
+    def half_precision_share(self) -> float:
+        """See ``Engine.half_precision_share``: a plan keeps the types of the network it was built from."""
+        return self.manifest.proof.half_precision_share
+
+    def close(self) -> None:
+        """See ``Engine.close``."""
+        with self._current():
+            del self._context, self._engine
+            for memory in self._memory.values():
+                memory.free()
+            del self._stream, self._done, self._results, self._quantiles, self._batch
+        self._device_context.detach()
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        rows = (self.manifest.max_batch,)
+        return rows if name == SCORE else (*rows, *self.manifest.map_size)
+
+    def _refuse_too_large(self) -> None:
+        needed = self._engine.device_memory_size_v2
+        free, _ = self._cuda.mem_get_info()
+        if needed > free:
+            raise EngineRefused(
+                f"needs {needed >> 20} MB of the GPU's memory to compute in, and {free >> 20} MB are free:"
+                " build it with a smaller --max-batch or --workspace-mb, or run fewer lanes"
+            )
+
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """Make the GPU's context that of this thread: a lane is not the thread that opened its engine."""
+        self._device_context.push()
+        try:
+            yield
+        finally:
+            self._cuda.Context.pop()
+
+
+def _refuse_what_does_not_fit(manifest: Manifest) -> ModuleType:
+    """Refuse before anything is executed, and give pycuda's driver interface.
+
+    Raises:
+        EngineRefused: no GPU or no pycuda is here, or the plan was built for another GPU or library.
+    """
+    present = gpu()
+    if present is None:
+        raise EngineRefused("there is no NVIDIA GPU here, or no driver for it")
+    _refuse_other_library(manifest)
+    _refuse_other_gpu(manifest, present)
+    try:
+        import pycuda.driver as cuda
+    except ImportError as error:
+        raise EngineRefused(f"pycuda is not installed here ({one_line(error)})") from error
+    cuda.init()
+    driver: ModuleType = cuda
+    return driver
+
+
+def _refuse_other_library(manifest: Manifest) -> None:
+    built, here = (manifest.library, manifest.runtime_version), (LIBRARY, VERSION)
+    if built != here:
+        raise EngineRefused(
+            f"was built by {built[0]} {built[1]}; here is {here[0]} {here[1]}, which does not read that:"
+            " build it anew"
+        )
+
+
+def _refuse_other_gpu(manifest: Manifest, present: Gpu) -> None:
+    wanted = manifest.compute_capability
+    if wanted is not None and (wanted, manifest.device) != (present.compute_capability, present.name):
+        raise EngineRefused(
+            f"was built for {manifest.device}, compute capability {wanted}; here is {present.name},"
+            f" {present.compute_capability}: build it anew on this machine"
+        )
+
+
+load = TensorRtEngine
