@@ -275,6 +275,13 @@ def _add_distill(commands: "Commands") -> None:
     distill.add_argument("--steps", type=positive, required=True, metavar="N", help="training steps")
     distill.add_argument("--batch", type=positive, default=8, metavar="N", help="crops per step; default 8")
     distill.add_argument(
+        "--crops",
+        type=positive,
+        metavar="N",
+        help="draw N crops once and learn from them again and again, several times as fast; each takes 0.8 MB"
+        " of disk for xs, 3.1 MB for s and m; default: new ones for each step",
+    )
+    distill.add_argument(
         "--seed", type=natural, default=0, metavar="N", help="of weights and crops; default 0"
     )
     distill.set_defaults(command=distill_command)
@@ -537,12 +544,13 @@ def distill_command(options: argparse.Namespace) -> None:
     if options.out.suffix != ".safetensors":
         raise InputError(f"--out {options.out}: expected a name ending in .safetensors")
     settings = {"steps": options.steps, "batch": options.batch, "seed": options.seed}
-    made = distil(options.backbone, options.images, options.size, **settings)
+    made = distil(options.backbone, options.images, options.size, crops=options.crops, **settings)
     about = {
         "size": options.size,
         "steps": str(options.steps),
         "batch": str(options.batch),
         "seed": str(options.seed),
+        "crops": str(options.crops or "new in each step"),
         "explained_variance": f"{made.explained_variance:.4f}",
         "tool_version": version("inspectd"),
     }

@@ -4,11 +4,13 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors import safe_open
 
 from efficientad.backbone import Backbone
 from efficientad.cli import main
+from efficientad.crops import Crops, Projection
 from efficientad.teacher import load_teacher
 from engine_runtime.frames import read_image
 
@@ -108,25 +110,57 @@ def natural(tmp_path: Path) -> Path:
     return folder
 
 
-def distill(backbone: Path, images: Path, out: Path, steps: int = 2) -> int:
+def distill(backbone: Path, images: Path, out: Path, *options: str, steps: int = 2) -> int:
     given = ["distill", "--backbone", str(backbone), "--images", str(images), "--out", str(out)]
-    return main([*given, "--steps", str(steps), "--batch", "2"])
+    return main([*given, "--steps", str(steps), "--batch", "2", *options])
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--crops", "15")])
 def test_distillation_explains_variance_of_images_it_never_saw(
-    quantised: Path, natural: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantised: Path,
+    natural: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
 ) -> None:
     monkeypatch.setattr("efficientad.distill.PROJECTION_CROPS", 16)
     out = tmp_path / "teacher.safetensors"
     explained = []
     for steps in (1, 25):
-        assert distill(quantised, natural, out, steps) == 0
+        assert distill(quantised, natural, out, *options, steps=steps) == 0
         with safe_open(out, "pt") as file:
             explained.append(float(file.metadata()["explained_variance"]))
     assert explained[1] > explained[0] + 0.05
     assert {str(tensor.dtype) for tensor in load_teacher("xs", out).values()} == {"torch.float32"}
     assert out.stat().st_size < 1_000_000
+
+
+def test_kept_crops_come_in_epochs(quantised: Path, natural: Path) -> None:
+    random = np.random.default_rng(0)
+    pictures = [read_image(path) for path in sorted(natural.iterdir())[:3]]
+    crops = Crops(pictures, Backbone(quantised, 1), random)
+    features = crops.of(np.arange(3))[1]
+    projection = Projection(features.mean((0, 2, 3)), torch.eye(features.shape[1])[:, :5])
+    with crops.kept(np.arange(3), 2, projection, 4) as batches:
+        drawn = [next(batches) for _ in range(6)]
+    assert {(tuple(images.shape), tuple(target.shape)) for images, target in drawn} == {
+        ((2, 256, 256, 3), (2, 5, 64, 64))
+    }
+    epochs = [
+        [image.numpy().tobytes() for batch in drawn[start : start + 2] for image in batch[0]]
+        for start in (0, 2, 4)
+    ]
+    assert len(set(epochs[0])) == 4  # two crops of one picture are not the same
+    assert set(epochs[0]) == set(epochs[1]) == set(epochs[2])
+    seen = {
+        image.numpy().tobytes(): target
+        for images, targets in drawn
+        for image, target in zip(*(images, targets), strict=True)
+    }
+    for images, targets in drawn:
+        for image, target in zip(images, targets, strict=True):
+            assert torch.equal(seen[image.numpy().tobytes()], target)  # each with its own features
 
 
 def test_packaged_teacher_loads_and_says_how_good_it_is() -> None:

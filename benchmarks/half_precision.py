@@ -1,0 +1,58 @@
+"""What it costs in scores to compute a model's operators in half precision: which may, and which may not?
+
+    python benchmarks/half_precision.py model.onnx --images DIR
+
+Runs the graph in FP32 and with more and more operators in half, on the CPU, where ONNX Runtime rounds to half
+after each of them. A GPU adds up in FP32 within an operator and rounds its result, too.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tqdm import tqdm
+
+from engine_build.graph import read_graph
+from engine_build.half import HALF, halved
+from engine_build.parity_frames import parity_frames_from
+from engine_build.reference import run_reference
+from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
+from engine_runtime.proof import ProofFailed
+
+DISTANCES = HALF | {"Split", "Sub", "Mul", "ReduceMean"}
+STEPS = {
+    "convolutions, and what lies between them (as built)": HALF,
+    "and differences, squares and their means": DISTANCES,
+    "and normalisation and maximum: everything": DISTANCES
+    | {"Add", "Concat", "Div", "ReduceMax", "Reshape", "Squeeze", "Transpose"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="at most 32 are taken")
+    options = parser.parse_args()
+    graph = read_graph(options.model)
+    frames = parity_frames_from(options.images, graph.input_size)
+    with tqdm(desc="FP32", total=2 * len(frames)) as bar:
+        reference = run_reference(graph, frames, bar.update)
+    print("| in half | score | local map | global map |\n|---|--:|--:|--:|")
+    for name, operators in STEPS.items():
+        session = onnxruntime.InferenceSession(halved(graph, operators), providers=["CPUExecutionProvider"])
+        largest = dict.fromkeys(OUTPUTS, 0.0)
+        try:
+            for row, frame in enumerate(tqdm(frames, desc=name)):
+                answers = session.run(list(OUTPUTS), {FRAMES: frame[None], QUANTILES: reference.quantiles})
+                found = reference.largest_differences(dict(zip(OUTPUTS, answers, strict=True)), [row])
+                largest = {output: max(largest[output], found[output]) for output in OUTPUTS}
+        except ProofFailed as error:
+            print(f"| {name} | {error} | | |")
+            continue
+        score, _, local, large = (f"{np.float64(largest[output]):.1e}" for output in OUTPUTS)
+        print(f"| {name} | {score} | {local} | {large} |")
+
+
+if __name__ == "__main__":
+    main()
