@@ -17,7 +17,6 @@ a run that was cut off goes on where it stopped, and may go on elsewhere.
 import argparse
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would cost what the peer's need
 
+from detection.command_line import as_shown
 from detection.page import as_markdown
 from detection.task import Method, Task
 from tqdm import tqdm
@@ -44,10 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     from peer.install import InstallFailed
 
     try:
-        run(
-            options,
-            shlex.join(["python", "benchmarks/accuracy.py", *(sys.argv[1:] if argv is None else argv)]),
-        )
+        run(options, as_shown("accuracy.py", sys.argv[1:] if argv is None else argv))
     except InputError as error:
         print(f"accuracy.py: {error}", file=sys.stderr)
         return 2

@@ -16,6 +16,9 @@ SIZES: tuple[ModelSize, ...] = get_args(ModelSize)
 TEACHER_CHANNELS: dict[ModelSize, int] = {"xs": 96, "s": 384, "m": 384}
 """Channels of a teacher's features; a student has twice as many."""
 
+WIDTHS: dict[ModelSize, tuple[int, int]] = {"xs": (16, 64), "s": (128, 256), "m": (256, 512)}
+"""Channels after the first convolution, and inside."""
+
 SMALLEST_SIDE = 128
 """Pixels. Below, the autoencoder's first decoder map, of side // 64 - 1, would be empty."""
 
@@ -35,7 +38,8 @@ def pdn(size: ModelSize, channels: int, padding: bool = False) -> nn.Sequential:
     """Build a patch description network: receptive field 33×33, stride 4.
 
     S and M are the paper's, with the state-dict keys of the teachers published by nelson1425/EfficientAD.
-    XS is S with a quarter of its width.
+    XS is S with a quarter of its width, and an eighth in the first convolution
+    (docs/benchmarks/xs_front.md).
 
     Args:
         size: of the model.
@@ -44,33 +48,33 @@ def pdn(size: ModelSize, channels: int, padding: bool = False) -> nn.Sequential:
             as in training and inference, an input of H×W gives ``map_size``.
     """
     pad = 1 if padding else 0
+    first, width = WIDTHS[size]
     if size == "m":
         return nn.Sequential(
-            nn.Conv2d(3, 256, 4, padding=3 * pad),
+            nn.Conv2d(3, first, 4, padding=3 * pad),
             nn.ReLU(),
             nn.AvgPool2d(2, 2, padding=pad),
-            nn.Conv2d(256, 512, 4, padding=3 * pad),
+            nn.Conv2d(first, width, 4, padding=3 * pad),
             nn.ReLU(),
             nn.AvgPool2d(2, 2, padding=pad),
-            nn.Conv2d(512, 512, 1),
+            nn.Conv2d(width, width, 1),
             nn.ReLU(),
-            nn.Conv2d(512, 512, 3, padding=pad),
+            nn.Conv2d(width, width, 3, padding=pad),
             nn.ReLU(),
-            nn.Conv2d(512, channels, 4),
+            nn.Conv2d(width, channels, 4),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 1),
         )
-    width = 32 if size == "xs" else 128
     return nn.Sequential(
-        nn.Conv2d(3, width, 4, padding=3 * pad),
+        nn.Conv2d(3, first, 4, padding=3 * pad),
         nn.ReLU(),
         nn.AvgPool2d(2, 2, padding=pad),
-        nn.Conv2d(width, 2 * width, 4, padding=3 * pad),
+        nn.Conv2d(first, width, 4, padding=3 * pad),
         nn.ReLU(),
         nn.AvgPool2d(2, 2, padding=pad),
-        nn.Conv2d(2 * width, 2 * width, 3, padding=pad),
+        nn.Conv2d(width, width, 3, padding=pad),
         nn.ReLU(),
-        nn.Conv2d(2 * width, channels, 4),
+        nn.Conv2d(width, channels, 4),
     )
 
 

@@ -1,0 +1,254 @@
+"""What width XS should have: time against accuracy, for candidates that differ in nothing else.
+
+    python benchmarks/xs_front.py --backbone FILE --natural DIR --data DIR [DIR …] --out FOLDER
+        --json docs/benchmarks/xs_front.json --markdown docs/benchmarks/xs_front.md
+
+Each candidate gets a teacher, distilled on the same crops, is trained on each product with it, and judges the
+test images. The times are those of untrained engines of all candidates in turns, as OpenVINO runs the graph as
+it stands. What is finished lies in FOLDER, so that a run that was cut off goes on. The markdown's plot is
+written beside it.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import cv2
+import numpy as np
+import torch
+from comparison.models import draw_frames, write_untrained
+from comparison.pairing import Spread, take_turns, timed
+from detection.command_line import as_shown
+from detection.ours import SIZE
+from inspection import command
+
+from efficientad import networks, training_images
+from efficientad.backbone import Backbone
+from efficientad.checkpoint import Run
+from efficientad.crops import Crops
+from efficientad.datasets.open import open_data_set
+from efficientad.distill import PROJECTION_CROPS, fit_projection, learn
+from efficientad.evaluate import evaluate
+from efficientad.judge import CheckpointJudge
+from efficientad.train import train
+from engine_runtime.engine import UNCALIBRATED
+from engine_runtime.files import replacing
+from engine_runtime.frames import images_in, read_image
+from engine_runtime.open import open_engine
+
+BATCH = 8
+
+
+class Candidate(NamedTuple):
+    """A patch description network of XS."""
+
+    first: int
+    """Channels of the first convolution, on maps of the image's size."""
+    inner: int
+    """Channels inside."""
+    channels: int
+    """Of the teacher's features."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.first}-{self.inner}-{self.channels}"
+
+    @contextmanager
+    def as_xs(self) -> Iterator[None]:
+        """Let ``efficientad`` build XS like this."""
+        widths, channels = networks.WIDTHS["xs"], networks.TEACHER_CHANNELS["xs"]
+        networks.WIDTHS["xs"], networks.TEACHER_CHANNELS["xs"] = (self.first, self.inner), self.channels
+        try:
+            yield
+        finally:
+            networks.WIDTHS["xs"], networks.TEACHER_CHANNELS["xs"] = widths, channels
+
+
+CANDIDATES = (Candidate(32, 64, 96), Candidate(24, 48, 96), Candidate(16, 64, 96), Candidate(16, 48, 96))
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--backbone", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--natural", type=Path, required=True, metavar="DIR", help="to distil from")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="one product each")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--crops", type=int, default=3000, help="drawn once (default: %(default)s)")
+    parser.add_argument("--distill-steps", type=int, default=600, help="(default: %(default)s)")
+    parser.add_argument("--train-steps", type=int, default=300, help="(default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    distil_all(options)
+    found = {
+        candidate.name: {data.name: judged(candidate, data, options) for data in options.data}
+        for candidate in CANDIDATES
+    }
+    times = measured_ms(options.out)
+    rows = [
+        {
+            "candidate": name,
+            "ms": Spread.of(times[name]).median,
+            "fastest_ms": min(times[name]),
+            "auroc": aurocs,
+        }
+        for name, aurocs in found.items()
+    ]
+    content = {
+        "command": as_shown("xs_front.py", sys.argv[1:]),
+        "crops": options.crops,
+        "distill_steps": options.distill_steps,
+        "train_steps": options.train_steps,
+        "rows": rows,
+    }
+    page = as_markdown(content, options.markdown.with_suffix(".png").name if options.markdown else None)
+    print(page)
+    if options.json:
+        write(options.json, (json.dumps(content, indent=2) + "\n").encode())
+    if options.markdown:
+        write(options.markdown, page.encode())
+        write(options.markdown.with_suffix(".png"), plot(rows))
+
+
+def distil_all(options: argparse.Namespace) -> None:
+    """Distil a teacher for each candidate that has none yet."""
+    missing = [candidate for candidate in CANDIDATES if not teacher_file(options.out, candidate).exists()]
+    if not missing:
+        return
+    random = np.random.default_rng(0)
+    pictures = [read_image(file) for file in images_in(options.natural)]
+    crops = Crops(pictures, Backbone(options.backbone, torch.get_num_threads()), random)
+    indices = np.arange(len(pictures))
+    torch.manual_seed(0)
+    samples = np.array_split(random.choice(indices, PROJECTION_CROPS), PROJECTION_CROPS // BATCH)
+    projection = fit_projection((crops.of(some)[1] for some in samples), CANDIDATES[0].channels)
+    with crops.kept(indices, BATCH, projection, options.crops) as batches:
+        for candidate in missing:
+            with candidate.as_xs():
+                torch.manual_seed(0)
+                teacher = networks.pdn("xs", candidate.channels, padding=True)
+                teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                learn(teacher, batches, options.distill_steps, torch.device("cpu"))
+            torch.save(teacher.state_dict(), teacher_file(options.out, candidate))
+
+
+def judged(candidate: Candidate, data: Path, options: argparse.Namespace) -> float:
+    """Train a candidate on a product and give the image AUROC of its test images."""
+    file = options.out / f"{candidate.name}-{data.name}.json"
+    if file.exists():
+        return float(json.loads(file.read_text()))
+    data_set = open_data_set(data)
+    split = training_images.load(data_set, SIZE, None, 0)
+    run = Run("xs", SIZE, None, options.train_steps, 1, 0, split.digest, candidate.name, None, "")
+    model = options.out / f"{candidate.name}-{data.name}.pt"
+    with candidate.as_xs():
+        train(
+            run,
+            torch.load(teacher_file(options.out, candidate), weights_only=True),
+            training=split.training,
+            validation=split.validation,
+            penalty=None,
+            out=model,
+            checkpoint_every=options.train_steps,
+        )
+        found = evaluate(CheckpointJudge(model), data_set, draws=0).overall.image_auroc.value
+    write(file, json.dumps(found).encode())
+    return found
+
+
+def measured_ms(folder: Path) -> dict[str, list[float]]:
+    """Time a frame in untrained engines of all candidates, in turns."""
+    sides = {}
+    frame = draw_frames(SIZE, 1)[0]
+    for candidate in CANDIDATES:
+        graph = folder / f"{candidate.name}.onnx"
+        with candidate.as_xs():
+            write_untrained(graph.with_suffix(".pt"), graph, "xs", SIZE)
+        command("build-engine", graph, "--fast", "--max-batch", 1)
+        engine = open_engine(graph.with_suffix(".engine"))
+        sides[candidate.name] = partial(timed, partial(engine.infer, [frame], UNCALIBRATED))
+    return take_turns(sides, 40, "timing", warm_up=3)
+
+
+def teacher_file(folder: Path, candidate: Candidate) -> Path:
+    return folder / f"{candidate.name}-teacher.pt"
+
+
+def as_markdown(content: Mapping[str, Any], picture: str | None) -> str:
+    """Lay out what was found."""
+    data = list(content["rows"][0]["auroc"])
+    lines = [
+        "# How wide XS should be",
+        "",
+        f"Written by `{content['command']}`.",
+        "",
+        "Channels after the first convolution, inside, and of the teacher's features. Every candidate: a"
+        f" teacher distilled for {content['distill_steps']} steps of {BATCH} from the same {content['crops']}"
+        f" crops, then {content['train_steps']} training steps on each product, one seed, so that small"
+        " differences mean nothing. Milliseconds per frame at 256×256, the median of 40 turns of all candidates,"
+        " with OpenVINO in float32 as the graph stands; what `build-engine` rewrites makes each a tenth faster.",
+        "",
+        f"| XS | ms | {' | '.join(data)} | mean image AUROC |",
+        f"|---|{' --: |' * (len(data) + 2)}",
+    ]
+    for row in content["rows"]:
+        values = [row["auroc"][name] for name in data]
+        cells = " | ".join(f"{value:.3f}" for value in values)
+        lines.append(f"| {row['candidate']} | {row['ms']:.1f} | {cells} | {np.mean(values):.3f} |")
+    if picture:
+        lines += ["", f"![Mean image AUROC over milliseconds per frame]({picture})"]
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Draw mean image AUROC over milliseconds, as a PNG file."""
+    width, height, margin = 640, 400, 60
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    x = np.array([row["ms"] for row in rows])
+    y = np.array([np.mean(list(row["auroc"].values())) for row in rows])
+    low_x, high_x, low_y, high_y = (
+        0.0,
+        float(np.ceil(x.max() * 1.15)),
+        float(y.min() - 0.02),
+        float(y.max() + 0.02),
+    )
+
+    def place(at_x: float, at_y: float) -> tuple[int, int]:
+        right = margin + (at_x - low_x) / (high_x - low_x) * (width - 2 * margin)
+        down = height - margin - (at_y - low_y) / (high_y - low_y) * (height - 2 * margin)
+        return round(right), round(down)
+
+    def text(words: str, at: tuple[int, int], size: float = 0.45) -> None:
+        cv2.putText(canvas, words, at, cv2.FONT_HERSHEY_SIMPLEX, size, (40, 40, 40), 1, cv2.LINE_AA)
+
+    cv2.rectangle(canvas, (margin, margin), (width - margin, height - margin), (160, 160, 160), 1)
+    for mark in np.linspace(low_y, high_y, 5):
+        text(f"{mark:.3f}", (8, place(low_x, mark)[1] + 4))
+    for mark in np.arange(0, high_x + 1, 5):
+        text(f"{mark:.0f}", (place(mark, low_y)[0] - 6, height - margin + 18))
+    text("ms per frame", (width // 2 - 50, height - 12))
+    text("mean image AUROC", (margin, margin - 14))
+    for row, at_x, at_y in zip(rows, x, y, strict=True):
+        point = place(at_x, at_y)
+        cv2.circle(canvas, point, 5, (160, 80, 20), -1, cv2.LINE_AA)
+        text(row["candidate"], (point[0] + 9, point[1] + 4))
+    return cv2.imencode(".png", canvas)[1].tobytes()
+
+
+def write(path: Path, content: bytes) -> None:
+    with replacing(path) as file:
+        file.write(content)
+
+
+if __name__ == "__main__":
+    main()
