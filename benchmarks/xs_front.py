@@ -4,9 +4,9 @@
         --json docs/benchmarks/xs_front.json --markdown docs/benchmarks/xs_front.md
 
 Each candidate gets a teacher, distilled on the same crops, is trained on each product with it, and judges the
-test images. The times are those of untrained engines of all candidates in turns, as OpenVINO runs the graph as
-it stands. What is finished lies in FOLDER, so that a run that was cut off goes on. The markdown's plot is
-written beside it.
+test images. The times are those of untrained engines of all candidates in turns, as OpenVINO runs the graph
+as it stands. What is finished lies in FOLDER, so that a run that was cut off goes on. The plot is written
+beside the markdown.
 """
 
 import argparse
@@ -195,8 +195,9 @@ def as_markdown(content: Mapping[str, Any], picture: str | None) -> str:
         "Channels after the first convolution, inside, and of the teacher's features. Every candidate: a"
         f" teacher distilled for {content['distill_steps']} steps of {BATCH} from the same {content['crops']}"
         f" crops, then {content['train_steps']} training steps on each product, one seed, so that small"
-        " differences mean nothing. Milliseconds per frame at 256×256, the median of 40 turns of all candidates,"
-        " with OpenVINO in float32 as the graph stands; what `build-engine` rewrites makes each a tenth faster.",
+        " differences mean nothing. Milliseconds per frame at 256×256, the median of 40 turns of all"
+        " candidates, with OpenVINO in float32 as the graph stands; what `build-engine` rewrites makes each a"
+        " tenth faster.",
         "",
         f"| XS | ms | {' | '.join(data)} | mean image AUROC |",
         f"|---|{' --: |' * (len(data) + 2)}",
