@@ -7,6 +7,7 @@ after each of them. A GPU adds up in FP32 within an operator and rounds its resu
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="at most 32 are taken")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     options = parser.parse_args()
     graph = read_graph(options.model)
     frames = parity_frames_from(options.images, graph.input_size)
     with tqdm(desc="FP32", total=2 * len(frames)) as bar:
         reference = run_reference(graph, frames, bar.update)
+    result: dict[str, dict[str, float] | str] = {}
     print("| in half | score | local map | global map |\n|---|--:|--:|--:|")
     for name, operators in STEPS.items():
         session = onnxruntime.InferenceSession(halved(graph, operators), providers=["CPUExecutionProvider"])
@@ -49,9 +52,13 @@ def main() -> None:
                 largest = {output: max(largest[output], found[output]) for output in OUTPUTS}
         except ProofFailed as error:
             print(f"| {name} | {error} | | |")
+            result[name] = str(error)
             continue
+        result[name] = largest
         score, _, local, large = (f"{np.float64(largest[output]):.1e}" for output in OUTPUTS)
         print(f"| {name} | {score} | {local} | {large} |")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

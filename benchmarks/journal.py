@@ -27,11 +27,16 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], help="verdicts per transaction")
     parser.add_argument("--max-mb", type=float, default=100, help="of the journal (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="on which disk (default: the system's temporary folder)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
     options = parser.parse_args()
+    results = []
     for batch in options.batches:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             file = Path(folder, "line3.journal")
-            print(json.dumps(journaled(file, options.rows, batch, options.rate, options.max_mb)))
+            results.append(journaled(file, options.rows, batch, options.rate, options.max_mb))
+            print(json.dumps(results[-1]))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def journaled(file: Path, rows: int, batch: int, rate: float, max_mb: float) -> dict[str, float]:

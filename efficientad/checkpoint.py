@@ -74,10 +74,23 @@ def load_model(path: Path) -> tuple[Run, EfficientAd]:
         if run.size not in SIZES:
             raise ValueError(run.size)
         model = EfficientAd(run.size, run.image_size, run.autoencoder)
+        _check_shapes(path, run, model, content["state"])
         model.load_state_dict(content["state"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: is a damaged model: {str(error).splitlines()[0]}") from error
     return run, model.eval()
+
+
+def _check_shapes(path: Path, run: Run, model: EfficientAd, state: dict[str, Any]) -> None:
+    """Refuse what an inspectd trained whose networks were others."""
+    for name, tensor in model.state_dict().items():
+        found = state.get(name)
+        if isinstance(found, torch.Tensor) and found.shape != tensor.shape:
+            have, want = ("×".join(map(str, shape)) for shape in (found.shape, tensor.shape))
+            raise InputError(
+                f"{path}: was trained by inspectd {run.tool_version}, whose networks of size {run.size} were"
+                f" others: {name} is {have}, here {want}; train it anew"
+            )
 
 
 def progress_file(model: Path) -> Path:

@@ -67,7 +67,7 @@ def build(
         parity_images: folder of frames to prove it on; generated ones when None, for INT8 good ones.
         good: folder of images of good parts, on which INT8 measures its ranges.
         aim: ``latency`` compares batches of one frame, ``throughput`` full ones.
-        threads: to measure and prove with; all cores this process may use when None.
+        threads: to measure and prove with; when None, all cores this process may use, and half of them.
         limit_s: time to choose in; None takes the graph as it stands, with OpenVINO unless ``runtime`` says
             otherwise.
         workspace_mb: the most memory that one layer may use for itself on a GPU.
@@ -90,11 +90,13 @@ def build(
         except InputError as error:
             raise InputError(f"{source}: {error}") from error
     runtimes = CPU_RUNTIMES if runtime is None else (runtime,)
+    cores = usable_cores()
     settings = Settings(
         runtimes,
-        threads or usable_cores(),
+        threads or cores,
         1 if aim == "latency" else max_batch or _MOST_TRIED,
         limit_s or 0.0,
+        (cores // 2,) if threads is None and cores > 1 else (),
     )
     try:
         with tqdm(desc="reference", total=2 * len(frames), leave=False, disable=None) as bar:
@@ -222,6 +224,7 @@ def _proven(candidate: Candidate, prepared: _Prepared) -> Manifest:
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         tool_version=version("inspectd"),
         winograd=dict(candidate.tiles),
+        threads=candidate.threads,
         measured=(),
     )
     engine = load(unproven, candidate.content, prepared.threads)

@@ -54,6 +54,8 @@ class Candidate:
     laps_s: tuple[float, ...] = ()
     """Measured with whole frames; empty before that."""
     precision: Precision = "fp32"
+    threads: int | None = None
+    """It was measured with; those of the settings when None."""
 
     @property
     def rank_s(self) -> float:
@@ -70,6 +72,8 @@ class Settings(NamedTuple):
     """Frames per batch of the graphs that are compared."""
     limit_s: float
     """Loading a graph is not interrupted, so a measurement may end a little later."""
+    fewer_threads: Sequence[int] = ()
+    """Also tried, with the best graph: of cores that share what they compute with, half may be faster."""
 
 
 def as_it_stands(graph: Graph, runtime: Runtime) -> Candidate:
@@ -119,7 +123,15 @@ def candidates(graph: Graph, frame: Frame, settings: Settings) -> list[Candidate
             again = _timed(list(best.values()), inputs, settings.threads, min(left, 5.0))
             found = [candidate for candidate in found if candidate not in best.values()] + again
         bar.update()
+    found.sort(key=lambda candidate: candidate.rank_s)
+    if settings.fewer_threads:
+        found[:1] = _with_fewer_threads(found[0], inputs, settings)
     return sorted(found, key=lambda candidate: candidate.rank_s)
+
+
+def _with_fewer_threads(best: Candidate, inputs: Inputs, settings: Settings) -> list[Candidate]:
+    others = [replace(best, threads=threads, laps_s=()) for threads in settings.fewer_threads]
+    return _timed([best, *others], inputs, settings.threads, min(settings.limit_s, 2.0))
 
 
 def quantised_candidates(graph: Graph, content: bytes, frame: Frame, settings: Settings) -> list[Candidate]:
@@ -155,7 +167,7 @@ def measurements(
         Measurement(
             runtime=candidate.runtime,
             precision=candidate.precision,
-            threads=settings.threads,
+            threads=candidate.threads or settings.threads,
             batch=settings.batch,
             winograd=len(candidate.tiles),
             latency_ms=round(statistics.median(candidate.laps_s) * 1e3, 3),
@@ -277,7 +289,7 @@ def _timed(graphs: Sequence[Candidate], inputs: Inputs, threads: int, seconds: f
     """Time whole graphs in alternation, ``_FEWEST_LAPS`` times at least."""
     try:
         runners = {
-            index: runtime_module(graph.runtime).runner(graph.content, threads)
+            index: runtime_module(graph.runtime).runner(graph.content, graph.threads or threads)
             for index, graph in enumerate(graphs)
         }
         laps = _alternate(runners, inputs, seconds)

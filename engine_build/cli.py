@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threads",
         type=_count,
         metavar="N",
-        help="measure as with 'threads: N' in the line's config (default: all cores)",
+        help="measure as with 'threads: N' in the line's config (default: all cores, and half of them)",
     )
     parser.add_argument(
         "--workspace-mb",

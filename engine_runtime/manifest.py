@@ -98,6 +98,12 @@ class Manifest(BaseModel):
     winograd: dict[str, int] = Field(
         default_factory=dict, description="rewritten convolution, by its output in the ONNX file → tile size"
     )
+    threads: int | None = Field(
+        default=None,
+        gt=0,
+        le=1024,
+        description="with which it was fastest, where not with all cores; taken unless the config names some",
+    )
     measured: tuple[Measurement, ...] = Field(
         default=(), description="what the engine was chosen from; empty when nothing was measured"
     )

@@ -1,6 +1,7 @@
 """Opens an engine file with the runtime it names."""
 
 import importlib
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -21,7 +22,7 @@ def open_engine(path: Path, *, threads: int | None = None) -> Engine:
 
     Args:
         path: a file written by ``build-engine``.
-        threads: threads that one inference may use; all physical cores when None.
+        threads: threads that one inference may use; those of the manifest when None, else all cores.
 
     Raises:
         EngineRefused: the file is missing, damaged, altered, of an unknown format, made for a runtime that
@@ -41,6 +42,8 @@ def load(manifest: Manifest, payload: bytes, threads: int | None = None) -> Engi
         EngineRefused: as ``open_engine``, without the file's name.
     """
     module = runtime_module(manifest.runtime)
+    if threads is None and manifest.threads is not None:
+        threads = min(manifest.threads, len(os.sched_getaffinity(0)))
     try:
         engine = cast(Engine, module.load(manifest, payload, threads))
         _warm_up(engine)

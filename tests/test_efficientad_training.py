@@ -95,6 +95,21 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(
     assert not torch.equal(a["student.0.weight"], c["student.0.weight"])
 
 
+def test_a_model_of_an_older_version_is_refused_in_one_line(
+    good: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.pt"
+    assert main(command(good, teacher, path, "--steps", "1")) == 0
+    content = torch.load(path, weights_only=True)
+    content["state"]["student.0.weight"] = torch.zeros(32, 3, 4, 4)
+    torch.save(content, path)
+    capsys.readouterr()
+    assert main(["export", str(path), "-o", str(tmp_path / "old.onnx")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "whose networks of size xs were others: student.0.weight is 32×3×4×4, here 16×3×4×4" in line
+    assert "train it anew" in line
+
+
 def test_a_killed_run_resumes_to_the_same_model(
     good: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

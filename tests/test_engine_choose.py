@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import engine_build.build
 from engine_build.choose import Candidate
 from engine_build.cli import main
 from engine_runtime.engine import OUTPUTS, UNCALIBRATED
-from engine_runtime.engine_file import read_engine, read_manifest
+from engine_runtime.engine_file import read_engine, read_manifest, write_engine
 from engine_runtime.frames import Frame
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
@@ -61,6 +62,32 @@ def test_a_given_runtime_is_the_only_one_measured(model: Path, tmp_path: Path) -
     manifest = built(model, tmp_path / "little.engine", "--runtime", "onnxruntime")
     assert manifest.runtime == "onnxruntime"
     assert {row.runtime for row in manifest.measured} == {"onnxruntime"}
+
+
+def test_the_best_graph_is_also_tried_with_half_of_the_cores(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_build.build, "usable_cores", lambda: 4)
+    manifest = built(model, tmp_path / "little.engine", "--runtime", "openvino")
+    assert {row.threads for row in manifest.measured} == {2, 4}
+    [chosen] = [row for row in manifest.measured if row.chosen]
+    # This graph is so small that either may win.
+    assert manifest.threads == (None if chosen.threads == 4 else 2)
+
+
+def test_an_engine_takes_the_threads_with_which_it_was_fastest(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "little.engine"
+    built(model, path, "--fast")
+    manifest, payload = read_engine(path)
+    used = {}
+    for wanted in (1, 1000):
+        write_engine(path, manifest.model_copy(update={"threads": wanted}), payload)
+        engine = open_engine(path)
+        used[wanted] = engine._model.get_property("INFERENCE_NUM_THREADS")  # type: ignore[attr-defined]
+        engine.close()
+    assert used == {1: 1, 1000: len(os.sched_getaffinity(0))}
+    engine = open_engine(path, threads=1)
+    assert engine._model.get_property("INFERENCE_NUM_THREADS") == 1  # type: ignore[attr-defined]
 
 
 def test_throughput_is_measured_with_full_batches(model: Path, tmp_path: Path) -> None:
@@ -132,7 +159,8 @@ def test_what_fails_the_proof_is_passed_over(
 def test_engine_files_of_before_are_still_read(model: Path, tmp_path: Path) -> None:
     manifest = built(model, tmp_path / "little.engine", "--fast")
     content = json.loads(manifest.model_dump_json())
-    del content["measured"], content["winograd"]
+    del content["measured"], content["winograd"], content["threads"]
+    del content["library"], content["parity_sha256"], content["proof"]["graph_score_difference"]
     assert Manifest.model_validate(content) == manifest
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # it imports torch
     from efficientad.networks import ModelSize
     from engine_runtime.manifest import Precision
 
-_SEARCH_S: "dict[ModelSize, int]" = {"xs": 30, "s": 45, "m": 75}
+_SEARCH_S: "dict[ModelSize, int]" = {"xs": 30, "s": 60, "m": 75}
 """How long build-engine may search for the fastest engine."""
 
 
