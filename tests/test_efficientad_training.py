@@ -368,7 +368,7 @@ def test_wrong_teachers(
     line = refused(command(good, path, tmp_path / "model.pt", "--steps", "1"), capsys)
     assert str(path) in line
     if content == "another size":
-        assert "0.weight is 128×3×4×4, expected 32×3×4×4" in line
+        assert "0.weight is 128×3×4×4, expected 16×3×4×4" in line
 
 
 @pytest.mark.parametrize(
