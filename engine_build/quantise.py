@@ -20,6 +20,8 @@ from engine_runtime.open import one_line
 from engine_runtime.tiles import TileGrid, parse_tiles
 
 FEWEST, _MOST = 8, 64
+_FEW = 16
+"""Input channels up to which a convolution stays FP32."""
 
 
 def good_frames(folder: Path, graph: Graph) -> tuple[list[Frame], list[Frame]]:
@@ -60,8 +62,9 @@ def good_frames(folder: Path, graph: Graph) -> tuple[list[Frame], list[Frame]]:
 def quantised(graph: Graph, frames: Sequence[Frame], advance: Callable[[], object]) -> bytes:
     """Give the graph with its convolutions in INT8, weights with a scale per channel.
 
-    The convolutions that read the picture stay FP32: with them rounded, too, scores changed ten times as much
-    (docs/engines.md), and they are a small part of the work. So does everything between the convolutions.
+    Convolutions of few channels stay FP32, those that read the picture and the next of XS: the rounding of
+    few values does not average out (docs/engines.md), and they are a small part of the work. So does
+    everything between the convolutions.
 
     Args:
         graph: keeps contract 1, in FP32.
@@ -84,17 +87,19 @@ def quantised(graph: Graph, frames: Sequence[Frame], advance: Callable[[], objec
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=["Conv"],
-                nodes_to_exclude=_readers_of_the_picture(graph),
+                nodes_to_exclude=_of_few_channels(graph),
             )
         except Exception as error:  # its exception classes have no ancestor of their own
             raise EngineRefused(f"cannot be quantised: {one_line(error)}") from error
         return target.read_bytes()
 
 
-def _readers_of_the_picture(graph: Graph) -> list[str]:
+def _of_few_channels(graph: Graph) -> list[str]:
     model = onnx.load_model_from_string(graph.content)
-    colours = {weight.name for weight in model.graph.initializer if list(weight.dims[1:2]) == [3]}
-    return [node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in colours]
+    few = {
+        weight.name for weight in model.graph.initializer if len(weight.dims) == 4 and weight.dims[1] <= _FEW
+    }
+    return [node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in few]
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime brings no types
