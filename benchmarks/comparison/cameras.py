@@ -30,10 +30,10 @@ def compare(session: Session) -> Part:
     for count in COUNTS[:2] if session.quick else COUNTS:
         capacity = take_turns(
             {
-                BARE: lambda: bare_engine(engine, session.seconds(3)),
+                BARE: lambda: bare_engine(engine, session.seconds(5)),
                 DAEMON: lambda count=count: at_capacity(session, path, count).per_second,  # type: ignore[misc]
             },
-            session.laps(2),
+            session.laps(5),
             f"(d) {count} cameras, capacity",
             warm_up=0,
         )
@@ -96,7 +96,7 @@ def bare_engine(engine: Engine, seconds: float) -> float:
 
 def at_capacity(session: Session, engine: Path, count: int) -> LineRun:
     """Run cameras that send whenever there is room."""
-    frames = max(4, round(session.seconds(160) / count))
+    frames = max(4, round(session.seconds(320) / count))
     cameras = [Camera(SIDE, frames, None)] * count
     return run_line(session, engine, cameras, "inspectd at capacity", deadline_ms=600_000)
 

@@ -20,6 +20,7 @@ from verdicts import Verdict
 
 _CACHED = 8
 """Parts that are drawn before the first frame: drawing is the simulation's cost, not the line's."""
+_SAMPLED_EVERY_S = 1.0
 
 
 class LineFailed(Exception):
@@ -102,9 +103,12 @@ def run_line(
     usage = ProcessorTime(inspection.daemon.pid)
     wanted = sum(camera.frames or 0 for camera in cameras)
     with tqdm(total=wanted, desc=label, unit="verdict", leave=False, disable=None) as bar:
+        sampled_s = 0.0
         while inspection.daemon.poll() is None:
-            if 0 < len(inspection.verdicts) < wanted:
+            # To look through all processes costs milliseconds, which the line would lack.
+            if 0 < len(inspection.verdicts) < wanted and time.monotonic() - sampled_s > _SAMPLED_EVERY_S:
                 usage.sample()
+                sampled_s = time.monotonic()
             bar.update(len(inspection.verdicts) - bar.n)
             time.sleep(0.1)
     inspection.wait()
