@@ -70,7 +70,7 @@ def build(
         threads: to measure and prove with; when None, all cores this process may use, and half of them.
         limit_s: time to choose in; None takes the graph as it stands, with OpenVINO unless ``runtime`` says
             otherwise.
-        workspace_mb: the most memory that one layer may use for itself on a GPU.
+        workspace_mb: the most memory that the engine may use between its layers on a GPU.
 
     Raises:
         InputError: the ONNX file, the images or the options are wrong.

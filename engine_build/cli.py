@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workspace-mb",
         type=_megabytes,
         metavar="MB",
-        help="most memory that one layer may use for itself on a GPU (default: what there is)",
+        help="most memory that the engine may use between its layers on a GPU (default: what there is)",
     )
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(

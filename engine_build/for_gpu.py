@@ -45,7 +45,7 @@ def build_for_gpu(
         target: engine file to write or replace.
         precision: fp16 or fp32.
         profile: batch sizes.
-        workspace_mb: the most memory one layer may use for itself.
+        workspace_mb: the most memory that the engine may use between its layers.
 
     Raises:
         InputError: the graph, or what it is to be built for, is wrong.

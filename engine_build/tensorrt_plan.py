@@ -44,13 +44,15 @@ def build_plan(
         content: ONNX model that keeps contract 1, in the types in which it is to run.
         size: height and width of its frames.
         profile: batch sizes.
-        workspace_mb: the most memory one layer may use for itself; all of the GPU's when None.
+        workspace_mb: the most memory that it may use between its layers; all of the GPU's when None.
+            TensorRT-RTX counts all layers of the largest batch together, TensorRT each by itself.
         timings: file of the timing cache, used and brought up to date. TensorRT-RTX has none: it measures
             nothing when it builds, and compiles for the GPU at hand when the engine is opened.
 
     Raises:
         EngineRefused: TensorRT is not installed.
-        InputError: it does not take the graph: names the node and the operator.
+        InputError: it does not take the graph: names the node and the operator; ``workspace_mb`` is too
+            little.
         EngineFailed: it could not build the network.
     """
     name, trt = library()
@@ -74,6 +76,12 @@ def build_plan(
     with cached, _progress(trt) as monitor:
         config.progress_monitor = monitor
         plan = builder.build_serialized_network(network, config)
+    short = any(words in log.last_error for words in ("OutOfMemory", "workspace limit"))
+    if plan is None and workspace_mb is not None and short:
+        raise InputError(
+            f"--workspace-mb {workspace_mb}: too little for batches of {profile.largest}; give more, or a"
+            " smaller --max-batch"
+        )
     if plan is None:
         raise EngineFailed(f"{name} {trt.__version__} could not build it: {log.last_error}")
     return Plan(bytes(plan), name, trt.__version__, _half_share(trt, network))

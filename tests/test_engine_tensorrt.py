@@ -161,6 +161,16 @@ def test_an_operator_that_tensorrt_does_not_have(installed: None, tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
+def test_too_little_memory_between_the_layers(
+    model: Path, installed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--runtime", "tensorrt", "-o", str(tmp_path / "no.engine"), "--workspace-mb", "1"]
+    assert build_engine([str(model), *options]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--workspace-mb 1: too little for batches of 16; give more, or a smaller --max-batch" in line
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
 def test_what_cannot_be_built_is_said_in_one_line(
     model: Path, installed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str
@@ -263,7 +273,7 @@ def exported(folder: Path, size: Any) -> Path:
 def test_all_sizes_are_built_in_half(installed: None, tmp_path: Path, size: str) -> None:
     graph = read_graph(exported(tmp_path, size))
     plan = build_plan(
-        halved(graph), graph.input_size, Profile(1, 16), workspace_mb=1024, timings=tmp_path / "timings"
+        halved(graph), graph.input_size, Profile(1, 16), workspace_mb=2048, timings=tmp_path / "timings"
     )
     assert plan.half_precision_share >= 0.95
     assert len(plan.content) < 1.5 * len(graph.content)
