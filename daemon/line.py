@@ -135,7 +135,7 @@ class Line:
         pulse = asyncio.create_task(self._pulse())
         pulse.add_done_callback(self._pulse_ended)
         try:
-            await self._until(lambda: self._cameras.tried)
+            await self._until(lambda: self._cameras.tried, self._changed)
             self._cameras.refuse_wrong()
             self._state = "running"
             if not self._stop_asked.is_set():
@@ -147,8 +147,11 @@ class Line:
             await self._until(
                 lambda: (
                     self._given_up is not None or (self._cameras.ended and not self._changing_over.locked())
-                )
+                ),
+                self._changed,
             )
+            # Nobody waits for a line that ends by itself: only deadlines limit its last frames.
+            await self._until(lambda: self._given_up is not None or not len(self._ledger), self._idle)
         finally:
             self._service.stopping()
             self._state = "stopping"
@@ -163,12 +166,12 @@ class Line:
             return 1
         return 0
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a condition on the cameras or lanes, or for the wish to stop."""
+    async def _until(self, condition: Callable[[], bool], changed: asyncio.Event) -> None:
+        """Wait for a condition that may hold when an event is set, or for the wish to stop."""
         stop = asyncio.create_task(self._stop_asked.wait())
         while not condition() and not stop.done():
-            self._changed.clear()
-            change = asyncio.create_task(self._changed.wait())
+            changed.clear()
+            change = asyncio.create_task(changed.wait())
             await asyncio.wait((stop, change), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
             change.cancel()
         stop.cancel()

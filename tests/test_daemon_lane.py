@@ -9,7 +9,7 @@ import pytest
 import yaml
 from brightness import SIZE
 from line_rig import running, write_config
-from treacherous import FAILS, HANGS, WANTS_ALL_MEMORY, make_treacherous
+from treacherous import FAILS, HANGS, SLOW, WANTS_ALL_MEMORY, make_treacherous
 
 GOOD = 40
 
@@ -126,3 +126,17 @@ def test_a_score_that_is_no_number_is_an_engine_fault_and_never_a_pass(line_fold
     with running(write_config(line_folder, {"top": {"source": "parts"}})) as line:
         line.until_end()
     assert [(v.decision, v.reason) for v in line.verdicts] == [("fault", "engine")]
+
+
+@pytest.mark.slow
+def test_a_line_that_ends_by_itself_judges_all_that_waits(treacherous_folder: Path) -> None:
+    # When the camera ends, what waits needs longer than a line that is stopped would give it.
+    parts(treacherous_folder, GOOD, *[SLOW] * 200)
+    config = write_config(
+        treacherous_folder, {"top": {"source": "parts", "waiting": 250}}, max_batch=1, deadline_ms=60_000
+    )
+    with running(config) as line:
+        errors = line.until_end()
+    assert line.process.returncode == 0, errors
+    assert [verdict.decision for verdict in line.verdicts] == ["pass", *["reject"] * 200]
+    assert line.verdicts[-1].latency_ms.total > 6000
