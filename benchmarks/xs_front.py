@@ -1,4 +1,4 @@
-"""What width XS should have: time against accuracy, for candidates that differ in nothing else.
+"""What XS should look like: time against accuracy, for candidates that differ in nothing else.
 
     python benchmarks/xs_front.py --backbone FILE --natural DIR --data DIR [DIR …] --out FOLDER
         --json docs/benchmarks/xs_front.json --markdown docs/benchmarks/xs_front.md
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -29,6 +30,7 @@ from comparison.pairing import Spread, take_turns, timed
 from detection.command_line import as_shown
 from detection.ours import SIZE
 from inspection import command
+from torch import nn
 
 from efficientad import networks, training_images
 from efficientad.backbone import Backbone
@@ -45,34 +47,68 @@ from engine_runtime.frames import images_in, read_image
 from engine_runtime.open import open_engine
 
 BATCH = 8
+CHANNELS = networks.TEACHER_CHANNELS["xs"]
 
 
 class Candidate(NamedTuple):
-    """A patch description network of XS."""
+    """An XS; all have the receptive field and the map of the others."""
 
     first: int
     """Channels of the first convolution, on maps of the image's size."""
     inner: int
     """Channels inside."""
-    channels: int
-    """Of the teacher's features."""
+    strided: bool = False
+    """The first convolution is 5×5 with stride 2, in place of 4×4 and a mean of 2×2."""
+    wide_third: bool = False
+    """The third convolution is 4×4 and the last 3×3, instead of the other way round."""
+    autoencoder: tuple[int, int] = networks.AUTOENCODER_WIDTHS["xs"]
+    """Channels of its first two convolutions, and of the others."""
 
     @property
     def name(self) -> str:
-        return f"{self.first}-{self.inner}-{self.channels}"
+        widths = f"{self.first}-{self.inner}"
+        narrow, wide = self.autoencoder
+        if self.autoencoder != networks.AUTOENCODER_WIDTHS["xs"]:
+            widths += f", autoencoder {narrow}-{wide}"
+        return widths + ", strided" * self.strided + ", 4x4 before 3x3" * self.wide_third
+
+    @property
+    def file_name(self) -> str:
+        return self.name.replace(", ", "-").replace(" ", "-")
+
+    def pdn(self, size: networks.ModelSize, channels: int, padding: bool = False) -> nn.Sequential:
+        """Build its patch description network, in place of ``networks.pdn``."""
+        layers = list(networks.pdn(size, channels, padding))
+        if self.strided:
+            # 4 and 3 cells of padding are those of the convolution and of the mean that it stands for.
+            border = nn.ZeroPad2d((4, 3, 4, 3)) if padding else nn.Identity()
+            layers[0] = nn.Sequential(border, nn.Conv2d(3, self.first, 5, stride=2))
+            layers[2] = nn.Identity()
+        if self.wide_third:
+            layers[6] = nn.Conv2d(self.inner, self.inner, 4)
+            layers[8] = nn.Conv2d(self.inner, channels, 3, padding=int(padding))
+        return nn.Sequential(*layers)
 
     @contextmanager
     def as_xs(self) -> Iterator[None]:
         """Let ``efficientad`` build XS like this."""
-        widths, channels = networks.WIDTHS["xs"], networks.TEACHER_CHANNELS["xs"]
-        networks.WIDTHS["xs"], networks.TEACHER_CHANNELS["xs"] = (self.first, self.inner), self.channels
-        try:
+        with (
+            patch.dict(networks.WIDTHS, xs=(self.first, self.inner)),
+            patch.dict(networks.AUTOENCODER_WIDTHS, xs=self.autoencoder),
+            patch("efficientad.model.pdn", self.pdn),
+        ):
             yield
-        finally:
-            networks.WIDTHS["xs"], networks.TEACHER_CHANNELS["xs"] = widths, channels
 
 
-CANDIDATES = (Candidate(32, 64, 96), Candidate(24, 48, 96), Candidate(16, 64, 96), Candidate(16, 48, 96))
+CANDIDATES = (
+    Candidate(32, 64),
+    Candidate(24, 48),
+    Candidate(16, 64),
+    Candidate(16, 48),
+    Candidate(16, 64, strided=True),
+    Candidate(16, 64, wide_third=True),
+    Candidate(16, 64, autoencoder=(8, 16)),
+)
 
 
 def main() -> None:
@@ -131,12 +167,12 @@ def distil_all(options: argparse.Namespace) -> None:
     indices = np.arange(len(pictures))
     torch.manual_seed(0)
     samples = np.array_split(random.choice(indices, PROJECTION_CROPS), PROJECTION_CROPS // BATCH)
-    projection = fit_projection((crops.of(some)[1] for some in samples), CANDIDATES[0].channels)
+    projection = fit_projection((crops.of(some)[1] for some in samples), CHANNELS)
     with crops.kept(indices, BATCH, projection, options.crops) as batches:
         for candidate in missing:
             with candidate.as_xs():
                 torch.manual_seed(0)
-                teacher = networks.pdn("xs", candidate.channels, padding=True)
+                teacher = candidate.pdn("xs", CHANNELS, padding=True)
                 teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 learn(teacher, batches, options.distill_steps, torch.device("cpu"))
             torch.save(teacher.state_dict(), teacher_file(options.out, candidate))
@@ -144,13 +180,13 @@ def distil_all(options: argparse.Namespace) -> None:
 
 def judged(candidate: Candidate, data: Path, options: argparse.Namespace) -> float:
     """Train a candidate on a product and give the image AUROC of its test images."""
-    file = options.out / f"{candidate.name}-{data.name}.json"
+    file = options.out / f"{candidate.file_name}-{data.name}.json"
     if file.exists():
         return float(json.loads(file.read_text()))
     data_set = open_data_set(data)
     split = training_images.load(data_set, SIZE, None, 0)
     run = Run("xs", SIZE, None, options.train_steps, 1, 0, split.digest, candidate.name, None, "")
-    model = options.out / f"{candidate.name}-{data.name}.pt"
+    model = options.out / f"{candidate.file_name}-{data.name}.pt"
     with candidate.as_xs():
         train(
             run,
@@ -171,7 +207,7 @@ def measured_ms(folder: Path) -> dict[str, list[float]]:
     sides = {}
     frame = draw_frames(SIZE, 1)[0]
     for candidate in CANDIDATES:
-        graph = folder / f"{candidate.name}.onnx"
+        graph = folder / f"{candidate.file_name}.onnx"
         with candidate.as_xs():
             write_untrained(graph.with_suffix(".pt"), graph, "xs", SIZE)
         command("build-engine", graph, "--fast", "--max-batch", 1)
@@ -181,23 +217,25 @@ def measured_ms(folder: Path) -> dict[str, list[float]]:
 
 
 def teacher_file(folder: Path, candidate: Candidate) -> Path:
-    return folder / f"{candidate.name}-teacher.pt"
+    return folder / f"{candidate.file_name}-teacher.pt"
 
 
 def as_markdown(content: Mapping[str, Any], picture: str | None) -> str:
     """Lay out what was found."""
     data = list(content["rows"][0]["auroc"])
     lines = [
-        "# How wide XS should be",
+        "# What XS should look like",
         "",
         f"Written by `{content['command']}`.",
         "",
-        "Channels after the first convolution, inside, and of the teacher's features. Every candidate: a"
+        "Channels after the first convolution and inside. Strided: the first convolution is 5×5 with stride"
+        " 2, in place of 4×4 and a mean of 2×2. Autoencoder: channels of its first two convolutions and of"
+        " the others, else 16-32. 4x4 before 3x3: the last two convolutions have one another's kernels. All"
+        " have the same receptive field of 33×33, the same map, and 96 features. Every candidate: a"
         f" teacher distilled for {content['distill_steps']} steps of {BATCH} from the same {content['crops']}"
         f" crops, then {content['train_steps']} training steps on each product, one seed, so that small"
         " differences mean nothing. Milliseconds per frame at 256×256, the median of 40 turns of all"
-        " candidates, with OpenVINO in float32 as the graph stands; what `build-engine` rewrites makes each a"
-        " tenth faster.",
+        " candidates, with OpenVINO in float32 as the graph stands.",
         "",
         f"| XS | ms | {' | '.join(data)} | mean image AUROC |",
         f"|---|{' --: |' * (len(data) + 2)}",

@@ -19,6 +19,9 @@ TEACHER_CHANNELS: dict[ModelSize, int] = {"xs": 96, "s": 384, "m": 384}
 WIDTHS: dict[ModelSize, tuple[int, int]] = {"xs": (16, 64), "s": (128, 256), "m": (256, 512)}
 """Channels after the first convolution, and inside."""
 
+AUTOENCODER_WIDTHS: dict[ModelSize, tuple[int, int]] = {"xs": (16, 32), "s": (32, 64), "m": (32, 64)}
+"""Channels of the autoencoder's first two convolutions, and of the others."""
+
 SMALLEST_SIDE = 128
 """Pixels. Below, the autoencoder's first decoder map, of side // 64 - 1, would be empty."""
 
@@ -97,7 +100,7 @@ def autoencoder(size: ModelSize, image: Size) -> nn.Sequential:
         size: of the model.
         image: height and width of the input, at least ``SMALLEST_SIDE`` each.
     """
-    narrow, wide = (16, 32) if size == "xs" else (32, 64)
+    narrow, wide = AUTOENCODER_WIDTHS[size]
     channels = TEACHER_CHANNELS[size]
     layers: list[nn.Module] = []
     for inputs, outputs in [(3, narrow), (narrow, narrow), (narrow, wide), (wide, wide), (wide, wide)]:
