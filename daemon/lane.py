@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine
 from engine_runtime.errors import EngineFailed, InputError
 
 _log = logging.getLogger("inspectd")
+
+_BATCHES = 16
+"""The longest of so many is what the next may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class Lane(threading.Thread):
         self._arriving: queue.SimpleQueue[tuple[frozenset[Product], Mapping[Product, Engine]]]
         self._arriving = queue.SimpleQueue()
         self._abandoned = False
+        self._took_ns = deque([0], maxlen=_BATCHES)
         self._waiting = waiting
         self._deliver = deliver
 
@@ -110,10 +115,11 @@ class Lane(threading.Thread):
         self._abandoned = True
 
     def run(self) -> None:
-        while not (self.given_up or self._abandoned) and (frames := self._waiting.take()):
-            self.work = Work(frames, time.monotonic_ns())
+        while not (self.given_up or self._abandoned) and (frames := self._waiting.take(max(self._took_ns))):
+            self.work = work = Work(frames, time.monotonic_ns())
             result = self._judged(frames)
             self.work = None
+            self._took_ns.append(time.monotonic_ns() - work.since_ns)
             self._deliver(result)
         for product in list(self._engines):
             self._close(product)

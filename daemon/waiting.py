@@ -1,6 +1,7 @@
 """The frames that wait for a lane, oldest first, and the pull by which a free lane makes its batch."""
 
 import threading
+import time
 from collections import deque
 
 from daemon.ledger import CapturedFrame, FrameKey
@@ -27,14 +28,20 @@ class WaitingFrames:
         with self._changed:
             self._changed.notify()
 
-    def take(self) -> list[CapturedFrame]:
+    def take(self, needed_ns: int = 0) -> list[CapturedFrame]:
         """Wait for frames and take the oldest of them; empty when it has ended.
 
-        A batch is of one product, and no larger than its engine takes.
+        A batch is of one product, and no larger than its engine takes. Frames that can no longer be judged
+        before their deadline are passed over while others can: under overload the lane would else be
+        busy with the lost ones alone, and have every frame in its hands just too late.
+
+        Args:
+            needed_ns: how long a batch takes to be judged.
         """
         with self._changed:
             while not self._frames and not self._ended:
                 self._changed.wait()
+            lost = self._pass_over(time.monotonic_ns() + needed_ns)
             batch: list[CapturedFrame] = []
             while self._frames and (
                 not batch
@@ -43,7 +50,18 @@ class WaitingFrames:
                 batch.append(self._frames.popleft())
             if self._frames:
                 self._changed.notify()  # more than one batch: the next lane
+            self._frames.extendleft(reversed(lost))
             return batch
+
+    def _pass_over(self, judged_ns: int) -> list[CapturedFrame]:
+        """Take out what waits in front with a deadline before ``judged_ns``; nothing if that were all."""
+        lost: list[CapturedFrame] = []
+        while self._frames and self._frames[0].deadline_ns < judged_ns:
+            lost.append(self._frames.popleft())
+        if self._frames:
+            return lost
+        self._frames.extend(lost)
+        return []
 
     def withdraw(self, key: FrameKey) -> bool:
         """Remove one frame; False when a lane has it."""

@@ -140,3 +140,26 @@ def test_a_line_that_ends_by_itself_judges_all_that_waits(treacherous_folder: Pa
     assert line.process.returncode == 0, errors
     assert [verdict.decision for verdict in line.verdicts] == ["pass", *["reject"] * 200]
     assert line.verdicts[-1].latency_ms.total > 6000
+
+
+@pytest.mark.slow
+def test_under_overload_nearly_as_many_parts_are_judged_as_the_engine_can(treacherous_folder: Path) -> None:
+    # Two cameras with longer queues than deadlines: the oldest frames that wait are always almost lost.
+    parts(treacherous_folder, SLOW)
+    config = write_config(
+        treacherous_folder,
+        {name: {"source": "parts", "loop": True, "fps": 60, "waiting": 60} for name in ("top", "side")},
+        max_batch=1,
+        deadline_ms=500,
+    )
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) >= 120)  # one second: the queues are full
+        before = len(line.verdicts)
+        line.until(lambda line: len(line.verdicts) >= before + 600)
+        line.stop()
+    judged = [
+        verdict.latency_ms for verdict in line.verdicts[before : before + 600] if verdict.reason is None
+    ]
+    busy_ms = sum(latency.infer for latency in judged if latency.infer is not None)
+    assert busy_ms > 0.75 * 600 / 120 * 1000
+    assert {verdict.reason for verdict in line.verdicts} <= {None, "deadline", "overload"}

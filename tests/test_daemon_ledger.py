@@ -1,3 +1,4 @@
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -104,6 +105,23 @@ def test_every_frame_is_closed_exactly_once(events: list[tuple[str, str | int, i
     every = {FrameKey(camera, frame) for camera in numbers for frame in range(1, numbers[camera] + 1)}
     assert {key for key, times in closed.items() if times} == every
     assert max(closed.values(), default=1) == 1
+
+
+def test_what_is_lost_does_not_hold_up_what_can_be_judged_in_time() -> None:
+    waiting = WaitingFrames()
+    second_ns = 1_000_000_000
+    now_ns = time.monotonic_ns()
+    for frame, seconds in enumerate((-1, 5, 50, 500, 5000), start=1):
+        waiting.put(captured("top", frame, now_ns + seconds * second_ns, most=2))
+
+    def taken(needed_s: int) -> list[int]:
+        return [frame.key.frame for frame in waiting.take(needed_s * second_ns)]
+
+    assert taken(100) == [4, 5]
+    # Nothing else waits: somebody may as well try.
+    assert taken(100) == [1, 2]
+    assert taken(100) == [3]
+    assert not len(waiting)
 
 
 def test_a_frame_cannot_be_entered_twice() -> None:
