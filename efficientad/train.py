@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 from tqdm import tqdm
 
 from efficientad.augmentation import grey, jitter
@@ -241,20 +243,40 @@ def total_loss(model: EfficientAd, seen: list[Tensor], targets: Tensor | None, p
     images, coloured, *natural = seen
     with torch.no_grad():
         targets = model.targets(images) if targets is None else targets
+    like_teacher = torch.cat([images, *natural])
     if model.autoencoder is None:  # nothing learns from the colour variants
-        student = model.student(torch.cat([images, *natural])).float().split(len(images))
+        student = model.student(like_teacher)
     else:
-        student = model.student(torch.cat(seen)).float().split(len(images))
-    loss = hard_feature_loss(targets.float(), student[0][:, : model.channels], p_hard)
+        student, of_coloured = student_halves(model, like_teacher, coloured)
+    imitation, *of_natural = student.float().split(len(images))
+    loss = hard_feature_loss(targets.float(), imitation, p_hard)
     if natural:
-        loss = loss + pretraining_penalty(student[-1][:, : model.channels])
+        loss = loss + pretraining_penalty(of_natural[0])
     if model.autoencoder is None:
         return loss
     with torch.no_grad():
         coloured_targets = model.targets(coloured)
     reconstruction = model.autoencoder(coloured).float()
     loss = loss + squared_error(coloured_targets.float(), reconstruction)
-    return loss + squared_error(reconstruction, student[1][:, model.channels :])
+    return loss + squared_error(reconstruction, of_coloured.float())
+
+
+def student_halves(
+    model: EfficientAd, like_teacher: Tensor, like_autoencoder: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Give the student's channels for the teacher, and those for the autoencoder, each of other images.
+
+    They are what the whole student gives; its last convolution, half of the student's work in S, goes
+    without the channels that no loss looks at.
+    """
+    last = cast(nn.Conv2d, model.student[-1])
+    assert last.bias is not None
+    features = model.student[:-1](torch.cat([like_teacher, like_autoencoder]))
+    first, second = features.split([len(like_teacher), len(like_autoencoder)])
+    return (
+        functional.conv2d(first, last.weight[: model.channels], last.bias[: model.channels]),
+        functional.conv2d(second, last.weight[model.channels :], last.bias[model.channels :]),
+    )
 
 
 def has_bfloat16(device: torch.device) -> bool:

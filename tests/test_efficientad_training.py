@@ -14,8 +14,10 @@ from efficientad.checkpoint import load_model, progress_file
 from efficientad.cli import main
 from efficientad.datasets.digest import digest
 from efficientad.datasets.open import open_data_set
+from efficientad.model import EfficientAd
 from efficientad.networks import ModelSize, pdn
 from efficientad.teacher import save_teacher
+from efficientad.train import draw, total_loss
 from engine_runtime.frames import Roi, Size, fit, images_in, read_image
 from engine_runtime.tiles import TileGrid, Tiles
 
@@ -369,6 +371,44 @@ def test_wrong_teachers(
     assert str(path) in line
     if content == "another size":
         assert "0.weight is 128×3×4×4, expected 16×3×4×4" in line
+
+
+@pytest.mark.parametrize("size", ["xs", "s", "m"])
+@pytest.mark.parametrize("autoencoder", [True, False])
+@pytest.mark.parametrize("penalty", [True, False])
+def test_the_loss_of_a_step_is_the_papers(size: ModelSize, autoencoder: bool, penalty: bool) -> None:
+    """Value and gradients of algorithm 1, written out with the whole student for each image."""
+    torch.manual_seed(3)
+    model = EfficientAd(size, Size(128, 128), autoencoder).eval()  # no dropout
+    model.teacher_mean.normal_()
+    model.teacher_std.uniform_(0.5, 2)
+    pictures = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
+    natural = pictures.flip(0, 3) if penalty else None
+    seen = draw(pictures, natural, np.random.default_rng(0))
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def student(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        whole = model.student(images)
+        return whole[:, : model.channels], whole[:, model.channels :]
+
+    def target(images: torch.Tensor) -> torch.Tensor:
+        mean, std = (value[:, None, None] for value in (model.teacher_mean, model.teacher_std))
+        return (model.teacher(images) - mean) / std
+
+    differences = (target(seen[0]) - student(seen[0])[0]) ** 2
+    expected = differences[differences >= torch.quantile(differences.double(), 0.9).float()].mean()
+    if penalty:
+        expected = expected + (student(seen[2])[0] ** 2).mean()
+    if model.autoencoder is not None:
+        made = model.autoencoder(seen[1])
+        expected = expected + ((target(seen[1]) - made) ** 2).mean()
+        expected = expected + ((made - student(seen[1])[1]) ** 2).mean()
+    loss = total_loss(model, seen, None, 0.9)
+    torch.testing.assert_close(loss, expected)
+    for ours, literal in zip(
+        torch.autograd.grad(loss, learned), torch.autograd.grad(expected, learned), strict=True
+    ):
+        torch.testing.assert_close(ours, literal, rtol=1e-3, atol=1e-4 * float(literal.abs().max()))
 
 
 @pytest.mark.parametrize(
