@@ -95,6 +95,9 @@ class Config(_Section):
     calibration: Path | None = None
     products: dict[Name, ProductConfig] = {}
     product: Annotated[Name | None, Field(validate_default=True)] = None
+    trusted_keys: Annotated[tuple[Path, ...], Field(min_length=1)] | None = Field(
+        default=None, description="files with the public keys of which one must have signed each engine"
+    )
     curve: CurveConfig | None = None
     publish: str = Field(description="where the verdicts go, such as tcp://127.0.0.1:5560")
     journal: JournalConfig | None = None
@@ -220,6 +223,7 @@ def _from_folder(config: Config, folder: Path) -> Config:
             "archive": moved(config.archive, "folder"),
             "journal": moved(config.journal, "file"),
             "curve": curve,
+            "trusted_keys": config.trusted_keys and tuple(folder / file for file in config.trusted_keys),
             "cameras": {name: _camera_from(folder, camera) for name, camera in config.cameras.items()},
         }
     )

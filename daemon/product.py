@@ -12,6 +12,7 @@ from engine_runtime.frames import Frame
 from engine_runtime.heatmap import MapGeometry
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
+from engine_runtime.signatures import TrustedKeys
 from engine_runtime.tile_merge import TileMerge
 from engine_runtime.tiled_engine import TiledEngine, pictures_at_once
 
@@ -28,6 +29,8 @@ class Product:
     """None when the config names no products."""
     engine: Path
     manifest: Manifest
+    trusted: TrustedKeys | None
+    """The keys of which one must have signed the engine; None where its origin does not matter."""
     threads: int | None
     max_batch: int
     threshold: float
@@ -49,6 +52,7 @@ class Product:
             self.name,
             self.engine,
             self.manifest.model_dump_json(),
+            None if self.trusted is None else self.trusted.files,
             self.threads,
             self.max_batch,
             self.threshold,
@@ -73,7 +77,7 @@ class Product:
         Raises:
             EngineRefused: it does not open, or the file holds another engine by now.
         """
-        engine = open_engine(self.engine, threads=self.threads)
+        engine = open_engine(self.engine, threads=self.threads, trusted=self.trusted)
         found = engine.manifest.payload_sha256
         if found != self.manifest.payload_sha256:
             engine.close()
@@ -98,8 +102,9 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
         InputError: an engine or calibration cannot be used, or does not fit the cameras or other products.
     """
     products: dict[str | None, Product] = {}
+    trusted = TrustedKeys(config.trusted_keys) if config.trusted_keys else None
     for name, entry in config.named_products().items():
-        manifest = read_manifest(entry.engine)
+        manifest = read_manifest(entry.engine, trusted)
         calibration = load_calibration(entry.calibration, manifest.payload_sha256)
         _check_cameras(path, config, entry, calibration)
         first = next(iter(products.values()), None)
@@ -117,6 +122,7 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
             name=name,
             engine=entry.engine,
             manifest=manifest,
+            trusted=trusted,
             threads=config.threads,
             max_batch=min(config.max_batch or at_once, at_once),
             threshold=calibration.threshold,

@@ -102,7 +102,9 @@ def _proven(config: Config, running: Setup | None) -> set[str]:
 def _try_out(products: Sequence[Product]) -> None:
     """Have engines opened elsewhere first: what is wrong with one must not end this process, or hang it."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        trials = [pool.submit(try_out, product.engine, product.threads) for product in products]
+        trials = [
+            pool.submit(try_out, product.engine, product.threads, product.trusted) for product in products
+        ]
         for product in products:
             runtime_module(product.manifest.runtime)  # its import takes as long as a trial's own
         for trial in trials:

@@ -22,6 +22,7 @@ from engine_runtime.files import replacing
 from engine_runtime.frames import Frame
 from engine_runtime.manifest import FORMAT_VERSION, Manifest
 from engine_runtime.proof import Reference
+from engine_runtime.signatures import TrustedKeys
 
 MANIFEST = "manifest.json"
 PARITY = "parity.npz"
@@ -81,23 +82,27 @@ def read_parity(path: Path, manifest: Manifest) -> tuple[list[Frame], Reference]
     return list(frames), Reference(quantiles, outputs)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, trusted: TrustedKeys | None = None) -> Manifest:
     """Read what an engine file says about itself; the payload is neither read nor checked.
 
+    Args:
+        path: the file.
+        trusted: the keys of which one must have signed it; None where its origin does not matter.
+
     Raises:
-        EngineRefused: the file is missing, is no engine file, or is of another format version.
+        EngineRefused: the file is missing, is not signed, is no engine file, or is of another format version.
     """
-    with _opened(path) as archive:
+    with _opened(path, trusted) as archive:
         return _manifest(path, archive)
 
 
-def read_engine(path: Path) -> tuple[Manifest, bytes]:
-    """Read an engine file and check its payload against the manifest's SHA-256.
+def read_engine(path: Path, trusted: TrustedKeys | None = None) -> tuple[Manifest, bytes]:
+    """Read an engine file and check its payload against the manifest's SHA-256; arguments as above.
 
     Raises:
         EngineRefused: as ``read_manifest``, or the payload was altered.
     """
-    with _opened(path) as archive:
+    with _opened(path, trusted) as archive:
         manifest = _manifest(path, archive)
         payload = _entry(path, archive, manifest.payload)
     found = hashlib.sha256(payload).hexdigest()
@@ -110,9 +115,15 @@ def read_engine(path: Path) -> tuple[Manifest, bytes]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def _opened(path: Path, trusted: TrustedKeys | None = None) -> Iterator[zipfile.ZipFile]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        file: Path | io.BytesIO = path
+        if trusted is not None:
+            # What is read is what was checked, even if the file is exchanged meanwhile.
+            content = path.read_bytes()
+            trusted.check(path, content)
+            file = io.BytesIO(content)
+        with zipfile.ZipFile(file) as archive:
             yield archive
     except OSError as error:
         raise EngineRefused(f"{path}: cannot be read: {error.strerror or error}") from error

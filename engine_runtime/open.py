@@ -12,9 +12,10 @@ from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
 from engine_runtime.engine_file import read_engine
 from engine_runtime.errors import EngineFailed, EngineRefused, InputError
 from engine_runtime.manifest import Manifest, Runtime
+from engine_runtime.signatures import TrustedKeys
 
 
-def open_engine(path: Path, *, threads: int | None = None) -> Engine:
+def open_engine(path: Path, *, threads: int | None = None, trusted: TrustedKeys | None = None) -> Engine:
     """Read, check, load and warm up an engine.
 
     The payload of a CPU engine is an ONNX graph that is compiled here and now, so another CPU than the one it
@@ -23,12 +24,13 @@ def open_engine(path: Path, *, threads: int | None = None) -> Engine:
     Args:
         path: a file written by ``build-engine``.
         threads: threads that one inference may use; those of the manifest when None, else all cores.
+        trusted: the keys of which one must have signed it; None where its origin does not matter.
 
     Raises:
-        EngineRefused: the file is missing, damaged, altered, of an unknown format, made for a runtime that
-            is not installed or a device that is not here, or the runtime does not accept it.
+        EngineRefused: the file is missing, not signed, damaged, altered, of an unknown format, made for a
+            runtime that is not installed or a device that is not here, or the runtime does not accept it.
     """
-    manifest, payload = read_engine(path)
+    manifest, payload = read_engine(path, trusted)
     try:
         return load(manifest, payload, threads)
     except InputError as error:

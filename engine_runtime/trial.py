@@ -1,4 +1,4 @@
-"""Opens an engine in a process of its own: ``python -m engine_runtime.trial ENGINE [THREADS]``.
+"""Opens an engine in a process of its own: ``python -m engine_runtime.trial ENGINE``.
 
 Runtimes are native code, and some graphs kill them or keep them busy for ever (docs/benchmarks/fuzz.md). That
 may cost a trial; it may not cost a line that is running, nor one that starts its one clear line.
@@ -6,6 +6,7 @@ may cost a trial; it may not cost a line that is running, nor one that starts it
 An engine that was built without the GPU it is for gets here what its proof lacks.
 """
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from engine_runtime.errors import EngineRefused, InputError
+from engine_runtime.signatures import TrustedKeys
 
 if TYPE_CHECKING:
     from engine_runtime.engine import Engine
@@ -20,18 +22,20 @@ if TYPE_CHECKING:
 _TIMEOUT_S: Final = 60
 
 
-def try_out(path: Path, threads: int | None) -> None:
+def try_out(path: Path, threads: int | None, trusted: TrustedKeys | None) -> None:
     """See whether an engine can be opened and warmed up without harm.
 
     Args:
         path: a file written by ``build-engine``.
         threads: as for ``open_engine``.
+        trusted: as for ``open_engine``.
 
     Raises:
         EngineRefused: as ``open_engine``, or its runtime crashes or does not come to an end.
     """
     command = [sys.executable, "-m", "engine_runtime.trial", str(path)]
-    command += [] if threads is None else [str(threads)]
+    command += [] if threads is None else ["--threads", str(threads)]
+    command += [] if trusted is None else [f"--trusted-key={file}" for file in trusted.files]
     trial = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     match trial.returncode:
         case 0:
@@ -52,13 +56,17 @@ def main() -> int:
     """Open the engine that is named, and prove it where that was not done; 2 when it is refused."""
     from engine_runtime.open import open_engine
 
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("engine", type=Path)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--trusted-key", type=Path, action="append")
+    options = parser.parse_args()
     signal.alarm(_TIMEOUT_S)  # it ends even what hangs in native code, and needs nobody to watch
-    path = Path(sys.argv[1])
-    threads = int(sys.argv[2]) if len(sys.argv) > 2 else None
     try:
-        engine = open_engine(path, threads=threads)
+        trusted = None if options.trusted_key is None else TrustedKeys(options.trusted_key)
+        engine = open_engine(options.engine, threads=options.threads, trusted=trusted)
         if not engine.manifest.proof.complete:
-            _prove(path, engine)
+            _prove(options.engine, engine)
         engine.close()
     except InputError as error:
         print(error, file=sys.stderr)

@@ -21,6 +21,7 @@ def product(max_batch: int) -> Product:
         name=None,
         engine=Path("any.engine"),
         manifest=Manifest.model_construct(),
+        trusted=None,
         threads=None,
         max_batch=max_batch,
         threshold=0.5,

@@ -65,7 +65,7 @@ class Target:
         }
         write_engine(self._path, SOUND.model_copy(update=changes), payload)
         try:
-            try_out(self._path, threads=1)  # as a line does before it opens an engine itself
+            try_out(self._path, threads=1, trusted=None)  # as a line does before it opens an engine itself
             engine = open_engine(self._path, threads=1)
         except EngineRefused as error:
             must_be_one_line(error, self._path)
