@@ -2,6 +2,7 @@
 
     python benchmarks/cpu.py --json docs/benchmarks/cpu.json --markdown docs/benchmarks/cpu.md
     python benchmarks/cpu.py --parts a c --quick
+    python benchmarks/cpu.py --parts d --update cpu.json --json cpu.json --markdown cpu.md
 
 parts:
   a  the same weights, S and M, single frames and batches: four ways to run them
@@ -18,17 +19,23 @@ CUDA). All of it takes some twenty minutes on two cores; nothing else should run
 
 import argparse
 import importlib
+import json
 import os
 import platform
 import shlex
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from comparison.report import Part
 
 PROG = "cpu.py"
 PARTS = {
@@ -72,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace, argv: list[str] | None) -> None:
     """Compare part by part; what is found so far is written after each."""
-    from comparison.report import Part, Report
+    from comparison.report import Report
     from comparison.session import Session
     from peer.install import install
 
@@ -89,8 +96,10 @@ def run(options: argparse.Namespace, argv: list[str] | None) -> None:
         "load_before": f"{os.getloadavg()[0]:.1f}",
         "threads": threads,
     }
+    parts = {} if options.update is None else parts_of(options.update)
     python = install(options.peer_venv)
-    parts: dict[str, Part] = {}
+    command = shlex.join(["python", "benchmarks/cpu.py", *(sys.argv[1:] if argv is None else argv)])
+    made = f"`{command}` on {datetime.now(UTC):%Y-%m-%d}."
     with tempfile.TemporaryDirectory(prefix="cpu-") as folder:
         session = Session(Path(folder), python, threads, options.quick, options.laps)
         with session.peer() as peer:
@@ -98,21 +107,34 @@ def run(options: argparse.Namespace, argv: list[str] | None) -> None:
         for letter in options.parts:
             began = time.monotonic()
             found = importlib.import_module(f"comparison.{PARTS[letter]}").compare(session)
-            parts[letter] = found
+            parts[letter] = replace(found, made=made)
             took = f"{time.monotonic() - began:.0f} s"
             print(f"\n({letter}) {found.title} ({took})\n{found.table.text()}", flush=True)
             report = Report(
-                command=shlex.join(
-                    ["python", "benchmarks/cpu.py", *(sys.argv[1:] if argv is None else argv)]
-                ),
-                date=f"{datetime.now(UTC):%Y-%m-%d}",
                 quick=options.quick,
                 machine=machine,
                 versions={"ours": {name: version(name) for name in OURS}, "the peer": peer_versions},
-                parts=parts,
+                parts=dict(sorted(parts.items())),
             )
             write(options.json, report.json())
             write(options.markdown, report.markdown())
+
+
+def parts_of(file: Path) -> "dict[str, Part]":
+    """Read the parts of an earlier run.
+
+    Raises:
+        InputError: the file was not written by this program.
+    """
+    from comparison.report import Part
+
+    try:
+        parts = json.loads(file.read_text())["parts"]
+        return {letter: Part.of(content) for letter, content in parts.items()}
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: expected what --json has written") from error
 
 
 def write(path: Path | None, text: str) -> None:
@@ -145,6 +167,9 @@ def parser() -> argparse.ArgumentParser:
         default=Path("/tmp/peer-venv"),
         metavar="DIR",
         help="the peer's environment, made where it is not there (default: %(default)s)",
+    )
+    made.add_argument(
+        "--update", type=Path, metavar="FILE", help="take the other parts from what --json has written before"
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write everything here")
     made.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,21 +61,33 @@ def test_the_page_and_the_json_say_the_same() -> None:
     from comparison.report import Part, Report, Table
 
     table = Table(("", "ms"), [("ours", "1.5"), ("anomalib", "1,234.5")])
-    part = Part("A title", table, ["A note."], {"ms": {"ours": [1.5], "anomalib": [1234.5]}})
-    report = Report(
-        "python benchmarks/cpu.py", "2026-01-01", True, {"threads": 2}, {"ours": {"torch": "1"}}, {"b": part}
-    )
+    part = Part("A title", table, ["A note."], {"ms": {"ours": [1.5], "anomalib": [1234.5]}}, "`cpu.py`.")
+    report = Report(True, {"threads": 2}, {"ours": {"torch": "1"}}, {"b": part})
     page = report.markdown()
     assert (
-        "## (b) A title\n\n|  | ms |\n| --- | --: |\n| ours | 1.5 |\n| anomalib | 1,234.5 |\n\nA note.\n"
-        in page
+        "## (b) A title\n\n`cpu.py`.\n\n|  | ms |\n| --- | --: |\n| ours | 1.5 |\n| anomalib | 1,234.5 |\n"
+        "\nA note.\n" in page
     )
     assert "quick run" in page
     assert "| ours | torch 1 |" in page
     content = json.loads(report.json())
     assert content["parts"]["b"]["measured"]["ms"]["anomalib"] == [1234.5]
     assert content["parts"]["b"]["table"]["rows"][1] == ["anomalib", "1,234.5"]
+    assert replace(Part.of(content["parts"]["b"]), table=table) == part
     assert table.text().splitlines() == ["               ms", "ours          1.5", "anomalib  1,234.5"]
+
+
+@pytest.mark.parametrize("content", [None, "no JSON", "[]", '{"parts": {"a": {"title": "only"}}}'])
+def test_what_is_to_be_updated_has_to_be_a_run(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "cpu.json"
+    if content is not None:
+        file.write_text(content)
+    done = subprocess.run(
+        [*COMMAND, "--parts", "a", "--update", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert str(file) in line
 
 
 def test_maps_are_enlarged_as_torch_does_it() -> None:

@@ -41,14 +41,19 @@ class Part:
     """Sentences on what was and what was not measured."""
     measured: Mapping[str, Any] = field(default_factory=dict)
     """Every single value, for JSON."""
+    made: str = ""
+    """By which command, and when."""
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Part":
+        """Make the part that JSON holds."""
+        return cls(**{**content, "table": Table(**content["table"])})
 
 
 @dataclass(frozen=True)
 class Report:
-    """A whole run."""
+    """All parts that were measured on one machine."""
 
-    command: str
-    date: str
     quick: bool
     machine: Mapping[str, Any]
     versions: Mapping[str, Mapping[str, str]]
@@ -63,9 +68,7 @@ class Report:
         lines = [
             "# On a CPU, beside anomalib",
             "",
-            f"Written by `{self.command}` on {self.date}.",
-            "",
-            "Ours and the peer, anomalib's EfficientAd, take turns within one run, each in a process that"
+            "Ours and the peer, anomalib's EfficientAd, take turns within each part, each in a process that"
             " stays warm, with the same number of threads. Medians, with the range from the 10th to the 90th"
             " percentile beside them. “× ours” is how many times as long as ours the other takes: the median"
             " over the turns that belong together. [How it is kept"
@@ -79,5 +82,14 @@ class Report:
         for who, packages in self.versions.items():
             lines.append(f"| {who} | {', '.join(f'{name} {found}' for name, found in packages.items())} |")
         for letter, part in self.parts.items():
-            lines += ["", f"## ({letter}) {part.title}", "", part.table.markdown(), "", *part.notes]
+            lines += [
+                "",
+                f"## ({letter}) {part.title}",
+                "",
+                part.made,
+                "",
+                part.table.markdown(),
+                "",
+                *part.notes,
+            ]
         return "\n".join(lines) + "\n"
