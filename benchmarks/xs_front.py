@@ -50,6 +50,17 @@ BATCH = 8
 CHANNELS = networks.TEACHER_CHANNELS["xs"]
 
 
+class Strided(nn.Conv2d):
+    """A convolution in place of one with a mean behind it, and with the padding of both."""
+
+    border: tuple[int, int, int, int]
+    """Left, right, top, bottom."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        padded = nn.functional.pad(images, self.border) if any(self.border) else images
+        return super().forward(padded)
+
+
 class Candidate(NamedTuple):
     """An XS; all have the receptive field and the map of the others."""
 
@@ -79,14 +90,13 @@ class Candidate(NamedTuple):
     def pdn(self, size: networks.ModelSize, channels: int, padding: bool = False) -> nn.Sequential:
         """Build its patch description network, in place of ``networks.pdn``."""
         layers = list(networks.pdn(size, channels, padding))
-        if self.strided:
-            # 4 and 3 cells of padding are those of the convolution and of the mean that it stands for.
-            border = nn.ZeroPad2d((4, 3, 4, 3)) if padding else nn.Identity()
-            layers[0] = nn.Sequential(border, nn.Conv2d(3, self.first, 5, stride=2))
-            layers[2] = nn.Identity()
         if self.wide_third:
             layers[6] = nn.Conv2d(self.inner, self.inner, 4)
             layers[8] = nn.Conv2d(self.inner, channels, 3, padding=int(padding))
+        if self.strided:
+            layers[0] = Strided(3, self.first, 5, stride=2)
+            layers[0].border = (4, 3, 4, 3) if padding else (0, 0, 0, 0)
+            del layers[2]
         return nn.Sequential(*layers)
 
     @contextmanager
