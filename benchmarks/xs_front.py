@@ -265,12 +265,8 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
     canvas = np.full((height, width, 3), 255, np.uint8)
     x = np.array([row["ms"] for row in rows])
     y = np.array([np.mean(list(row["auroc"].values())) for row in rows])
-    low_x, high_x, low_y, high_y = (
-        0.0,
-        float(np.ceil(x.max() * 1.15)),
-        float(y.min() - 0.02),
-        float(y.max() + 0.02),
-    )
+    low_x, high_x = float(np.floor(x.min() - 1)), float(np.ceil(x.max() + 1))
+    low_y, high_y = float(y.min() - 0.002), float(y.max() + 0.002)
 
     def place(at_x: float, at_y: float) -> tuple[int, int]:
         right = margin + (at_x - low_x) / (high_x - low_x) * (width - 2 * margin)
@@ -283,14 +279,16 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
     cv2.rectangle(canvas, (margin, margin), (width - margin, height - margin), (160, 160, 160), 1)
     for mark in np.linspace(low_y, high_y, 5):
         text(f"{mark:.3f}", (8, place(low_x, mark)[1] + 4))
-    for mark in np.arange(0, high_x + 1, 5):
+    for mark in np.arange(low_x, high_x + 1, 2):
         text(f"{mark:.0f}", (place(mark, low_y)[0] - 6, height - margin + 18))
     text("ms per frame", (width // 2 - 50, height - 12))
     text("mean image AUROC", (margin, margin - 14))
     for row, at_x, at_y in zip(rows, x, y, strict=True):
         point = place(at_x, at_y)
         cv2.circle(canvas, point, 5, (160, 80, 20), -1, cv2.LINE_AA)
-        text(row["candidate"], (point[0] + 9, point[1] + 4))
+        longer = 9 + 7 * len(row["candidate"]) > width - margin - point[0]
+        left = point[0] - 9 - 8 * len(row["candidate"]) if longer else point[0] + 9
+        text(row["candidate"], (left, point[1] - 8))
     return cv2.imencode(".png", canvas)[1].tobytes()
 
 
