@@ -39,7 +39,7 @@ def main() -> None:
             "--out", out / "flange.pt")  # fmt: skip
     command("efficientad", "export", out / "flange.pt", "-o", out / "flange.onnx")
     command("build-engine", out / "flange.onnx", "--fast")
-    command("calibrate", out / "flange.engine", "--good", out / "held-out", "--false-reject-rate", 0.008)
+    command("calibrate", out / "flange.engine", "--good", out / "held-out", "--false-reject-rate", 0.004)
 
     print(f"\n$ inspectd --config {config}    # for {options.seconds:g} s; inspectctl tail prints rejects")
     inspection = Inspection(config)
