@@ -80,7 +80,7 @@ def bare_engine(options: argparse.Namespace) -> float:
 def through_the_daemon(options: argparse.Namespace, *, fps: float | None) -> dict[str, Any]:
     """Run the daemon on simulated parts and give the figures of its verdicts."""
     frames = options.frames if fps is None else max(options.frames, round(fps * 20))
-    source = f"simulated://?seed=9&width=256&height=256&parts={frames}"
+    source = f"simulated://?seed=9&width=256&height=256&cached=8&parts={frames}"
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "line.yaml"
         config.write_text(
