@@ -20,7 +20,7 @@ from engine_runtime.errors import EngineFailed, InputError
 _log = logging.getLogger("inspectd")
 
 _BATCHES = 16
-"""The longest of so many is what the next may take."""
+_OUTLIERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Lane(threading.Thread):
         self._arriving: queue.SimpleQueue[tuple[frozenset[Product], Mapping[Product, Engine]]]
         self._arriving = queue.SimpleQueue()
         self._abandoned = False
-        self._took_ns = deque([0], maxlen=_BATCHES)
+        self._took_ns = deque([0] * _BATCHES, maxlen=_BATCHES)
         self._waiting = waiting
         self._deliver = deliver
 
@@ -115,11 +115,14 @@ class Lane(threading.Thread):
         self._abandoned = True
 
     def run(self) -> None:
-        while not (self.given_up or self._abandoned) and (frames := self._waiting.take(max(self._took_ns))):
-            self.work = work = Work(frames, time.monotonic_ns())
+        while not (self.given_up or self._abandoned) and (
+            frames := self._waiting.take(needed_ns(self._took_ns))
+        ):
+            self.work = Work(frames, time.monotonic_ns())
             result = self._judged(frames)
             self.work = None
-            self._took_ns.append(time.monotonic_ns() - work.since_ns)
+            if isinstance(result, Judged):
+                self._took_ns.append(result.finished_ns - result.started_ns)
             self._deliver(result)
         for product in list(self._engines):
             self._close(product)
@@ -163,3 +166,12 @@ class Lane(threading.Thread):
         engine = self._engines.pop(product, None)
         if engine is not None:
             engine.close()
+
+
+def needed_ns(took_ns: Collection[int]) -> int:
+    """Say how long a batch may take, from how long the last ones took.
+
+    The longest two may be those in which the machine held everything up: they must not make a lane
+    believe that what waits since then is lost.
+    """
+    return sorted(took_ns)[-1 - _OUTLIERS]

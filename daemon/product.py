@@ -52,7 +52,7 @@ class Product:
             self.name,
             self.engine,
             self.manifest.model_dump_json(),
-            None if self.trusted is None else self.trusted.files,
+            None if self.trusted is None else self.trusted.fingerprint,
             self.threads,
             self.max_batch,
             self.threshold,

@@ -11,6 +11,8 @@ from brightness import SIZE
 from line_rig import running, write_config
 from treacherous import FAILS, HANGS, SLOW, WANTS_ALL_MEMORY, make_treacherous
 
+from daemon.lane import needed_ns
+
 GOOD = 40
 
 
@@ -126,6 +128,11 @@ def test_a_score_that_is_no_number_is_an_engine_fault_and_never_a_pass(line_fold
     with running(write_config(line_folder, {"top": {"source": "parts"}})) as line:
         line.until_end()
     assert [(v.decision, v.reason) for v in line.verdicts] == [("fault", "engine")]
+
+
+def test_two_hold_ups_do_not_make_what_waits_since_then_look_lost() -> None:
+    assert needed_ns([20, 21, 900, 19, 1300, 20]) == 21
+    assert needed_ns([0] * 15 + [900]) == 0, "before anything is known, nothing is lost"
 
 
 @pytest.mark.slow
