@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 SUFFIX = ".sig"
+_EXPECTED = "expected an Ed25519 public key in PEM, as `openssl pkey -pubout` writes it"
 _KEY_LIMIT = 10_000
 """Bytes; a public key in PEM has 113."""
 
@@ -31,6 +32,11 @@ class TrustedKeys:
     def __init__(self, files: Iterable[Path]) -> None:
         self.files = tuple(files)
         self._keys = [_public_key(file) for file in self.files]
+
+    @property
+    def fingerprint(self) -> tuple[bytes, ...]:
+        """What makes two sets of keys the same, whatever their files are called."""
+        return tuple(key.public_bytes_raw() for key in self._keys)
 
     def check(self, path: Path, content: bytes) -> None:
         """Let an engine pass.
@@ -84,6 +90,3 @@ def _public_key(file: Path) -> "Ed25519PublicKey":
     if not isinstance(key, Ed25519PublicKey):
         raise InputError(f"{file}: trusted_keys: found a key of another kind, {_EXPECTED}")
     return key
-
-
-_EXPECTED = "expected an Ed25519 public key in PEM, as `openssl pkey -pubout` writes it"

@@ -164,6 +164,14 @@ def test_what_was_checked_is_what_is_read(signed: tuple[Path, Ed25519PrivateKey]
         TrustedKeys([engine.with_name("no.pem")])
 
 
+def test_another_key_in_the_same_file_is_another_key(tmp_path: Path) -> None:
+    make_key(tmp_path / "release.pem")
+    before = TrustedKeys([tmp_path / "release.pem"])
+    assert before.fingerprint == TrustedKeys([tmp_path / "release.pem"]).fingerprint
+    make_key(tmp_path / "release.pem")
+    assert before.fingerprint != TrustedKeys([tmp_path / "release.pem"]).fingerprint
+
+
 def test_openssl_signs_as_the_docs_say(line_folder: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
