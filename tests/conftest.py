@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 from brightness import THRESHOLD, brightness_model, calibrate
 from line_rig import REPOSITORY
+
+# A shell lets what it starts in the background ignore Ctrl-C, and children inherit that: some tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
