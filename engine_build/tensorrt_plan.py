@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tqdm import tqdm
 
@@ -16,6 +16,9 @@ from engine_runtime.files import replacing
 from engine_runtime.frames import Size
 from engine_runtime.open import one_line
 from engine_runtime.tensorrt_library import Library, library, logger
+
+_OUT_OF_WORKSPACE: Final = ("OutOfMemory", "workspace limit")
+"""What TensorRT's last error then says; it has no code of its own."""
 
 
 class Profile(NamedTuple):
@@ -76,13 +79,12 @@ def build_plan(
     with cached, _progress(trt) as monitor:
         config.progress_monitor = monitor
         plan = builder.build_serialized_network(network, config)
-    short = any(words in log.last_error for words in ("OutOfMemory", "workspace limit"))
-    if plan is None and workspace_mb is not None and short:
-        raise InputError(
-            f"--workspace-mb {workspace_mb}: too little for batches of {profile.largest}; give more, or a"
-            " smaller --max-batch"
-        )
     if plan is None:
+        if workspace_mb is not None and any(words in log.last_error for words in _OUT_OF_WORKSPACE):
+            raise InputError(
+                f"--workspace-mb {workspace_mb}: too little for batches of {profile.largest}; give more, or a"
+                " smaller --max-batch"
+            )
         raise EngineFailed(f"{name} {trt.__version__} could not build it: {log.last_error}")
     return Plan(bytes(plan), name, trt.__version__, _half_share(trt, network))
 
