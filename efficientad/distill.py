@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from efficientad.allocator import keep_freed_memory
 from efficientad.backbone import Backbone
 from efficientad.crops import Batch, Crops, Projection
 from efficientad.networks import TEACHER_CHANNELS, ModelSize, normalised, pdn
@@ -63,6 +64,7 @@ def distil(
     files = images_in(folder)
     if len(files) < 20:
         raise InputError(f"{folder}: holds {len(files)} images; expected at least 20 to distil from")
+    keep_freed_memory()
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     cores = torch.get_num_threads()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from efficientad.allocator import keep_freed_memory
 from efficientad.augmentation import grey, jitter
 from efficientad.checkpoint import (
     MapNormalisation,
@@ -38,6 +39,9 @@ DROP_AFTER = 0.95
 
 PENALTY_GREY = 0.3
 """Share of the penalty's images without colour (paper, appendix A)."""
+PENALTY_DIVISOR = 2
+"""The penalty looks at windows of half the height and width, anywhere: a mean that is the same on average,
+for a fifth of the work."""
 
 CACHE_BYTES = 2 << 30
 """Largest size of the teacher's features kept in memory; of a larger set they are computed in every step."""
@@ -92,9 +96,9 @@ def train(
     """
     partial = progress_file(out)
     progress = load_progress(partial, run)
-    if not os.access(out.absolute().parent, os.W_OK):  # found before the work, not after it
-        raise InputError(f"{out}: cannot be written: {out.parent} is no folder that can be written to")
+    _check_folder(out)
 
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = untrained(run, teacher, device)
     # Where the device has half precision in hardware, it is faster by half.
@@ -149,6 +153,12 @@ def train(
         raise TrainingFailed(f"{not_saved(out, error)}; {where_kept(out, kept)}") from error
     partial.unlink(missing_ok=True)
     return result
+
+
+def _check_folder(out: Path) -> None:
+    """Find out before the work, not after it, that its result could not be written."""
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise InputError(f"{out}: cannot be written: {out.parent} is no folder that can be written to")
 
 
 def _check_spread(quantiles: Tensor, out: Path, kept: int) -> None:
@@ -220,15 +230,28 @@ def draw(training: Tensor, penalty: Tensor | None, random: np.random.Generator) 
         random: decides on colours and natural images.
 
     Returns:
-        Two or three tensors B×3×H×W float32 after ``normalised``.
+        Two or three tensors B×3×H×W float32 after ``normalised``; of the natural images, a window each.
     """
     images = training.float()
     seen = [images, torch.stack([jitter(image, random) for image in images])]
     if penalty is not None:
         natural = penalty[torch.from_numpy(random.integers(len(penalty), size=len(training)))].float()
         colourless = torch.from_numpy(random.random(len(training)) < PENALTY_GREY)[:, None, None, None]
-        seen.append(torch.where(colourless, grey(natural), natural))
+        seen.append(random_windows(torch.where(colourless, grey(natural), natural), random))
     return [normalised(images) for images in seen]
+
+
+def random_windows(images: Tensor, random: np.random.Generator) -> Tensor:
+    """Cut a window out of each of B×3×H×W images, anywhere: B×3×H/2×W/2."""
+    height, width = (side // PENALTY_DIVISOR for side in images.shape[2:])
+    tops = random.integers(images.shape[2] - height + 1, size=len(images)).tolist()
+    lefts = random.integers(images.shape[3] - width + 1, size=len(images)).tolist()
+    return torch.stack(
+        [
+            image[:, top : top + height, left : left + width]
+            for image, top, left in zip(images, tops, lefts, strict=True)
+        ]
+    )
 
 
 def total_loss(model: EfficientAd, seen: list[Tensor], targets: Tensor | None, p_hard: float) -> Tensor:
@@ -243,40 +266,27 @@ def total_loss(model: EfficientAd, seen: list[Tensor], targets: Tensor | None, p
     images, coloured, *natural = seen
     with torch.no_grad():
         targets = model.targets(images) if targets is None else targets
-    like_teacher = torch.cat([images, *natural])
-    if model.autoencoder is None:  # nothing learns from the colour variants
-        student = model.student(like_teacher)
-    else:
-        student, of_coloured = student_halves(model, like_teacher, coloured)
-    imitation, *of_natural = student.float().split(len(images))
-    loss = hard_feature_loss(targets.float(), imitation, p_hard)
+    like_teacher, like_autoencoder = slice(model.channels), slice(model.channels, None)
+    loss = hard_feature_loss(targets.float(), half_of_student(model, images, like_teacher), p_hard)
     if natural:
-        loss = loss + pretraining_penalty(of_natural[0])
-    if model.autoencoder is None:
+        loss = loss + pretraining_penalty(half_of_student(model, natural[0], like_teacher))
+    if model.autoencoder is None:  # nothing learns from the colour variants
         return loss
     with torch.no_grad():
         coloured_targets = model.targets(coloured)
     reconstruction = model.autoencoder(coloured).float()
     loss = loss + squared_error(coloured_targets.float(), reconstruction)
-    return loss + squared_error(reconstruction, of_coloured.float())
+    return loss + squared_error(reconstruction, half_of_student(model, coloured, like_autoencoder))
 
 
-def student_halves(
-    model: EfficientAd, like_teacher: Tensor, like_autoencoder: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Give the student's channels for the teacher, and those for the autoencoder, each of other images.
+def half_of_student(model: EfficientAd, images: Tensor, channels: slice) -> Tensor:
+    """Give some of the student's channels, float32: what the whole student gives there.
 
-    They are what the whole student gives; its last convolution, half of the student's work in S, goes
-    without the channels that no loss looks at.
+    Its last convolution, half of the student's work in S, goes without the channels that no loss looks at.
     """
     last = cast(nn.Conv2d, model.student[-1])
     assert last.bias is not None
-    features = model.student[:-1](torch.cat([like_teacher, like_autoencoder]))
-    first, second = features.split([len(like_teacher), len(like_autoencoder)])
-    return (
-        functional.conv2d(first, last.weight[: model.channels], last.bias[: model.channels]),
-        functional.conv2d(second, last.weight[model.channels :], last.bias[model.channels :]),
-    )
+    return functional.conv2d(model.student[:-1](images), last.weight[channels], last.bias[channels]).float()
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -385,6 +385,7 @@ def test_the_loss_of_a_step_is_the_papers(size: ModelSize, autoencoder: bool, pe
     pictures = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
     natural = pictures.flip(0, 3) if penalty else None
     seen = draw(pictures, natural, np.random.default_rng(0))
+    assert [images.shape[-1] for images in seen] == [128, 128, 64][: len(seen)]
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def student(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

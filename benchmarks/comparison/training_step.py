@@ -33,7 +33,8 @@ def compare(session: Session) -> Part:
     ]
     note = (
         "Forward, backward and the step of Adam, with the penalty on natural images. Ours is the step of"
-        " `efficientad train`: the teacher's features of the training images are computed once before, "
+        " `efficientad train`: the teacher's features of the training images are computed once before, the"
+        " penalty looks at windows of half the height and width, freed memory is kept for the next step, "
         + ("and the forward pass is in bfloat16, which this CPU has." if half else "all in float32.")
         + " The peer's is the step of its Lightning module in its default float32, without Lightning's"
         " trainer and without reading images."
@@ -52,6 +53,7 @@ def our_steps(
     """Make our step, as it is and held to float32; the flag says whether the two differ."""
     import torch
 
+    from efficientad.allocator import keep_freed_memory
     from efficientad.checkpoint import Run
     from efficientad.train import (
         LEARNING_RATE,
@@ -64,6 +66,7 @@ def our_steps(
         untrained,
     )
 
+    keep_freed_memory()
     torch.set_num_threads(session.threads)
     device = torch.device("cpu")
     run = Run("s", Size(SIDE, SIDE), None, 1000, 1, 0, "", "", "", "")
