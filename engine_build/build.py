@@ -32,7 +32,7 @@ from engine_runtime.engine import OUTPUTS
 from engine_runtime.engine_file import write_engine
 from engine_runtime.errors import EngineRefused, InputError
 from engine_runtime.frames import Frame
-from engine_runtime.manifest import FORMAT_VERSION, Manifest, Precision, Runtime
+from engine_runtime.manifest import FORMAT_VERSION, Device, Manifest, Precision, Runtime
 from engine_runtime.open import load, runtime_module
 from engine_runtime.proof import ProofFailed, Reference, proof_steps, prove
 from engine_runtime.tensorrt_library import gpu, library
@@ -46,6 +46,7 @@ def build(
     target: Path,
     *,
     runtime: Runtime | None = None,
+    device: Device = "cpu",
     precision: Precision | None = None,
     max_batch: int | None = None,
     parity_images: Path | None = None,
@@ -61,7 +62,8 @@ def build(
         source: ONNX file that keeps contract 1.
         target: engine file to write or replace.
         runtime: what will run the engine; when None, TensorRT where it and a GPU are, else the fastest one.
-        precision: what it computes in; when None, FP16 with TensorRT and FP32 without.
+        device: where ``runtime`` onnxruntime is to compute; the other runtimes leave no choice.
+        precision: what it computes in; when None, FP16 on a GPU and FP32 on a CPU.
         max_batch: the most frames of one batch; when None, the fewest, up to 8, with which a frame takes
             hardly longer than with any other number; on a GPU 16.
         parity_images: folder of frames to prove it on; generated ones when None, for INT8 good ones.
@@ -77,15 +79,21 @@ def build(
         ProofFailed: no engine computes what the graph computes.
         EngineFailed: the runtime raised.
     """
-    runtime, precision = _resolved(runtime, precision)
+    runtime, precision = _resolved(runtime, device, precision)
     graph = read_graph(source)
     good_for_ranges, frames = _frames(graph, precision, good, parity_images)
-    if runtime == "tensorrt":
+    if runtime is not None and (runtime == "tensorrt" or device == "cuda"):
         largest = max_batch or MAX_BATCH
         profile = Profile(1 if aim == "latency" else largest, largest)
         try:
             return build_for_gpu(
-                graph, frames, target, precision=precision, profile=profile, workspace_mb=workspace_mb
+                graph,
+                frames,
+                target,
+                runtime=runtime,
+                precision=precision,
+                profile=profile,
+                workspace_mb=workspace_mb,
             )
         except InputError as error:
             raise InputError(f"{source}: {error}") from error
@@ -117,12 +125,22 @@ def build(
     return manifest
 
 
-def _resolved(runtime: Runtime | None, precision: Precision | None) -> tuple[Runtime | None, Precision]:
+def _resolved(
+    runtime: Runtime | None, device: Device, precision: Precision | None
+) -> tuple[Runtime | None, Precision]:
     """Choose what was left open, and refuse what is not there before a file is read.
 
     Raises:
-        InputError: the runtime is not installed, or does not compute in the precision.
+        InputError: the runtime is not installed, or does not compute on the device or in the precision.
     """
+    if device == "cuda":
+        if runtime != "onnxruntime":
+            raise InputError("--device cuda: is for --runtime onnxruntime; TensorRT always runs on a GPU")
+        try:
+            runtime_module(runtime).refuse_without_cuda()
+        except EngineRefused as error:
+            raise InputError(f"--device cuda: {error}") from error
+        return runtime, _one_for_gpu(precision, "ONNX Runtime")
     if runtime is None and precision in (None, "fp16") and _is_tensorrt_installed() and gpu() is not None:
         runtime = "tensorrt"
     if runtime != "tensorrt":
@@ -130,9 +148,13 @@ def _resolved(runtime: Runtime | None, precision: Precision | None) -> tuple[Run
             runtime_module(runtime)
         return runtime, precision or "fp32"
     library()
+    return runtime, _one_for_gpu(precision, "TensorRT")
+
+
+def _one_for_gpu(precision: Precision | None, runtime: str) -> Precision:
     if precision not in (None, "fp16", "fp32"):
-        raise InputError(f"--precision {precision}: with TensorRT this version builds fp16 and fp32")
-    return runtime, precision or "fp16"
+        raise InputError(f"--precision {precision}: for {runtime} on a GPU this version builds fp16 and fp32")
+    return precision or "fp16"
 
 
 def _is_tensorrt_installed() -> bool:

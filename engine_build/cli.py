@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
             source,
             target,
             runtime=None if arguments.runtime == "auto" else arguments.runtime,
+            device=arguments.device,
             precision=arguments.precision,
             max_batch=arguments.max_batch,
             parity_images=arguments.parity_images,
@@ -129,10 +130,16 @@ def _parser() -> argparse.ArgumentParser:
         help="default: auto, which is TensorRT where there is an NVIDIA GPU, else the fastest installed one",
     )
     parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where --runtime onnxruntime is to compute (default: cpu)",
+    )
+    parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "bf16", "int8"),
-        help="bf16 and int8 are faster on CPUs that compute in them, and change scores; default: fp16 with"
-        " TensorRT, else fp32",
+        help="bf16 and int8 are faster on CPUs that compute in them, and change scores; default: fp16 on"
+        " a GPU, else fp32",
     )
     parser.add_argument(
         "--good",

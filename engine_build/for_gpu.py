@@ -1,26 +1,26 @@
-"""ONNX in, TensorRT engine out; where there is no GPU, as far as that goes without one."""
+"""ONNX in, engine for an NVIDIA GPU out; TensorRT-RTX builds where there is none, as far as that goes."""
 
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import onnxruntime
 from tqdm import tqdm
 
 from engine_build.graph import Graph
-from engine_build.half import halved
+from engine_build.half import half_share, halved
 from engine_build.reference import run_reference
 from engine_build.tensorrt_plan import Profile, build_plan
 from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
 from engine_runtime.engine_file import pack_parity, write_engine
 from engine_runtime.frames import Frame
-from engine_runtime.manifest import FORMAT_VERSION, Manifest, Precision, Proof
+from engine_runtime.manifest import FORMAT_VERSION, Manifest, Precision, Proof, Runtime
 from engine_runtime.open import load
 from engine_runtime.proof import PARITY_LIMIT, ProofFailed, Reference, proof_steps, prove
-from engine_runtime.tensorrt_library import gpu
+from engine_runtime.tensorrt_library import Library, gpu
 
 MAX_BATCH: Final = 16
 """Frames per batch when nobody says otherwise: on a GPU larger batches save time, and cost little memory."""
@@ -28,21 +28,31 @@ TIMINGS: Final = ".tensorrt-timings"
 """File of the timing cache, beside the engines."""
 
 
+class _Payload(NamedTuple):
+    content: bytes
+    name: str
+    version: str
+    library: Library | None
+    half_precision_share: float
+
+
 def build_for_gpu(
     graph: Graph,
     frames: Sequence[Frame],
     target: Path,
     *,
+    runtime: Runtime,
     precision: Precision,
     profile: Profile,
     workspace_mb: int | None,
 ) -> Manifest:
-    """Build a TensorRT engine, prove what can be proven here, and only then write it.
+    """Build an engine for a GPU, prove what can be proven here, and only then write it.
 
     Args:
         graph: keeps contract 1.
         frames: to prove it on, H×W×3 uint8, BGR.
         target: engine file to write or replace.
+        runtime: tensorrt or onnxruntime.
         precision: fp16 or fp32.
         profile: batch sizes.
         workspace_mb: the most memory that the engine may use between its layers.
@@ -50,37 +60,41 @@ def build_for_gpu(
     Raises:
         InputError: the graph, or what it is to be built for, is wrong.
         ProofFailed: the engine, or already its graph in half precision, does not compute what the graph does.
-        EngineFailed: TensorRT could not build or run it.
+        EngineFailed: the runtime could not build or run it.
     """
     with tqdm(desc="reference", total=2 * len(frames), leave=False, disable=None) as bar:
         reference = run_reference(graph, frames, bar.update)
     content = halved(graph) if precision == "fp16" else graph.content
     difference = _graph_difference(content, reference, frames, precision)
-    plan = build_plan(
-        content, graph.input_size, profile, workspace_mb=workspace_mb, timings=target.with_name(TIMINGS)
-    )
+    if runtime == "tensorrt":
+        timings = target.with_name(TIMINGS)
+        plan = build_plan(content, graph.input_size, profile, workspace_mb=workspace_mb, timings=timings)
+        payload = _Payload(plan.content, "engine.plan", plan.version, plan.library, plan.half_precision_share)
+    else:
+        payload = _Payload(content, "model.onnx", onnxruntime.__version__, None, half_share(content))
     present = gpu()
     proof = Proof(
         parity_frames=len(frames),
         largest_score_difference=None,
         batch_rows_equal=None,
-        half_precision_share=plan.half_precision_share,
+        half_precision_share=payload.half_precision_share,
         latency_ms={},
         graph_score_difference=difference,
     )
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         model=graph.name,
-        runtime="tensorrt",
-        runtime_version=plan.version,
-        library=plan.library,
+        runtime=runtime,
+        runtime_version=payload.version,
+        library=payload.library,
+        executed_on="cuda",
         precision=precision,
         input_size=graph.input_size,
         map_size=reference.map_size,
         max_batch=profile.largest,
         outputs=OUTPUTS,
-        payload="engine.plan",
-        payload_sha256=hashlib.sha256(plan.content).hexdigest(),
+        payload=payload.name,
+        payload_sha256=hashlib.sha256(payload.content).hexdigest(),
         source_sha256=graph.source_sha256,
         device="built without a GPU" if present is None else present.name,
         compute_capability=None if present is None else present.compute_capability,
@@ -92,9 +106,9 @@ def build_for_gpu(
     if present is None:
         parity = pack_parity(frames, reference)
         manifest = manifest.model_copy(update={"parity_sha256": hashlib.sha256(parity).hexdigest()})
-        write_engine(target, manifest, plan.content, parity)
+        write_engine(target, manifest, payload.content, parity)
         return manifest
-    engine = load(manifest, plan.content)
+    engine = load(manifest, payload.content)
     try:
         steps = proof_steps(len(frames), profile.largest)
         with tqdm(desc="proving", total=steps, leave=False, disable=None) as bar:
@@ -103,7 +117,7 @@ def build_for_gpu(
         engine.close()
     proof = proof.model_copy(update={"graph_score_difference": difference})
     manifest = manifest.model_copy(update={"proof": proof})
-    write_engine(target, manifest, plan.content)
+    write_engine(target, manifest, payload.content)
     return manifest
 
 

@@ -84,6 +84,14 @@ def halved(graph: Graph, operators: Collection[str] = HALF) -> bytes:
     return content
 
 
+def half_share(content: bytes) -> float:
+    """Give the share of a graph's convolutions that are done in half."""
+    graph = onnx.load_model_from_string(content).graph
+    types = {weight.name: weight.data_type for weight in graph.initializer}
+    kinds = [types.get(node.input[1]) for node in graph.node if node.op_type == "Conv"]
+    return kinds.count(TensorProto.FLOAT16) / max(1, len(kinds))
+
+
 def _float_tensors(model: onnx.ModelProto) -> set[str]:
     """Name the tensors that hold FP32."""
     inferred = onnx.shape_inference.infer_shapes(model).graph

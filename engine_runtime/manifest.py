@@ -8,6 +8,7 @@ FORMAT_VERSION: Final = 1
 
 Runtime = Literal["openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Device = Literal["cpu", "cuda"]
 
 _LONGEST_SIDE = 65_535
 _MOST_BATCH_BYTES = 1 << 31
@@ -79,6 +80,9 @@ class Manifest(BaseModel):
     runtime_version: str
     library: Literal["tensorrt", "tensorrt_rtx"] | None = Field(
         default=None, description="which of both built a TensorRT plan; neither reads the other's"
+    )
+    executed_on: Device = Field(
+        default="cpu", description="by ONNX Runtime; OpenVINO always computes on the CPU, TensorRT on a GPU"
     )
     precision: Precision
     input_size: PossibleSize

@@ -1,6 +1,8 @@
-"""Runs the ONNX payload with ONNX Runtime on the CPU."""
+"""Runs the ONNX payload with ONNX Runtime, on the CPU or an NVIDIA GPU."""
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 
 import numpy as np
 import onnxruntime
@@ -10,20 +12,27 @@ from engine_runtime.batch import Batch
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles, Runner
 from engine_runtime.errors import EngineFailed, EngineRefused
 from engine_runtime.frames import Frame
-from engine_runtime.manifest import Manifest
+from engine_runtime.manifest import Device, Manifest, Precision
+from engine_runtime.open import one_line
+from engine_runtime.tensorrt_library import gpu
 
 VERSION: str = onnxruntime.__version__
 
+_CUDA = "CUDAExecutionProvider"
+_PRECISIONS: dict[Device, tuple[Precision, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("fp32", "fp16")}
+
 
 class OnnxRuntimeEngine:
-    """One session on the CPU."""
+    """One session; on a GPU it copies frames in and results out by itself."""
 
     def __init__(self, manifest: Manifest, payload: bytes, threads: int | None) -> None:
-        if manifest.precision not in {"fp32", "int8"}:
-            raise EngineRefused(f"precision is {manifest.precision}; ONNX Runtime runs fp32 and int8")
+        device = manifest.executed_on
+        if manifest.precision not in _PRECISIONS[device]:
+            here = " and ".join(_PRECISIONS[device])
+            raise EngineRefused(f"precision is {manifest.precision}; ONNX Runtime runs {here} on {device}")
         self.manifest = manifest
         self._batch = Batch(manifest.input_size, manifest.max_batch)
-        self._session = _session(payload, threads)
+        self._session = _session(payload, threads) if device == "cpu" else _session_on_gpu(payload)
 
     def infer(
         self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = (SCORE, ANOMALY_MAP)
@@ -39,8 +48,8 @@ class OnnxRuntimeEngine:
         }
 
     def half_precision_share(self) -> float:
-        """See ``Engine.half_precision_share``: on the CPU every operator runs in the graph's own FP32."""
-        return 0.0
+        """See ``Engine.half_precision_share``: every operator runs in the types that the graph gives it."""
+        return self.manifest.proof.half_precision_share if self.manifest.executed_on == "cuda" else 0.0
 
     def close(self) -> None:
         """See ``Engine.close``."""
@@ -57,6 +66,47 @@ def _session(payload: bytes, threads: int | None) -> onnxruntime.InferenceSessio
     return onnxruntime.InferenceSession(
         payload, options, providers=["CPUExecutionProvider"], enable_fallback=0
     )
+
+
+def refuse_without_cuda() -> None:
+    """Refuse where ONNX Runtime would compute on the CPU instead, and say nothing.
+
+    Raises:
+        EngineRefused: there is no GPU, or the ONNX Runtime that is installed is the one for CPUs.
+    """
+    if gpu() is None:
+        raise EngineRefused("there is no NVIDIA GPU here, or no driver for it")
+    if _CUDA not in onnxruntime.get_available_providers():
+        raise EngineRefused(
+            f"ONNX Runtime {VERSION} as it is installed here has no CUDA: pip uninstall onnxruntime, then pip"
+            " install onnxruntime-gpu"
+        )
+
+
+def _session_on_gpu(payload: bytes) -> onnxruntime.InferenceSession:
+    """Make a session whose every node runs on the GPU.
+
+    Raises:
+        EngineRefused: see ``refuse_without_cuda``; or CUDA's libraries are missing or do not fit, or it has a
+            node that they do not run.
+    """
+    refuse_without_cuda()
+    with redirect_stdout(io.StringIO()):  # where it prints what it does not find
+        onnxruntime.preload_dlls()  # finds the CUDA that pip has installed
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    # A search over all algorithms would hold up the first batch of every size; TF32 is no FP32.
+    settings = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+    try:
+        return onnxruntime.InferenceSession(
+            payload, options, providers=[(_CUDA, settings)], enable_fallback=0
+        )
+    except Exception as error:  # its exception classes have no ancestor of their own
+        raise EngineRefused(
+            f"ONNX Runtime {VERSION} does not run all of it with CUDA; are CUDA and cuDNN installed? It says:"
+            f" {one_line(error)}"
+        ) from error
 
 
 def runner(payload: bytes, threads: int | None) -> Runner:

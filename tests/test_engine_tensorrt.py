@@ -178,7 +178,7 @@ def test_what_cannot_be_built_is_said_in_one_line(
     options = ["--runtime", "tensorrt", "-o", str(tmp_path / "no.engine"), "--precision", precision]
     assert build_engine([str(model), *options]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert f"--precision {precision}: with TensorRT this version builds fp16 and fp32" in line
+    assert f"--precision {precision}: for TensorRT on a GPU this version builds fp16 and fp32" in line
     assert not list(tmp_path.iterdir())
 
 
