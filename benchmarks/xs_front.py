@@ -33,7 +33,7 @@ from inspection import command
 from torch import nn
 
 from efficientad import networks, training_images
-from efficientad.backbone import Backbone
+from efficientad.backbones.onnx_file import OnnxBackbone
 from efficientad.checkpoint import Run
 from efficientad.crops import Crops
 from efficientad.datasets.open import open_data_set
@@ -173,7 +173,7 @@ def distil_all(options: argparse.Namespace) -> None:
         return
     random = np.random.default_rng(0)
     pictures = [read_image(file) for file in images_in(options.natural)]
-    crops = Crops(pictures, Backbone(options.backbone, torch.get_num_threads()), random)
+    crops = Crops(pictures, OnnxBackbone(options.backbone, None, torch.get_num_threads()), random)
     indices = np.arange(len(pictures))
     torch.manual_seed(0)
     samples = np.array_split(random.choice(indices, PROJECTION_CROPS), PROJECTION_CROPS // BATCH)

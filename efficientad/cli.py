@@ -267,7 +267,16 @@ def _add_export(commands: "Commands") -> None:
 def _add_distill(commands: "Commands") -> None:
     distill = commands.add_parser("distill", help="make a teacher", description=distill_command.__doc__)
     distill.add_argument(
-        "--backbone", type=Path, required=True, metavar="FILE", help="quantised ONNX classifier"
+        "--backbone",
+        required=True,
+        metavar="FILE",
+        help="ONNX classifier, in float or quantised, or torchvision:NAME",
+    )
+    distill.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="NAME",
+        help="of the backbone, to learn from; default: the ends of its strides 8 and 16",
     )
     distill.add_argument("--images", type=Path, required=True, metavar="DIR", help="natural images")
     distill.add_argument("--out", type=Path, required=True, metavar="FILE", help="ending in .safetensors")
@@ -544,9 +553,18 @@ def distill_command(options: argparse.Namespace) -> None:
     if options.out.suffix != ".safetensors":
         raise InputError(f"--out {options.out}: expected a name ending in .safetensors")
     settings = {"steps": options.steps, "batch": options.batch, "seed": options.seed}
-    made = distil(options.backbone, options.images, options.size, crops=options.crops, **settings)
+    made = distil(
+        options.backbone,
+        options.images,
+        options.size,
+        crops=options.crops,
+        layers=options.layers,
+        **settings,
+    )
     about = {
         "size": options.size,
+        "backbone": Path(options.backbone).name,
+        "layers": " ".join(options.layers or ("default",)),
         "steps": str(options.steps),
         "batch": str(options.batch),
         "seed": str(options.seed),

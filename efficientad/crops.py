@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from efficientad.backbone import Backbone
+from efficientad.backbones.backbone import Backbone
 from engine_runtime.frames import Frame
 
 CROP = 256
@@ -65,8 +65,8 @@ class Crops:
     def of(self, indices: NDArray[np.int64]) -> Batch:
         """Draw a crop of each of these pictures."""
         pairs = [crop(self._pictures[index], self._random) for index in indices]
-        features, _ = self._backbone(np.stack([pair[1] for pair in pairs]))
-        return torch.from_numpy(np.stack([pair[0] for pair in pairs])), torch.from_numpy(features)
+        features = self._backbone(np.stack([pair[1] for pair in pairs]))
+        return torch.from_numpy(np.stack([pair[0] for pair in pairs])), features
 
     @contextmanager
     def fresh(

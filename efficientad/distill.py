@@ -1,6 +1,6 @@
 """Distillation of a teacher from a pretrained backbone over natural images (paper §4.1, appendix A)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from efficientad.allocator import keep_freed_memory
-from efficientad.backbone import Backbone
+from efficientad.backbones.open import open_backbone
 from efficientad.crops import Batch, Crops, Projection
 from efficientad.networks import TEACHER_CHANNELS, ModelSize, normalised, pdn
 from efficientad.train import has_bfloat16
@@ -35,7 +35,7 @@ class Distilled:
 
 
 def distil(
-    backbone_file: Path,
+    source: str,
     folder: Path,
     size: ModelSize,
     *,
@@ -43,13 +43,14 @@ def distil(
     batch: int,
     seed: int,
     crops: int | None = None,
+    layers: Sequence[str] | None = None,
 ) -> Distilled:
     """Train a padded PDN to predict the projected features of a backbone, by mean squared error.
 
-    The teacher learns on the GPU where there is one; the backbone looks at the crops on the CPU.
+    The teacher learns on the GPU where there is one; an ONNX backbone looks at the crops on the CPU.
 
     Args:
-        backbone_file: quantised ONNX classifier, see ``Backbone``.
+        source: of the backbone, see ``open_backbone``.
         folder: natural images.
         size: of the teacher.
         steps: of Adam; the learning rate falls along a cosine.
@@ -57,6 +58,7 @@ def distil(
         seed: of weights, crops and rotation.
         crops: so many are drawn once and learnt from again and again; None draws new ones for each step, and
             then the backbone, the slower of both, sets the pace.
+        layers: of the backbone, see ``open_backbone``.
 
     Raises:
         InputError: a file is missing or cannot be read, or there are fewer than 20 images.
@@ -70,7 +72,7 @@ def distil(
     cores = torch.get_num_threads()
     # Where both work at the same time, each has half of the cores.
     share = cores if crops else max(1, cores // 2)
-    backbone = Backbone(backbone_file, share)
+    backbone = open_backbone(source, layers, share)
     pictures = [read_image(file) for file in tqdm(files, desc="reading", unit="image")]
     order = random.permutation(len(pictures))
     held_out, training = np.split(order, [max(1, round(HELD_OUT * len(pictures)))])
@@ -78,8 +80,8 @@ def distil(
 
     channels = TEACHER_CHANNELS[size]
     sample = random.choice(training, PROJECTION_CROPS)
-    batches = tqdm(np.array_split(sample, PROJECTION_CROPS // batch), desc="projecting", unit="batch")
-    projection = fit_projection((drawn.of(indices)[1] for indices in batches), channels)
+    parts = tqdm(np.array_split(sample, PROJECTION_CROPS // batch), desc="projecting", unit="batch")
+    projection = fit_projection((drawn.of(indices)[1] for indices in parts), channels)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = pdn(size, channels, padding=True)
@@ -88,8 +90,8 @@ def distil(
     batches_of = (
         drawn.kept(training, batch, projection, crops) if crops else drawn.fresh(training, batch, projection)
     )
-    with batches_of as source:
-        learn(teacher, source, steps, device)
+    with batches_of as batches:
+        learn(teacher, batches, steps, device)
     torch.set_num_threads(cores)
 
     teacher.eval().cpu()

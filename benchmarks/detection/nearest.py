@@ -12,11 +12,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from detection.task import Task
-from efficientad.backbone import STRIDES, Backbone
+from efficientad.backbones.backbone import STRIDE, Backbone
+from efficientad.backbones.onnx_file import OnnxBackbone
 from efficientad.judge import Judgement
 from engine_runtime.files import sha256
 from engine_runtime.frames import Frame, Roi, Size, fit, read_image
@@ -43,7 +44,7 @@ class Nearest:
     @contextmanager
     def learn(self, task: Task) -> Iterator["NearestJudge"]:
         """See ``Method.learn``. It sees the validation images, too: it has no quantiles to set."""
-        backbone = Backbone(self.backbone, self.threads)
+        backbone = OnnxBackbone(self.backbone, None, self.threads)
         good = task.data_set.good()
         files = [*good.training, *good.validation]
         random = np.random.default_rng(task.seed)
@@ -54,7 +55,7 @@ class Nearest:
             remembered.append(
                 features[random.choice(len(features), min(share, len(features)), replace=False)]
             )
-        yield NearestJudge(backbone, np.concatenate(remembered)[:REMEMBERED])
+        yield NearestJudge(backbone, torch.cat(remembered)[:REMEMBERED])
 
 
 class NearestJudge:
@@ -67,25 +68,24 @@ class NearestJudge:
     training_digest: str | None = None
     batch = 1
 
-    def __init__(self, backbone: Backbone, remembered: NDArray[np.float32]) -> None:
+    def __init__(self, backbone: Backbone, remembered: Tensor) -> None:
         """Keep N×C float32 features."""
-        cells = SIDE // STRIDES[0]
-        self.geometry = MapGeometry(Size(SIDE, SIDE), Size(cells, cells), (STRIDES[0], STRIDES[0]))
+        cells = SIDE // STRIDE
+        self.geometry = MapGeometry(Size(SIDE, SIDE), Size(cells, cells), (STRIDE, STRIDE))
         self._backbone = backbone
-        self._remembered = torch.from_numpy(remembered)
+        self._remembered = remembered
 
     def judge(self, frames: Sequence[Frame]) -> Judgement:
         """See ``Judge.judge``."""
         maps = []
         for frame in frames:
-            found = torch.from_numpy(patches(self._backbone, frame))
-            nearest = torch.cdist(found, self._remembered).amin(1)
+            nearest = torch.cdist(patches(self._backbone, frame), self._remembered).amin(1)
             maps.append(nearest.reshape(self.geometry.map).numpy())
         stacked = np.stack(maps)
         return Judgement(stacked.max(axis=(1, 2)), stacked)
 
 
-def patches(backbone: Backbone, frame: Frame) -> NDArray[np.float32]:
+def patches(backbone: Backbone, frame: Frame) -> Tensor:
     """Give a frame's features, H·W×C float32, row by row."""
-    features, _ = backbone(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)[None].astype(np.uint8, copy=False))
-    return np.ascontiguousarray(features[0].reshape(features.shape[1], -1).T)
+    features = backbone(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)[None].astype(np.uint8, copy=False))
+    return features[0].flatten(1).T

@@ -1,4 +1,4 @@
-"""The pretrained network a teacher is distilled from: an int8 ONNX classifier, back in float.
+"""An int8 ONNX classifier, back in float.
 
 A quantised tensor ``q`` stands for ``(q - zero_point) * scale``. Weights are dequantised once; activations
 stay in float and are clamped to the range their int8 type could hold, which is also where the ReLU6 of
@@ -11,71 +11,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from efficientad.networks import MEAN, STD
+from efficientad.backbones.backbone import STRIDES
 from engine_runtime.errors import InputError
 
-STRIDES = (8, 16)
-"""Of the features that are joined. Stride 16 already sees more of an image than a PDN on half its size."""
+
+def is_quantised(model: Any) -> bool:
+    """Say whether an ONNX model is made of QLinear operators."""
+    return any(node.op_type.startswith("QLinear") for node in model.graph.node)
 
 
-class Backbone:
-    """A float version of a quantised classifier with free image height and width.
-
-    Args:
-        path: ONNX file made of QLinear operators; input N×3×H×W float, RGB, ImageNet mean and deviation.
-        threads: for OpenVINO, which ran this graph ten times faster than ONNX Runtime.
-
-    Raises:
-        InputError: the file is missing, is no ONNX or holds an operator this walk does not know.
-    """
-
-    def __init__(self, path: Path, threads: int) -> None:
-        import openvino
-
-        core = openvino.Core()
-        model = core.read_model(dequantised(path).SerializeToString())
-        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-        self._compiled = core.compile_model(model, "CPU", settings)
-
-    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Give features and the classifier's verdict.
-
-        Args:
-            images: N×H×W×3 uint8, RGB; H and W multiples of 16. The classifier was trained on 224×224.
-
-        Returns:
-            Features, N×C×H/8×W/8 float32, and logits, N×classes float32.
-        """
-        scaled = (images.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
-        outputs = self._compiled(np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)))
-        return outputs[0].copy(), outputs[1].copy()  # OpenVINO writes over its own next time
-
-
-def dequantised(path: Path) -> Any:
+def dequantised(source: Any, path: Path) -> tuple[Any, list[str]]:
     """Write a quantised graph in float.
 
     Args:
-        path: ONNX file of QLinearConv, QLinearAdd, QLinearGlobalAveragePool, QLinearMatMul, Reshape,
+        source: ONNX model of QLinearConv, QLinearAdd, QLinearGlobalAveragePool, QLinearMatMul, Reshape,
             QuantizeLinear and DequantizeLinear nodes.
+        path: its file, for what is said about mistakes.
 
     Returns:
-        The float model with free batch, height and width. Its first output is the features of both
-        ``STRIDES``, joined as PatchCore does (Roth et al. 2022, §3.1): the last expansion of each stride's
-        first stage is averaged over 3×3 neighbours, the coarser one is resized to the finer one's grid, and
-        the channels are joined. Its second output is the classifier's.
+        The float model with free batch, height and width, and the names of the tensors to join: the last
+        expansion of the first stage of each of ``STRIDES``.
 
     Raises:
-        InputError: the file is missing, is no ONNX, holds another operator or no features of a needed stride.
+        InputError: it holds another operator, or no features of a needed stride.
     """
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    try:
-        source = onnx.load(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception as error:
-        raise InputError(f"{path}: is not an ONNX file") from error
     image = source.graph.input[0].name if source.graph.input else ""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in source.graph.initializer}
     made = FloatGraph(image, constants)
@@ -87,17 +48,15 @@ def dequantised(path: Path) -> Any:
     missing = [str(stride) for stride in STRIDES if stride not in made.taps]
     if missing:
         raise InputError(f"{path}: has no expanding convolution of stride {' and '.join(missing)}")
-    made.join_taps("features")
-
-    outputs = ("features", source.graph.output[0].name)
     graph = helper.make_graph(
         made.nodes,
         "backbone",
         [helper.make_tensor_value_info(image, TensorProto.FLOAT, ["N", 3, "H", "W"])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [helper.make_tensor_value_info(source.graph.output[0].name, TensorProto.FLOAT, None)],
         [numpy_helper.from_array(array, name) for name, array in made.weights.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model, [made.taps[stride] for stride in STRIDES]
 
 
 OPERATORS = {
@@ -154,16 +113,6 @@ class FloatGraph:
         else:
             self._node(operator, given[:1], name)
         self._stride.setdefault(name, self._stride.get(given[0], 0))
-
-    def join_taps(self, name: str) -> None:
-        """Average, resize and join the features of ``STRIDES`` under one name."""
-        for stride in STRIDES:
-            window = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 0}
-            self._node("AveragePool", [self.taps[stride]], f"mean_{stride}", **window)
-        fine, coarse = STRIDES
-        self.weights["enlarge"] = np.array([1, 1, coarse / fine, coarse / fine], dtype=np.float32)
-        self._node("Resize", [f"mean_{coarse}", "", "enlarge"], f"enlarged_{coarse}", mode="linear")
-        self._node("Concat", [f"mean_{fine}", f"enlarged_{coarse}"], name, axis=1)
 
     def _node(self, operator: str, inputs: list[str], name: str, **attributes: Any) -> None:
         from onnx import helper
