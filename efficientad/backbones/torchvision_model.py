@@ -39,8 +39,10 @@ class TorchvisionBackbone:
             ) from error
         try:
             model = get_model(name, weights="DEFAULT")
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             raise InputError(f"{what}: {one_line(error)}") from error
+        except OSError as error:
+            raise InputError(f"{what}: its weights cannot be fetched: {one_line(error)}") from error
         names = list(layers or LAYERS)
         try:
             extractor = create_feature_extractor(model.eval(), names)
