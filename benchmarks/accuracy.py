@@ -10,8 +10,9 @@ Every DIR is one product, in a layout that `efficientad evaluate` knows. `--meth
   anomalib anomalib's EfficientAd, small, with the teacher of ours, in an environment of its own
   nearest  nearest neighbours among the features of the backbone from which the teachers were distilled
 
-A GPU is used where there is one. What is finished lies in FOLDER, one file for each method, product and seed:
-a run that was cut off goes on where it stopped, and may go on elsewhere.
+A GPU is used where there is one. What is finished stands in the JSON file, and is not measured again: a run
+that was cut off goes on where it stopped, with another method or product the table grows, here or on another
+machine. FOLDER is for models and the state of a training.
 """
 
 import argparse
@@ -62,8 +63,8 @@ def run(options: argparse.Namespace, command: str) -> None:
     from efficientad.datasets.open import open_data_set
 
     methods = chosen_methods(options)
+    cells = finished(options.json, options.steps)
     natural = training_images.load_natural(options.natural, SIZE)
-    cells: list[dict[str, Any]] = []
     tasks = [
         (data, seed, method) for data in options.data for seed in range(options.seeds) for method in methods
     ]
@@ -79,14 +80,12 @@ def run(options: argparse.Namespace, command: str) -> None:
             seed,
             folder,
         )
-        cells.append(measured(method, task, data.name))
-        content = {
-            "command": command,
-            "date": datetime.now(UTC).date().isoformat(),
-            "steps": options.steps,
-            "seeds": options.seeds,
-            "cells": cells,
-        }
+        settings = settings_of(method, task, data.name)
+        if settings not in [cell["settings"] for cell in cells]:
+            cells = [cell for cell in cells if place(cell["settings"]) != place(settings)]
+            cells.append({"command": command, "settings": settings, **measured(method, task)})
+        cells.sort(key=lambda cell: place(cell["settings"]))
+        content = {"date": datetime.now(UTC).date().isoformat(), "steps": options.steps, "cells": cells}
         write(options.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         write(options.markdown, as_markdown(content))
     print(as_markdown(content))
@@ -121,11 +120,24 @@ def chosen_methods(options: argparse.Namespace) -> list[Method]:
     return made
 
 
-def measured(method: Method, task: Task, data: str) -> dict[str, Any]:
-    """Give a cell of the table, from its file where it is finished."""
-    from efficientad.evaluate import evaluate
+def finished(path: Path, steps: int) -> list[dict[str, Any]]:
+    """Read the cells of a table that were measured with as many steps.
 
-    settings = {
+    Raises:
+        InputError: the file is not such a table.
+    """
+    if not path.exists():
+        return []
+    try:
+        cells: list[dict[str, Any]] = json.loads(path.read_text())["cells"]
+        return [cell for cell in cells if cell["settings"]["steps"] == steps]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is not a table that accuracy.py has written") from error
+
+
+def settings_of(method: Method, task: Task, data: str) -> dict[str, Any]:
+    """Give all that decides what stands in a cell."""
+    return {
         **method.settings,
         "method": method.name,
         "data": data,
@@ -134,21 +146,24 @@ def measured(method: Method, task: Task, data: str) -> dict[str, Any]:
         "training": task.split.digest,
         "natural": task.natural.digest,
     }
-    file = (
-        task.folder / f"{''.join(c for c in method.name if c.isalnum())}-{task.steps}-seed-{task.seed}.json"
-    )
-    if file.exists():
-        found: dict[str, Any] = json.loads(file.read_text())
-        if found["settings"] == settings:
-            return found
+
+
+def place(settings: dict[str, Any]) -> tuple[str, str, int]:
+    """Give where a cell stands: methods and products in the order of their names."""
+    return settings["method"], settings["data"], settings["seed"]
+
+
+def measured(method: Method, task: Task) -> dict[str, Any]:
+    """Let a method learn, and judge the test images."""
+    from efficientad.evaluate import evaluate
+
     started = time.monotonic()
     with method.learn(task) as judge:
         learned_s = time.monotonic() - started
         evaluation = evaluate(judge, task.data_set)
     overall = evaluation.overall
     overlap = overall.overlap.get(0.3)
-    cell = {
-        "settings": settings,
+    return {
         "device": device(),
         "learned_in_s": round(learned_s, 1),
         "images": {"training": len(task.split.training), "test": len(evaluation.judged.samples)},
@@ -158,8 +173,6 @@ def measured(method: Method, task: Task, data: str) -> dict[str, Any]:
         "au_pro": None if overlap is None else overlap.estimate.value,
         "by_defect": {name: metrics.image_auroc.value for name, metrics in evaluation.by_defect.items()},
     }
-    write(file, json.dumps(cell, indent=2, ensure_ascii=False) + "\n")
-    return cell
 
 
 def device() -> str:
@@ -183,7 +196,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="one product each")
     made.add_argument("--natural", type=Path, required=True, metavar="DIR", help="images of anything else")
-    made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for what is finished")
+    made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for models")
     made.add_argument("--methods", type=names, default=METHODS, help=f"default: {','.join(METHODS)}")
     made.add_argument("--teacher-xs", type=Path, metavar="FILE", help="default: the packaged one")
     made.add_argument("--teacher-s", type=Path, metavar="FILE", help="of S, for ours and the peer's")
@@ -192,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seeds", type=positive, default=1, help="trainings of each (default: %(default)s)")
     made.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)))
     made.add_argument("--peer-venv", type=Path, default=Path("/tmp/peer-venv"), metavar="DIR")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write every figure here")
+    made.add_argument("--json", type=Path, required=True, metavar="FILE", help="of the table, which grows")
     made.add_argument("--markdown", type=Path, metavar="FILE", help="write the page here")
     return made
 

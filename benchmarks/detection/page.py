@@ -16,11 +16,11 @@ def as_markdown(content: dict[str, Any]) -> str:
     lines = [
         "# Accuracy",
         "",
-        f"Written by `{content['command']}` on {content['date']}.",
+        f"{content['steps']} training steps of one image at 256×256; where there are several seeds, the mean"
+        " ± the standard deviation. All methods learn from the same good images, hold"
+        " the same ones back, and are measured by the same code on the same test images. Written by",
         "",
-        f"{content['steps']} training steps of one image at 256×256, {content['seeds']} seeds; where there is"
-        " more than one, the mean ± the standard deviation. All methods learn from the same good images, hold"
-        " the same ones back, and are measured by the same code on the same test images.",
+        *(f"    {command}" for command in dict.fromkeys(cell["command"] for cell in cells)),
     ]
     for key, title in _METRICS.items():
         lines += [
