@@ -1,12 +1,10 @@
 """An engine and images of good parts in, quantiles and a threshold out."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -29,9 +27,8 @@ from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
 from engine_runtime.tile_merge import TileMerge
 from engine_runtime.tiled_engine import TiledEngine
-from engine_runtime.tiles import TileGrid, Tiles, parse_tiles
-
-Setting = TypeVar("Setting", Roi, Tiles)
+from engine_runtime.tiles import TileGrid, Tiles
+from engine_runtime.trained_on import trained_on
 
 
 @dataclass(frozen=True)
@@ -93,8 +90,8 @@ def calibrate(
     engine = open_engine(engine_file)
     try:
         manifest = engine.manifest
-        roi = roi or _trained_with(manifest, "roi", parse_roi)
-        tiles = tiles or _trained_with(manifest, "tiles", parse_tiles)
+        trained = trained_on(manifest.model_metadata)
+        roi, tiles = roi or trained.roi, tiles or trained.tiles
         prepare: Prepare = partial(fit, size=manifest.input_size, roi=roi)
         merge = None
         if tiles is not None:
@@ -144,29 +141,6 @@ def calibrate(
         defective=defective,
         defective_scores=defective_scores,
     )
-
-
-def parse_roi(text: str) -> Roi:
-    """Read ``x,y,width,height`` in pixels.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
-        raise ValueError(f"{text!r} is not x,y,width,height in whole pixels")
-    roi = Roi(*map(int, parts))
-    if roi.width == 0 or roi.height == 0:
-        raise ValueError(f"{text!r} has no area")
-    return roi
-
-
-def _trained_with(manifest: Manifest, key: str, parse: Callable[[str], Setting]) -> Setting | None:
-    text = manifest.model_metadata.get(key)
-    try:
-        return parse(text) if text else None
-    except ValueError as error:
-        raise InputError(f"the model's metadata: {key}: {error}") from error
 
 
 def _grid(tiles: Tiles, roi: Roi | None, first: Path) -> TileGrid:

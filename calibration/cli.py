@@ -12,9 +12,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     engine: Path = arguments.engine
     target: Path = arguments.output or engine.with_suffix(".calibration.yaml")
-    from calibration.calibrate import calibrate, parse_roi
+    from calibration.calibrate import calibrate
     from calibration.calibration_file import write_calibration
     from calibration.report import report, warnings
+    from engine_runtime.frames import parse_roi
     from engine_runtime.tiles import parse_tiles
 
     try:

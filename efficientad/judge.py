@@ -13,7 +13,8 @@ from engine_runtime.errors import EngineRefused, InputError
 from engine_runtime.frames import Frame, Roi
 from engine_runtime.heatmap import MapGeometry
 from engine_runtime.manifest import Manifest
-from engine_runtime.tiles import Tiles, parse_tiles
+from engine_runtime.tiles import Tiles
+from engine_runtime.trained_on import TrainedOn, trained_on
 
 BATCH = 8
 """Frames that a checkpoint judges at once."""
@@ -125,8 +126,7 @@ class EngineJudge:
         self.training_digest = manifest.model_metadata.get("training_digest")
         self.threshold: float | None = None
         if calibration is None:
-            self.roi = _trained_roi(path, manifest)
-            self.tiles = _trained_tiles(path, manifest)
+            self.roi, self.tiles = _trained_on(path, manifest)
             self._quantiles = _trained_quantiles(path, manifest)
         else:
             given = load_calibration(calibration, manifest.payload_sha256)
@@ -164,19 +164,8 @@ def _trained_quantiles(path: Path, manifest: Manifest) -> Quantiles:
         raise EngineRefused(f"{path}: training_quantiles are {named!r:.60}; expected four numbers") from error
 
 
-def _trained_roi(path: Path, manifest: Manifest) -> Roi | None:
-    named = manifest.model_metadata.get("roi")
-    if named is None:
-        return None
+def _trained_on(path: Path, manifest: Manifest) -> TrainedOn:
     try:
-        return Roi(*(int(number) for number in named.split(",")))
-    except (TypeError, ValueError) as error:
-        raise EngineRefused(f"{path}: roi is {named!r:.60}; expected x,y,width,height") from error
-
-
-def _trained_tiles(path: Path, manifest: Manifest) -> Tiles | None:
-    named = manifest.model_metadata.get("tiles")
-    try:
-        return None if named is None else parse_tiles(named)
-    except ValueError as error:
-        raise EngineRefused(f"{path}: tiles: {error}") from error
+        return trained_on(manifest.model_metadata)
+    except InputError as error:
+        raise EngineRefused(f"{path}: {error}") from error

@@ -43,15 +43,12 @@ def image_size(text: str) -> "Size":
 
 def roi(text: str) -> "Roi":
     """Parse ``x,y,width,height``."""
-    from engine_runtime.frames import Roi
+    from engine_runtime.frames import parse_roi
 
-    numbers = text.split(",")
-    if len(numbers) != 4 or not all(number.strip().isdecimal() for number in numbers):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected x,y,width,height in pixels")
-    region = Roi(*map(int, numbers))
-    if region.width < 1 or region.height < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a width and a height of at least 1")
-    return region
+    try:
+        return parse_roi(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def teacher_of_size(text: str) -> "tuple[ModelSize, Path]":

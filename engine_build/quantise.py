@@ -15,9 +15,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from engine_build.graph import Graph
 from engine_runtime.engine import FRAMES, QUANTILES, UNCALIBRATED
 from engine_runtime.errors import EngineRefused, InputError
-from engine_runtime.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
+from engine_runtime.frames import Frame, Size, cut_out, fit, images_in, read_image
 from engine_runtime.open import one_line
-from engine_runtime.tiles import TileGrid, parse_tiles
+from engine_runtime.tiles import TileGrid
+from engine_runtime.trained_on import trained_on
 
 FEWEST, _MOST = 8, 64
 _FEW = 16
@@ -40,10 +41,7 @@ def good_frames(folder: Path, graph: Graph) -> tuple[list[Frame], list[Frame]]:
             f"--good {folder}: holds {len(paths)} images; "
             f"expected at least {FEWEST}, of which half are for the proof"
         )
-    named = graph.metadata.get("roi")
-    roi = None if named is None else Roi(*map(int, named.split(",")))
-    named = graph.metadata.get("tiles")
-    tiles = None if named is None else parse_tiles(named)
+    roi, tiles = trained_on(graph.metadata)
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _MOST)).round().astype(int))
     frames, random = [], np.random.default_rng(0)
     for path in (paths[index] for index in chosen):

@@ -37,6 +37,21 @@ class Roi(NamedTuple):
         return f"{self.width}×{self.height}+{self.x}+{self.y}"
 
 
+def parse_roi(text: str) -> Roi:
+    """Read ``x,y,width,height`` in pixels.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise ValueError(f"{text!r} is not x,y,width,height in whole pixels")
+    roi = Roi(*map(int, parts))
+    if roi.width == 0 or roi.height == 0:
+        raise ValueError(f"{text!r} has no area")
+    return roi
+
+
 def cut_out(picture: Frame, roi: Roi | None) -> Frame:
     """Crop a picture to its region of interest; all of it when None.
 
