@@ -1,6 +1,7 @@
 """All cameras of a line: made, watched and exchanged together."""
 
 import asyncio
+import logging
 from collections.abc import ItemsView, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from daemon.camera import DaemonCamera, FrameSink, refuse_failed
 from daemon.capture_counter import CaptureCounter
 from daemon.setup import Setup
 from daemon.unfinished import counter_file
+from engine_runtime.cuda_driver import DriverFailed
 
 _STOP_S = 2.0
+_log = logging.getLogger("inspectd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ class CameraGroup:
             journal = setup.config.journal
             file = None if journal is None else counter_file(journal.file, name)
             self._counters[name] = CaptureCounter.create(file, self._boot)
-        return DaemonCamera(
+        camera = DaemonCamera(
             name,
             setup.config.cameras[name],
             setup.input_size,
@@ -155,6 +158,12 @@ class CameraGroup:
             sink=self._sink,
             counter=self._counters[name],
         )
+        if setup.on_gpu:
+            try:
+                camera.slots.page_lock()
+            except DriverFailed as error:
+                _log.warning("camera %s: its frames take longer to the GPU: %s", name, error)
+        return camera
 
 
 async def _stop(cameras: Mapping[str, DaemonCamera]) -> None:

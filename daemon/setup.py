@@ -42,6 +42,11 @@ class Setup:
         """Frames that all lanes together may hold."""
         return max(product.max_batch for product in self.products.values()) * self.config.lanes
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether an engine computes on a GPU."""
+        return any(product.manifest.executed_on == "cuda" for product in self.products.values())
+
     def close(self) -> None:
         """Close the engines that were opened for it, when no lane has taken them."""
         for engines in self.opened:

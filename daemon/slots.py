@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_runtime.frames import Frame
+from engine_runtime.page_lock import page_lock
 
 
 class FrameSlots:
@@ -26,7 +27,8 @@ class FrameSlots:
         self.descriptor = descriptor
         self.count = count
         self._memory = mmap.mmap(descriptor, count * math.prod(shape))
-        self._frames: NDArray[np.uint8] = np.frombuffer(self._memory, np.uint8).reshape(count, *shape)
+        self._bytes: NDArray[np.uint8] = np.frombuffer(self._memory, np.uint8)
+        self._frames = self._bytes.reshape(count, *shape)
 
     @classmethod
     def create(cls, count: int, shape: tuple[int, ...]) -> "FrameSlots":
@@ -53,6 +55,14 @@ class FrameSlots:
         """Give a slot's frame, uint8 BGR, as a view."""
         frame: Frame = self._frames[slot]
         return frame
+
+    def page_lock(self) -> None:
+        """Keep the memory where it is, until its last view is gone, so that a GPU copies from it directly.
+
+        Raises:
+            DriverFailed: there is no GPU, or so much memory cannot be locked.
+        """
+        page_lock(self._bytes)
 
     def close(self) -> None:
         """Give the descriptor back; the memory goes when the last view of it does."""

@@ -28,6 +28,7 @@ from engine_build.parity_frames import generated_parity_frames, parity_frames_fr
 from engine_build.quantise import good_frames, quantised
 from engine_build.reference import run_reference
 from engine_build.tensorrt_plan import Profile
+from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine import OUTPUTS
 from engine_runtime.engine_file import write_engine
 from engine_runtime.errors import EngineRefused, InputError
@@ -35,7 +36,7 @@ from engine_runtime.frames import Frame
 from engine_runtime.manifest import FORMAT_VERSION, Device, Manifest, Precision, Runtime
 from engine_runtime.open import load, runtime_module
 from engine_runtime.proof import ProofFailed, Reference, proof_steps, prove
-from engine_runtime.tensorrt_library import gpu, library
+from engine_runtime.tensorrt_library import library
 
 _MOST_TRIED: Final = 8
 _HARDLY_LONGER: Final = 1.1

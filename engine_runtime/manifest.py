@@ -82,7 +82,7 @@ class Manifest(BaseModel):
         default=None, description="which of both built a TensorRT plan; neither reads the other's"
     )
     executed_on: Device = Field(
-        default="cpu", description="by ONNX Runtime; OpenVINO always computes on the CPU, TensorRT on a GPU"
+        default="cpu", description="where it computes; only ONNX Runtime leaves a choice"
     )
     precision: Precision
     input_size: PossibleSize

@@ -9,12 +9,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from engine_runtime.batch import Batch
+from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles, Runner
 from engine_runtime.errors import EngineFailed, EngineRefused
 from engine_runtime.frames import Frame
 from engine_runtime.manifest import Device, Manifest, Precision
 from engine_runtime.open import one_line
-from engine_runtime.tensorrt_library import gpu
 
 VERSION: str = onnxruntime.__version__
 

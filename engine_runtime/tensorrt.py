@@ -1,29 +1,38 @@
 """Runs a TensorRT plan on an NVIDIA GPU."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_runtime.batch import Batch
+from engine_runtime.batch import check_frames
+from engine_runtime.cuda_driver import DriverFailed, Gpu, gpu
+from engine_runtime.cuda_graph import CudaGraph
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, OUTPUTS, QUANTILES, SCORE, Quantiles
 from engine_runtime.errors import EngineFailed, EngineRefused
 from engine_runtime.frames import Frame
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import one_line
-from engine_runtime.tensorrt_library import Gpu, gpu, library, logger
+from engine_runtime.proof import batch_sizes
+from engine_runtime.tensorrt_library import library, logger
 
 LIBRARY, _trt = library()
 VERSION: str = _trt.__version__
 
+_CAPTURED_HERE: Final = LIBRARY == "tensorrt"
+"""Whether CUDA graphs are made by this module: TensorRT-RTX makes them itself."""
+
 
 class TensorRtEngine:
-    """One execution context on one stream of its own, with all its memory allocated once.
+    """One stream of its own, with all its memory allocated once.
 
-    Frames are gathered in page-locked memory and copied from there without staging; only the outputs that are
-    asked for are copied back; the lane waits for its own event and for nothing else.
+    Frames are copied from where they lie, without staging where that is page-locked; only the outputs that
+    are asked for are copied back; the lane waits for its own event and for nothing else. What batches of 1,
+    2, 4 … frames launch is captured as CUDA graphs.
     """
 
     def __init__(self, manifest: Manifest, payload: bytes, threads: int | None) -> None:
@@ -34,45 +43,48 @@ class TensorRtEngine:
         self._device_context = cuda.Device(0).retain_primary_context()
         with self._current():
             self._logger = logger(_trt)
-            runtime = _trt.Runtime(self._logger)
-            self._engine = runtime.deserialize_cuda_engine(payload)
+            self._runtime = _trt.Runtime(self._logger)  # must outlive the engine
+            self._engine = self._runtime.deserialize_cuda_engine(payload)
             if self._engine is None:
                 raise EngineRefused(f"{LIBRARY} {VERSION} does not take it: {self._logger.last_error}")
             self._refuse_too_large()
-            self._context = self._engine.create_execution_context()
-            if self._context is None:
-                raise EngineRefused(f"{LIBRARY} {VERSION} cannot run it: {self._logger.last_error}")
             self._stream = cuda.Stream()
             self._done = cuda.Event(cuda.event_flags.DISABLE_TIMING)
-            self._batch = Batch(manifest.input_size, manifest.max_batch, allocate=cuda.pagelocked_empty)
             self._quantiles = cuda.pagelocked_empty((2, 2), np.float32)
             self._results = {name: cuda.pagelocked_empty(self._shape(name), np.float32) for name in OUTPUTS}
-            sizes = {FRAMES: self._batch.nbytes, QUANTILES: self._quantiles.nbytes}
+            sizes = {FRAMES: manifest.max_batch * self._frame_bytes, QUANTILES: self._quantiles.nbytes}
             sizes |= {name: array.nbytes for name, array in self._results.items()}
             self._memory = {name: cuda.mem_alloc(size) for name, size in sizes.items()}
-            for name, memory in self._memory.items():
-                self._context.set_tensor_address(name, int(memory))
+            # Contexts of ours run one after the other, so they share what they compute in.
+            shared = self._engine.device_memory_size_v2 if _CAPTURED_HERE else 0
+            self._scratch = cuda.mem_alloc(max(1, shared))
+            self._context = self._new_context()
+            counts = batch_sizes(manifest.max_batch) if _CAPTURED_HERE else []
+            self._captured = {count: self._capture(count) for count in counts}
 
     def infer(
         self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = (SCORE, ANOMALY_MAP)
     ) -> dict[str, NDArray[np.float32]]:
         """See ``Engine.infer``."""
-        batch = self._batch.gather(frames)
+        check_frames(frames, self.manifest.input_size, self.manifest.max_batch)
         self._quantiles[...] = quantiles
-        count, cuda = len(batch), self._cuda
+        count, cuda = len(frames), self._cuda
         try:
             with self._current():
-                cuda.memcpy_htod_async(self._memory[FRAMES], batch, self._stream)
+                for row, frame in enumerate(map(np.ascontiguousarray, frames)):
+                    target = int(self._memory[FRAMES]) + row * self._frame_bytes
+                    cuda.memcpy_htod_async(target, frame, self._stream)
                 cuda.memcpy_htod_async(self._memory[QUANTILES], self._quantiles, self._stream)
-                self._context.set_input_shape(FRAMES, batch.shape)
-                if not self._context.execute_async_v3(self._stream.handle):
-                    raise EngineFailed(f"{LIBRARY} failed: {self._logger.last_error}")
+                if count in self._captured:
+                    self._captured[count].graph.launch(self._stream.handle)
+                else:
+                    self._enqueue(self._context, count)
                 for name in outputs:
                     rows = self._results[name][:count]
                     cuda.memcpy_dtoh_async(rows, self._memory[name], self._stream)
                 self._done.record(self._stream)
                 self._done.synchronize()
-        except cuda.Error as error:
+        except (cuda.Error, DriverFailed) as error:
             raise EngineFailed(f"the GPU failed: {one_line(error)}") from error
         except KeyError as error:
             raise EngineFailed(f"there is no output {error}") from error
@@ -85,11 +97,51 @@ class TensorRtEngine:
     def close(self) -> None:
         """See ``Engine.close``."""
         with self._current():
-            del self._context, self._engine
-            for memory in self._memory.values():
+            for captured in self._captured.values():
+                captured.graph.close()
+            del self._captured, self._context, self._engine, self._runtime
+            for memory in (*self._memory.values(), self._scratch):
                 memory.free()
-            del self._stream, self._done, self._results, self._quantiles, self._batch
+            del self._stream, self._done, self._results, self._quantiles
         self._device_context.detach()
+
+    @property
+    def _frame_bytes(self) -> int:
+        return math.prod(self.manifest.input_size) * 3
+
+    def _new_context(self) -> Any:
+        if _CAPTURED_HERE:
+            context = self._engine.create_execution_context(
+                _trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            )
+        else:
+            # It makes kernels for each batch size in the background, and knows when it may capture them.
+            config = self._engine.create_runtime_config()
+            config.cuda_graph_strategy = _trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            context = self._engine.create_execution_context(config)
+        if context is None:
+            raise EngineRefused(f"{LIBRARY} {VERSION} cannot run it: {self._logger.last_error}")
+        if _CAPTURED_HERE:
+            context.set_device_memory(int(self._scratch), self._engine.device_memory_size_v2)
+        for name, memory in self._memory.items():
+            context.set_tensor_address(name, int(memory))
+        return context
+
+    def _capture(self, count: int) -> "_Captured":
+        """Capture what a batch launches, in a context of its own, which keeps its shapes."""
+        context = self._new_context()
+        self._enqueue(context, count)  # the first time with other shapes TensorRT does more than launch
+        self._stream.synchronize()
+        graph = CudaGraph(self._stream.handle, lambda: self._execute(context))
+        return _Captured(context, graph)
+
+    def _enqueue(self, context: Any, count: int) -> None:
+        context.set_input_shape(FRAMES, (count, *self.manifest.input_size, 3))
+        self._execute(context)
+
+    def _execute(self, context: Any) -> None:
+        if not context.execute_async_v3(self._stream.handle):
+            raise EngineFailed(f"{LIBRARY} failed: {self._logger.last_error}")
 
     def _shape(self, name: str) -> tuple[int, ...]:
         rows = (self.manifest.max_batch,)
@@ -112,6 +164,12 @@ class TensorRtEngine:
             yield
         finally:
             self._cuda.Context.pop()
+
+
+class _Captured(NamedTuple):
+    context: Any
+    """Holds what the graph computes with."""
+    graph: CudaGraph
 
 
 def _refuse_what_does_not_fit(manifest: Manifest) -> ModuleType:

@@ -29,6 +29,8 @@ from daemon.camera_link import (
 )
 from daemon.capture_counter import CaptureCounter, read_counter
 from daemon.slots import FrameSlots
+from engine_runtime import page_lock
+from engine_runtime.cuda_driver import DriverFailed, gpu
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Roi, Size
 
@@ -160,3 +162,37 @@ def test_nobody_can_take_the_memory_of_the_slots_away() -> None:
     slots[1][...] = 7
     assert slots[1].min() == 7
     slots.close()
+
+
+def test_slots_stay_locked_for_a_gpu_until_their_last_view_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(page_lock, "primary_context", contextlib.nullcontext)
+    monkeypatch.setattr(page_lock, "call", lambda function, *_: asked.append(function))
+    slots = FrameSlots.create(2, (64, 64, 3))
+    slots.page_lock()
+    held = slots[1]  # as a lane holds it when the line changes over
+    slots.close()
+    del slots
+    assert asked == ["cuMemHostRegister_v2"]
+    held[...] = 7
+    del held
+    assert asked == ["cuMemHostRegister_v2", "cuMemHostUnregister"]
+
+
+def test_without_a_gpu_nothing_is_locked() -> None:
+    if gpu() is not None:
+        pytest.skip("there is an NVIDIA GPU")
+    slots = FrameSlots.create(2, (64, 64, 3))
+    with pytest.raises(DriverFailed, match="there is no NVIDIA driver"):
+        slots.page_lock()
+    slots.close()
+
+
+@pytest.mark.gpu
+def test_slots_are_locked_for_a_gpu() -> None:
+    if gpu() is None:
+        pytest.skip("no NVIDIA GPU")
+    for _ in range(3):  # what is not given back cannot be locked again at the same place
+        slots = FrameSlots.create(2, (64, 64, 3))
+        slots.page_lock()
+        slots.close()

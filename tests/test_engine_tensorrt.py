@@ -21,6 +21,7 @@ from engine_build.half import halved
 from engine_build.parity_frames import generated_parity_frames
 from engine_build.reference import run_reference
 from engine_build.tensorrt_plan import Profile, build_plan
+from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES, SCORE, UNCALIBRATED
 from engine_runtime.engine_file import pack_parity, read_engine, read_manifest, read_parity, write_engine
 from engine_runtime.errors import EngineRefused, InputError
@@ -28,7 +29,7 @@ from engine_runtime.frames import Size, fit, images_in, read_image
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
 from engine_runtime.proof import Reference
-from engine_runtime.tensorrt_library import gpu, library
+from engine_runtime.tensorrt_library import library
 
 BIN = Path(sys.executable).parent
 
@@ -305,6 +306,27 @@ def test_an_engine_on_the_gpu_is_proven(device: None, engine: Path) -> None:
     manifest = read_manifest(engine)
     assert manifest.proof.complete
     assert manifest.compute_capability is not None
+
+
+@pytest.mark.gpu
+def test_batches_of_all_sizes_from_locked_and_other_memory(device: None, engine: Path) -> None:
+    """Sizes with a captured graph and without one, in changing order."""
+    from daemon.slots import FrameSlots
+
+    opened = open_engine(engine)
+    size, most = opened.manifest.input_size, opened.manifest.max_batch
+    frames = (generated_parity_frames(size) * 2)[:most]
+    slots = FrameSlots.create(most, (*size, 3))
+    slots.page_lock()
+    for slot, frame in enumerate(frames):
+        slots[slot][...] = frame
+    expected = np.concatenate([opened.infer([frame], UNCALIBRATED)[SCORE] for frame in frames])
+    for count in (*range(1, most + 1), *range(most, 0, -1)):
+        for given in (frames[:count], [slots[slot] for slot in range(count)]):
+            found = opened.infer(given, UNCALIBRATED)[SCORE]
+            np.testing.assert_allclose(found, expected[:count], rtol=0.02)
+    opened.close()
+    slots.close()
 
 
 @pytest.mark.gpu
