@@ -47,6 +47,12 @@ PARTS = {
     "f": "footprint",
     "g": "training_step",
 }
+INTRODUCTION = (
+    "Ours and the peer, anomalib's EfficientAd, take turns within each part, each in a process that"
+    " stays warm, with the same number of threads. Medians, with the range from the 10th to the 90th"
+    " percentile beside them. “× ours” is how many times as long as ours the other takes: the median"
+    " over the turns that belong together. [How it is kept fair](README.md#beside-anomalib-on-the-cpu)."
+)
 OURS = ("inspectd", "openvino", "onnxruntime", "torch", "numpy", "opencv-python-headless")
 
 
@@ -111,6 +117,8 @@ def run(options: argparse.Namespace, argv: list[str] | None) -> None:
             took = f"{time.monotonic() - began:.0f} s"
             print(f"\n({letter}) {found.title} ({took})\n{found.table.text()}", flush=True)
             report = Report(
+                title="On a CPU, beside anomalib",
+                introduction=INTRODUCTION,
                 quick=options.quick,
                 machine=machine,
                 versions={"ours": {name: version(name) for name in OURS}, "the peer": peer_versions},

@@ -62,7 +62,7 @@ def test_the_page_and_the_json_say_the_same() -> None:
 
     table = Table(("", "ms"), [("ours", "1.5"), ("anomalib", "1,234.5")])
     part = Part("A title", table, ["A note."], {"ms": {"ours": [1.5], "anomalib": [1234.5]}}, "`cpu.py`.")
-    report = Report(True, {"threads": 2}, {"ours": {"torch": "1"}}, {"b": part})
+    report = Report("A page", "What it is.", True, {"threads": 2}, {"ours": {"torch": "1"}}, {"b": part})
     page = report.markdown()
     assert (
         "## (b) A title\n\n`cpu.py`.\n\n|  | ms |\n| --- | --: |\n| ours | 1.5 |\n| anomalib | 1,234.5 |\n"

@@ -54,6 +54,8 @@ class Part:
 class Report:
     """All parts that were measured on one machine."""
 
+    title: str
+    introduction: str
     quick: bool
     machine: Mapping[str, Any]
     versions: Mapping[str, Mapping[str, str]]
@@ -66,13 +68,9 @@ class Report:
     def markdown(self) -> str:
         """Give the page for people."""
         lines = [
-            "# On a CPU, beside anomalib",
+            f"# {self.title}",
             "",
-            "Ours and the peer, anomalib's EfficientAd, take turns within each part, each in a process that"
-            " stays warm, with the same number of threads. Medians, with the range from the 10th to the 90th"
-            " percentile beside them. “× ours” is how many times as long as ours the other takes: the median"
-            " over the turns that belong together. [How it is kept"
-            " fair](README.md#beside-anomalib-on-the-cpu).",
+            self.introduction,
             "",
         ]
         if self.quick:

@@ -1,0 +1,68 @@
+"""The benchmark for GPUs, as far as it runs without one."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine_runtime.cuda_driver import gpu
+from engine_runtime.engine import UNCALIBRATED
+from engine_runtime.frames import Size
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from acceleration import torch_ways
+
+    return torch_ways
+
+
+def test_without_a_gpu_one_line_says_so() -> None:
+    if gpu() is not None:
+        pytest.skip("there is an NVIDIA GPU")
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "gpu.py"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "gpu.py: there is no NVIDIA GPU here, or no driver for it\n"
+
+
+def test_torchs_way_computes_what_the_model_does(ways: Any, tmp_path: Path) -> None:
+    from comparison.models import draw_frames, write_untrained
+
+    from efficientad.model import EfficientAd
+
+    weights, side = tmp_path / "xs.pt", 128
+    write_untrained(weights, tmp_path / "xs.onnx", "xs", Size(side, side))
+    model = EfficientAd("xs", Size(side, side)).eval()
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    frames = draw_frames(Size(side, side), 2)
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(frames), torch.from_numpy(UNCALIBRATED)).score.numpy()
+    half = ways.HalfModel(weights, "xs", side, torch.device("cpu"))
+    np.testing.assert_allclose(ways.published(half, frames, torch.device("cpu"))(), expected, rtol=0.02)
+
+
+def test_a_frames_operations_are_those_of_its_convolutions(ways: Any, tmp_path: Path) -> None:
+    from comparison.models import write_untrained
+
+    weights, side = tmp_path / "xs.pt", 128
+    write_untrained(weights, tmp_path / "xs.onnx", "xs", Size(side, side))
+    half = ways.HalfModel(weights, "xs", side, torch.device("cpu"))
+    counted = 0
+
+    def count(layer: torch.nn.Conv2d, _: Any, output: torch.Tensor) -> None:
+        nonlocal counted
+        counted += 2 * output[0].numel() * layer.weight[0].numel()
+
+    for layer in half.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(count)
+    assert ways.model_flops(half, side) == counted > 0
