@@ -14,7 +14,6 @@ from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantil
 from engine_runtime.errors import EngineFailed, EngineRefused
 from engine_runtime.frames import Frame
 from engine_runtime.manifest import Device, Manifest, Precision
-from engine_runtime.open import one_line
 
 VERSION: str = onnxruntime.__version__
 
@@ -84,29 +83,26 @@ def refuse_without_cuda() -> None:
 
 
 def _session_on_gpu(payload: bytes) -> onnxruntime.InferenceSession:
-    """Make a session whose every node runs on the GPU.
+    """Make a session that computes on the GPU; what tells shapes alone may stay on the CPU.
 
     Raises:
-        EngineRefused: see ``refuse_without_cuda``; or CUDA's libraries are missing or do not fit, or it has a
-            node that they do not run.
+        EngineRefused: see ``refuse_without_cuda``; or CUDA's libraries are missing or do not fit.
     """
     refuse_without_cuda()
     with redirect_stdout(io.StringIO()):  # where it prints what it does not find
         onnxruntime.preload_dlls()  # finds the CUDA that pip has installed
+    onnxruntime.set_default_logger_severity(4)  # it would fill pages with what is one line here
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     # A search over all algorithms would hold up the first batch of every size; TF32 is no FP32.
     settings = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-    try:
-        return onnxruntime.InferenceSession(
-            payload, options, providers=[(_CUDA, settings)], enable_fallback=0
-        )
-    except Exception as error:  # its exception classes have no ancestor of their own
+    session = onnxruntime.InferenceSession(payload, options, providers=[(_CUDA, settings)], enable_fallback=0)
+    if session.get_providers()[0] != _CUDA:
         raise EngineRefused(
-            f"ONNX Runtime {VERSION} does not run all of it with CUDA; are CUDA and cuDNN installed? It says:"
-            f" {one_line(error)}"
-        ) from error
+            f"ONNX Runtime {VERSION} would compute on the CPU: CUDA or cuDNN is missing, or not of the version"
+            " that it needs"
+        )
+    return session
 
 
 def runner(payload: bytes, threads: int | None) -> Runner:
