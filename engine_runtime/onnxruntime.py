@@ -99,8 +99,8 @@ def _session_on_gpu(payload: bytes) -> onnxruntime.InferenceSession:
     session = onnxruntime.InferenceSession(payload, options, providers=[(_CUDA, settings)], enable_fallback=0)
     if session.get_providers()[0] != _CUDA:
         raise EngineRefused(
-            f"ONNX Runtime {VERSION} would compute on the CPU: CUDA or cuDNN is missing, or not of the version"
-            " that it needs"
+            f"ONNX Runtime {VERSION} would compute on the CPU: CUDA or cuDNN is missing, or not of the"
+            " version that it needs"
         )
     return session
 
