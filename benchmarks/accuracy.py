@@ -1,6 +1,6 @@
 """How well ours, the peer and a reference find defects, on the same pictures with the same steps.
 
-    python benchmarks/accuracy.py --data DIR [DIR …] --natural DIR --out FOLDER --teacher-s FILE
+    python benchmarks/accuracy.py --data DIR [DIR …] --natural DIR --out FOLDER
         --backbone FILE --json docs/benchmarks/accuracy.json --markdown docs/benchmarks/accuracy.md
 
 Every DIR is one product, in a layout that `efficientad evaluate` knows. `--methods` chooses among
@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would cost what the peer's need
 
@@ -34,6 +34,9 @@ from tqdm import tqdm
 
 from engine_runtime.errors import InputError
 from engine_runtime.files import replacing
+
+if TYPE_CHECKING:  # it imports torch
+    from efficientad.networks import ModelSize
 
 METHODS = ("xs", "s", "anomalib", "nearest")
 
@@ -102,22 +105,33 @@ def chosen_methods(options: argparse.Namespace) -> list[Method]:
     from detection.peers import AnomalibS
     from peer.install import install
 
-    from efficientad.teacher import teacher_file
-
     made: list[Method] = []
     for name in options.methods:
         if name == "xs":
-            made.append(Ours("xs", teacher_file("xs", options.teacher_xs)))
+            made.append(Ours("xs", teacher_of("xs", options.teacher_xs)))
         elif name == "s":
-            made.append(Ours("s", teacher_file("s", options.teacher_s)))
+            made.append(Ours("s", teacher_of("s", options.teacher_s)))
         elif name == "anomalib":
-            teacher = teacher_file("s", options.teacher_s)
+            teacher = teacher_of("s", options.teacher_s)
             made.append(AnomalibS(install(options.peer_venv), teacher, options.threads))
         elif options.backbone is None:
             raise InputError("--methods nearest: needs --backbone FILE")
         else:
             made.append(Nearest(options.backbone, options.threads))
     return made
+
+
+def teacher_of(size: "ModelSize", given: Path | None) -> Path:
+    """Choose a teacher that can be loaded.
+
+    Raises:
+        InputError: it is missing, or one of another size.
+    """
+    from efficientad.teacher import load_teacher, teacher_file
+
+    file = teacher_file(size, given)
+    load_teacher(size, file)
+    return file
 
 
 def finished(path: Path, steps: int) -> list[dict[str, Any]]:
@@ -199,7 +213,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for models")
     made.add_argument("--methods", type=names, default=METHODS, help=f"default: {','.join(METHODS)}")
     made.add_argument("--teacher-xs", type=Path, metavar="FILE", help="default: the packaged one")
-    made.add_argument("--teacher-s", type=Path, metavar="FILE", help="of S, for ours and the peer's")
+    made.add_argument("--teacher-s", type=Path, metavar="FILE", help="likewise, for ours and the peer's")
     made.add_argument("--backbone", type=Path, metavar="FILE", help="ONNX, for the nearest neighbours")
     made.add_argument("--steps", type=positive, default=2000, help="of each training (default: %(default)s)")
     made.add_argument("--seeds", type=positive, default=1, help="trainings of each (default: %(default)s)")

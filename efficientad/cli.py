@@ -105,7 +105,10 @@ def _add_train(commands: "Commands") -> None:
         help="cut large pictures into tiles of SIZE pixels, each an image of the training",
     )
     train.add_argument(
-        "--teacher", type=Path, metavar="FILE", help="teacher weights; default: the packaged XS teacher"
+        "--teacher",
+        type=Path,
+        metavar="FILE",
+        help="teacher weights; default: the packaged one of the size, xs or s",
     )
     train.add_argument(
         "--penalty-images", type=Path, metavar="DIR", help="natural images for the pretraining penalty"

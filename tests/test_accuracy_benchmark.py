@@ -45,7 +45,7 @@ def test_the_page_gives_means_and_spreads_of_what_is_finished(accuracy: Any) -> 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--methods", "s"), "no teacher is packaged for size s"),
+        (("--methods", "s", "--teacher-s", "missing.safetensors"), "missing.safetensors: "),
         (("--methods", "nearest"), "--methods nearest: needs --backbone FILE"),
         (("--methods", "xs", "--natural", "missing"), "missing: not a folder"),
         (

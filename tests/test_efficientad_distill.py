@@ -15,6 +15,7 @@ from efficientad.backbones.onnx_file import OnnxBackbone
 from efficientad.backbones.open import open_backbone
 from efficientad.cli import main
 from efficientad.crops import Crops, Projection
+from efficientad.networks import ModelSize
 from efficientad.teacher import load_teacher
 from engine_runtime.errors import InputError
 from engine_runtime.frames import read_image
@@ -256,12 +257,13 @@ def test_kept_crops_come_in_epochs(quantised: Path, natural: Path) -> None:
             assert torch.equal(seen[image.numpy().tobytes()], target)  # each with its own features
 
 
-def test_packaged_teacher_loads_and_says_how_good_it_is() -> None:
+@pytest.mark.parametrize(("size", "largest"), [("xs", 1_000_000), ("s", 5_400_000)])
+def test_packaged_teachers_load_and_say_how_good_they_are(size: ModelSize, largest: int) -> None:
     from efficientad.teacher import teacher_file
 
-    path = teacher_file("xs", None)
-    assert path.stat().st_size < 1_000_000
-    load_teacher("xs", path)
+    path = teacher_file(size, None)
+    assert path.stat().st_size < largest
+    load_teacher(size, path)
     with safe_open(path, "pt") as file:
         assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {"torch.float16"}  # noqa: SIM118
         assert float(file.metadata()["explained_variance"]) > 0.3
