@@ -7,8 +7,9 @@ a subscriber counts them and looks for gaps. First at capacity (cameras wait for
 where the added latency is measured: from the capture to the arrival at the subscriber, less the inference.
 Last with more frames than can be judged before a short deadline: how late is the latest verdict that says so?
 
-What the machine itself does to latencies is measured before: for how long is a process held up that, one per
-core, does nothing but read the clock?
+What the machine itself does to latencies is measured beside: for how long is a process held up that, one per
+core, does nothing but read the clock? And how long is a frame's way at the same rate, before and after, when
+nothing is done at any of its hops (relay.py)?
 """
 
 import argparse
@@ -30,6 +31,7 @@ import zmq
 from inspection import BIN
 from null_engine import SIZE, make_null_engine
 from numpy.typing import NDArray
+from relay import relayed_ms
 from tqdm import tqdm
 
 OVERLOAD = 10_000
@@ -82,12 +84,16 @@ def main() -> None:
             held_up_ms = pool.map(hold_ups_ms, [5.0] * cores, chunksize=1)
         capacity = run(options.frames, None)
         print(json.dumps(capacity, indent=2))
-        paced = run(int(options.rate * options.seconds), options.rate)
+        rate, frames = options.rate, int(options.rate * options.seconds)
+        before = percentiles(relayed_ms(rate, frames))
+        paced = run(frames, rate)
+        after = percentiles(relayed_ms(rate, frames))
         overloaded = run(int(OVERLOAD * options.seconds), OVERLOAD, deadline_ms=OVERLOAD_DEADLINE_MS)
     result = {
         "machine_holds_each_core_up_ms": held_up_ms,
         "capacity": capacity,
-        f"at_{options.rate:g}_per_second": paced,
+        f"at_{rate:g}_per_second": paced,
+        f"nothing_done_at_{rate:g}_per_second_ms": [before, after],
         f"overloaded_with_{OVERLOAD}_per_second": overloaded | {"deadline_ms": OVERLOAD_DEADLINE_MS},
     }
     print(json.dumps(result, indent=2))
