@@ -90,6 +90,7 @@ def build(
             return build_for_gpu(
                 graph,
                 frames,
+                good_for_ranges,
                 target,
                 runtime=runtime,
                 precision=precision,
@@ -141,7 +142,7 @@ def _resolved(
             runtime_module(runtime).refuse_without_cuda()
         except EngineRefused as error:
             raise InputError(f"--device cuda: {error}") from error
-        return runtime, _one_for_gpu(precision, "ONNX Runtime")
+        return runtime, _one_of(("fp16", "fp32"), precision, "ONNX Runtime")
     if runtime is None and precision in (None, "fp16") and _is_tensorrt_installed() and gpu() is not None:
         runtime = "tensorrt"
     if runtime != "tensorrt":
@@ -149,13 +150,14 @@ def _resolved(
             runtime_module(runtime)
         return runtime, precision or "fp32"
     library()
-    return runtime, _one_for_gpu(precision, "TensorRT")
+    return runtime, _one_of(("fp16", "fp32", "int8"), precision, "TensorRT")
 
 
-def _one_for_gpu(precision: Precision | None, runtime: str) -> Precision:
-    if precision not in (None, "fp16", "fp32"):
-        raise InputError(f"--precision {precision}: for {runtime} on a GPU this version builds fp16 and fp32")
-    return precision or "fp16"
+def _one_of(known: Sequence[Precision], precision: Precision | None, runtime: str) -> Precision:
+    """Refuse what a runtime does not compute in on a GPU; what it computes in first is taken by default."""
+    if precision is not None and precision not in known:
+        raise InputError(f"--precision {precision}: {runtime} on a GPU computes in {', '.join(known)}")
+    return precision or known[0]
 
 
 def _is_tensorrt_installed() -> bool:

@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "bf16", "int8"),
-        help="bf16 and int8 are faster on CPUs that compute in them, and change scores; default: fp16 on"
+        help="bf16 and int8 are faster on devices that compute in them, and change scores; default: fp16 on"
         " a GPU, else fp32",
     )
     parser.add_argument(

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from engine_build.graph import Graph
 from engine_build.half import half_share, halved
+from engine_build.quantise import quantised
 from engine_build.reference import run_reference
 from engine_build.tensorrt_plan import Profile, build_plan
 from engine_runtime.cuda_driver import gpu
@@ -40,6 +41,7 @@ class _Payload(NamedTuple):
 def build_for_gpu(
     graph: Graph,
     frames: Sequence[Frame],
+    good: Sequence[Frame],
     target: Path,
     *,
     runtime: Runtime,
@@ -52,9 +54,10 @@ def build_for_gpu(
     Args:
         graph: keeps contract 1.
         frames: to prove it on, H×W×3 uint8, BGR.
+        good: frames of good parts, on which INT8 measures its ranges; for the others none are needed.
         target: engine file to write or replace.
         runtime: tensorrt or onnxruntime.
-        precision: fp16 or fp32.
+        precision: fp16 or fp32; with TensorRT also int8.
         profile: batch sizes.
         workspace_mb: the most memory that the engine may use between its layers.
 
@@ -65,7 +68,7 @@ def build_for_gpu(
     """
     with tqdm(desc="reference", total=2 * len(frames), leave=False, disable=None) as bar:
         reference = run_reference(graph, frames, bar.update)
-    content = halved(graph) if precision == "fp16" else graph.content
+    content = _in_precision(graph, good, precision)
     difference = _graph_difference(content, reference, frames, precision)
     if runtime == "tensorrt":
         timings = target.with_name(TIMINGS)
@@ -122,10 +125,21 @@ def build_for_gpu(
     return manifest
 
 
+def _in_precision(graph: Graph, good: Sequence[Frame], precision: Precision) -> bytes:
+    match precision:
+        case "fp16":
+            return halved(graph)
+        case "int8":
+            with tqdm(desc="measuring ranges", total=len(good), leave=False, disable=None) as bar:
+                return quantised(graph, good, bar.update, symmetric=True)
+        case _:
+            return graph.content
+
+
 def _graph_difference(
     content: bytes, reference: Reference, frames: Sequence[Frame], precision: Precision
 ) -> float:
-    """Run the graph in its types on the CPU, where half precision is rounded as on a GPU or more often.
+    """Run the graph in its types on the CPU, which rounds as a GPU does, or more often.
 
     Returns:
         The largest difference of a score, as a share of the largest score.

@@ -23,6 +23,7 @@ from engine_runtime.trained_on import trained_on
 FEWEST, _MOST = 8, 64
 _FEW = 16
 """Input channels up to which a convolution stays FP32."""
+_SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
 
 
 def good_frames(folder: Path, graph: Graph) -> tuple[list[Frame], list[Frame]]:
@@ -57,7 +58,9 @@ def good_frames(folder: Path, graph: Graph) -> tuple[list[Frame], list[Frame]]:
     return frames[::2], frames[1::2]
 
 
-def quantised(graph: Graph, frames: Sequence[Frame], advance: Callable[[], object]) -> bytes:
+def quantised(
+    graph: Graph, frames: Sequence[Frame], advance: Callable[[], object], *, symmetric: bool = False
+) -> bytes:
     """Give the graph with its convolutions in INT8, weights with a scale per channel.
 
     Convolutions of few channels stay FP32, those that read the picture and the next of XS: the rounding of
@@ -68,6 +71,8 @@ def quantised(graph: Graph, frames: Sequence[Frame], advance: Callable[[], objec
         graph: keeps contract 1, in FP32.
         frames: H×W×3 uint8, BGR; the ranges of all activations are the smallest and largest values on them.
         advance: called once per frame.
+        symmetric: without zero points and with biases in FP32, as TensorRT wants it. What a ReLU gives has
+            half of the steps then.
 
     Raises:
         EngineRefused: ONNX Runtime cannot quantise it.
@@ -82,10 +87,11 @@ def quantised(graph: Graph, frames: Sequence[Frame], advance: Callable[[], objec
                 _Reader(frames, advance),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                activation_type=QuantType.QUInt8,
+                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=["Conv"],
                 nodes_to_exclude=_of_few_channels(graph),
+                extra_options=_SYMMETRIC if symmetric else {},
             )
         except Exception as error:  # its exception classes have no ancestor of their own
             raise EngineRefused(f"cannot be quantised: {one_line(error)}") from error

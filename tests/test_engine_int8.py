@@ -6,15 +6,18 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from efficientad.cli import main as efficientad
 from engine_build.cli import main
 from engine_build.graph import read_graph
-from engine_build.quantise import good_frames
+from engine_build.quantise import good_frames, quantised
 from engine_runtime.engine import SCORE, UNCALIBRATED
 from engine_runtime.engine_file import read_engine, read_manifest
+from engine_runtime.errors import EngineRefused
 from engine_runtime.frames import Frame, Roi, Size
 from engine_runtime.open import open_engine
+from engine_runtime.tensorrt_library import library
 
 SIZE = Size(128, 144)
 ROI = Roi(4, 2, 150, 140)
@@ -80,6 +83,27 @@ def test_convolutions_become_int8_and_scores_hardly_change(
     np.testing.assert_allclose(scores[1][:4], scores[0][:4], rtol=0.05)
     # What lies outside the ranges of good parts is cut off there, and stays far above them.
     assert min(scores[1][4:]) > 1.5 * max(scores[1][:4])
+
+
+def test_tensorrt_builds_it_without_zero_points(model: Path, good: Path, tmp_path: Path) -> None:
+    try:
+        library()
+    except EngineRefused:
+        pytest.skip("neither TensorRT nor TensorRT-RTX is installed")
+    path = tmp_path / "int8.engine"
+    options = ["--runtime", "tensorrt", "--precision", "int8", "--good", str(good), "--max-batch", "4"]
+    assert main([str(model), "-o", str(path), *options]) == 0
+    manifest = read_manifest(path)
+    assert (manifest.precision, manifest.runtime) == ("int8", "tensorrt")
+    assert manifest.proof.graph_score_difference is not None
+    assert 0 < manifest.proof.graph_score_difference < 0.5
+
+    graph = read_graph(model)
+    content = quantised(graph, good_frames(good, graph)[0], lambda: None, symmetric=True)
+    weights = {item.name: item for item in onnx.load_model_from_string(content).graph.initializer}
+    zeros = [numpy_helper.to_array(item) for name, item in weights.items() if name.endswith("zero_point")]
+    assert zeros
+    assert not any(zero.any() for zero in zeros)
 
 
 def test_fast_measures_nothing(model: Path, good: Path, tmp_path: Path) -> None:
