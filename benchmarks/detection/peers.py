@@ -19,6 +19,8 @@ from engine_runtime.frames import Frame, Roi
 from engine_runtime.heatmap import MapGeometry
 from engine_runtime.tiles import Tiles
 
+_KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+"""As ``efficientad train`` does for itself: it changes no result, and saves the peer a tenth of its hours."""
 _AT_ONCE = 20
 """Steps between two movements of the progress bar."""
 
@@ -47,7 +49,7 @@ class AnomalibS:
         teacher = load_teacher("s", self.teacher)
         weights = task.folder / "teacher.pt"
         torch.save({f"teacher.{name}": tensor for name, tensor in teacher.items()}, weights)
-        with Peer(self.python, task.folder, self.threads) as peer:
+        with Peer(self.python, task.folder, self.threads, _KEEPS_MEMORY) as peer:
             peer.ask(
                 "start_learning",
                 teacher=str(weights),

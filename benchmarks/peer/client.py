@@ -4,8 +4,9 @@ import contextlib
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 CHILD = Path(__file__).with_name("child.py")
@@ -22,11 +23,14 @@ class Peer:
         python: of the peer's environment.
         folder: where the peer keeps its caches and this process what it prints.
         threads: that its libraries may use.
+        settings: of its environment, beside those of ours.
     """
 
-    def __init__(self, python: Path, folder: Path, threads: int) -> None:
+    def __init__(
+        self, python: Path, folder: Path, threads: int, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._log = folder / "peer.log"
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
+        environment = {**os.environ, **settings, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [python, CHILD.resolve()],
