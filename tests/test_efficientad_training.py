@@ -1,4 +1,5 @@
 import signal
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -360,6 +361,21 @@ def test_wrong_teachers(
     assert str(path) in line
     if content == "another size":
         assert "0.weight is 128×3×4×4, expected 16×3×4×4" in line
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_memory_that_a_step_frees_is_kept_for_the_next() -> None:
+    script = """
+from pathlib import Path
+import torch
+from efficientad.allocator import keep_freed_memory
+keep_freed_memory()
+large = torch.ones(50_000_000)
+del large
+print(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert int(done.stdout) > 200_000  # kB, what was freed included
 
 
 @pytest.mark.parametrize("size", ["xs", "s", "m"])
