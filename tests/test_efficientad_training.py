@@ -1,5 +1,5 @@
-import signal
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
