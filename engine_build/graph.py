@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
+from engine_build.anomalib_export import is_anomalib_export, wrapped
 from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Size
@@ -30,7 +31,7 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """Read and validate an ONNX file.
+    """Read and validate an ONNX file; an export of anomalib is brought to contract 1.
 
     Raises:
         InputError: the file is missing or no ONNX; its inputs or outputs are not those of contract 1; a
@@ -49,13 +50,13 @@ def read_graph(path: Path) -> Graph:
         raise InputError(f"{path}: its external weights cannot be read: {_first_line(error)}") from error
     if not model.graph.node:
         raise InputError(f"{path}: not an ONNX file: it holds no graph")
+    if is_anomalib_export(model.graph):
+        _check_model(path, model)
+        model = wrapped(model, path)
     input_size = _check_inputs(path, model.graph)
     _check_outputs(path, model.graph)
     _check_weights(path, model.graph)
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise InputError(f"{path}: not a valid ONNX graph: {_first_line(error)}") from error
+    _check_model(path, model)
     return Graph(
         name=path.stem,
         content=model.SerializeToString(),
@@ -95,6 +96,13 @@ def _check_outputs(path: Path, graph: onnx.GraphProto) -> None:
     if missing:
         found = ", ".join(_described(value.name, value.type.tensor_type) for value in graph.output)
         raise InputError(f"{path}: output {', '.join(missing)} is missing; found {found or 'none'}")
+
+
+def _check_model(path: Path, model: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise InputError(f"{path}: not a valid ONNX graph: {_first_line(error)}") from error
 
 
 def _check_weights(path: Path, graph: onnx.GraphProto) -> None:

@@ -109,11 +109,11 @@ def test_parity_on_the_users_own_images(
 def foreign(inputs: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
     """Give the layout of an export by another tool: one float image in, a score and a map out."""
     nodes = [
-        helper.make_node("ReduceMean", ["input"], ["anomaly_map"], keepdims=1),
+        helper.make_node("ReduceMean", ["input"], ["heat_map"], keepdims=1),
         helper.make_node("ReduceMax", ["input"], ["pred_score"], keepdims=0),
     ]
     outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("pred_score", "anomaly_map")
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("pred_score", "heat_map")
     ]
     return helper.make_model(helper.make_graph(nodes, "foreign", inputs, outputs))
 

@@ -1,0 +1,171 @@
+"""Exports of anomalib, brought to contract 1.
+
+They take N×3×H×W float32, RGB from 0 to 1, and give a map that their post-processing has scaled and cut off
+at 0 and 1. Here the map takes the place of both maps, unlimited, and calibration sets its scale; the score is
+its largest value, as for every model.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, compose, helper, numpy_helper
+from onnx.utils import Extractor
+
+from engine_runtime.engine import ANOMALY_MAP, FRAMES, GLOBAL_MAP, LOCAL_MAP, QUANTILES, SCORE
+from engine_runtime.errors import InputError
+from engine_runtime.frames import Size
+
+_PREFIX = "anomalib/"
+_AXES_ARE_INPUTS = 18
+"""Operator set from which on reductions are told their axes by an input."""
+
+
+def is_anomalib_export(graph: onnx.GraphProto) -> bool:
+    """Say whether a graph takes one image as anomalib does, and gives an anomaly map."""
+    inputs = _inputs(graph)
+    return (
+        len(inputs) == 1
+        and inputs[0].type.tensor_type.elem_type == TensorProto.FLOAT
+        and _dimensions(inputs[0])[1:2] == [3]
+        and len(_dimensions(inputs[0])) == 4
+        and any(output.name == "anomaly_map" for output in graph.output)
+    )
+
+
+def wrapped(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """Give the model with the inputs and outputs of contract 1.
+
+    Args:
+        model: an export of anomalib.
+        path: its file, for what is said about mistakes.
+
+    Raises:
+        InputError: its image size or its map's is not fixed, or its batch size is.
+    """
+    [image] = _inputs(model.graph)
+    [anomaly_map] = [output for output in model.graph.output if output.name == "anomaly_map"]
+    size, map_size = _sizes(path, _dimensions(image), _dimensions(anomaly_map))
+    trunk = Extractor(compose.add_prefix(model, _PREFIX)).extract_model(
+        [_PREFIX + image.name], [_PREFIX + anomaly_map.name]
+    )
+    graph = trunk.graph
+    opset = next(item.version for item in trunk.opset_import if item.domain == "")
+    made = _Nodes(opset)
+    made.add("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
+    made.add("Mul", ["pixels", made.constant(np.float32(1 / 255))], "scaled")
+    made.add("Gather", ["scaled", made.constant(np.array([2, 1, 0]))], "rgb", axis=3)
+    made.add("Transpose", ["rgb"], _PREFIX + image.name, perm=[0, 3, 1, 2])
+    before = made.take()
+
+    if len(_dimensions(anomaly_map)) == 4:
+        made.add("Squeeze", [_PREFIX + anomaly_map.name, made.constant(np.array([1]))], LOCAL_MAP)
+    else:
+        made.add("Identity", [_PREFIX + anomaly_map.name], LOCAL_MAP)
+    made.add("Identity", [LOCAL_MAP], GLOBAL_MAP)
+    # As for a model without an autoencoder: with equal maps both rows of the quantiles are equal.
+    made.add("Gather", [QUANTILES, made.constant(np.array(0))], "row", axis=0)
+    made.add("Gather", ["row", made.constant(np.array(0))], "q_a", axis=0)
+    made.add("Gather", ["row", made.constant(np.array(1))], "q_b", axis=0)
+    made.add("Sub", ["q_b", "q_a"], "spread")
+    made.add("Sub", [LOCAL_MAP, "q_a"], "above")
+    made.add("Mul", ["above", made.constant(np.float32(0.1))], "tenths")
+    made.add("Div", ["tenths", "spread"], ANOMALY_MAP)
+    made.reduce("ReduceMax", ANOMALY_MAP, SCORE, (1, 2))
+
+    nodes = [*before, *_unlimited(graph), *made.take()]
+    value = helper.make_tensor_value_info
+    maps = [value(name, TensorProto.FLOAT, ["N", *map_size]) for name in (ANOMALY_MAP, LOCAL_MAP, GLOBAL_MAP)]
+    result = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "anomalib",
+            [
+                value(FRAMES, TensorProto.UINT8, ["N", *size, 3]),
+                value(QUANTILES, TensorProto.FLOAT, [2, 2]),
+            ],
+            [value(SCORE, TensorProto.FLOAT, ["N"]), *maps],
+            [*graph.initializer, *made.weights],
+        ),
+        functions=list(trunk.functions),
+        opset_imports=list(trunk.opset_import),
+        ir_version=trunk.ir_version,
+        producer_name=model.producer_name,
+    )
+    kept = {entry.key: entry.value for entry in model.metadata_props}
+    helper.set_model_props(result, kept | {"channel_order": "BGR", "wrapped": "anomalib"})
+    return result
+
+
+def _sizes(path: Path, image: list[Any], anomaly_map: list[Any]) -> tuple[Size, Size]:
+    if isinstance(image[0], int):
+        raise InputError(
+            f"{path}: is an export of anomalib fixed to a batch of {image[0]}; export it with a free one"
+        )
+    # With a free size it resizes by itself, and gives its map in the size that its networks see.
+    sides = image[2:] if all(isinstance(side, int) for side in image[2:]) else anomaly_map[-2:]
+    if not all(isinstance(side, int) and side > 0 for side in (*sides, *anomaly_map[-2:])):
+        raise InputError(
+            f"{path}: is an export of anomalib without a fixed image size; export it with --input_size"
+        )
+    return Size(*sides), Size(*anomaly_map[-2:])
+
+
+class _Nodes:
+    """Nodes around the model, as they are added."""
+
+    def __init__(self, opset: int) -> None:
+        self.weights: list[onnx.TensorProto] = []
+        self._opset = opset
+        self._nodes: list[onnx.NodeProto] = []
+
+    def add(self, operator: str, inputs: Iterable[str], output: str, **attributes: Any) -> None:
+        self._nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+
+    def reduce(self, operator: str, name: str, output: str, axes: tuple[int, ...]) -> None:
+        if self._opset >= _AXES_ARE_INPUTS:
+            self.add(operator, [name, self.constant(np.array(axes))], output, keepdims=0)
+        else:
+            self.add(operator, [name], output, axes=list(axes), keepdims=0)
+
+    def constant(self, value: Any) -> str:
+        name = f"constant_{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def take(self) -> list[onnx.NodeProto]:
+        nodes, self._nodes = self._nodes, []
+        return nodes
+
+
+def _unlimited(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Give the nodes of a graph, those that cut values off at 0 and 1 replaced by nothing."""
+    constants = {weight.name: weight for weight in graph.initializer}
+
+    def holds(name: str, value: float) -> bool:
+        return name in constants and bool((numpy_helper.to_array(constants[name]) == value).all())
+
+    for node in graph.node:
+        if (
+            node.op_type == "Clip"
+            and len(node.input) == 3
+            and holds(node.input[1], 0)
+            and holds(node.input[2], 1)
+        ):
+            yield helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.name)
+        else:
+            yield node
+
+
+def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    weights = {weight.name for weight in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
+def _dimensions(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [
+        dimension.dim_value if dimension.HasField("dim_value") else dimension.dim_param or "?"
+        for dimension in value.type.tensor_type.shape.dim
+    ]
