@@ -19,7 +19,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from comparison.report import Part
     from comparison.session import Session
 
+    from efficientad.networks import ModelSize  # it imports torch
+
 PROG = "gpu.py"
 SIDE, MAX_BATCH = 256, 32
+SIZES: "tuple[ModelSize, ...]" = ("s", "m")
 PACKAGES = (
     "inspectd", "tensorrt", "tensorrt_rtx_cu13_bindings", "onnxruntime-gpu", "pycuda", "torch", "numpy",
 )  # fmt: skip
@@ -98,20 +101,21 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def build(session: "Session") -> "tuple[dict[str, Path], Part]":
-    """Build S and M with the first runtime that runs here, and say what became of each."""
+def build(session: "Session", sizes: "Sequence[ModelSize]" = SIZES) -> "tuple[dict[str, Path], Part]":
+    """Build engines with the first runtime that does, and say what became of each."""
     from comparison.report import Part, Table
+    from inspection import BIN
 
     from engine_runtime.engine_file import read_manifest
 
     rows: list[tuple[str, ...]] = []
     engines: dict[str, Path] = {}
     for way, options in WAYS.items():
-        for size in ("s", "m"):
+        for size in sizes:
             graph = session.weights(size, SIDE).with_suffix(".onnx")
             path = session.folder / f"{size}.engine"
-            words = ["-m", "engine_build.cli", graph, "-o", path, *options, "--max-batch", f"{MAX_BATCH}"]
-            done = subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True)
+            words = [BIN / "build-engine", graph, "-o", path, *options, "--max-batch", f"{MAX_BATCH}"]
+            done = subprocess.run(words, check=False, capture_output=True, text=True)
             if done.returncode:
                 rows.append((f"{way}, {size.upper()}", done.stderr.strip().rpartition("\n")[2], "", ""))
                 continue
@@ -122,7 +126,7 @@ def build(session: "Session") -> "tuple[dict[str, Path], Part]":
                 (
                     f"{way}, {size.upper()}",
                     f"{manifest.library or manifest.runtime} {manifest.runtime_version}",
-                    f"{proof.largest_score_difference or 0:.1e}",
+                    f"{proof.largest_score_difference:.1e}" if proof.complete else "not run",
                     f"{proof.half_precision_share:.0%}",
                 )
             )
@@ -137,7 +141,7 @@ def measure(letter: str, session: "Session", engines: dict[str, Path], minutes: 
     if letter == "b":
         from acceleration.speed import compare
 
-        weights = {size: session.weights(size, SIDE) for size in ("s", "m")}
+        weights = {size: session.weights(size, SIDE) for size in SIZES}
         return compare(engines, weights, SIDE, session.laps(15))
     if letter == "a" or "s" not in engines:
         return None

@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 from onnx.utils import Extractor
 
+from engine_build.graph_interface import dimensions, inputs_of
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, GLOBAL_MAP, LOCAL_MAP, QUANTILES, SCORE
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Size
@@ -25,13 +26,13 @@ _AXES_ARE_INPUTS = 18
 
 def is_anomalib_export(graph: onnx.GraphProto) -> bool:
     """Say whether a graph takes one image as anomalib does, and gives an anomaly map."""
-    inputs = _inputs(graph)
+    inputs = list(inputs_of(graph).values())
     return (
         len(inputs) == 1
-        and inputs[0].type.tensor_type.elem_type == TensorProto.FLOAT
-        and _dimensions(inputs[0])[1:2] == [3]
-        and len(_dimensions(inputs[0])) == 4
-        and any(output.name == "anomaly_map" for output in graph.output)
+        and inputs[0].elem_type == TensorProto.FLOAT
+        and len(dimensions(inputs[0])) == 4
+        and dimensions(inputs[0])[1] == 3
+        and any(output.name == ANOMALY_MAP for output in graph.output)
     )
 
 
@@ -45,11 +46,13 @@ def wrapped(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     Raises:
         InputError: its image size or its map's is not fixed, or its batch size is.
     """
-    [image] = _inputs(model.graph)
-    [anomaly_map] = [output for output in model.graph.output if output.name == "anomaly_map"]
-    size, map_size = _sizes(path, _dimensions(image), _dimensions(anomaly_map))
+    [(image, image_type)] = inputs_of(model.graph).items()
+    [map_sides] = [
+        dimensions(output.type.tensor_type) for output in model.graph.output if output.name == ANOMALY_MAP
+    ]
+    size, map_size = _sizes(path, dimensions(image_type), map_sides)
     trunk = Extractor(compose.add_prefix(model, _PREFIX)).extract_model(
-        [_PREFIX + image.name], [_PREFIX + anomaly_map.name]
+        [_PREFIX + image], [_PREFIX + ANOMALY_MAP]
     )
     graph = trunk.graph
     opset = next(item.version for item in trunk.opset_import if item.domain == "")
@@ -57,13 +60,13 @@ def wrapped(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     made.add("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
     made.add("Mul", ["pixels", made.constant(np.float32(1 / 255))], "scaled")
     made.add("Gather", ["scaled", made.constant(np.array([2, 1, 0]))], "rgb", axis=3)
-    made.add("Transpose", ["rgb"], _PREFIX + image.name, perm=[0, 3, 1, 2])
+    made.add("Transpose", ["rgb"], _PREFIX + image, perm=[0, 3, 1, 2])
     before = made.take()
 
-    if len(_dimensions(anomaly_map)) == 4:
-        made.add("Squeeze", [_PREFIX + anomaly_map.name, made.constant(np.array([1]))], LOCAL_MAP)
+    if len(map_sides) == 4:
+        made.add("Squeeze", [_PREFIX + ANOMALY_MAP, made.constant(np.array([1]))], LOCAL_MAP)
     else:
-        made.add("Identity", [_PREFIX + anomaly_map.name], LOCAL_MAP)
+        made.add("Identity", [_PREFIX + ANOMALY_MAP], LOCAL_MAP)
     made.add("Identity", [LOCAL_MAP], GLOBAL_MAP)
     # As for a model without an autoencoder: with equal maps both rows of the quantiles are equal.
     made.add("Gather", [QUANTILES, made.constant(np.array(0))], "row", axis=0)
@@ -106,7 +109,8 @@ def _sizes(path: Path, image: list[Any], anomaly_map: list[Any]) -> tuple[Size, 
         )
     # With a free size it resizes by itself, and gives its map in the size that its networks see.
     sides = image[2:] if all(isinstance(side, int) for side in image[2:]) else anomaly_map[-2:]
-    if not all(isinstance(side, int) and side > 0 for side in (*sides, *anomaly_map[-2:])):
+    known = all(isinstance(side, int) and side > 0 for side in (*sides, *anomaly_map[-2:]))
+    if len(anomaly_map) not in {3, 4} or not known:
         raise InputError(
             f"{path}: is an export of anomalib without a fixed image size; export it with --input_size"
         )
@@ -157,15 +161,3 @@ def _unlimited(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             yield helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.name)
         else:
             yield node
-
-
-def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    weights = {weight.name for weight in graph.initializer}
-    return [value for value in graph.input if value.name not in weights]
-
-
-def _dimensions(value: onnx.ValueInfoProto) -> list[int | str]:
-    return [
-        dimension.dim_value if dimension.HasField("dim_value") else dimension.dim_param or "?"
-        for dimension in value.type.tensor_type.shape.dim
-    ]

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from engine_build.anomalib_export import is_anomalib_export, wrapped
+from engine_build.graph_interface import dimensions, inputs_of
 from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Size
@@ -67,9 +68,7 @@ def read_graph(path: Path) -> Graph:
 
 
 def _check_inputs(path: Path, graph: onnx.GraphProto) -> Size:
-    # Older exporters list the weights among the inputs.
-    weights = {weight.name for weight in graph.initializer}
-    inputs = {value.name: value.type.tensor_type for value in graph.input if value.name not in weights}
+    inputs = inputs_of(graph)
     found = ", ".join(_described(name, tensor) for name, tensor in inputs.items()) or "none"
     refusal = InputError(
         f"{path}: inputs are {found}; expected frames uint8 N×H×W×3 and quantiles float32 2×2, "
@@ -80,7 +79,7 @@ def _check_inputs(path: Path, graph: onnx.GraphProto) -> Size:
     frames, quantiles = inputs[FRAMES], inputs[QUANTILES]
     if frames.elem_type != TensorProto.UINT8 or quantiles.elem_type != TensorProto.FLOAT:
         raise refusal
-    match _dimensions(frames), _dimensions(quantiles):
+    match dimensions(frames), dimensions(quantiles):
         case ([str(), int(height), int(width), 3], [2, 2]) if height > 0 and width > 0:
             return Size(height, width)
         case ([int(batch), int(), int(), 3], [2, 2]):
@@ -129,17 +128,10 @@ def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from _weights(attribute.g)
 
 
-def _dimensions(tensor: onnx.TypeProto.Tensor) -> list[int | str]:
-    return [
-        dimension.dim_value if dimension.HasField("dim_value") else dimension.dim_param or "?"
-        for dimension in tensor.shape.dim
-    ]
-
-
 def _described(name: str, tensor: onnx.TypeProto.Tensor) -> str:
     kind = TensorProto.DataType.Name(tensor.elem_type).lower()
     kind = {"float": "float32", "undefined": "of no tensor type"}.get(kind, kind)
-    return f"{name} {kind} {'×'.join(map(str, _dimensions(tensor)))}".rstrip()
+    return f"{name} {kind} {'×'.join(map(str, dimensions(tensor)))}".rstrip()
 
 
 def _first_line(error: BaseException) -> str:

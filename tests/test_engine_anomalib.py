@@ -134,6 +134,10 @@ def test_it_is_proven_calibrated_and_run_as_any_other(tmp_path: Path) -> None:
             {"image": ("height", "width"), "anomaly_map": (1, "height", "width")},
             "is an export of anomalib without a fixed image size; export it with --input_size",
         ),
+        (
+            {"anomaly_map": ()},
+            "is an export of anomalib without a fixed image size; export it with --input_size",
+        ),
     ],
 )
 def test_what_cannot_be_wrapped(

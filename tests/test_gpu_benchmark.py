@@ -11,7 +11,10 @@ import torch
 
 from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine import UNCALIBRATED
+from engine_runtime.engine_file import read_manifest
+from engine_runtime.errors import EngineRefused
 from engine_runtime.frames import Size
+from engine_runtime.tensorrt_library import library
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -32,6 +35,25 @@ def test_without_a_gpu_one_line_says_so() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "gpu.py: there is no NVIDIA GPU here, or no driver for it\n"
+
+
+def test_an_engine_that_was_not_run_is_not_said_to_be_proven(ways: Any, tmp_path: Path) -> None:
+    try:
+        library()
+    except EngineRefused:
+        pytest.skip("neither TensorRT nor TensorRT-RTX is installed")
+    if gpu() is not None:
+        pytest.skip("there is an NVIDIA GPU")
+    import gpu as benchmark
+    from comparison.session import Session
+
+    session = Session(tmp_path, Path(sys.executable), 1, quick=True, fixed_laps=None)
+    engines, part = benchmark.build(session, ("xs",))
+    assert read_manifest(engines["xs"]).runtime == "tensorrt"
+    [(name, found, difference, share)] = part.table.rows
+    assert name == "TensorRT, XS"
+    assert found.startswith("tensorrt")
+    assert (difference, share) == ("not run", "100%")
 
 
 def test_torchs_way_computes_what_the_model_does(ways: Any, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from comparison.line import Camera, run_line, write_line
+from comparison.line import Camera, LineFailed, run_line, write_line
 from comparison.report import Part, Table
 from comparison.session import Session
 from inspection import Inspection
@@ -55,17 +55,23 @@ def cameras(session: Session, engine: Path) -> Part:
 
 
 def soak(session: Session, engine: Path, minutes: float) -> Part:
-    """Run four cameras for minutes and watch memory."""
+    """Run four cameras for minutes and watch memory.
+
+    Raises:
+        LineFailed: the daemon ended before.
+    """
     folder = session.fresh_folder("soak")
     line = [Camera(SIDE, None, CAMERAS[4])] * 4
     inspection = Inspection(write_line(session, folder, engine, line, 1000))
     samples: list[tuple[float, float]] = []
     with tqdm(total=round(minutes * 60), desc="soaking", unit="s", disable=None) as bar:
         ends = time.monotonic() + minutes * 60
-        while time.monotonic() < ends and inspection.daemon.poll() is None:
+        while time.monotonic() < ends:
+            if inspection.daemon.poll() is not None:
+                raise LineFailed(f"inspectd ended after {len(inspection.verdicts)} verdicts of a soak")
+            samples.append((resident_kb(inspection.daemon.pid) / 1024, gpu_memory_mb()))
             time.sleep(5)
             bar.update(5)
-            samples.append((resident_kb(inspection.daemon.pid) / 1024, gpu_memory_mb()))
     inspection.stop()
     faults = sum(verdict.decision == "fault" for verdict in inspection.verdicts)
     early, late = samples[len(samples) // 10], samples[-1]

@@ -33,7 +33,7 @@ class Backbone(Protocol):
 def joined(layers: Sequence[Tensor], images: NDArray[np.uint8]) -> Tensor:
     """Join the features of layers as PatchCore does (Roth et al. 2022, §3.1).
 
-    Each is averaged over 3×3 neighbours and resized to the finest one's grid; the channels are joined.
+    Each is averaged over 3×3 neighbours and resized to a grid of ``STRIDE``; the channels are joined.
 
     Args:
         layers: N×C×h×w each.

@@ -43,10 +43,10 @@ class OnnxBackbone:
             raise InputError(f"{path}: OpenVINO does not take it: {one_line(error)}") from error
         _check_input(path, model)
         wanted = layers or found
-        ports = _widest(path, model) if wanted is None else _named(path, model, wanted)
-        trunk = openvino.Model([opset13.result(port) for port in ports], model.get_parameters())
         settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
         try:
+            ports = _widest(path, model) if wanted is None else _named(path, model, wanted)
+            trunk = openvino.Model([opset13.result(port) for port in ports], model.get_parameters())
             trunk.reshape([-1, 3, -1, -1])
             self._compiled = core.compile_model(trunk, "CPU", settings)
         except RuntimeError as error:
