@@ -171,7 +171,9 @@ class Lane(threading.Thread):
 def needed_ns(took_ns: Collection[int]) -> int:
     """Say how long a batch may take, from how long the last ones took.
 
-    The longest two may be those in which the machine held everything up: they must not make a lane
-    believe that what waits since then is lost.
+    The longest two may be those in which the machine held everything up: where they took more than twice as
+    long as the third, they must not make a lane believe that what waits since then is lost. What varies less
+    counts: under overload there are always other frames to judge instead of one that may just be too late.
     """
-    return sorted(took_ns)[-1 - _OUTLIERS]
+    usual = sorted(took_ns)[-1 - _OUTLIERS]
+    return max(took for took in took_ns if took <= 2 * usual)

@@ -132,6 +132,7 @@ def test_a_score_that_is_no_number_is_an_engine_fault_and_never_a_pass(line_fold
 
 def test_two_hold_ups_do_not_make_what_waits_since_then_look_lost() -> None:
     assert needed_ns([20, 21, 900, 19, 1300, 20]) == 21
+    assert needed_ns([20, 21, 33, 19, 1300, 20]) == 33, "what varies is not what holds everything up"
     assert needed_ns([0] * 15 + [900]) == 0, "before anything is known, nothing is lost"
 
 
