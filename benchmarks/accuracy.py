@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, command: str) -> None:
             seed,
             folder,
         )
-        settings = settings_of(method, task, data.name)
+        settings = {**method.settings, "method": method.name, **task.settings}
         if settings not in [cell["settings"] for cell in cells]:
             cells = [cell for cell in cells if place(cell["settings"]) != place(settings)]
             cells.append({"command": command, "settings": settings, **measured(method, task)})
@@ -149,19 +149,6 @@ def finished(path: Path, steps: int) -> list[dict[str, Any]]:
         raise InputError(f"{path}: is not a table that accuracy.py has written") from error
 
 
-def settings_of(method: Method, task: Task, data: str) -> dict[str, Any]:
-    """Give all that decides what stands in a cell."""
-    return {
-        **method.settings,
-        "method": method.name,
-        "data": data,
-        "seed": task.seed,
-        "steps": task.steps,
-        "training": task.split.digest,
-        "natural": task.natural.digest,
-    }
-
-
 def place(settings: dict[str, Any]) -> tuple[str, str, int]:
     """Give where a cell stands: methods and products in the order of their names."""
     return settings["method"], settings["data"], settings["seed"]
@@ -171,15 +158,16 @@ def measured(method: Method, task: Task) -> dict[str, Any]:
     """Let a method learn, and judge the test images."""
     from efficientad.evaluate import evaluate
 
+    began_before = method.was_cut_off(task)
     started = time.monotonic()
     with method.learn(task) as judge:
-        learned_s = time.monotonic() - started
+        learned_s = None if began_before else round(time.monotonic() - started, 1)
         evaluation = evaluate(judge, task.data_set)
     overall = evaluation.overall
     overlap = overall.overlap.get(0.3)
     return {
         "device": device(),
-        "learned_in_s": round(learned_s, 1),
+        "learned_in_s": learned_s,
         "images": {"training": len(task.split.training), "test": len(evaluation.judged.samples)},
         "image_auroc": overall.image_auroc.value,
         "image_auroc_interval": overall.image_auroc.interval,

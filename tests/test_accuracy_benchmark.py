@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -91,3 +93,53 @@ def test_a_finished_cell_is_not_measured_again(accuracy: Any, tmp_path: Path, sh
     assert own["settings"]["method"] == "ours, XS"
     page = accuracy.as_markdown({"steps": 2, "cells": [own, reference]})
     assert page.count("python benchmarks/accuracy.py") == 2
+
+
+class SmallModule(torch.nn.Module):
+    """What a learner needs of the peer's module, in a few weights."""
+
+    lr, weight_decay = 0.01, 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.model = torch.nn.Module()
+        self.model.student, self.model.ae = torch.nn.Conv2d(3, 2, 3), torch.nn.Conv2d(3, 2, 3)
+        self.model.mean_std = {}
+        self.model.forward = self.losses
+
+    def teacher_channel_mean_std(self, batches: list[Any]) -> dict[str, torch.Tensor]:
+        return {"mean": torch.stack([batch.image for batch in batches]).mean()}
+
+    def losses(self, batch: torch.Tensor, batch_imagenet: torch.Tensor) -> list[torch.Tensor]:
+        noise = torch.rand(())
+        return [self.model.student(batch).square().mean() + noise, self.model.ae(batch_imagenet).abs().mean()]
+
+
+def test_a_training_of_the_peer_that_was_cut_off_goes_on_to_the_same_model(
+    accuracy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "peer"))
+    from learner import Learner
+
+    images = np.random.default_rng(0).random((3, 3, 8, 8), dtype=np.float32)
+
+    def begin(state: str, seed: int = 0) -> tuple[torch.nn.Module, Any]:
+        module = SmallModule()
+        monkeypatch.setattr("learner.GREY", 0.0)  # torchvision is in the peer's environment only
+        run = {"seed": seed}
+        options = {"steps": 20, "seed": seed, "state": tmp_path / state, "run": run}
+        return module, Learner(module, images, images, **options)
+
+    whole, learner = begin("whole.pt")
+    learner.learn(10)
+    learner.learn(10)
+    _, cut_off = begin("part.pt")
+    cut_off.learn(10)
+    resumed, learner = begin("part.pt")
+    assert learner.taken == 10
+    learner.learn(10)
+    for name, weights in whole.state_dict().items():
+        assert torch.equal(weights, resumed.state_dict()[name])
+    _, other = begin("part.pt", seed=1)
+    assert other.taken == 0

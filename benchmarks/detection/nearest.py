@@ -57,6 +57,10 @@ class Nearest:
             )
         yield NearestJudge(backbone, torch.cat(remembered)[:REMEMBERED])
 
+    def was_cut_off(self, task: Task) -> bool:
+        """See ``Method.was_cut_off``."""
+        return False
+
 
 class NearestJudge:
     """Judges by the distance of each patch to the nearest remembered one, see ``Judge``."""

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from detection.task import Task
-from efficientad.checkpoint import Run
+from efficientad.checkpoint import Run, progress_file
 from efficientad.judge import CheckpointJudge
 from efficientad.networks import ModelSize
 from efficientad.teacher import load_teacher
@@ -46,7 +46,7 @@ class Ours:
             penalty_digest=task.natural.digest,
             tool_version=version("inspectd"),
         )
-        out = task.folder / f"{self.size}-seed-{task.seed}.pt"
+        out = self._model(task)
         train(
             run,
             load_teacher(self.size, self.teacher),
@@ -57,3 +57,10 @@ class Ours:
             checkpoint_every=500,
         )
         yield CheckpointJudge(out)
+
+    def was_cut_off(self, task: Task) -> bool:
+        """See ``Method.was_cut_off``."""
+        return progress_file(self._model(task)).exists()
+
+    def _model(self, task: Task) -> Path:
+        return task.folder / f"{self.size}-seed-{task.seed}.pt"

@@ -49,8 +49,9 @@ class AnomalibS:
         teacher = load_teacher("s", self.teacher)
         weights = task.folder / "teacher.pt"
         torch.save({f"teacher.{name}": tensor for name, tensor in teacher.items()}, weights)
+        state = self._state(task)
         with Peer(self.python, task.folder, self.threads, _KEEPS_MEMORY) as peer:
-            peer.ask(
+            begun = peer.ask(
                 "start_learning",
                 teacher=str(weights),
                 training=str(task.folder / "training.npy"),
@@ -58,8 +59,11 @@ class AnomalibS:
                 steps=task.steps,
                 seed=task.seed,
                 threads=self.threads,
+                state=str(state.absolute()),
+                run={**self.settings, **task.settings},
             )
-            with tqdm(total=task.steps, desc="training the peer", unit="step") as bar:
+            taken = begun["taken"]
+            with tqdm(total=task.steps, initial=taken, desc="training the peer", unit="step") as bar:
                 while bar.n < task.steps:
                     answer = peer.ask("learn", steps=min(_AT_ONCE, task.steps - bar.n))
                     bar.set_postfix(loss=f"{answer['loss']:.3f}", refresh=False)
@@ -68,6 +72,14 @@ class AnomalibS:
             for name in images:
                 (task.folder / f"{name}.npy").unlink()
             yield PeerJudge(peer, task.folder)
+        state.unlink()
+
+    def was_cut_off(self, task: Task) -> bool:
+        """See ``Method.was_cut_off``."""
+        return self._state(task).exists()
+
+    def _state(self, task: Task) -> Path:
+        return task.folder / f"anomalib-seed-{task.seed}.pt"
 
 
 class PeerJudge:

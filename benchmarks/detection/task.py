@@ -1,7 +1,7 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from efficientad.datasets.data_set import DataSet
 from efficientad.judge import Judge
@@ -28,6 +28,17 @@ class Task:
     seed: int
     folder: Path
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of it that decides what a method learns."""
+        return {
+            "data": self.folder.name,
+            "seed": self.seed,
+            "steps": self.steps,
+            "training": self.split.digest,
+            "natural": self.natural.digest,
+        }
+
 
 class Method(Protocol):
     """A way to learn what good parts look like."""
@@ -44,4 +55,8 @@ class Method(Protocol):
 
     def learn(self, task: Task) -> AbstractContextManager[Judge]:
         """Learn from the good images, and give what judges others."""
+        ...
+
+    def was_cut_off(self, task: Task) -> bool:
+        """Tell whether ``learn`` will go on with what an earlier run began."""
         ...

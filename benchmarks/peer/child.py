@@ -243,7 +243,16 @@ class PeerSide:
         return {"ms": (time.perf_counter() - started) * 1e3, "loss": loss}
 
     def start_learning(
-        self, *, teacher: str, training: str, natural: str, steps: int, seed: int, threads: int
+        self,
+        *,
+        teacher: str,
+        training: str,
+        natural: str,
+        steps: int,
+        seed: int,
+        threads: int,
+        state: str,
+        run: dict[str, Any],
     ) -> dict[str, Any]:
         """Make the peer's small model with a teacher of ours, ready to learn.
 
@@ -254,6 +263,11 @@ class PeerSide:
             steps: there will be.
             seed: of everything that is drawn.
             threads: of torch.
+            state: file from which a training that was cut off goes on.
+            run: all that decides what the training gives.
+
+        Returns:
+            ``taken``: steps of that training.
         """
         import torch
         from anomalib.models import EfficientAd
@@ -265,8 +279,10 @@ class PeerSide:
         kept = copy_convolutions(torch.load(teacher, weights_only=True), "teacher", module.model.teacher)
         if kept:
             raise ValueError(f"the teacher does not fit: {kept[0]}")
-        self._learner = Learner(module, planes(training), planes(natural), steps, seed)
-        return {}
+        self._learner = Learner(
+            module, planes(training), planes(natural), steps=steps, seed=seed, state=Path(state), run=run
+        )
+        return {"taken": self._learner.taken}
 
     def learn(self, *, steps: int) -> dict[str, float]:
         """Take training steps."""
