@@ -1,4 +1,4 @@
-"""What an NVIDIA GPU does with our engines, beside torch's ways of running the same weights.
+"""What an NVIDIA GPU does with our engines, beside torch's and anomalib's ways of running the same weights.
 
     python benchmarks/gpu.py --json docs/benchmarks/gpu.json --markdown docs/benchmarks/gpu.md
     python benchmarks/gpu.py --parts b --quick
@@ -55,10 +55,11 @@ def main(argv: list[str] | None = None) -> int:
     if present is None:
         print(f"{PROG}: there is no NVIDIA GPU here, or no driver for it", file=sys.stderr)
         return 2
-    from acceleration.speed import NotTheSame
+    from comparison.equality import NotTheSame
     from comparison.line import LineFailed
     from comparison.report import Report
     from comparison.session import Session
+    from peer.client import PeerFailed
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = shlex.join(["python", "benchmarks/gpu.py", *(sys.argv[1:] if argv is None else argv)])
@@ -72,11 +73,12 @@ def main(argv: list[str] | None = None) -> int:
     }
     parts: dict[str, Part] = {}
     with tempfile.TemporaryDirectory(prefix="gpu-") as name:
-        session = Session(Path(name), Path(sys.executable), cores, options.quick, options.laps)
+        peer = options.peer_python
+        session = Session(Path(name), peer or Path(sys.executable), cores, options.quick, options.laps)
         try:
             engines, parts["a"] = build(session)
             for letter in options.parts:
-                part = measure(letter, session, engines, options.minutes)
+                part = measure(letter, session, engines, options.minutes, peer=peer is not None)
                 if part is not None:
                     parts[letter] = part
                 report = Report(
@@ -94,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         except InputError as error:
             print(f"{PROG}: {error}", file=sys.stderr)
             return 2
-        except (LineFailed, NotTheSame) as error:
+        except (LineFailed, NotTheSame, PeerFailed) as error:
             print(f"{PROG}: {error}", file=sys.stderr)
             return 1
     print(report.markdown())
@@ -136,13 +138,14 @@ def build(session: "Session", sizes: "Sequence[ModelSize]" = SIZES) -> "tuple[di
     return engines, Part("What runs here", Table(columns, rows), [])
 
 
-def measure(letter: str, session: "Session", engines: dict[str, Path], minutes: float) -> "Part | None":
+def measure(
+    letter: str, session: "Session", engines: dict[str, Path], minutes: float, *, peer: bool
+) -> "Part | None":
     """Measure one part; None where there is no engine for it."""
     if letter == "b":
         from acceleration.speed import compare
 
-        weights = {size: session.weights(size, SIDE) for size in SIZES}
-        return compare(engines, weights, SIDE, session.laps(15))
+        return compare(session, SIZES, engines, SIDE, peer=peer)
     if letter == "a" or "s" not in engines:
         return None
     from acceleration.lines import cameras, soak
@@ -174,9 +177,21 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="a few laps: to see that it runs")
     made.add_argument("--laps", type=int, metavar="N", help="of every comparison")
     made.add_argument("--minutes", type=float, default=10.0, help="of part e (default: %(default)s)")
+    made.add_argument(
+        "--peer-python",
+        type=program,
+        metavar="FILE",
+        help="Python of an environment with anomalib and a torch for this GPU; else anomalib is left out",
+    )
     made.add_argument("--json", type=Path, metavar="FILE", help="write everything here")
     made.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
     return made
+
+
+def program(text: str) -> Path:
+    if not os.access(text, os.X_OK) or not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text}: expected the Python of an environment that has anomalib")
+    return Path(text)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,21 @@ def test_without_a_gpu_one_line_says_so() -> None:
     assert done.stderr == "gpu.py: there is no NVIDIA GPU here, or no driver for it\n"
 
 
+def test_a_peers_python_that_is_none_is_refused_in_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "gpu.py", "--peer-python", BENCHMARKS],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    said = done.stderr.strip().rpartition("\n")[2]
+    assert said == (
+        f"gpu.py: error: argument --peer-python: {BENCHMARKS}: expected the Python of an environment that has"
+        " anomalib"
+    )
+
+
 def test_an_engine_that_was_not_run_is_not_said_to_be_proven(ways: Any, tmp_path: Path) -> None:
     try:
         library()

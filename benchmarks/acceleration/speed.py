@@ -1,19 +1,28 @@
 """(b), (c) Our engine beside torch's ways of running the same weights, and the share of the GPU's peak."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from comparison.equality import NotTheSame
 from comparison.models import draw_frames
 from comparison.pairing import Spread, Turn, ratio, take_turns, timed
 from comparison.report import Part, Table
+from comparison.session import Session
+from peer.client import Peer
 
+from acceleration.anomalib import NAME as ANOMALIB
+from acceleration.anomalib import HalfPeer
 from acceleration.torch_ways import HalfModel, Way, captured, compiled, model_flops, product_flops, published
 from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
 from engine_runtime.frames import Frame, Size
 from engine_runtime.open import open_engine
+
+if TYPE_CHECKING:
+    from efficientad.networks import ModelSize
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 OURS = "ours"
@@ -23,27 +32,37 @@ SAME = 0.03
 """Largest difference of a score between two ways, as a share of the largest score: all are in half."""
 
 
-class NotTheSame(Exception):
-    """Two ways do not compute the same: to time them would mean nothing."""
-
-
-def compare(engines: Mapping[str, Path], weights: Mapping[str, Path], side: int, laps: int) -> Part:
+def compare(
+    session: Session, sizes: "Sequence[ModelSize]", engines: Mapping[str, Path], side: int, *, peer: bool
+) -> Part:
     """Time every way at every batch size.
 
     Args:
-        engines: our engine for each size of model; none where no runtime of ours runs here.
-        weights: state dict for each size of model.
+        session: of the run.
+        sizes: of the models.
+        engines: our engine for each size; none where no runtime of ours runs here.
         side: of the frames, pixels.
-        laps: turns of each way.
+        peer: whether anomalib takes its turns.
 
     Raises:
         NotTheSame: two ways give other scores.
+        PeerFailed: anomalib does not run.
     """
-    device = torch.device("cuda")
+    with ExitStack() as stack:
+        theirs = stack.enter_context(session.peer()) if peer else None
+        return _compare(session, sizes, engines, side, theirs)
+
+
+def _compare(
+    session: Session, sizes: "Sequence[ModelSize]", engines: Mapping[str, Path], side: int, peer: Peer | None
+) -> Part:
+    device, laps = torch.device("cuda"), session.laps(15)
     peak = product_flops()
     rows, measured = [], {}
-    for size, file in weights.items():
-        model = HalfModel(file, size, side, device)  # type: ignore[arg-type]
+    for size in sizes:
+        file = session.weights(size, side)
+        half_peer = None if peer is None else HalfPeer(session, peer, size, side, device.type)
+        model = HalfModel(file, size, side, device)
         flops = model_flops(model, side)
         opened = open_engine(engines[size]) if size in engines else None
         for batch in BATCHES:
@@ -57,9 +76,11 @@ def compare(engines: Mapping[str, Path], weights: Mapping[str, Path], side: int,
                 ways = {OURS: ours(opened, list(frames))} | ways
             _refuse_difference(ways)
             turns = {name: repeated(way) for name, way in ways.items()}
+            if half_peer is not None:
+                turns[ANOMALIB] = half_peer.turn(batch, LEAST_MS)
             times = take_turns(turns, laps, f"{size}, batch {batch}")
             measured[f"{size}, batch {batch}"] = times
-            for name in ways:
+            for name in turns:
                 middle = Spread.of(times[name])
                 per_second = batch / middle.median * 1e3
                 rows.append(
@@ -78,10 +99,11 @@ def compare(engines: Mapping[str, Path], weights: Mapping[str, Path], side: int,
         "Every way copies the frames to the GPU and scores and maps back. The peak is a product of two"
         f" matrices of 8192×8192 in half, measured in this run: {peak / 1e12:.0f} TFLOP/s."
     )
+    left_out = [] if peer is not None else ["anomalib was not measured: --peer-python was not given."]
     return Part(
         f"S and M at {side}×{side} in half precision",
         Table(columns, rows),
-        [note],
+        [note, *left_out],
         {"ms": measured, "peak_flops": peak},
     )
 

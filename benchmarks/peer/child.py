@@ -147,21 +147,31 @@ class PeerSide:
         }
 
     def open(
-        self, *, name: str, runtime: str, threads: int, path: str = "", precision: str | None = None
+        self,
+        *,
+        name: str,
+        runtime: str,
+        threads: int,
+        path: str = "",
+        precision: str | None = None,
+        device: str = "",
     ) -> Any:
         """Open a model for ``infer`` and, with OpenVINO, for ``predict``.
 
         Args:
             name: to ask for it by.
-            runtime: openvino, onnxruntime or torch, which takes the model that was loaded.
+            runtime: openvino, onnxruntime, or torch and torch_half, which take the model that was loaded.
             threads: that one inference may use.
             path: of the exported model.
             precision: that OpenVINO is held to; None leaves it to the device, as the peer does.
+            device: of torch_half.
         """
         if runtime == "openvino":
             self._opened[name] = open_openvino(path, threads, precision)
         elif runtime == "onnxruntime":
             self._opened[name] = open_onnxruntime(path, threads)
+        elif runtime == "torch_half":
+            self._opened[name] = open_torch_half(self._module, device)
         else:
             self._opened[name] = open_torch(self._module, threads)
         return {}
@@ -175,19 +185,23 @@ class PeerSide:
         compiled = self._opened[name][0].model
         return {"precision": compiled.get_property("INFERENCE_PRECISION_HINT").to_string()}
 
-    def infer(self, *, name: str, frames: str, out: str | None = None) -> dict[str, float]:
+    def infer(
+        self, *, name: str, frames: str, out: str | None = None, repetitions: int = 1
+    ) -> dict[str, float]:
         """Time one batch through the model alone: its input is ready, its outputs are arrays.
 
         Args:
             name: of an opened model.
             frames: N×H×W×3 uint8 BGR, a file of numpy.
             out: where to save ``score`` (N) and ``map`` (N×H×W); not saved when None.
+            repetitions: of which the mean is taken.
         """
         _, run, outputs = self._opened[name]
         batch = planes(frames)
         started = time.perf_counter()
-        result = run(batch)
-        took = time.perf_counter() - started
+        for _ in range(repetitions):
+            result = run(batch)
+        took = (time.perf_counter() - started) / repetitions
         if out is not None:
             named = outputs(result)
             np.savez(out, score=named["pred_score"].reshape(-1), map=named["anomaly_map"][:, 0])
@@ -366,6 +380,24 @@ def open_torch(module: Any, threads: int) -> Any:
 
     def outputs(result: Any) -> dict[str, Any]:
         return {name: value.numpy() for name, value in result._asdict().items() if value is not None}
+
+    return module, run, outputs
+
+
+def open_torch_half(module: Any, device: str) -> Any:
+    """Run the loaded model as the peer's ``precision="16-mixed"`` does; images come from ordinary memory."""
+    import torch
+
+    module.to(device)
+
+    def run(batch: Any) -> Any:
+        with torch.inference_mode(), torch.autocast(device, torch.float16):
+            found = module.model(torch.from_numpy(batch).to(device))
+        return found.pred_score.float().cpu(), found.anomaly_map.float().cpu()
+
+    def outputs(result: Any) -> dict[str, Any]:
+        score, anomaly_map = result
+        return {"pred_score": score.numpy(), "anomaly_map": anomaly_map.numpy()}
 
     return module, run, outputs
 
