@@ -24,6 +24,9 @@ SCHEMA: Final = {
     "journal_events": "CREATE INDEX journal_events ON journal (kind, id) WHERE kind <> 'verdict'",
 }
 
+_PAGE_BYTES: Final = 2048
+"""A verdict changes a page of the table and one of either index; with SQLite's usual 4096 bytes twice
+as much would be written and summed for each."""
 _WRITER_PATIENCE_MS: Final = 50  # only a foreign program can hold the lock; the line does not wait for it
 _READER_PATIENCE_MS: Final = 2000
 
@@ -151,6 +154,7 @@ _PLAIN: Final = {
 
 def _claim(connection: sqlite3.Connection, file: Path, line: str) -> None:
     """Make the tables of a new journal, or see that they are this line's."""
+    connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file; an older one keeps its own
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise InputError(f"{file}: its file system does not support SQLite's WAL mode")

@@ -31,7 +31,7 @@ __all__ = ["Journal", "JournalFailed"]
 
 _INSERT: Final = f"INSERT INTO journal ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _WAL_SHARE: Final = 8
-_MOST_WAL_BYTES: Final = 16_000_000
+_MOST_WAL_BYTES: Final = 32_000_000
 
 
 class _Entry(NamedTuple):
