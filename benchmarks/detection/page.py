@@ -12,7 +12,7 @@ def as_markdown(content: dict[str, Any]) -> str:
     """Lay out what ``accuracy.py`` measured, as far as it is finished."""
     cells: Sequence[dict[str, Any]] = content["cells"]
     methods = list(dict.fromkeys(cell["settings"]["method"] for cell in cells))
-    data = list(dict.fromkeys(cell["settings"]["data"] for cell in cells))
+    data = sorted({cell["settings"]["data"] for cell in cells})
     lines = [
         "# Accuracy",
         "",
