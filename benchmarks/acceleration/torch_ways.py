@@ -33,11 +33,13 @@ class HalfModel(nn.Module):
         super().__init__()
         self.model = EfficientAd(size, Size(side, side)).eval()
         self.model.load_state_dict(torch.load(weights, weights_only=True))
+        black, white = (normalised(torch.full((1, 3, 1, 1), value)) for value in (0.0, 255.0))
+        self.shift, self.scale = black.to(device), ((white - black) / 255).to(device)
         self.model.half().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Give scores, N, and anomaly maps, N×h×w, of N×H×W×3 uint8 frames, BGR."""
-        images = normalised(frames.permute(0, 3, 1, 2).flip(1)).half()
+        images = (frames.permute(0, 3, 1, 2).flip(1) * self.scale + self.shift).half()
         local, large = self.model.maps(images.contiguous(memory_format=torch.channels_last))
         anomaly = (local.float() + large.float()) / 2
         return anomaly.amax((1, 2)), anomaly
@@ -57,6 +59,7 @@ def published(model: nn.Module, frames: NDArray[np.uint8], device: torch.device)
 
 def compiled(model: HalfModel, frames: NDArray[np.uint8], device: torch.device) -> Way:
     """Let torch.compile fuse what lies between the convolutions."""
+    torch.compiler.reset()  # it would give up, and say nothing, after eight shapes
     return published(torch.compile(model, dynamic=False), frames, device)
 
 
