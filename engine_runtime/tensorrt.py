@@ -1,6 +1,7 @@
 """Runs a TensorRT plan on an NVIDIA GPU."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -25,14 +26,18 @@ VERSION: str = _trt.__version__
 
 _CAPTURED_HERE: Final = LIBRARY == "tensorrt"
 """Whether CUDA graphs are made by this module: TensorRT-RTX makes them itself."""
+_WARM_UPS: Final = 2
+"""Of each batch size: compiling and allocating come with the first execution, capturing with the second."""
 
 
 class TensorRtEngine:
     """One stream of its own, with all its memory allocated once.
 
     Frames are copied from where they lie, without staging where that is page-locked; only the outputs that
-    are asked for are copied back; the lane waits for its own event and for nothing else. What batches of 1,
-    2, 4 … frames launch is captured as CUDA graphs.
+    are asked for are copied back; the lane waits for its own event and for nothing else. Batches of 1, 2, 4 …
+    frames have an execution context each, with its kernels compiled and captured as a CUDA graph before the
+    first frame comes, and any other batch runs as the next larger one: a context that changes its shape
+    holds the line up, by milliseconds each time and by seconds the first time.
     """
 
     def __init__(self, manifest: Manifest, payload: bytes, threads: int | None) -> None:
@@ -55,12 +60,10 @@ class TensorRtEngine:
             sizes = {FRAMES: manifest.max_batch * self._frame_bytes, QUANTILES: self._quantiles.nbytes}
             sizes |= {name: array.nbytes for name, array in self._results.items()}
             self._memory = {name: cuda.mem_alloc(size) for name, size in sizes.items()}
-            # Contexts of ours run one after the other, so they share what they compute in.
-            shared = self._engine.device_memory_size_v2 if _CAPTURED_HERE else 0
-            self._scratch = cuda.mem_alloc(max(1, shared))
-            self._context = self._new_context()
-            counts = batch_sizes(manifest.max_batch) if _CAPTURED_HERE else []
-            self._captured = {count: self._capture(count) for count in counts}
+            # The contexts run one after the other, so they share what they compute in.
+            self._scratch = cuda.mem_alloc(max(1, self._engine.device_memory_size_v2))
+            self._sizes = batch_sizes(manifest.max_batch)
+            self._batches = {size: self._prepare(size) for size in self._sizes}
 
     def infer(
         self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = (SCORE, ANOMALY_MAP)
@@ -75,10 +78,7 @@ class TensorRtEngine:
                     target = int(self._memory[FRAMES]) + row * self._frame_bytes
                     cuda.memcpy_htod_async(target, frame, self._stream)
                 cuda.memcpy_htod_async(self._memory[QUANTILES], self._quantiles, self._stream)
-                if count in self._captured:
-                    self._captured[count].graph.launch(self._stream.handle)
-                else:
-                    self._enqueue(self._context, count)
+                self._launch(self._batches[self._sizes[bisect_left(self._sizes, count)]])
                 for name in outputs:
                     rows = self._results[name][:count]
                     cuda.memcpy_dtoh_async(rows, self._memory[name], self._stream)
@@ -97,9 +97,10 @@ class TensorRtEngine:
     def close(self) -> None:
         """See ``Engine.close``."""
         with self._current():
-            for captured in self._captured.values():
-                captured.graph.close()
-            del self._captured, self._context, self._engine, self._runtime
+            for batch in self._batches.values():
+                if batch.graph is not None:
+                    batch.graph.close()
+            del batch, self._batches, self._engine, self._runtime
             for memory in (*self._memory.values(), self._scratch):
                 memory.free()
             del self._stream, self._done, self._results, self._quantiles
@@ -109,35 +110,36 @@ class TensorRtEngine:
     def _frame_bytes(self) -> int:
         return math.prod(self.manifest.input_size) * 3
 
-    def _new_context(self) -> Any:
+    def _prepare(self, size: int) -> "_Batch":
+        """Make the context of a batch size, which keeps that shape, and let it do once what it does once."""
+        own_memory = _trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if _CAPTURED_HERE:
-            context = self._engine.create_execution_context(
-                _trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            )
+            context = self._engine.create_execution_context(own_memory)
         else:
-            # It makes kernels for each batch size in the background, and knows when it may capture them.
             config = self._engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(own_memory)
             config.cuda_graph_strategy = _trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            config.dynamic_shapes_kernel_specialization_strategy = (
+                _trt.DynamicShapesKernelSpecializationStrategy.EAGER  # else the first batches are slow
+            )
             context = self._engine.create_execution_context(config)
         if context is None:
             raise EngineRefused(f"{LIBRARY} {VERSION} cannot run it: {self._logger.last_error}")
-        if _CAPTURED_HERE:
-            context.set_device_memory(int(self._scratch), self._engine.device_memory_size_v2)
+        context.set_device_memory(int(self._scratch), self._engine.device_memory_size_v2)
         for name, memory in self._memory.items():
             context.set_tensor_address(name, int(memory))
-        return context
-
-    def _capture(self, count: int) -> "_Captured":
-        """Capture what a batch launches, in a context of its own, which keeps its shapes."""
-        context = self._new_context()
-        self._enqueue(context, count)  # the first time with other shapes TensorRT does more than launch
+        context.set_input_shape(FRAMES, (size, *self.manifest.input_size, 3))
+        for _ in range(_WARM_UPS):
+            self._execute(context)
         self._stream.synchronize()
-        graph = CudaGraph(self._stream.handle, lambda: self._execute(context))
-        return _Captured(context, graph)
+        graph = CudaGraph(self._stream.handle, lambda: self._execute(context)) if _CAPTURED_HERE else None
+        return _Batch(context, graph)
 
-    def _enqueue(self, context: Any, count: int) -> None:
-        context.set_input_shape(FRAMES, (count, *self.manifest.input_size, 3))
-        self._execute(context)
+    def _launch(self, batch: "_Batch") -> None:
+        if batch.graph is not None:
+            batch.graph.launch(self._stream.handle)
+        else:
+            self._execute(batch.context)
 
     def _execute(self, context: Any) -> None:
         if not context.execute_async_v3(self._stream.handle):
@@ -166,10 +168,13 @@ class TensorRtEngine:
             self._cuda.Context.pop()
 
 
-class _Captured(NamedTuple):
+class _Batch(NamedTuple):
+    """What a batch of one size runs with."""
+
     context: Any
-    """Holds what the graph computes with."""
-    graph: CudaGraph
+    """Holds what the graph computes with, too."""
+    graph: CudaGraph | None
+    """None where the context captures its own."""
 
 
 def _refuse_what_does_not_fit(manifest: Manifest) -> ModuleType:

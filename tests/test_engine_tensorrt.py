@@ -237,7 +237,7 @@ def test_a_proof_that_fails_at_the_first_start_refuses_the_engine(
 ) -> None:
     *engine, reference = unproven
     wrong = Reference(
-        reference.quantiles, reference.outputs | {SCORE: reference.outputs[SCORE] * np.float32(1.01)}
+        reference.quantiles, reference.outputs | {SCORE: reference.outputs[SCORE] * np.float32(1.1)}
     )
     code, said = tried(*engine, wrong)
     assert code == 2

@@ -12,11 +12,13 @@ from comparison.models import draw_frames
 from comparison.pairing import Spread, Turn, ratio, take_turns, timed
 from comparison.report import Part, Table
 from comparison.session import Session
+from numpy.typing import NDArray
 from peer.client import Peer
 
 from acceleration.anomalib import NAME as ANOMALIB
 from acceleration.anomalib import HalfPeer
 from acceleration.torch_ways import HalfModel, Way, captured, compiled, model_flops, product_flops, published
+from daemon.slots import FrameSlots
 from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
 from engine_runtime.frames import Frame, Size
 from engine_runtime.open import open_engine
@@ -76,7 +78,7 @@ def _compare(
             if batch in COMPILED:
                 ways["torch.compile"] = compiled(model, frames, device)
             if opened is not None and batch <= opened.manifest.max_batch:
-                ways = {OURS: ours(opened, list(frames))} | ways
+                ways = {OURS: ours(opened, frames)} | ways
             _refuse_difference(ways)
             turns = {name: repeated(way) for name, way in ways.items()}
             if half_peer is not None:
@@ -111,9 +113,14 @@ def _compare(
     )
 
 
-def ours(engine: Engine, frames: Sequence[Frame]) -> Way:
-    """Run our engine as a lane does: scores and maps come back."""
-    return lambda: engine.infer(frames, UNCALIBRATED)[SCORE]
+def ours(engine: Engine, frames: NDArray[np.uint8]) -> Way:
+    """Run our engine as a lane does: frames lie in page-locked slots, scores and maps come back."""
+    slots = FrameSlots.create(len(frames), frames.shape[1:])
+    slots.page_lock()
+    for slot, frame in enumerate(frames):
+        slots[slot][...] = frame
+    given: Sequence[Frame] = [slots[slot] for slot in range(len(frames))]
+    return lambda: engine.infer(given, UNCALIBRATED)[SCORE]
 
 
 def _refuse_difference(ways: Mapping[str, Way]) -> None:
