@@ -1,7 +1,6 @@
 """Runs a TensorRT plan on an NVIDIA GPU."""
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -62,8 +61,7 @@ class TensorRtEngine:
             self._memory = {name: cuda.mem_alloc(size) for name, size in sizes.items()}
             # The contexts run one after the other, so they share what they compute in.
             self._scratch = cuda.mem_alloc(max(1, self._engine.device_memory_size_v2))
-            self._sizes = batch_sizes(manifest.max_batch)
-            self._batches = {size: self._prepare(size) for size in self._sizes}
+            self._batches = {size: self._prepare(size) for size in batch_sizes(manifest.max_batch)}
 
     def infer(
         self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = (SCORE, ANOMALY_MAP)
@@ -78,7 +76,7 @@ class TensorRtEngine:
                     target = int(self._memory[FRAMES]) + row * self._frame_bytes
                     cuda.memcpy_htod_async(target, frame, self._stream)
                 cuda.memcpy_htod_async(self._memory[QUANTILES], self._quantiles, self._stream)
-                self._launch(self._batches[self._sizes[bisect_left(self._sizes, count)]])
+                self._launch(next(batch for size, batch in self._batches.items() if size >= count))
                 for name in outputs:
                     rows = self._results[name][:count]
                     cuda.memcpy_dtoh_async(rows, self._memory[name], self._stream)
@@ -100,7 +98,7 @@ class TensorRtEngine:
             for batch in self._batches.values():
                 if batch.graph is not None:
                     batch.graph.close()
-            del batch, self._batches, self._engine, self._runtime
+            del batch, self._batches, self._engine, self._runtime  # contexts before their engine
             for memory in (*self._memory.values(), self._scratch):
                 memory.free()
             del self._stream, self._done, self._results, self._quantiles

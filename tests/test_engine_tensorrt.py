@@ -236,6 +236,7 @@ def test_a_proof_that_fails_at_the_first_start_refuses_the_engine(
     unproven: tuple[Path, Manifest, bytes, Reference],
 ) -> None:
     *engine, reference = unproven
+    # Off by more than FP16 may be, too: where there is a GPU, the engine is one in half.
     wrong = Reference(
         reference.quantiles, reference.outputs | {SCORE: reference.outputs[SCORE] * np.float32(1.1)}
     )

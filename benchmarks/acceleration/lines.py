@@ -27,7 +27,7 @@ def cameras(session: Session, engine: Path) -> Part:
         )
         judged = [verdict.latency_ms for verdict in run.verdicts if verdict.decision != "fault"]
         took = [latency.total for latency in judged]
-        infer = [latency.infer or 0 for latency in judged]
+        infer = [latency.infer for latency in judged if latency.infer is not None]
         percentiles = np.percentile(took, (50, 99, 99.9)).round(2).tolist() if took else [float("nan")] * 3
         rows.append(
             (
@@ -50,7 +50,7 @@ def cameras(session: Session, engine: Path) -> Part:
         "ms, median",
         "ms, p99",
         "ms, p99.9",
-        "of the median in the engine",
+        "ms in the engine, median",
         "faults",
         "frames without a verdict",
     )

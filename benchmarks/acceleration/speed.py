@@ -119,6 +119,7 @@ def ours(engine: Engine, frames: NDArray[np.uint8]) -> Way:
     slots.page_lock()
     for slot, frame in enumerate(frames):
         slots[slot][...] = frame
+    slots.close()  # the memory lives as long as its views
     given: Sequence[Frame] = [slots[slot] for slot in range(len(frames))]
     return lambda: engine.infer(given, UNCALIBRATED)[SCORE]
 

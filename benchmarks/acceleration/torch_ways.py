@@ -33,6 +33,7 @@ class HalfModel(nn.Module):
         super().__init__()
         self.model = EfficientAd(size, Size(side, side)).eval()
         self.model.load_state_dict(torch.load(weights, weights_only=True))
+        # Beforehand: ``normalised`` copies constants to the GPU each time, which no graph can capture.
         black, white = (normalised(torch.full((1, 3, 1, 1), value)) for value in (0.0, 255.0))
         self.shift, self.scale = black.to(device), ((white - black) / 255).to(device)
         self.model.half().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
