@@ -114,7 +114,8 @@ class CameraProcess:
                 error, part = str(bad), bad.part
             self._counter.captured = self._frame
             captured_ns = time.monotonic_ns()
-            self._hear()
+            if not self._free:
+                self._hear()  # some may have become free during the exposure
             slot, region = None, None
             if picture is not None:
                 try:

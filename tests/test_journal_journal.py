@@ -450,7 +450,8 @@ def test_a_damaged_file_is_told(tmp_path: Path) -> None:
         journal.write(verdicts(first, first + 19))
     journal.close()
     content = bytearray(journal.file.read_bytes())
-    for page in range(4096, len(content), 4096):
+    page_bytes = int.from_bytes(content[16:18], "big")
+    for page in range(page_bytes, len(content), page_bytes):
         content[page : page + 64] = b"\xff" * 64
     journal.file.write_bytes(content)
     with pytest.raises(InputError, match="damaged"):

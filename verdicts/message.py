@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final, Literal, NoReturn, get_args
 
 Decision = Literal["pass", "reject", "fault"]
@@ -200,7 +201,7 @@ def encode(message: Verdict | Health) -> tuple[bytes, bytes]:
     content: dict[str, object]
     if isinstance(message, Verdict):
         _check_verdict(message)
-        content = {key: getattr(message, key) for key in _VERDICT_KEYS}
+        content = dict(zip(_VERDICT_KEYS, _verdict_values(message), strict=True))
         content["peak"] = None if message.peak is None else {"x": message.peak.x, "y": message.peak.y}
         latency = message.latency_ms
         content["latency_ms"] = {"wait": latency.wait, "infer": latency.infer, "total": latency.total}
@@ -455,6 +456,7 @@ def _keys_of(kind: type[Any]) -> tuple[str, ...]:
 
 
 _VERDICT_KEYS: Final = _keys_of(Verdict)
+_verdict_values: Final = attrgetter(*_VERDICT_KEYS)
 _HEALTH_KEYS: Final = _keys_of(Health)
 _CAMERA_KEYS: Final = _keys_of(CameraHealth)
 _JOURNAL_KEYS: Final = _keys_of(JournalHealth)
