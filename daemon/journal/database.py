@@ -24,9 +24,9 @@ SCHEMA: Final = {
     "journal_events": "CREATE INDEX journal_events ON journal (kind, id) WHERE kind <> 'verdict'",
 }
 
-_PAGE_BYTES: Final = 1024
-"""A verdict changes a page of the table and one of either index; with SQLite's usual 4096 bytes three
-times as much would be written for each."""
+_PAGE_BYTES: Final = 2048
+"""A verdict changes a page of the table and one of either index; with SQLite's usual 4096 bytes twice
+as much would be written and summed for each."""
 _WRITER_PATIENCE_MS: Final = 50  # only a foreign program can hold the lock; the line does not wait for it
 _READER_PATIENCE_MS: Final = 2000
 
