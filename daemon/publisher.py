@@ -83,6 +83,15 @@ class Publisher:
         loop.add_reader(self._descriptor, self._read_subscriptions)
         loop.call_soon(self._read_subscriptions)
 
+    def unwatch(self) -> None:
+        """Answer no more subscriptions: what the answer tells of is about to be closed."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._descriptor)
+            self._loop = None
+        if self._answer is not None:
+            self._answer.cancel()
+            self._answer = None
+
     def send(self, *messages: tuple[bytes, bytes]) -> None:
         """Hand messages, each a topic and a payload, to ZeroMQ, which sends them in its own thread."""
         for topic, payload in messages:
@@ -96,10 +105,7 @@ class Publisher:
         """Send what is left, for a second at the most."""
         if self._socket.closed:
             return
-        if self._loop is not None:
-            self._loop.remove_reader(self._descriptor)
-        if self._answer is not None:
-            self._answer.cancel()
+        self.unwatch()
         self._socket.close(linger=1000)
 
     def _read_subscriptions(self) -> None:

@@ -133,6 +133,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
             access=access,
         )
         publisher.watch(loop, line.send_health)
+        stack.callback(publisher.unwatch)
         if control is not None:
             control.start()
         gc.freeze()  # what was loaded stays: looking it through again and again would hold verdicts up
