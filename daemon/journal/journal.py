@@ -32,8 +32,8 @@ __all__ = ["Journal", "JournalFailed"]
 _INSERT: Final = f"INSERT INTO journal ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _WAL_SHARE: Final = 16
 _MOST_WAL_BYTES: Final = 256_000_000
-"""Whenever the log starts over, the line waits for the disk, some 10 ms: the larger, the more rarely. After a
-kill the next start reads all of it, in 0.2 s."""
+"""Whenever the log starts over, the line waits for the disk: the larger the log, the more rarely. But after a
+kill the next start reads all of it."""
 
 
 class _Entry(NamedTuple):
