@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -241,6 +242,26 @@ def test_what_is_no_journal_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 def test_a_head_that_is_none_is_refused(whole: tuple[Path, str]) -> None:
     found = audited(whole[0], "--head", "cafe")
     assert found.returncode == 2 and "64 hexadecimal digits" in found.stderr
+
+
+@given(
+    st.builds(
+        Row,
+        id=st.integers(1, 2**53),
+        kind=st.text(),
+        boot=st.none() | st.text(),
+        seq=st.none() | st.integers(0, 2**53),
+        camera=st.none() | st.text(),
+        frame=st.none() | st.integers(0, 2**53),
+        written_at=st.text(),
+        payload=st.binary(),
+        previous=st.binary(min_size=32, max_size=32),
+    )
+)
+def test_the_hash_is_over_what_the_standard_librarys_json_writes(row: Row) -> None:
+    *columns, payload, previous = row
+    head = json.dumps([*columns, previous.hex()], separators=(",", ":"))
+    assert hash_of(row) == hashlib.sha256(head.encode() + b"\n" + payload).digest()
 
 
 def test_the_documented_program_calculates_the_same_chain(whole: tuple[Path, str]) -> None:

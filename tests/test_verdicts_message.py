@@ -2,7 +2,7 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,14 @@ healths = st.builds(
 @given(verdicts() | healths)
 def test_what_is_encoded_is_decoded(message: Verdict | Health) -> None:
     assert decode(*encode(message)) == message
+
+
+@given(verdicts() | healths)
+def test_the_payload_is_what_the_standard_librarys_json_writes(message: Verdict | Health) -> None:
+    _, payload = encode(message)
+    compact = {"ensure_ascii": False, "separators": (",", ":")}
+    assert payload.decode() == json.dumps(json.loads(payload), **compact)  # type: ignore[arg-type]
+    assert list(json.loads(payload)) == [entry.name for entry in fields(message)]
 
 
 def test_the_wire_form_of_schema_1() -> None:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from operator import attrgetter
 from typing import Any, Final, Literal, NoReturn, get_args
 
 Decision = Literal["pass", "reject", "fault"]
@@ -198,27 +197,52 @@ def encode(message: Verdict | Health) -> tuple[bytes, bytes]:
         MalformedMessage: a value has the wrong type or range, or the payload would exceed ``MAX_BYTES``;
             what ``decode`` would refuse is never sent.
     """
-    content: dict[str, object]
     if isinstance(message, Verdict):
         _check_verdict(message)
-        content = dict(zip(_VERDICT_KEYS, _verdict_values(message), strict=True))
-        content["peak"] = None if message.peak is None else {"x": message.peak.x, "y": message.peak.y}
-        latency = message.latency_ms
-        content["latency_ms"] = {"wait": latency.wait, "infer": latency.infer, "total": latency.total}
+        payload = _verdict_json(message).encode()
     else:
         _check_health(message)
-        content = {key: getattr(message, key) for key in _HEALTH_KEYS}
-        content["verdicts"] = dict(message.verdicts)
-        content["cameras"] = {
-            name: {key: getattr(camera, key) for key in _CAMERA_KEYS}
-            for name, camera in message.cameras.items()
-        }
-        content["journal"] = None if message.journal is None else asdict(message.journal)
-        content["subscribers"] = {name: asdict(entry) for name, entry in message.subscribers.items()}
-    payload = _to_json(content).encode()
+        payload = _health_json(message).encode()
     if len(payload) > MAX_BYTES:
         raise MalformedMessage(f"payload: found {len(payload)} bytes, expected at most {MAX_BYTES}")
     return _topic(message), payload
+
+
+def _verdict_json(verdict: Verdict) -> str:
+    """Write a checked verdict; a line gives thousands per second, and ``json`` takes twice as long."""
+    peak, latency = verdict.peak, verdict.latency_ms
+    peak_json = "null" if peak is None else f'{{"x":{peak.x},"y":{peak.y}}}'
+    return (
+        f'{{"schema":{verdict.schema},"line":"{verdict.line}","camera":"{verdict.camera}",'
+        f'"frame":{verdict.frame},"part":{_text_json(verdict.part)},"boot":"{verdict.boot}",'
+        f'"seq":{verdict.seq},"decision":"{verdict.decision}","reason":{_text_json(verdict.reason)},'
+        f'"score":{_number_json(verdict.score)},"threshold":{_number_json(verdict.threshold)},'
+        f'"peak":{peak_json},"captured_at":"{verdict.captured_at}","latency_ms":{{'
+        f'"wait":{_number_json(latency.wait)},"infer":{_number_json(latency.infer)},'
+        f'"total":{_number_json(latency.total)}}},"model":{_text_json(verdict.model)},'
+        f'"archive":{_text_json(verdict.archive)}}}'
+    )
+
+
+def _text_json(text: str | None) -> str:
+    return "null" if text is None else json.encoder.encode_basestring(text)
+
+
+def _number_json(number: float | None) -> str:
+    if number is None:
+        return "null"
+    return float.__repr__(number) if isinstance(number, float) else int.__repr__(number)
+
+
+def _health_json(health: Health) -> str:
+    content = {key: getattr(health, key) for key in _HEALTH_KEYS}
+    content["verdicts"] = dict(health.verdicts)
+    content["cameras"] = {
+        name: {key: getattr(camera, key) for key in _CAMERA_KEYS} for name, camera in health.cameras.items()
+    }
+    content["journal"] = None if health.journal is None else asdict(health.journal)
+    content["subscribers"] = {name: asdict(entry) for name, entry in health.subscribers.items()}
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def decode(topic: bytes, payload: bytes) -> Verdict | Health:
@@ -456,11 +480,9 @@ def _keys_of(kind: type[Any]) -> tuple[str, ...]:
 
 
 _VERDICT_KEYS: Final = _keys_of(Verdict)
-_verdict_values: Final = attrgetter(*_VERDICT_KEYS)
 _HEALTH_KEYS: Final = _keys_of(Health)
 _CAMERA_KEYS: Final = _keys_of(CameraHealth)
 _JOURNAL_KEYS: Final = _keys_of(JournalHealth)
 _SUBSCRIBER_KEYS: Final = _keys_of(SubscriberHealth)
 _LATENCY_KEYS: Final = _keys_of(Latency)
 _PEAK_KEYS: Final = _keys_of(Peak)
-_to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

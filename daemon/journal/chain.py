@@ -17,7 +17,8 @@ STOP: Final = "stop"
 NOTHING: Final = bytes(32)
 """What the very first row holds instead of a hash."""
 
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
+# A tenth of the time that JSONEncoder takes to be set up for a row.
+_text: Final = json.encoder.encode_basestring_ascii
 
 
 class Row(NamedTuple):
@@ -46,8 +47,18 @@ def hash_of(row: Row) -> bytes:
     The array is ``[id,kind,boot,seq,camera,frame,written_at,previous in hexadecimal]`` without blanks, in
     ASCII. It holds no line feed, so two different rows never give the same bytes.
     """
-    *columns, payload, previous = row
-    return hashlib.sha256(_to_json([*columns, previous.hex()]).encode() + b"\n" + payload).digest()
+    number, kind, boot, seq, camera, frame, written_at, payload, previous = row
+    head = (
+        f"[{_json(number)},{_text(kind)},{_json(boot)},{_json(seq)},{_json(camera)},{_json(frame)},"
+        f'{_text(written_at)},"{previous.hex()}"]'
+    )
+    return hashlib.sha256(head.encode() + b"\n" + payload).digest()
+
+
+def _json(value: str | int | None) -> str:
+    if value is None:
+        return "null"
+    return _text(value) if isinstance(value, str) else int.__repr__(value)
 
 
 def compact_json(content: object) -> bytes:

@@ -4,20 +4,21 @@ import contextlib
 import logging
 import sqlite3
 import threading
-import time
 from pathlib import Path
 from typing import Final
 
 from daemon.journal.database import wal_of, why
 
 _INTERVAL_S: Final = 2.0
-_LOOK_S: Final = 0.1
+_SHORTEST_INTERVAL_S: Final = 0.1
+_MANY_ROWS: Final = 500
+"""A checkpoint of more holds up a line that needs all cores: it takes one of them for as long."""
 _READERS_PATIENCE_MS: Final = 20  # the writer waits as long
 _log = logging.getLogger("inspectd")
 
 
 class Checkpoints:
-    """Checkpoints every two seconds while something is written.
+    """Checkpoints every two seconds while something is written, and sooner when it is much.
 
     A checkpoint beside a busy writer never quite catches up, and the log starts over only when it has. So
     when the log has grown past ``most_wal_bytes``, the rest, by then small, is carried while ``turn`` holds
@@ -43,22 +44,28 @@ class Checkpoints:
         self._most_wal_bytes = most_wal_bytes
         self._commits = 0
         self._commits_before_end = 0
+        self._rows_waiting = 0
         self._bytes_held_by_reader = 0
         self._committed = threading.Event()
+        self._due = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="journal-checkpoints", daemon=True)
         self._thread.start()
 
-    def committed(self) -> None:
+    def committed(self, rows: int) -> None:
         """Tell of a transaction; called by the writer while it holds ``turn``."""
         self._commits += 1
+        self._rows_waiting += rows
         if not self._committed.is_set():
             self._committed.set()
+        if self._rows_waiting >= _MANY_ROWS and not self._due.is_set():
+            self._due.set()
 
     def close(self) -> None:
         """End the thread; a checkpoint that runs is finished."""
         self._stop.set()
         self._committed.set()
+        self._due.set()
         self._thread.join()
 
     def _run(self) -> None:
@@ -77,12 +84,10 @@ class Checkpoints:
             self._pause()
 
     def _pause(self) -> None:
-        """Wait for a while, or until the log is large: it may grow by 30 MB in a second."""
-        over_s = time.monotonic() + _INTERVAL_S
-        largest = self._most_wal_bytes + self._bytes_held_by_reader
-        while time.monotonic() < over_s and not self._stop.wait(_LOOK_S):
-            if _size(wal_of(self._file)) > largest:
-                return
+        """Wait for a while, or until many rows wait: the log may grow by 30 MB in a second."""
+        self._stop.wait(_SHORTEST_INTERVAL_S)
+        if not self._stop.is_set():
+            self._due.wait(_INTERVAL_S - _SHORTEST_INTERVAL_S)
 
     def _carry(self, connection: sqlite3.Connection) -> None:
         """Bring the database file up to date, and have the log start over when it is large."""
@@ -114,14 +119,20 @@ class Checkpoints:
         """Give the size of the log; None when it was not to be read."""
         busy, log_bytes = _checkpoint(connection, "PASSIVE")
         with self._turn:  # every commit that this checkpoint may have carried is counted by now
-            self._commits_before_end = self._commits
+            self._note_end()
         return None if busy else log_bytes
 
     def _checkpoint_without_writer(self, connection: sqlite3.Connection, how: str) -> tuple[bool, int]:
         with self._turn:
             result = _checkpoint(connection, how)
-            self._commits_before_end = self._commits
+            self._note_end()
         return result
+
+    def _note_end(self) -> None:
+        """Count afresh behind a checkpoint; ``turn`` is held."""
+        self._commits_before_end = self._commits
+        self._rows_waiting = 0
+        self._due.clear()
 
     def _tell(self, trouble: str | None) -> None:
         if trouble is not None and self.trouble is None:
@@ -136,10 +147,3 @@ def _checkpoint(connection: sqlite3.Connection, how: str) -> tuple[bool, int]:
     page_bytes: int = connection.execute("PRAGMA page_size").fetchone()[0]
     busy, pages, _ = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
     return bool(busy), pages * page_bytes
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0

@@ -145,7 +145,7 @@ class Journal:
                 self._write(entries)
             except InputError as error:
                 raise JournalFailed(str(error)) from error
-            self._checkpoints.committed()
+            self._checkpoints.committed(len(entries))
 
     def _open(self) -> None:
         """Open the file and find the end of the chain."""
