@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from daemon.journal.database import wal_of, why
+from daemon.journal.sync import DatabaseSync
 
 _INTERVAL_S: Final = 2.0
 _SHORTEST_INTERVAL_S: Final = 0.1
@@ -29,19 +30,23 @@ class Checkpoints:
     which the next checkpoint begins (https://sqlite.org/wal.html#walresetbug).
     """
 
-    def __init__(self, file: Path, turn: threading.Lock, most_wal_bytes: int) -> None:
+    def __init__(
+        self, file: Path, turn: threading.Lock, most_wal_bytes: int, database_sync: DatabaseSync
+    ) -> None:
         """Start the thread.
 
         Args:
             file: the journal.
             turn: held by the writer during each transaction.
             most_wal_bytes: when the log is larger, the writer is held off for a moment.
+            database_sync: of the journal.
         """
         self.trouble: str | None = None
         """One line about why the log cannot be carried over; None when all is well."""
         self._file = file
         self._turn = turn
         self._most_wal_bytes = most_wal_bytes
+        self._database_sync = database_sync
         self._commits = 0
         self._commits_before_end = 0
         self._rows_waiting = 0
@@ -81,6 +86,8 @@ class Checkpoints:
                 self._tell(self._reader_in_the_way())
             except sqlite3.Error as error:
                 self._tell(f"{self._file}: its checkpoint {why(error)}")
+            except OSError as error:
+                self._tell(f"{self._file}: its checkpoint cannot be synced: {error.strerror}")
             self._pause()
 
     def _pause(self) -> None:
@@ -118,6 +125,7 @@ class Checkpoints:
     def _checkpoint_beside_writer(self, connection: sqlite3.Connection) -> int | None:
         """Give the size of the log; None when it was not to be read."""
         busy, log_bytes = _checkpoint(connection, "PASSIVE")
+        self._database_sync.sync()
         with self._turn:  # every commit that this checkpoint may have carried is counted by now
             self._note_end()
         return None if busy else log_bytes

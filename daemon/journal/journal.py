@@ -24,16 +24,24 @@ from daemon.journal.checkpoints import Checkpoints
 from daemon.journal.database import COLUMNS, JournalFailed, create_if_missing, open_for_writing, why
 from daemon.journal.retention import Retention
 from daemon.journal.stamps import Stamps, iso
+from daemon.journal.sync import DatabaseSync
 from engine_runtime.errors import InputError
 from verdicts.message import Verdict
 
 __all__ = ["Journal", "JournalFailed"]
 
-_INSERT: Final = f"INSERT INTO journal ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_MOST_ROWS_AT_ONCE: Final = 32
+_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERTS: Final = tuple(
+    f"INSERT INTO journal ({COLUMNS}) VALUES {', '.join([_ROW] * rows)}"
+    for rows in range(_MOST_ROWS_AT_ONCE + 1)
+)
+"""By the number of rows."""
 _WAL_SHARE: Final = 16
-_MOST_WAL_BYTES: Final = 256_000_000
-"""Whenever the log starts over, the line waits for the disk: the larger the log, the more rarely. But after a
-kill the next start reads all of it."""
+_MOST_WAL_BYTES: Final = 32_000_000
+"""Whenever the log starts over, the line waits for the disk: the larger the log, the more rarely. But until
+then every page of it is memory and disk that was not in use, and after a kill the next start reads all of
+it."""
 
 
 class _Entry(NamedTuple):
@@ -91,7 +99,8 @@ class Journal:
         except BaseException:
             os.close(self._lock)
             raise
-        self._checkpoints = Checkpoints(file, self._turn, most_wal_bytes)
+        self._database_sync = DatabaseSync(file)
+        self._checkpoints = Checkpoints(file, self._turn, most_wal_bytes, self._database_sync)
 
     @property
     def head(self) -> str:
@@ -131,9 +140,13 @@ class Journal:
         self._commit([_event(kind, content)])
 
     def close(self) -> None:
-        """End the checkpoints, put the log away and let other daemons in."""
+        """End the checkpoints, put the log away and let other daemons in.
+
+        Connections for reading in this process have to be closed before.
+        """
         self._checkpoints.close()
         self._drop_connection()
+        self._database_sync.close()
         os.close(self._lock)
 
     def _commit(self, entries: list[_Entry]) -> None:
@@ -184,9 +197,7 @@ class Journal:
         assert self._connection is not None
         committed = (self.entries, self._head)
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
             self._insert(entries)
-            self._connection.execute("COMMIT")
         except BaseException as error:
             # Opening it anew finds out what the file really holds; until then the last good end is told.
             self._drop_connection()
@@ -204,15 +215,29 @@ class Journal:
         if step is not None:
             said.append(_event(CLOCK, {"set_by_s": round(step.total_seconds(), 6)}))
         rows = list(self._chained((*said, *self._with_what_is_missing(entries)), iso(now)))
-        self._connection.executemany(_INSERT, rows)
-        if self._retention.is_check_due(len(rows), sum(len(row.payload) for row in rows)):
+        self._retention.count(rows)
+        if 0 < len(rows) <= _MOST_ROWS_AT_ONCE and not self._retention.is_due:
+            # A transaction by itself. With more statements, and one for each row, the interpreter's lock
+            # would go to the lanes and have to be waited for between any two.
+            self._connection.execute(_INSERTS[len(rows)], [value for row in rows for value in row])
+            return
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.executemany(_INSERTS[1], rows)
+        self._retain(now)
+        self._connection.execute("COMMIT")
+
+    def _retain(self, now: datetime) -> None:
+        """Remove what has been announced, or announce what may go."""
+        assert self._connection is not None
+        if self._retention.is_check_due:
             try:
                 retained = self._retention.announce(self.entries, now)
             except (TypeError, ValueError) as error:
                 raise JournalFailed(f"{self.file}: is damaged: its oldest rows are none: {error}") from error
             if retained is not None:
-                self._connection.executemany(_INSERT, self._chained([_event(RETENTION, retained)], iso(now)))
-        self._retention.remove(len(rows))
+                retention = self._chained([_event(RETENTION, retained)], iso(now))
+                self._connection.executemany(_INSERTS[1], retention)
+        self._retention.remove()
 
     def _chained(self, entries: Sequence[_Entry], written_at: str) -> Iterator[Row]:
         for kind, boot, seq, camera, frame, payload in entries:

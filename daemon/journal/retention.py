@@ -7,11 +7,11 @@ so the chain itself tells removal from tampering. The rows then go with the tran
 import json
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from daemon.journal.chain import RETENTION, VERDICT
+from daemon.journal.chain import RETENTION, VERDICT, Row
 from daemon.journal.ranges import Ranges
 from daemon.journal.stamps import iso
 
@@ -70,26 +70,38 @@ class Retention:
         self._through = through
         return {"through": through, "hash": reached.hex(), "removed": self._removed}
 
-    def is_check_due(self, rows: int, payload_bytes: int) -> bool:
-        """Count what is being written, and say whether it is time to ask ``announce``."""
-        self._rows_unchecked += rows
-        self._bytes_unchecked += payload_bytes
+    def count(self, rows: Sequence[Row]) -> None:
+        """Count rows that are written: what is to be done comes with their number."""
+        self._rows_unchecked += len(rows)
+        self._bytes_unchecked += sum(len(row.payload) for row in rows)
+        self._credit = min(self._credit + 2 * len(rows), max(_FEWEST_AT_ONCE, 2 * len(rows)))
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to ask ``announce`` or to ``remove``."""
+        return self.is_check_due or self._removable() > 0
+
+    @property
+    def is_check_due(self) -> bool:
+        """Whether it is time to ask ``announce``."""
         return (
             self._rows_unchecked >= _CHECK_ROWS
             or self._bytes_unchecked >= _CHECK_BYTES
             or time.monotonic() >= self._next_check_s
         )
 
-    def remove(self, written: int) -> None:
-        """Remove announced rows, in the long run two at the most for each that was written."""
-        self._credit = min(self._credit + 2 * written, max(_FEWEST_AT_ONCE, 2 * written))
-        due = self._through - self._first + 1
-        if due <= 0 or self._credit < min(_FEWEST_AT_ONCE, due):
-            return
-        last = self._first + min(due, self._credit) - 1
-        self._connection.execute("DELETE FROM journal WHERE id BETWEEN ? AND ?", (self._first, last))
-        self._credit -= last - self._first + 1
-        self._first = last + 1
+    def remove(self) -> None:
+        """Remove announced rows, in the long run two at the most for each that was counted."""
+        rows = self._removable()
+        if rows > 0:
+            last = self._first + rows - 1
+            self._connection.execute("DELETE FROM journal WHERE id BETWEEN ? AND ?", (self._first, last))
+            self._credit -= rows
+            self._first = last + 1
+
+    def _removable(self) -> int:
+        announced = self._through - self._first + 1
+        return min(announced, self._credit) if self._credit >= min(_FEWEST_AT_ONCE, announced) else 0
 
     def _is_too_large(self) -> bool:
         pages, free, page_bytes = (
