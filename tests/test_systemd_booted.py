@@ -1,6 +1,7 @@
 """The service in a booted Debian 12: installed as a user would, from the wheel, and run by systemd."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -158,6 +159,13 @@ class Service:
     def show(self, name: str) -> str:
         return self.system.show(self.unit, name)
 
+    def processes(self) -> list[int]:
+        """List the daemon and its cameras."""
+        groups = Path("/proc").glob("[0-9]*/cgroup")
+        return [
+            int(group.parent.name) for group in groups if group.read_text().strip().endswith(f"/{self.unit}")
+        ]
+
     def kill(self, signal: str) -> None:
         """Send a signal to the daemon alone."""
         self.system.run("systemctl", "kill", "--kill-whom=main", f"--signal={signal}", self.unit)
@@ -232,13 +240,8 @@ def test_a_crash_is_followed_by_a_restart(service: Service) -> None:
     while service.verdicts(1)[0].boot == crashed:
         pass
     service.system.until(service.unit, ActiveState="active", NRestarts="1")
-    processes = Path("/proc")
-    cameras = [
-        process
-        for process in processes.glob("[0-9]*/cgroup")
-        if process.read_text().strip().endswith(f"/{service.unit}")
-    ]
-    assert len(cameras) == 2  # the daemon and its one camera: nothing of the one before is left
+    # The daemon and its one camera: nothing of the one before is left.
+    assert len(service.processes()) == 2
 
 
 def test_crashes_without_end_are_given_up(service: Service) -> None:
@@ -336,6 +339,17 @@ def test_the_documented_drop_ins_work(service: Service) -> None:
     assert found["send to"]["192.0.2.7"] != "EPERM"
     assert found["send to"]["198.51.100.7"] == "EPERM"
     assert found["executable memory"] in {"EACCES", "EPERM"}
+
+
+def test_the_documented_policy_takes_the_daemon_and_its_cameras_first(service: Service) -> None:
+    page = (REPOSITORY / "docs" / "service.md").read_text()
+    (policy,) = (text.split("```")[0] for text in page.split("```ini\n")[1:] if "CPUScheduling" in text)
+    service.drop_in(policy)
+    service.configure()
+    service.start()
+    assert "fault" not in {verdict.decision for verdict in service.verdicts(5)}
+    policies = [os.sched_getscheduler(process) for process in service.processes()]
+    assert policies == [os.SCHED_RR, os.SCHED_RR]
 
 
 def test_who_has_the_key_hears_the_line(service: Service, tmp_path: Path) -> None:
