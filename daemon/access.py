@@ -7,6 +7,7 @@ from typing import Any
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from daemon.precedence import can_give_way
 from engine_runtime.errors import InputError
 from verdicts.curve import is_key, read_secret_key
 
@@ -57,6 +58,8 @@ class Access:
     def __init__(self) -> None:
         self.refused = 0
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        if can_give_way():
+            self.context.set(zmq.THREAD_SCHED_POLICY, os.SCHED_BATCH)
         self._authenticator = ThreadAuthenticator(self.context)
         self._authenticator.start()
 

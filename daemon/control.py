@@ -20,6 +20,7 @@ from daemon.control_positions import Positions
 from daemon.control_subscribers import Subscribers
 from daemon.journal.database import JournalFailed
 from daemon.journal.reader import JournalReader
+from daemon.precedence import give_way
 from engine_runtime.errors import InputError
 from verdicts.message import MAX_BYTES, MalformedMessage, SubscriberHealth, Verdict, decode_verdict
 from verdicts.request import (
@@ -163,6 +164,7 @@ class Control(threading.Thread):
 
     def run(self) -> None:
         """Answer until ``close``."""
+        give_way()
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._wake, zmq.POLLIN)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.ledger import CapturedFrame
+from daemon.precedence import give_way
 from daemon.product import Product
 from daemon.waiting import WaitingFrames
 from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine
@@ -115,6 +116,7 @@ class Lane(threading.Thread):
         self._abandoned = True
 
     def run(self) -> None:
+        give_way()
         while not (self.given_up or self._abandoned) and (
             frames := self._waiting.take(needed_ns(self._took_ns))
         ):

@@ -168,6 +168,21 @@ def test_a_killed_camera_is_a_fault_a_health_state_and_comes_back(line_folder: P
     assert {(fault.camera, fault.reason) for fault in faults} == {(killed, "camera")}
 
 
+def test_lanes_and_senders_give_way_to_the_loop_and_the_cameras(line_folder: Path) -> None:
+    with running(write_config(line_folder, {"top": {"source": "simulated://", "fps": 20}})) as line:
+        line.until(lambda line: len(line.verdicts) > 5)
+        daemon = line.process.pid
+        policies: dict[str, list[int]] = {}
+        for thread in Path(f"/proc/{daemon}/task").iterdir():
+            if int(thread.name) != daemon:
+                name = (thread / "comm").read_text().strip()
+                policies.setdefault(name, []).append(os.sched_getscheduler(int(thread.name)))
+        assert policies["ZMQbg/IO/0"].count(os.SCHED_BATCH) >= 1
+        assert os.SCHED_BATCH in policies["inspectd"]  # the lane
+        for process in (daemon, *line.camera_processes()):
+            assert os.sched_getscheduler(process) == os.SCHED_OTHER
+
+
 def test_camera_processes_do_not_outlive_a_killed_daemon(line_folder: Path) -> None:
     config = write_config(line_folder, {"top": {"source": "simulated://?width=128&height=128", "fps": 50}})
     with running(config) as line:

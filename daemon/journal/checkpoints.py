@@ -9,6 +9,7 @@ from typing import Final
 
 from daemon.journal.database import wal_of, why
 from daemon.journal.sync import DatabaseSync
+from daemon.precedence import give_way
 
 _INTERVAL_S: Final = 2.0
 _SHORTEST_INTERVAL_S: Final = 0.1
@@ -74,6 +75,7 @@ class Checkpoints:
         self._thread.join()
 
     def _run(self) -> None:
+        give_way()
         while self._committed.wait() and not self._stop.is_set():
             self._committed.clear()
             try:

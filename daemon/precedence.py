@@ -1,0 +1,28 @@
+"""Which of the daemon's threads goes first where several want the same core."""
+
+import contextlib
+import os
+
+
+def give_way() -> None:
+    """Have the calling thread wait, when it wakes, until whoever has its core pauses.
+
+    The event loop hears every frame and gives every verdict. The threads that work for it wake thousands of
+    times per second on a fast line, and would interrupt it each time. They get their share of the cores all
+    the same: this is Linux's policy ``SCHED_BATCH`` (sched(7)). One that the service was given stays.
+    """
+    if os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with contextlib.suppress(OSError):  # a sandbox forbids it, and nothing depends on it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def can_give_way() -> bool:
+    """Whether threads that ZeroMQ starts may do so, which ends the process where it is forbidden."""
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return False
+    try:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    except OSError:
+        return False
+    return True
