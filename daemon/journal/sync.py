@@ -11,8 +11,8 @@ class DatabaseSync:
     does, until one holds the writer off: that one would wait for the disk to take everything that was carried
     since the last such one (https://sqlite.org/wal.html#checkpointing).
 
-    Closing any descriptor of a file drops the locks that SQLite holds on it for the whole process, so those
-    opened here stay open until ``close``: one, and one more for each time that the file was replaced.
+    Closing any descriptor of a file drops the locks that SQLite holds on it for the whole process, so the one
+    that is opened here stays open until ``close``, or until another file has taken the journal's place.
     """
 
     def __init__(self, file: Path) -> None:
@@ -22,7 +22,8 @@ class DatabaseSync:
             file: the journal.
         """
         self._file = file
-        self._descriptors: dict[tuple[int, int], int] = {}
+        self._descriptor = -1
+        self._inode: tuple[int, int] | None = None
 
     def sync(self) -> None:
         """Wait until all of the file is on the disk.
@@ -30,13 +31,18 @@ class DatabaseSync:
         Raises:
             OSError: it is gone, or the disk fails.
         """
-        found = self._file.stat()
-        inode = (found.st_dev, found.st_ino)
-        if inode not in self._descriptors:
-            self._descriptors[inode] = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
-        os.fdatasync(self._descriptors[inode])
+        if _inode(self._file.stat()) != self._inode:
+            self.close()
+            self._descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+            self._inode = _inode(os.fstat(self._descriptor))
+        os.fdatasync(self._descriptor)
 
     def close(self) -> None:
-        """Give the descriptors back, when no connection to the file is left in this process."""
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+        """Give the descriptor back, when no connection to the file is left in this process."""
+        if self._inode is not None:
+            os.close(self._descriptor)
+            self._inode = None
+
+
+def _inode(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
