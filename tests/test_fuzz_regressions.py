@@ -291,3 +291,24 @@ def test_an_engine_that_kills_its_runtime_is_refused_by_a_running_line(line_fold
         line.until(lambda line: len(line.verdicts) > seen + 20)
         line.stop()
     lost_nothing(line)
+
+
+def test_a_journals_tables_in_text_that_is_none_are_told_in_one_line(tmp_path: Path) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    from daemon.journal.audit import audit
+    from daemon.journal.journal import Journal
+
+    file = altered_journal(tmp_path, "boot", "aa", "select")
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        statement = b"CREATE UNIQUE INDEX journal_seq ON journal (boot \xff seq)"
+        change = "UPDATE sqlite_master SET sql = CAST(? AS TEXT) WHERE name = 'journal_seq'"
+        connection.execute(change, (statement,))
+    damaged = f"{file}: is damaged: it holds text that is no UTF-8"
+    with pytest.raises(InputError, match=f"^{re.escape(damaged)}$"):
+        Journal(file, line="line3", keep_days=30, max_mb=10)
+    result = audit(file)
+    assert not result.intact
+    assert damaged in result.broken[0]

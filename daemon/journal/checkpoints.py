@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from daemon.journal.database import wal_of, why
+from daemon.journal.database import SQLITE_ERRORS, wal_of, why
 from daemon.journal.sync import DatabaseSync
 from daemon.precedence import give_way
 
@@ -86,7 +86,7 @@ class Checkpoints:
                 ) as connection:
                     self._carry(connection)
                 self._tell(self._reader_in_the_way())
-            except sqlite3.Error as error:
+            except SQLITE_ERRORS as error:
                 self._tell(f"{self._file}: its checkpoint {why(error)}")
             except OSError as error:
                 self._tell(f"{self._file}: its checkpoint cannot be synced: {error.strerror}")

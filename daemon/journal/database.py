@@ -31,6 +31,10 @@ _WRITER_PATIENCE_MS: Final = 50  # only a foreign program can hold the lock; the
 _READER_PATIENCE_MS: Final = 2000
 
 
+SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What a statement raises; the latter where SQLite's own words quote text of the file that is no UTF-8."""
+
+
 class JournalFailed(Exception):
     """The journal could not be written or read; the text names the file and why."""
 
@@ -71,7 +75,7 @@ def open_for_writing(file: Path, line: str) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA secure_delete = OFF")  # some builds overwrite what is deleted
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         connection.close()
         raise InputError(f"{file}: {why(error)}") from error
     except BaseException:
@@ -100,8 +104,8 @@ def open_for_reading(file: Path) -> tuple[sqlite3.Connection, bool]:
         raise InputError(f"{file}: cannot be read: Permission denied")
     try:
         return _read_only(file, "mode=ro"), False
-    except sqlite3.Error as error:
-        no_room_for_index = error.sqlite_errorcode & 0xFF in {
+    except SQLITE_ERRORS as error:
+        no_room_for_index = _code_of(error) & 0xFF in {
             sqlite3.SQLITE_CANTOPEN,
             sqlite3.SQLITE_READONLY,
         }
@@ -109,7 +113,7 @@ def open_for_reading(file: Path) -> tuple[sqlite3.Connection, bool]:
             raise InputError(f"{file}: {why(error)}") from error
     try:
         return _read_only(file, "mode=ro&immutable=1"), True
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise InputError(f"{file}: {why(error)}") from error
 
 
@@ -118,7 +122,7 @@ def check_identity(connection: sqlite3.Connection, file: Path) -> None:
 
     Raises:
         InputError: another application's database, or another version's journal.
-        sqlite3.Error: not SQLite at all, or damaged.
+        sqlite3.Error, UnicodeDecodeError: not SQLite at all, or damaged.
     """
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID:
@@ -133,13 +137,19 @@ def wal_of(file: Path) -> Path:
     return file.with_name(file.name + "-wal")
 
 
-def why(error: sqlite3.Error) -> str:
+def why(error: sqlite3.Error | UnicodeDecodeError) -> str:
     """Say in plain words what SQLite found."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    plain = _PLAIN.get(code & 0xFF)
+    if isinstance(error, UnicodeDecodeError):
+        return "is damaged: it holds text that is no UTF-8"
+    plain = _PLAIN.get(_code_of(error) & 0xFF)
     if plain is None:
         plain = f"failed ({getattr(error, 'sqlite_errorname', 'SQLite')})"
     return f"{plain}: {error}"
+
+
+def _code_of(error: sqlite3.Error | UnicodeDecodeError) -> int:
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code
 
 
 _PLAIN: Final = {

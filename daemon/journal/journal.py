@@ -21,7 +21,14 @@ from daemon.journal.chain import (
     hash_of,
 )
 from daemon.journal.checkpoints import Checkpoints
-from daemon.journal.database import COLUMNS, JournalFailed, create_if_missing, open_for_writing, why
+from daemon.journal.database import (
+    COLUMNS,
+    SQLITE_ERRORS,
+    JournalFailed,
+    create_if_missing,
+    open_for_writing,
+    why,
+)
 from daemon.journal.retention import Retention
 from daemon.journal.stamps import Stamps, iso
 from daemon.journal.sync import DatabaseSync
@@ -175,7 +182,7 @@ class Journal:
             self._retention = Retention(connection, keep_days=self._keep_days, most_bytes=self._most_bytes)
         except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
             connection.close()
-            reason = why(error) if isinstance(error, sqlite3.Error) else f"is damaged: {error}"
+            reason = why(error) if isinstance(error, SQLITE_ERRORS) else f"is damaged: {error}"
             raise InputError(f"{self.file}: {reason}") from error
         opened = self.file.stat()
         self._inode = (opened.st_dev, opened.st_ino)
@@ -204,7 +211,7 @@ class Journal:
             self.entries, self._head = committed
             if isinstance(error, sqlite3.IntegrityError):
                 raise RuntimeError(f"{self.file}: {why(error)}") from error
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, SQLITE_ERRORS):
                 raise JournalFailed(f"{self.file}: {why(error)}") from error
             raise
 

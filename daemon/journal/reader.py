@@ -1,7 +1,6 @@
 """Reading a journal while its daemon writes it, or after the daemon is gone."""
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +8,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from daemon.journal.chain import CLOCK, START, VERDICT, Row
-from daemon.journal.database import COLUMNS, JournalFailed, open_for_reading, wal_of, why
+from daemon.journal.database import COLUMNS, SQLITE_ERRORS, JournalFailed, open_for_reading, wal_of, why
 from daemon.journal.ranges import Ranges
 from daemon.journal.retention import newest_retention
 from daemon.journal.stamps import iso
@@ -150,7 +149,7 @@ class JournalReader:
         """Give what the newest retention row says: ``through``, ``hash``, ``removed``; None without one."""
         try:
             return newest_retention(self._connection)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise JournalFailed(f"{self.file}: {why(error)}") from error
         except ValueError as error:
             raise JournalFailed(f"{self.file}: is damaged: {error}") from error
@@ -203,7 +202,7 @@ class JournalReader:
                 self._open_again()
                 cursor = self._connection.execute(query, values)
                 found = cursor.fetchall()
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise JournalFailed(f"{self.file}: {why(error)}") from error
         return found, [column[0] for column in cursor.description]
 
