@@ -209,7 +209,7 @@ def encode(message: Verdict | Health) -> tuple[bytes, bytes]:
 
 
 def _verdict_json(verdict: Verdict) -> str:
-    """Write a checked verdict; a line gives thousands per second, and ``json`` takes twice as long."""
+    """Write a checked verdict; a line gives thousands per second, and ``json`` would take longer."""
     peak, latency = verdict.peak, verdict.latency_ms
     peak_json = "null" if peak is None else f'{{"x":{peak.x},"y":{peak.y}}}'
     return (

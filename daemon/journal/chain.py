@@ -17,7 +17,7 @@ STOP: Final = "stop"
 NOTHING: Final = bytes(32)
 """What the very first row holds instead of a hash."""
 
-# A tenth of the time that JSONEncoder takes to be set up for a row.
+# A JSONEncoder would be set up anew for each row.
 _text: Final = json.encoder.encode_basestring_ascii
 
 

@@ -127,9 +127,9 @@ class Checkpoints:
     def _checkpoint_beside_writer(self, connection: sqlite3.Connection) -> int | None:
         """Give the size of the log; None when it was not to be read."""
         busy, log_bytes = _checkpoint(connection, "PASSIVE")
-        self._database_sync.sync()
         with self._turn:  # every commit that this checkpoint may have carried is counted by now
             self._note_end()
+        self._database_sync.sync()  # behind the count, which must be right even where the disk fails
         return None if busy else log_bytes
 
     def _checkpoint_without_writer(self, connection: sqlite3.Connection, how: str) -> tuple[bool, int]:

@@ -30,7 +30,6 @@ as much would be written and summed for each."""
 _WRITER_PATIENCE_MS: Final = 50  # only a foreign program can hold the lock; the line does not wait for it
 _READER_PATIENCE_MS: Final = 2000
 
-
 SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
 """What a statement raises; the latter where SQLite's own words quote text of the file that is no UTF-8."""
 

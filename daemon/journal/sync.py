@@ -23,7 +23,7 @@ class DatabaseSync:
         """
         self._file = file
         self._descriptor = -1
-        self._inode: tuple[int, int] | None = None
+        self._opened: os.stat_result | None = None
 
     def sync(self) -> None:
         """Wait until all of the file is on the disk.
@@ -31,18 +31,14 @@ class DatabaseSync:
         Raises:
             OSError: it is gone, or the disk fails.
         """
-        if _inode(self._file.stat()) != self._inode:
+        if self._opened is None or not os.path.samestat(self._file.stat(), self._opened):
             self.close()
             self._descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
-            self._inode = _inode(os.fstat(self._descriptor))
+            self._opened = os.fstat(self._descriptor)
         os.fdatasync(self._descriptor)
 
     def close(self) -> None:
         """Give the descriptor back, when no connection to the file is left in this process."""
-        if self._inode is not None:
+        if self._opened is not None:
             os.close(self._descriptor)
-            self._inode = None
-
-
-def _inode(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
+            self._opened = None
