@@ -386,9 +386,10 @@ class Line:
         if self._state != "running":
             return self._state
         subscribers = {} if self._control is None else self._control.subscribers
+        journal = self._outlet.journal_health()
         in_order = (
             self._cameras.in_order
-            and self._outlet.journal_error is None
+            and (journal is None or journal.error is None)
             and not self._lanes.failing
             and all(subscribers[name].present for name in self._setup.config.required_subscribers)
         )

@@ -1,16 +1,12 @@
 """Signals to the daemon, its sudden death, a clock that is set, and changes of config that cannot work."""
 
-import shutil
 import signal
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from daemon.journal.reader import JournalReader
+from faults.preload import built
 from faults.trial import BELT, Trial, faulted, health
-
-WALL_CLOCK = Path(__file__).with_name("wall_clock.c")
 
 
 @pytest.mark.parametrize(
@@ -119,13 +115,9 @@ def test_reload_with_a_camera_that_does_not_open(trial: Trial) -> None:
     ],
 )
 def test_clock_is_set(trial: Trial, seconds: int) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("wants a C compiler, for a wall clock of the daemon's own")
-    library, offset = trial.folder / "wall_clock.so", trial.folder / "offset"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, WALL_CLOCK], check=True)
+    offset = trial.folder / "offset"
     offset.write_text("0")
-    clock = {"LD_PRELOAD": str(library), "WALL_CLOCK_OFFSET": str(offset)}
+    clock = {"LD_PRELOAD": built("wall_clock.c", trial.folder), "WALL_CLOCK_OFFSET": str(offset)}
     trial.start({"top": BELT}, environment=clock)
     trial.inject()
     offset.write_text(str(seconds))

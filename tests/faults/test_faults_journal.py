@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from faults.preload import built
 from faults.trial import BELT, JOURNAL_FAILED, PATIENCE_S, Trial, faulted, health
+from verdicts import Health
 
 OK = health("journal ok", lambda health: health.journal is not None and health.journal.state == "ok")
 
@@ -107,6 +109,38 @@ def test_disk_read_only(trial: Trial, real_disk: Path, policy: str) -> None:
     trial.wait_for(JOURNAL_FAILED)
     trial.uninterrupted("top")
     trial.finish(faults={("top", "journal")} if policy == "fault" else set(), journal_complete=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        pytest.param(
+            "line3.journal",
+            "its checkpoint cannot be synced: Input/output error",
+            marks=pytest.mark.faults("Journal", "disk fails to sync the database file for a while"),
+        ),
+        pytest.param(
+            "line3.journal-wal",
+            "its checkpoint failed (SQLITE_IOERR_FSYNC)",
+            marks=pytest.mark.faults("Journal", "disk fails to sync the write-ahead log for a while"),
+        ),
+    ],
+)
+def test_disk_fails_to_sync(trial: Trial, file: str, told: str) -> None:
+    failing = trial.folder / "failing"
+    disk = {"LD_PRELOAD": built("failing_sync.c", trial.folder), "FAILING_SYNC": str(failing)}
+    trial.start({"top": BELT | {"fps": 400}}, environment=disk)
+    trial.inject()
+    failing.write_text(str(trial.folder / file))
+    message = trial.detected(health("degraded", lambda health: health.state == "degraded"))
+    assert isinstance(message, Health) and message.journal is not None
+    assert message.journal.state == "ok"  # rows can be written all the while
+    assert told in str(message.journal.error)
+    trial.uninterrupted("top")
+    failing.unlink()
+    trial.recovered_when(health("running", lambda health: health.state == "running"))
+    assert "checkpoints go on" in trial.log
+    trial.finish()
 
 
 @pytest.mark.faults("Journal", "file removed")
