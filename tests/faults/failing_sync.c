@@ -11,14 +11,14 @@
 
 static int fails(int file)
 {
-    char wanted[PATH_MAX + 1] = "", link[32], path[PATH_MAX + 1] = "";
+    char wanted[PATH_MAX + 1] = "", entry[32], path[PATH_MAX + 1] = "";
     int told = open(getenv("FAILING_SYNC"), O_RDONLY | O_CLOEXEC);
     if (told < 0)
         return 0;
     ssize_t length = read(told, wanted, PATH_MAX);
     close(told);
-    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
-    return length > 0 && readlink(link, path, PATH_MAX) > 0 && !strcmp(path, wanted);
+    snprintf(entry, sizeof entry, "/proc/self/fd/%d", file);
+    return length > 0 && readlink(entry, path, PATH_MAX) > 0 && !strcmp(path, wanted);
 }
 
 int fdatasync(int file)
