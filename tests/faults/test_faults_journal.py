@@ -112,21 +112,19 @@ def test_disk_read_only(trial: Trial, real_disk: Path, policy: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "told"),
+    "file",
     [
         pytest.param(
             "line3.journal",
-            "its checkpoint cannot be synced: Input/output error",
             marks=pytest.mark.faults("Journal", "disk fails to sync the database file for a while"),
         ),
         pytest.param(
             "line3.journal-wal",
-            "its checkpoint failed (SQLITE_IOERR_FSYNC)",
             marks=pytest.mark.faults("Journal", "disk fails to sync the write-ahead log for a while"),
         ),
     ],
 )
-def test_disk_fails_to_sync(trial: Trial, file: str, told: str) -> None:
+def test_disk_fails_to_sync(trial: Trial, file: str) -> None:
     failing = trial.folder / "failing"
     disk = {"LD_PRELOAD": built("failing_sync.c", trial.folder), "FAILING_SYNC": str(failing)}
     trial.start({"top": BELT | {"fps": 400}}, environment=disk)
@@ -135,7 +133,8 @@ def test_disk_fails_to_sync(trial: Trial, file: str, told: str) -> None:
     message = trial.detected(health("degraded", lambda health: health.state == "degraded"))
     assert isinstance(message, Health) and message.journal is not None
     assert message.journal.state == "ok"  # rows can be written all the while
-    assert told in str(message.journal.error)
+    # SQLite syncs the database file where a checkpoint catches up with the writer, else we do.
+    assert "line3.journal: its checkpoint " in str(message.journal.error)
     trial.uninterrupted("top")
     failing.unlink()
     trial.recovered_when(health("running", lambda health: health.state == "running"))
