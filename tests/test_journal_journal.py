@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import sqlite3
@@ -184,6 +185,30 @@ def test_a_removed_file_is_noticed_and_a_new_one_is_begun(journal: Journal) -> N
     found = audit(journal.file)
     assert found.intact
     assert any("verdicts 1 to 9" in remark for remark in found.remarks)
+
+
+def test_checkpoints_go_on_in_a_file_that_took_the_journals_place(tmp_path: Path, journal: Journal) -> None:
+    def in_the_database_file(least: int) -> None:
+        """Wait until so many rows are there without the log."""
+        copy = tmp_path / "copy"
+        give_up = time.monotonic() + 30
+        while time.monotonic() < give_up:
+            # Not by this process: with its descriptor it would close the journal's locks.
+            subprocess.run(["cp", journal.file, copy], check=True)
+            with contextlib.closing(sqlite3.connect(copy)) as found, contextlib.suppress(sqlite3.Error):
+                if found.execute("SELECT count(*) FROM journal").fetchone()[0] >= least:
+                    return
+        pytest.fail(f"not within 30 s; {journal.trouble}")
+
+    journal.write(verdicts(1, 200))
+    in_the_database_file(200)
+    for file in journal.file.parent.glob("line3.journal*"):
+        file.unlink()
+    with pytest.raises(JournalFailed, match="was removed"):
+        journal.write(verdicts(201, 201))
+    journal.write(verdicts(201, 400))
+    in_the_database_file(200)
+    assert journal.trouble is None
 
 
 def test_verdicts_that_were_never_journaled_are_told(journal: Journal) -> None:

@@ -1,7 +1,7 @@
 """The thread that carries a journal's write-ahead log into its database file, beside the line."""
 
-import contextlib
 import logging
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -56,6 +56,9 @@ class Checkpoints:
         self._committed = threading.Event()
         self._due = threading.Event()
         self._stop = threading.Event()
+        # The thread's own, and kept: opening one costs as much as a small checkpoint.
+        self._connection: sqlite3.Connection | None = None
+        self._opened: os.stat_result | None = None
         self._thread = threading.Thread(target=self._run, name="journal-checkpoints", daemon=True)
         self._thread.start()
 
@@ -80,18 +83,16 @@ class Checkpoints:
         while self._committed.wait() and not self._stop.is_set():
             self._committed.clear()
             try:
-                # A new connection each time: the file may have been replaced meanwhile.
-                uri = f"{self._file.absolute().as_uri()}?mode=rw"
-                with contextlib.closing(
-                    sqlite3.connect(uri, timeout=0, isolation_level=None, uri=True)
-                ) as connection:
-                    self._carry(connection)
+                self._carry(self._connected())
                 self._tell(self._reader_in_the_way())
             except SQLITE_ERRORS as error:
+                self._disconnect()
                 self._tell(f"{self._file}: its checkpoint {why(error)}")
             except OSError as error:
-                self._tell(f"{self._file}: its checkpoint cannot be synced: {error.strerror}")
+                self._disconnect()
+                self._tell(f"{self._file}: its checkpoint failed: {error.strerror}")
             self._pause()
+        self._disconnect()
 
     def _pause(self) -> None:
         """Wait for a while, or until many rows wait: the log may grow by 30 MB in a second."""
@@ -99,11 +100,28 @@ class Checkpoints:
         if not self._stop.is_set():
             self._due.wait(_INTERVAL_S - _SHORTEST_INTERVAL_S)
 
+    def _connected(self) -> sqlite3.Connection:
+        """Give a connection to the file that is there now: it may have been replaced."""
+        found = self._file.stat()
+        if self._opened is not None and not os.path.samestat(found, self._opened):
+            self._disconnect()
+            self._database_sync.close()
+        if self._connection is None:
+            uri = f"{self._file.absolute().as_uri()}?mode=rw"
+            self._connection = sqlite3.connect(uri, timeout=0, isolation_level=None, uri=True)
+            self._connection.execute("PRAGMA wal_autocheckpoint = 0")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute(f"PRAGMA busy_timeout = {_READERS_PATIENCE_MS}")
+        self._opened = found
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
     def _carry(self, connection: sqlite3.Connection) -> None:
         """Bring the database file up to date, and have the log start over when it is large."""
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA busy_timeout = {_READERS_PATIENCE_MS}")
         if self._commits == self._commits_before_end:
             # What was committed while the last checkpoint ran may or may not have been carried.
             self._checkpoint_without_writer(connection, "PASSIVE")

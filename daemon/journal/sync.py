@@ -12,7 +12,7 @@ class DatabaseSync:
     since the last such one (https://sqlite.org/wal.html#checkpointing).
 
     Closing any descriptor of a file drops the locks that SQLite holds on it for the whole process, so the one
-    that is opened here stays open until ``close``, or until another file has taken the journal's place.
+    that is opened here stays open until ``close``.
     """
 
     def __init__(self, file: Path) -> None:
@@ -23,7 +23,6 @@ class DatabaseSync:
         """
         self._file = file
         self._descriptor = -1
-        self._opened: os.stat_result | None = None
 
     def sync(self) -> None:
         """Wait until all of the file is on the disk.
@@ -31,14 +30,12 @@ class DatabaseSync:
         Raises:
             OSError: it is gone, or the disk fails.
         """
-        if self._opened is None or not os.path.samestat(self._file.stat(), self._opened):
-            self.close()
+        if self._descriptor < 0:
             self._descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
-            self._opened = os.fstat(self._descriptor)
         os.fdatasync(self._descriptor)
 
     def close(self) -> None:
-        """Give the descriptor back, when no connection to the file is left in this process."""
-        if self._opened is not None:
+        """Give the descriptor back: another file has taken the journal's place, or no connection is left."""
+        if self._descriptor >= 0:
             os.close(self._descriptor)
-            self._opened = None
+            self._descriptor = -1
