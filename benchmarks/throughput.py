@@ -45,9 +45,15 @@ def main() -> None:
     parser.add_argument("--cameras", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--rate", type=float, default=1000, help="of the second part (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=30, help="of the second part (default: %(default)s)")
+    parser.add_argument(
+        "--cores", action="store_true", help="keep the daemon to the first core and its cameras to the others"
+    )
     parser.add_argument("--no-journal", action="store_true", help="leave the journal out, to see its cost")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     options = parser.parse_args()
+    first, *others = sorted(os.sched_getaffinity(0))
+    if options.cores and not others:
+        parser.error("--cores: expected at least two cores, found one")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         engine, calibration = make_null_engine(folder)
@@ -68,9 +74,12 @@ def main() -> None:
                         "waiting": 64,
                     }
                     | ({} if fps is None else {"fps": fps / options.cameras})
+                    | ({"cores": others} if options.cores else {})
                     for number in range(options.cameras)
                 },
             }
+            if options.cores:
+                config["cores"] = [first]
             if not options.no_journal:
                 config["journal"] = {"file": "null.journal", "max_mb": 4000}
                 for file in folder.glob("null.journal*"):

@@ -35,6 +35,7 @@ from daemon.cameras import BadPicture, Camera, CameraFailed, CameraSettings, Pic
 from daemon.cameras.open import open_camera
 from daemon.cameras.suspicion import FrozenCamera, Suspicion
 from daemon.capture_counter import CaptureCounter
+from daemon.cores import keep_to
 from daemon.slots import FrameSlots
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Roi, fit
@@ -64,6 +65,7 @@ class CameraProcess:
         """Deliver frames until the source ends, the camera fails or the daemon says stop."""
         threading.Thread(target=self._beat, daemon=True).start()
         try:
+            keep_to(self._settings.cores)
             camera = open_camera(self._settings, first_frame=self._frame)
             try:
                 self._check_roi(camera)

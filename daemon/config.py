@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from daemon.cameras import CameraSettings
+from daemon.cores import Cores
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Roi
 from engine_runtime.tiles import Tiles
@@ -112,6 +113,7 @@ class Config(_Section):
     lanes: int = Field(default=1, ge=1, le=16)
     threads: int | None = Field(default=None, ge=1, le=1024, description="of each lane; the runtime's choice")
     max_batch: int | None = Field(default=None, ge=1, description="the engine's own when absent")
+    cores: Cores | None = Field(default=None, description="that the line keeps to; all when absent")
     archive: ArchiveConfig | None = None
     cameras: Annotated[dict[Name, CameraSettings], Field(min_length=1)]
 

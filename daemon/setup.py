@@ -8,6 +8,7 @@ from pathlib import Path
 
 from daemon.access import Client
 from daemon.config import Config, CurveConfig, load_config
+from daemon.cores import keep_to
 from daemon.journal.database import JournalFailed
 from daemon.journal.reader import JournalReader
 from daemon.product import Product, load_products
@@ -19,7 +20,7 @@ from engine_runtime.open import runtime_module
 from engine_runtime.trial import try_out
 
 # What sockets, threads and files are made of at the start.
-_NEEDS_RESTART = ("line", "publish", "control", "lanes", "journal")
+_NEEDS_RESTART = ("line", "publish", "control", "lanes", "cores", "journal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,9 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
             running line cannot change; engines that were opened are closed again.
     """
     config = load_config(path)
-    if running is not None:
+    if running is None:
+        _keep_to_cores(path, config)
+    else:
         _refuse_restart(path, running.config, config)
     products = load_products(config, path)
     if running is not None:
@@ -87,6 +90,14 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
                 engine.close()
         raise
     return Setup(config, products, opened, _hashes(path, config, products))
+
+
+def _keep_to_cores(path: Path, config: Config) -> None:
+    """Have all that this process starts from now on, engines and cameras too, keep to the line's cores."""
+    try:
+        keep_to(config.cores)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _proven(config: Config, running: Setup | None) -> set[str]:

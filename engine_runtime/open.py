@@ -44,8 +44,8 @@ def load(manifest: Manifest, payload: bytes, threads: int | None = None) -> Engi
         EngineRefused: as ``open_engine``, without the file's name.
     """
     module = runtime_module(manifest.runtime)
-    if threads is None and manifest.threads is not None:
-        threads = min(manifest.threads, len(os.sched_getaffinity(0)))
+    if threads is None:
+        threads = _threads(manifest)
     try:
         engine = cast(Engine, module.load(manifest, payload, threads))
         _warm_up(engine)
@@ -57,6 +57,15 @@ def load(manifest: Manifest, payload: bytes, threads: int | None = None) -> Engi
             f"{manifest.runtime} {module.VERSION} does not accept it: {one_line(error)}"
         ) from error
     return engine
+
+
+def _threads(manifest: Manifest) -> int | None:
+    """Choose how many threads an inference takes; None leaves it to the runtime."""
+    usable = len(os.sched_getaffinity(0))
+    if manifest.threads is not None:
+        return min(manifest.threads, usable)
+    # Where this process may not use all cores, ONNX Runtime would tie threads to the others all the same.
+    return None if usable == os.cpu_count() else usable
 
 
 def runtime_module(runtime: Runtime) -> ModuleType:

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, NamedTuple, Protocol
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
+from daemon.cores import Cores
 from engine_runtime.errors import InputError
 from engine_runtime.frames import Frame, Roi, Size
 from engine_runtime.tiles import TileGrid, Tiles
@@ -99,6 +100,8 @@ class CameraSettings:
     """A picture whose mean grey level, 0 to 255, is lower is black: a fault."""
     max_mb: Annotated[int, Gt(0)] | None = None
     """A camera process that uses more memory than this, beside the frame slots, is restarted."""
+    cores: Cores | None = None
+    """Cores of the machine that its process keeps to; those of the line when absent."""
 
     def __post_init__(self) -> None:
         if self.tiles is None:
