@@ -168,7 +168,7 @@ class TensorRtEngine:
 
 
 def _event_flags(cuda: ModuleType) -> int:
-    """Choose how a lane waits: spinning is quickest, and takes the core from whoever else has to run on it."""
+    """Choose how a lane waits: spinning is quickest, and keeps a core from all else that has to run there."""
     only_core = len(os.sched_getaffinity(0)) == 1
     return int(cuda.event_flags.DISABLE_TIMING | (cuda.event_flags.BLOCKING_SYNC if only_core else 0))
 
