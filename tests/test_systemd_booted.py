@@ -352,6 +352,16 @@ def test_the_documented_policy_takes_the_daemon_and_its_cameras_first(service: S
     assert policies == [os.SCHED_RR, os.SCHED_RR]
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core is all that this machine has")
+def test_daemon_and_camera_keep_to_their_cores(service: Service) -> None:
+    first, *_, last = sorted(os.sched_getaffinity(0))
+    service.configure(cores=[first], cameras={"top": service.config["cameras"]["top"] | {"cores": [last]}})
+    service.start()
+    assert "fault" not in {verdict.decision for verdict in service.verdicts(5)}
+    kept_to = [os.sched_getaffinity(process) for process in service.processes()]
+    assert sorted(kept_to, key=min) == [{first}, {last}]
+
+
 def test_who_has_the_key_hears_the_line(service: Service, tmp_path: Path) -> None:
     def inspectctl(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
