@@ -157,6 +157,7 @@ ALTERED = [
     ("frame", "x", "verdict"),
     ("written_at", b"2026", "verdict"),
     ("boot", b"aa", "verdict"),
+    ("previous", "7", "verdict"),
     ("id", 2**60, "verdict"),
 ]
 

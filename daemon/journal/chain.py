@@ -46,11 +46,14 @@ def hash_of(row: Row) -> bytes:
 
     The array is ``[id,kind,boot,seq,camera,frame,written_at,previous in hexadecimal]`` without blanks, in
     ASCII. It holds no line feed, so two different rows never give the same bytes.
+
+    Raises:
+        TypeError: a column holds what it cannot, as the row was altered.
     """
     number, kind, boot, seq, camera, frame, written_at, payload, previous = row
     head = (
         f"[{_json(number)},{_text(kind)},{_json(boot)},{_json(seq)},{_json(camera)},{_json(frame)},"
-        f'{_text(written_at)},"{previous.hex()}"]'
+        f'{_text(written_at)},"{bytes.hex(previous)}"]'
     )
     return hashlib.sha256(head.encode() + b"\n" + payload).digest()
 
