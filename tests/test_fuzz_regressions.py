@@ -135,6 +135,7 @@ def altered_journal(folder: Path, column: str, value: object, kind: str) -> Path
     from verdicts import encode
 
     file = folder / "line3.journal"
+    folder.mkdir(exist_ok=True)
     journal = Journal(file, line="line3", keep_days=30, max_mb=10)
     journal.note("select", {"boot": "aa", "product": "cover", "configured": "flange"})
     journal.note("retention", {"through": 0, "hash": "00" * 32, "removed": {}})
@@ -160,6 +161,14 @@ ALTERED = [
     ("previous", "7", "verdict"),
     ("id", 2**60, "verdict"),
 ]
+
+
+def test_a_row_nested_too_deeply_is_told_by_the_audit(tmp_path: Path) -> None:
+    from daemon.journal.audit import audit
+
+    payload = b'{"boot":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    assert audit(altered_journal(tmp_path, "payload", payload, "verdict")).broken
+    assert audit(altered_journal(tmp_path / "other", "payload", payload, "select")).broken
 
 
 @pytest.mark.parametrize(("column", "value", "kind"), ALTERED)

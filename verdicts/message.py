@@ -456,7 +456,10 @@ def _wrong(key: str, found: object, expected: str) -> MalformedMessage:
 
 
 def _show(value: object) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except RecursionError:  # it was just shallow enough to be read
+        return "what is nested too deeply"
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 

@@ -10,6 +10,7 @@ from daemon.journal.chain import CLOCK, NOTHING, START, STOP, UNJOURNALED, VERDI
 from daemon.journal.database import SCHEMA, JournalFailed
 from daemon.journal.ranges import Ranges
 from daemon.journal.reader import JournalReader
+from engine_runtime.yaml_file import shown
 
 _CHUNK_ROWS: Final = 1000
 _MOST_TOLD: Final = 100
@@ -185,7 +186,7 @@ class _Walk:
             self.broken.append(f"row {row.id} is not the one that retention saw there")
         try:
             self._take_content(row, json.loads(row.payload))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             self.broken.append(f"row {row.id} was altered: its payload is not that of kind {row.kind!r}")
 
     def _check_link(self, row: Row, follows: bool) -> None:
@@ -284,7 +285,7 @@ def _misfit(row: Row) -> str | None:
         return f"previous has {len(row.previous)} bytes"
     try:
         content = json.loads(row.payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "its payload is not JSON"
     if not isinstance(content, dict):
         return "its payload is not an object"
@@ -292,7 +293,8 @@ def _misfit(row: Row) -> str | None:
     for name in expected:
         value = getattr(row, name)
         if content.get(name) != value or (row.kind == VERDICT and value is None):
-            return f"{name} is {value!r} in its column and {content.get(name)!r} in its payload"
+            other = shown(content.get(name)) or "no plain value"
+            return f"{name} is {value!r} in its column and {other} in its payload"
     return None
 
 
