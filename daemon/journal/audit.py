@@ -304,8 +304,8 @@ def _gaps(ranges: Ranges) -> list[tuple[int, int]]:
 
 
 def _listed(spans: list[tuple[int, int]]) -> str:
-    shown = [f"{first}" if first == last else f"{first} to {last}" for first, last in spans[:10]]
-    return ", ".join(shown) + (f" and {len(spans) - 10} more gaps" if len(spans) > 10 else "")
+    listed = [f"{first}" if first == last else f"{first} to {last}" for first, last in spans[:10]]
+    return ", ".join(listed) + (f" and {len(spans) - 10} more gaps" if len(spans) > 10 else "")
 
 
 def _shortened(lines: list[str]) -> Iterator[str]:
