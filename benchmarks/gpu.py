@@ -49,11 +49,12 @@ WAYS = {
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and give its exit code."""
     options = parser().parse_args(argv)
-    from engine_runtime.cuda_driver import gpu
+    from engine_runtime.cuda_driver import DriverFailed, working_gpu
 
-    present = gpu()
-    if present is None:
-        print(f"{PROG}: there is no NVIDIA GPU here, or no driver for it", file=sys.stderr)
+    try:
+        present = working_gpu()
+    except DriverFailed as error:
+        print(f"{PROG}: needs an NVIDIA GPU: {error}", file=sys.stderr)
         return 2
     from comparison.equality import NotTheSame
     from comparison.line import LineFailed

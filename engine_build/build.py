@@ -36,7 +36,7 @@ from engine_runtime.frames import Frame
 from engine_runtime.manifest import FORMAT_VERSION, Device, Manifest, Precision, Runtime
 from engine_runtime.open import load, runtime_module
 from engine_runtime.proof import ProofFailed, Reference, proof_steps, prove
-from engine_runtime.tensorrt_library import library
+from engine_runtime.tensorrt_library import library, refuse_old_driver
 
 _MOST_TRIED: Final = 8
 _HARDLY_LONGER: Final = 1.1
@@ -150,6 +150,8 @@ def _resolved(
             runtime_module(runtime)
         return runtime, precision or "fp32"
     library()
+    if (present := gpu()) is not None:
+        refuse_old_driver(present)
     return runtime, _one_of(("fp16", "fp32", "int8"), precision, "TensorRT")
 
 

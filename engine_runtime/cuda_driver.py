@@ -32,23 +32,29 @@ class Gpu:
 
 
 def gpu() -> Gpu | None:
-    """Describe the first NVIDIA GPU; None when there is none, or no driver for it."""
-    count, number = ctypes.c_int(), ctypes.c_int()
-    memory, name = ctypes.c_size_t(), ctypes.create_string_buffer(256)
+    """Describe the first NVIDIA GPU; None when there is none that works."""
     try:
-        call("cuInit", 0)
-        call("cuDeviceGetCount", ctypes.byref(count))
-        if not count.value:
-            return None
-        device = _first_device()
-        call("cuDeviceGetName", name, len(name), device)
-        call("cuDeviceTotalMem_v2", ctypes.byref(memory), device)
-        call("cuDriverGetVersion", ctypes.byref(number))
-        major, minor = (
-            _attribute(which, device) for which in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR)
-        )
+        return working_gpu()
     except DriverFailed:
         return None
+
+
+def working_gpu() -> Gpu:
+    """Describe the first NVIDIA GPU.
+
+    Raises:
+        DriverFailed: there is none, no driver, or the driver does not work: after an upgrade, say, until the
+            machine is started anew.
+    """
+    number, memory, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
+    call("cuInit", 0)
+    device = _first_device()
+    call("cuDeviceGetName", name, len(name), device)
+    call("cuDeviceTotalMem_v2", ctypes.byref(memory), device)
+    call("cuDriverGetVersion", ctypes.byref(number))
+    major, minor = (
+        _attribute(which, device) for which in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR)
+    )
     version = f"{number.value // 1000}.{number.value % 1000 // 10}"
     return Gpu(name.value.decode(errors="replace"), f"{major}.{minor}", memory.value, version)
 

@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from engine_runtime.batch import Batch
-from engine_runtime.cuda_driver import gpu
+from engine_runtime.cuda_driver import DriverFailed, working_gpu
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles, Runner
 from engine_runtime.errors import EngineFailed, EngineRefused
 from engine_runtime.frames import Frame
@@ -71,10 +71,12 @@ def refuse_without_cuda() -> None:
     """Refuse where ONNX Runtime would compute on the CPU instead, and say nothing.
 
     Raises:
-        EngineRefused: there is no GPU, or the ONNX Runtime that is installed is the one for CPUs.
+        EngineRefused: there is no GPU that works, or the ONNX Runtime that is installed is the one for CPUs.
     """
-    if gpu() is None:
-        raise EngineRefused("there is no NVIDIA GPU here, or no driver for it")
+    try:
+        working_gpu()
+    except DriverFailed as error:
+        raise EngineRefused(f"needs an NVIDIA GPU: {error}") from error
     if _CUDA not in onnxruntime.get_available_providers():
         raise EngineRefused(
             f"ONNX Runtime {VERSION} as it is installed here has no CUDA: pip uninstall onnxruntime, then pip"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_runtime.batch import check_frames
-from engine_runtime.cuda_driver import DriverFailed, Gpu, gpu
+from engine_runtime.cuda_driver import DriverFailed, Gpu, working_gpu
 from engine_runtime.cuda_graph import CudaGraph
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, OUTPUTS, QUANTILES, SCORE, Quantiles
 from engine_runtime.errors import EngineFailed, EngineRefused
@@ -19,7 +19,7 @@ from engine_runtime.frames import Frame
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import one_line
 from engine_runtime.proof import batch_sizes
-from engine_runtime.tensorrt_library import library, logger
+from engine_runtime.tensorrt_library import library, logger, refuse_old_driver
 
 LIBRARY, _trt = library()
 VERSION: str = _trt.__version__
@@ -186,12 +186,15 @@ def _refuse_what_does_not_fit(manifest: Manifest) -> ModuleType:
     """Refuse before anything is executed, and give pycuda's driver interface.
 
     Raises:
-        EngineRefused: no GPU or no pycuda is here, or the plan was built for another GPU or library.
+        EngineRefused: no GPU that works or no pycuda is here, the driver is too old, or the plan was built
+            for another GPU or library.
     """
-    present = gpu()
-    if present is None:
-        raise EngineRefused("there is no NVIDIA GPU here, or no driver for it")
+    try:
+        present = working_gpu()
+    except DriverFailed as error:
+        raise EngineRefused(f"needs an NVIDIA GPU: {error}") from error
     _refuse_other_library(manifest)
+    refuse_old_driver(present)
     _refuse_other_gpu(manifest, present)
     try:
         import pycuda.driver as cuda

@@ -1,9 +1,12 @@
 """Finds whichever TensorRT is installed."""
 
 import importlib
+import re
+from importlib.metadata import packages_distributions
 from types import ModuleType
 from typing import Any, Final, Literal
 
+from engine_runtime.cuda_driver import Gpu
 from engine_runtime.errors import EngineRefused
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
@@ -31,6 +34,25 @@ def library() -> tuple[Library, ModuleType]:
         "runtime tensorrt is not installed here: pip install 'inspectd[tensorrt-rtx]' for RTX cards, or"
         " 'inspectd[tensorrt]'"
     )
+
+
+def refuse_old_driver(present: Gpu) -> None:
+    """Refuse a driver on which the TensorRT that is installed would crash, or fail with a number.
+
+    Its packages carry the major version of CUDA that they were made for, and run with every driver that
+    knows that version (CUDA's minor version compatibility). What came otherwise, as on a Jetson, fits.
+
+    Raises:
+        EngineRefused: the driver is too old.
+    """
+    name, trt = library()
+    packages = packages_distributions().get(trt.__name__, [])
+    made_for = next((int(found[1]) for package in packages if (found := re.search(r"_cu(\d+)", package))), 0)
+    if int(present.driver.partition(".")[0]) < made_for:
+        raise EngineRefused(
+            f"the NVIDIA driver is too old: it knows CUDA {present.driver}, and {name} {trt.__version__} is"
+            f" made for CUDA {made_for}: install a newer driver"
+        )
 
 
 def logger(trt: ModuleType) -> Any:

@@ -26,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_cuda() -> str:
     """What is said to be missing here."""
     if gpu() is None:
-        return "there is no NVIDIA GPU here, or no driver for it"
+        return "needs an NVIDIA GPU: there is no NVIDIA driver"
     if CUDA not in onnxruntime.get_available_providers():
         return (
             "as it is installed here has no CUDA: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
@@ -60,7 +60,7 @@ def test_opening_is_refused(model: Path, tmp_path: Path, no_cuda: str) -> None:
     manifest, payload = read_engine(path)
     assert manifest.executed_on == "cpu"
     write_engine(path, manifest.model_copy(update={"executed_on": "cuda"}), payload)
-    with pytest.raises(EngineRefused, match=r"elsewhere\.engine: .*CUDA|no NVIDIA GPU") as refused:
+    with pytest.raises(EngineRefused, match=r"elsewhere\.engine: .*CUDA|an NVIDIA GPU") as refused:
         open_engine(path)
     assert str(refused.value).endswith(no_cuda)
 

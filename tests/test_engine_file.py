@@ -205,7 +205,7 @@ def test_an_engine_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     write_engine(path, manifest(runtime="tensorrt"), PAYLOAD)
     with pytest.raises(
         EngineRefused,
-        match=r"gpu\.engine: (there is no NVIDIA GPU here|runtime tensorrt is not installed here)",
+        match=r"gpu\.engine: (needs an NVIDIA GPU: there is no|runtime tensorrt is not installed here)",
     ):
         open_engine(path)
 

@@ -110,7 +110,7 @@ def test_an_engine_says_what_was_proven_and_what_was_not(
         frames, reference = read_parity(engine, manifest)
         assert len(frames) == manifest.proof.parity_frames
         assert reference.outputs[SCORE].shape == (len(frames),)
-        with pytest.raises(EngineRefused, match=r"line3\.engine: there is no NVIDIA GPU here, or no driver"):
+        with pytest.raises(EngineRefused, match=r"line3\.engine: needs an NVIDIA GPU: there is no"):
             open_engine(engine)
 
 

@@ -34,7 +34,7 @@ def test_without_a_gpu_one_line_says_so() -> None:
         [sys.executable, BENCHMARKS / "gpu.py"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr == "gpu.py: there is no NVIDIA GPU here, or no driver for it\n"
+    assert done.stderr == "gpu.py: needs an NVIDIA GPU: there is no NVIDIA driver\n"
 
 
 def test_a_peers_python_that_is_none_is_refused_in_one_line() -> None:
