@@ -166,8 +166,12 @@ class Lane(threading.Thread):
 
     def _close(self, product: Product) -> None:
         engine = self._engines.pop(product, None)
-        if engine is not None:
+        if engine is None:
+            return
+        try:
             engine.close()
+        except Exception as error:  # a device that has failed may not let go of its memory either
+            _log.error("%s: could not be closed: %s", product.engine, error)
 
 
 def needed_ns(took_ns: Collection[int]) -> int:

@@ -1,7 +1,9 @@
 """Engines that break in a real runtime: the frames must still get their verdicts."""
 
+import queue
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,9 +11,17 @@ import pytest
 import yaml
 from brightness import SIZE
 from line_rig import running, write_config
+from numpy.typing import NDArray
 from treacherous import FAILS, HANGS, SLOW, WANTS_ALL_MEMORY, make_treacherous
 
-from daemon.lane import needed_ns
+from daemon.config import load_config
+from daemon.lane import Judged, Lane, NotJudged, needed_ns
+from daemon.ledger import CapturedFrame, FrameKey
+from daemon.product import load_products
+from daemon.slots import FrameSlots
+from daemon.waiting import WaitingFrames
+from engine_runtime.errors import EngineFailed
+from engine_runtime.manifest import Manifest
 
 GOOD = 40
 
@@ -134,6 +144,49 @@ def test_two_hold_ups_do_not_make_what_waits_since_then_look_lost() -> None:
     assert needed_ns([20, 21, 900, 19, 1300, 20]) == 21
     assert needed_ns([20, 21, 33, 19, 1300, 20]) == 33, "what varies is not what holds everything up"
     assert needed_ns([0] * 15 + [900]) == 0, "before anything is known, nothing is lost"
+
+
+class Broken:
+    """A device after which nothing works any more, not even giving its memory back."""
+
+    manifest = Manifest.model_construct()
+
+    def infer(self, *_: object) -> dict[str, NDArray[np.float32]]:
+        raise EngineFailed("an illegal address")
+
+    def half_precision_share(self) -> float:
+        return 0.0
+
+    def close(self) -> None:
+        raise RuntimeError("an illegal address, still")
+
+
+def test_an_engine_that_cannot_be_closed_keeps_no_verdict_back(
+    line_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = write_config(line_folder, {"top": {"source": "parts"}})
+    product = load_products(load_config(config), config)[None]
+    slots = FrameSlots.create(2, (*product.manifest.input_size, 3))
+    source = SimpleNamespace(slots=slots)
+    waiting, results = WaitingFrames(), queue.SimpleQueue[Judged | NotJudged]()
+    lane = Lane({product: Broken()}, waiting=waiting, deliver=results.put)
+    lane.start()
+    for slot in range(2):
+        captured = CapturedFrame(FrameKey("top", slot + 1), product, source, slot, 0, 2**62, None, None)
+        waiting.put(captured)
+        waiting.wake()
+        result = results.get(timeout=30)
+        assert [frame.key.frame for frame in result.frames] == [slot + 1]
+        if slot == 0:
+            assert isinstance(result, NotJudged) and result.error == "an illegal address"
+        else:
+            assert isinstance(result, Judged), "the engine is opened anew"
+    waiting.end()
+    lane.join(30)
+    assert not lane.is_alive()
+    assert "brightness.engine: could not be closed: an illegal address, still" in caplog.text
+    del result, captured
+    slots.close()
 
 
 @pytest.mark.slow
