@@ -1,8 +1,10 @@
 """The ONNX graph of contract 1, written node by node from the trained networks.
 
 What does not change after training is folded into weights: the order BGR into the first layers, the
-normalisation of the teacher's channels into its last. The operators are the plain ones that ONNX Runtime,
-OpenVINO and TensorRT all take; the first is a Cast, because TensorRT computes nothing else on uint8.
+normalisation of the teacher's channels into its last. Mean and deviation are not, nor do teacher and student
+share their first layer: on a CPU neither gains anything (docs/benchmarks/first_layers.md). The operators are
+the plain ones that ONNX Runtime, OpenVINO and TensorRT all take; the first is a Cast, because TensorRT
+computes nothing else on uint8.
 """
 
 import io

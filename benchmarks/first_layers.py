@@ -1,0 +1,251 @@
+"""What other ways of writing a model's first layers gain, as rewrites of the exported graph.
+
+    python benchmarks/first_layers.py --json FILE --markdown FILE
+
+All of them compute the same scores. Each is built with the user's own command, and takes turns with the graph
+as it is exported, on both CPU runtimes and, where there is an NVIDIA GPU, on TensorRT in half precision. The
+models are untrained, which changes no time.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+from acceleration.speed import ours, repeated
+from comparison.equality import NotTheSame
+from comparison.models import draw_frames, write_frames, write_untrained
+from comparison.pairing import Spread, Turn, ratio, take_turns
+from comparison.report import Part, Report, Table
+from inspection import BIN
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from engine_build.device import cpu_name, usable_cores
+from engine_runtime.cuda_driver import gpu
+from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
+from engine_runtime.engine_file import read_manifest
+from engine_runtime.errors import EngineRefused
+from engine_runtime.frames import Size
+from engine_runtime.open import open_engine
+from engine_runtime.tensorrt_library import library
+
+EXPORTED = "as exported"
+FRAMES = 4
+PDNS = ("teacher", "student")
+SAME = {"fp32": 1e-5, "fp16": 0.02}
+"""Largest difference of a score from that of the exported graph, as a share of the largest score."""
+
+
+def weight(model: ModelProto, name: str) -> NDArray[np.float32]:
+    return numpy_helper.to_array(next(item for item in model.graph.initializer if item.name == name))
+
+
+def put(model: ModelProto, name: str, values: NDArray[np.float32] | NDArray[np.int64]) -> None:
+    """Add a weight, or replace the one of that name."""
+    kept = [item for item in model.graph.initializer if item.name != name]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([*kept, numpy_helper.from_array(values, name)])
+
+
+def node(model: ModelProto, name: str) -> NodeProto:
+    return next(item for item in model.graph.node if item.name == name)
+
+
+def insert_after(model: ModelProto, name: str, added: NodeProto) -> None:
+    nodes = list(model.graph.node)
+    nodes.insert(nodes.index(node(model, name)) + 1, added)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def one_first_layer(model: ModelProto) -> None:
+    """Teacher's and student's first convolution, activation and pooling become one; then they part."""
+    for kind in ("weight", "bias"):
+        put(model, f"teacher_0_{kind}", np.concatenate([weight(model, f"{pdn}_0_{kind}") for pdn in PDNS]))
+    width = len(weight(model, "student_0_bias"))
+    put(model, "halves", np.array([width, width], np.int64))
+    node(model, "teacher_2").output[0] = "both"
+    for layer in range(3):
+        model.graph.node.remove(node(model, f"student_{layer}"))
+    split = helper.make_node("Split", ["both", "halves"], ["teacher_2", "student_2"], name="part", axis=1)
+    insert_after(model, "teacher_2", split)
+
+
+def pixels_as_they_are(model: ModelProto) -> None:
+    """Mean and deviation go into the first weights of teacher and student, which read 0 to 255."""
+    # The autoencoder's first convolution is padded with zeros, which after normalisation are the mean.
+    mean, scale = (weight(model, name).astype(np.float64) for name in ("mean", "scale"))
+    for pdn in PDNS:
+        scaled = weight(model, f"{pdn}_0_weight").astype(np.float64) * scale[:, None, None]
+        bias = weight(model, f"{pdn}_0_bias") - np.einsum("oihw,i->o", scaled, mean)
+        put(model, f"{pdn}_0_weight", scaled.astype(np.float32))
+        put(model, f"{pdn}_0_bias", bias.astype(np.float32))
+        node(model, f"{pdn}_0").input[0] = "planes"
+    planes = helper.make_node("Transpose", ["pixels"], ["planes"], name="planes", perm=[0, 3, 1, 2])
+    insert_after(model, "pixels", planes)
+
+
+def eight_channels(model: ModelProto) -> None:
+    """Five channels of zeros are added to the picture's three: a GPU's fast convolutions read eight."""
+    node(model, "image").output[0] = "three"
+    put(model, "five more", np.array([0, 0, 0, 0, 0, 5, 0, 0], np.int64))
+    insert_after(model, "image", helper.make_node("Pad", ["three", "five more"], ["image"], name="padded"))
+    node(model, "batch").input[0] = "three"
+    for network in (*PDNS, "autoencoder"):
+        first = weight(model, f"{network}_0_weight")
+        put(model, f"{network}_0_weight", np.pad(first, ((0, 0), (0, 5), (0, 0), (0, 0))))
+
+
+def both(model: ModelProto) -> None:
+    """One first layer that reads pixels as they are."""
+    pixels_as_they_are(model)
+    one_first_layer(model)
+
+
+def nothing(_: ModelProto) -> None:
+    """Three first convolutions, two with the same input, which is cast, normalised and transposed before."""
+
+
+REWRITES: dict[str, Callable[[ModelProto], None]] = {
+    EXPORTED: nothing,
+    "one first layer": one_first_layer,
+    "pixels as they are": pixels_as_they_are,
+    "both": both,
+    "eight channels": eight_channels,
+}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=("xs", "s", "m"), default=["xs", "s"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="N", help="(default: 1 8)")
+    parser.add_argument("--laps", type=int, default=21, help="per graph and batch (default: 21)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page here")
+    options = parser.parse_args()
+    present = gpu()
+    parts = {"a": time_all(options.sizes, options.batches, options.laps, on_gpu=present is not None)}
+    if tensorrt_is_installed():
+        parts["b"] = round_all(options.sizes)
+    command = shlex.join(["python", "benchmarks/first_layers.py", *sys.argv[1:]])
+    made = f"`{command}` on {datetime.now(UTC):%Y-%m-%d}."
+    report = Report(
+        title="Other first layers",
+        introduction="The same model with its first layers written otherwise; its scores stay the same.\n\n"
+        + "\n".join(f"- *{name}*: {rewrite.__doc__}" for name, rewrite in REWRITES.items()),
+        quick=options.laps < 10,
+        machine={
+            "processor": cpu_name(),
+            "threads": usable_cores(),
+            "GPU": "none" if present is None else present.name,
+        },
+        versions={"packages": {name: version(name) for name in ("openvino", "onnxruntime")}},
+        parts={letter: replace(part, made=made) for letter, part in parts.items()},
+    )
+    for path, text in ((options.json, report.json()), (options.markdown, report.markdown())):
+        if path is not None:
+            path.write_text(text)
+    print(report.markdown())
+
+
+def tensorrt_is_installed() -> bool:
+    try:
+        library()
+    except EngineRefused:
+        return False
+    return True
+
+
+def time_all(sizes: Sequence[str], batches: Sequence[int], laps: int, *, on_gpu: bool) -> Part:
+    """Let the graphs take turns on every runtime that runs here."""
+    rows: list[tuple[str, ...]] = []
+    measured: dict[str, dict[str, list[float]]] = {}
+    for size in sizes:
+        for runtime in ("openvino", "onnxruntime", *(["tensorrt"] if on_gpu else [])):
+            with tempfile.TemporaryDirectory() as folder:
+                built = build(Path(folder), size, runtime, max(batches))
+                engines = {name: open_engine(path) for name, path in built.items()}
+                for batch in batches:
+                    label = f"{runtime}, {size.upper()}, {batch}"
+                    measured[label] = compare(engines, batch, laps, label)
+                    for name, times in measured[label].items():
+                        gain = "" if name == EXPORTED else gained(measured[label], name)
+                        rows.append((f"{label}, {name}", *Spread.of(times).cells(2), gain))
+                for engine in engines.values():
+                    engine.close()
+    columns = ("runtime, size, batch, graph", "ms per batch", "10–90 %", "× as fast as exported, 10–90 %")
+    notes = [] if on_gpu else ["TensorRT was not timed: there was no NVIDIA GPU."]
+    return Part("Time", Table(columns, rows), notes, measured)
+
+
+def round_all(sizes: Sequence[str]) -> Part:
+    """See what half precision costs each graph in scores, on the CPU, as ``build-engine`` does."""
+    rows = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, path in build(Path(folder), size, "tensorrt", 1).items():
+                rows.append(
+                    (f"{size.upper()}, {name}", f"{read_manifest(path).proof.graph_score_difference:.1e}")
+                )
+    columns = ("size, graph", "score difference from FP32")
+    note = f"The largest of {FRAMES} frames, as a share of the largest score."
+    return Part("In half precision", Table(columns, rows), [note])
+
+
+def build(folder: Path, size: str, runtime: str, max_batch: int) -> dict[str, Path]:
+    """Rewrite the exported graph and build an engine of each; for TensorRT in half precision."""
+    graph, image = folder / "model.onnx", Size(256, 256)
+    write_untrained(folder / "model.pt", graph, size, image)
+    parity = write_frames(folder / "parity", image, FRAMES)
+    engines = {}
+    for name, rewrite in REWRITES.items():
+        model = onnx.load(graph)
+        rewrite(model)
+        onnx.checker.check_model(model, full_check=True)
+        source = folder / f"{name.replace(' ', '-')}.onnx"
+        onnx.save(model, source)
+        engines[name] = source.with_suffix(".engine")
+        words = [BIN / "build-engine", source, "-o", engines[name], "--runtime", runtime, "--fast"]
+        words += ["--max-batch", f"{max_batch}", "--parity-images", parity]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    return engines
+
+
+def compare(engines: dict[str, Engine], batch: int, laps: int, label: str) -> dict[str, list[float]]:
+    """Let the engines take turns at a batch size, after a look at their scores.
+
+    Raises:
+        NotTheSame: a rewrite changed the scores.
+    """
+    frames = draw_frames(Size(256, 256), batch)
+    expected = engines[EXPORTED].infer(list(frames), UNCALIBRATED)[SCORE]
+    turns: dict[str, Turn] = {}
+    for name, engine in engines.items():
+        found = engine.infer(list(frames), UNCALIBRATED)[SCORE]
+        apart = float(np.abs(found - expected).max() / np.abs(expected).max())
+        if not apart <= SAME[engine.manifest.precision]:
+            raise NotTheSame(f"{label}, {name}: scores differ by {apart:.1e}")
+        if engine.manifest.runtime == "tensorrt":
+            turns[name] = repeated(ours(engine, frames))
+        else:
+            turns[name] = repeated(lambda engine=engine: engine.infer(list(frames), UNCALIBRATED)[SCORE])
+    return take_turns(turns, laps, label)
+
+
+def gained(times: dict[str, list[float]], name: str) -> str:
+    found = ratio(times, EXPORTED, name)
+    return f"{found.median:.3f} ({found.p10:.3f}–{found.p90:.3f})"
+
+
+if __name__ == "__main__":
+    main()
