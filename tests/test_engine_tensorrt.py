@@ -123,6 +123,29 @@ def test_what_is_printed(model: Path, tmp_path: Path, installed: None) -> None:
         assert "not run: there is none here; inspectd runs it at its first start" in shown
 
 
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+def test_timings_are_kept_and_what_cannot_be_read_is_written_over(
+    model: Path, installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As full TensorRT does it; TensorRT-RTX has the calls, and nothing to put into the file."""
+    name, trt = library()
+    monkeypatch.setattr("engine_build.tensorrt_plan.library", lambda: ("tensorrt", trt))
+    timings = tmp_path / "timings"
+
+    def kept() -> bytes:
+        graph = read_graph(model)
+        build_plan(halved(graph), graph.input_size, Profile(1, 2), workspace_mb=None, timings=timings)
+        return timings.read_bytes()
+
+    first = kept()
+    assert first
+    if name == "tensorrt_rtx":
+        assert kept() == first
+    for damaged in (b"of another version", first[:-1]):
+        timings.write_bytes(damaged)
+        assert len(kept()) >= len(first)
+
+
 @pytest.mark.gpu
 def test_timings_are_kept_beside_the_engines(device: None, engine: Path) -> None:
     if library()[0] != "tensorrt":

@@ -87,6 +87,59 @@ def test_torchs_way_computes_what_the_model_does(ways: Any, tmp_path: Path) -> N
     np.testing.assert_allclose(ways.published(half, frames, torch.device("cpu"))(), expected, rtol=0.02)
 
 
+def test_rewritten_first_layers_compute_what_the_exported_graph_does(ways: Any, tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime
+    from comparison.models import draw_frames, write_untrained
+    from first_layers import EXPORTED, REWRITES
+
+    write_untrained(tmp_path / "xs.pt", tmp_path / "xs.onnx", "xs", Size(128, 128))
+    given = {"frames": draw_frames(Size(128, 128), 2), "quantiles": UNCALIBRATED}
+    found = {}
+    for name, rewrite in REWRITES.items():
+        model = onnx.load(tmp_path / "xs.onnx")
+        rewrite(model)
+        onnx.checker.check_model(model, full_check=True)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        found[name] = session.run(["local_map", "global_map"], given)
+    for maps in found.values():
+        for rewritten, exported in zip(maps, found[EXPORTED], strict=True):
+            np.testing.assert_allclose(rewritten, exported, rtol=1e-3, atol=1e-5)
+
+
+def test_the_line_of_cameras_says_where_its_slowest_frames_were_held_up(
+    ways: Any, tmp_path: Path, brightness_engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from acceleration import lines
+    from comparison.session import Session
+
+    monkeypatch.setattr(lines, "CAMERAS", {1: 20.0})
+    session = Session(tmp_path, Path(sys.executable), 1, quick=True, fixed_laps=None)
+    part = lines.cameras(session, brightness_engine)
+    [row] = part.table.rows
+    cells = dict(zip(part.table.columns, row, strict=True))
+    assert (cells["cameras"], cells["faults"], cells["frames without a verdict"]) == (
+        "1 × 20/s",
+        "0 of 100",
+        "0",
+    )
+    median, slow = float(cells["ms, median"]), float(cells["ms, p99"])
+    assert 0 < float(cells["in the engine, median"]) < median <= slow
+    slowest = part.measured["1 × 20/s"]["slowest"]
+    totals = [total for *_, total in slowest]
+    assert len(totals) == 100 and totals == sorted(totals, reverse=True)
+    for camera, _, waited, inferred, total in slowest:
+        assert camera == "camera0" and waited + inferred <= total + 0.01
+
+
+def test_cameras_get_cores_of_their_own_where_there_are_enough(ways: Any) -> None:
+    from acceleration.lines import _lines
+
+    assert [cores for *_, cores in _lines(range(4))] == [(), (), ()]
+    *_, (count, fps, cores) = _lines(range(16))
+    assert (count, fps, list(cores)) == (4, 250.0, [12, 13, 14, 15])
+
+
 def test_a_frames_operations_are_those_of_its_convolutions(ways: Any, tmp_path: Path) -> None:
     from comparison.models import write_untrained
 

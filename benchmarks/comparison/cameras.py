@@ -108,7 +108,8 @@ def paced(session: Session, engine: Path, count: int, per_second: float) -> Line
     """Run cameras that together send so many frames per second, whether or not the daemon keeps up."""
     fps = per_second / count
     cameras = [Camera(SIDE, max(4, round(fps * session.seconds(6))), fps)] * count
-    return run_line(session, engine, cameras, f"inspectd, {per_second:.0f}/s", deadline_ms=1000)
+    label = f"inspectd, {per_second:.0f}/s"
+    return run_line(session, engine, cameras, label, deadline_ms=1000, sampled=True)
 
 
 def summary(run: LineRun) -> dict[str, object]:

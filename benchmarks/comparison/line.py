@@ -35,24 +35,40 @@ class Camera:
         side: of its square frames, pixels.
         frames: until the belt stops; None for no end.
         fps: frames per second; None for as many as there is room for.
+        core: which its process keeps to; None for any.
     """
 
     side: int
     frames: int | None
     fps: float | None
+    core: int | None = None
 
     def section(self, seed: int) -> dict[str, object]:
         """Give its section of the config."""
         source = f"simulated://?seed={seed}&width={self.side}&height={self.side}&cached={_CACHED}"
         if self.frames is not None:
             source += f"&parts={self.frames}"
-        return {"source": source} | ({} if self.fps is None else {"fps": self.fps})
+        section: dict[str, object] = {"source": source}
+        if self.fps is not None:
+            section["fps"] = self.fps
+        if self.core is not None:
+            section["cores"] = [self.core]
+        return section
 
 
 def write_line(
-    session: Session, folder: Path, engine: Path, cameras: Sequence[Camera], deadline_ms: float
+    session: Session,
+    folder: Path,
+    engine: Path,
+    cameras: Sequence[Camera],
+    *,
+    deadline_ms: float,
+    cores: Sequence[int] = (),
 ) -> Path:
-    """Write config and calibration of a line that lets every part pass, and give the config's path."""
+    """Write config and calibration of a line that lets every part pass, and give the config's path.
+
+    The daemon's process keeps to ``cores``, where any are given.
+    """
     write_passing_calibration(folder / "line.calibration.yaml", engine)
     config = folder / "line.yaml"
     content = {
@@ -64,7 +80,7 @@ def write_line(
         "deadline_ms": deadline_ms,
         "threads": session.threads,
         "cameras": {f"camera{number}": camera.section(number) for number, camera in enumerate(cameras)},
-    }
+    } | ({"cores": list(cores)} if cores else {})
     for file in folder.glob("line.journal*"):
         file.unlink()
     config.write_text(yaml.safe_dump(content))
@@ -80,7 +96,7 @@ class LineRun:
     per_second: float
     """Verdicts, after the first tenth of them: while they come, the last cameras still start."""
     daemon_cores: float
-    """Processor time of the daemon, engine included, per second of the run."""
+    """Processor time of the daemon, engine included, per second of the run; NaN when it was not sampled."""
     camera_cores: float
     """The same of all its camera processes together."""
 
@@ -91,22 +107,41 @@ class LineRun:
 
 
 def run_line(
-    session: Session, engine: Path, cameras: Sequence[Camera], label: str, *, deadline_ms: float
+    session: Session,
+    engine: Path,
+    cameras: Sequence[Camera],
+    label: str,
+    *,
+    deadline_ms: float,
+    cores: Sequence[int] = (),
+    sampled: bool = False,
 ) -> LineRun:
     """Run a line until its cameras have ended.
+
+    Args:
+        session: of the run.
+        engine: of the line.
+        cameras: its cameras.
+        label: of the progress bar.
+        deadline_ms: of each frame.
+        cores: that the daemon's process keeps to; all when empty.
+        sampled: whether to see how much processor time is used; looking for it may hold frames up.
 
     Raises:
         LineFailed: there is no verdict on which to measure anything.
     """
     folder = session.fresh_folder("line")
-    inspection = Inspection(write_line(session, folder, engine, cameras, deadline_ms))
+    inspection = Inspection(
+        write_line(session, folder, engine, cameras, deadline_ms=deadline_ms, cores=cores)
+    )
     usage = ProcessorTime(inspection.daemon.pid)
     wanted = sum(camera.frames or 0 for camera in cameras)
     with tqdm(total=wanted, desc=label, unit="verdict", leave=False, disable=None) as bar:
         sampled_s = 0.0
         while inspection.daemon.poll() is None:
             # To look through all processes costs milliseconds, which the line would lack.
-            if 0 < len(inspection.verdicts) < wanted and time.monotonic() - sampled_s > _SAMPLED_EVERY_S:
+            due = time.monotonic() - sampled_s > _SAMPLED_EVERY_S
+            if sampled and due and 0 < len(inspection.verdicts) < wanted:
                 usage.sample()
                 sampled_s = time.monotonic()
             bar.update(len(inspection.verdicts) - bar.n)
