@@ -105,6 +105,22 @@ def eight_channels(model: ModelProto) -> None:
         put(model, f"{network}_0_weight", np.pad(first, ((0, 0), (0, 5), (0, 0), (0, 0))))
 
 
+def rows_as_they_lie(model: ModelProto) -> None:
+    """Nothing is transposed: the picture stays as it lies, one channel of rows three times as wide."""
+    height, width = (side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim[1:3])
+    put(model, "as rows", np.array([0, 1, height, 3 * width], np.int64))
+    image = node(model, "image")
+    image.CopyFrom(helper.make_node("Reshape", ["scaled", "as rows"], ["image"], name="image"))
+    for network in (*PDNS, "autoencoder"):
+        first = weight(model, f"{network}_0_weight")
+        along = np.moveaxis(first, 1, 3)  # output, row, column, channel
+        put(model, f"{network}_0_weight", along.reshape(len(first), 1, first.shape[2], -1))
+        for attribute in node(model, f"{network}_0").attribute:
+            if attribute.name in {"kernel_shape", "strides", "pads"}:
+                values = attribute.ints
+                values[1::2] = [3 * value for value in values[1::2]]
+
+
 def both(model: ModelProto) -> None:
     """One first layer that reads pixels as they are."""
     pixels_as_they_are(model)
@@ -121,6 +137,7 @@ REWRITES: dict[str, Callable[[ModelProto], None]] = {
     "pixels as they are": pixels_as_they_are,
     "both": both,
     "eight channels": eight_channels,
+    "rows as they lie": rows_as_they_lie,
 }
 
 
