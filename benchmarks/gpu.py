@@ -49,12 +49,12 @@ WAYS = {
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and give its exit code."""
     options = parser().parse_args(argv)
-    from engine_runtime.cuda_driver import DriverFailed, working_gpu
+    from engine_runtime.cuda_driver import needed_gpu
 
     try:
-        present = working_gpu()
-    except DriverFailed as error:
-        print(f"{PROG}: needs an NVIDIA GPU: {error}", file=sys.stderr)
+        present = needed_gpu()
+    except InputError as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
         return 2
     from comparison.equality import NotTheSame
     from comparison.line import LineFailed

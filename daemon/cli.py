@@ -6,11 +6,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from daemon.log import StderrHandler
-from engine_runtime.errors import InputError
+from engine_runtime.errors import GpuNotWorking, InputError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run ``inspectd``; the exit code is 0 for done, 1 for a line given up, 2 for a wrong input."""
+    """Run ``inspectd``.
+
+    Returns:
+        The exit code: 0 for done, 1 for a line given up or a GPU that does not answer, 2 for a wrong input.
+    """
     parser = argparse.ArgumentParser(
         prog="inspectd",
         description="Inspect the parts of one production line and publish a verdict on every frame.",
@@ -29,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         logging.shutdown()  # what was logged before stands before it
         print(f"inspectd: {error}", file=sys.stderr)
-        return 2
+        # The service tries again what may pass; a wrong config does not heal by itself.
+        return 1 if isinstance(error, GpuNotWorking) else 2
     except KeyboardInterrupt:  # before the line took the signal over
         print("inspectd: interrupted", file=sys.stderr)
         return 130

@@ -54,6 +54,8 @@ class Work:
 
     frames: Sequence[CapturedFrame]
     since_ns: int
+    opening: bool = False
+    """Whether the engine is being opened anew for it, which takes longer than any batch."""
 
 
 class Lane(threading.Thread):
@@ -145,10 +147,7 @@ class Lane(threading.Thread):
         product = frames[0].product
         engine = self._engines.get(product)
         if engine is None:
-            try:
-                engine = self._engines[product] = product.open()
-            except InputError as error:
-                raise EngineFailed(str(error)) from error
+            engine = self._open(frames)
         started_ns = time.monotonic_ns()
         pixels = [frame.pixels for frame in frames if frame.pixels is not None]
         outputs = engine.infer(pixels, product.quantiles, (SCORE, ANOMALY_MAP))
@@ -156,6 +155,17 @@ class Lane(threading.Thread):
         if not np.isfinite(scores).all():
             raise EngineFailed("the engine gave a score that is not a number")
         return Judged(self, frames, started_ns, time.monotonic_ns(), scores, outputs[ANOMALY_MAP])
+
+    def _open(self, frames: Sequence[CapturedFrame]) -> Engine:
+        """Open the engine for frames that wait for it."""
+        product = frames[0].product
+        self.work = Work(frames, time.monotonic_ns(), opening=True)
+        try:
+            engine = self._engines[product] = product.open()
+        except InputError as error:
+            raise EngineFailed(str(error)) from error
+        self.work = Work(frames, time.monotonic_ns())
+        return engine
 
     def _take_up_adopted(self, needed: Product) -> None:
         while not self._arriving.empty():

@@ -8,6 +8,7 @@ from daemon.lane import Judged, Lane, NotJudged, Work
 from daemon.product import Product
 from daemon.waiting import WaitingFrames
 from engine_runtime.engine import Engine
+from engine_runtime.trial import OPENING_TIMEOUT_S
 
 _log = logging.getLogger("inspectd")
 
@@ -53,6 +54,8 @@ class Lanes:
     def replace_hung(self, patience_s: float) -> list[NotJudged]:
         """Put a new lane in the place of each that has been at one batch for longer than ``patience_s``.
 
+        Opening an engine anew may take as long as it may at the start: a GPU compiles all it runs.
+
         Returns:
             What the hung lanes had in their hands. What they deliver after all is to be ignored: they are no
             longer among the lanes.
@@ -60,9 +63,12 @@ class Lanes:
         results: list[NotJudged] = []
         for index, lane in enumerate(self._lanes):
             work: Work | None = lane.work
-            if work is None or time.monotonic_ns() - work.since_ns < patience_s * 1e9:
+            if work is None:
                 continue
-            error = f"the engine has hung for {patience_s:g} s"
+            limit_s = OPENING_TIMEOUT_S if work.opening else patience_s
+            if time.monotonic_ns() - work.since_ns < limit_s * 1e9:
+                continue
+            error = f"the engine has hung for {limit_s:g} s" + (", being opened" if work.opening else "")
             _log.error("%s (%d in a row)", error, lane.failures + 1)
             lane.abandon()
             self.hung = True

@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
+from engine_runtime.errors import EngineRefused, GpuNotWorking
+
 _COMPUTE_CAPABILITY_MAJOR: Final = 75
 _COMPUTE_CAPABILITY_MINOR: Final = 76
 
 
 class DriverFailed(Exception):
     """A call of the driver failed; says which one and why, in one line."""
+
+
+class NoDriver(DriverFailed):
+    """There is no driver, or it is too old to know the call."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +40,27 @@ class Gpu:
 def gpu() -> Gpu | None:
     """Describe the first NVIDIA GPU; None when there is none that works."""
     try:
-        return working_gpu()
+        return _describe_first()
     except DriverFailed:
         return None
 
 
-def working_gpu() -> Gpu:
-    """Describe the first NVIDIA GPU.
+def needed_gpu() -> Gpu:
+    """Describe the first NVIDIA GPU, without which an engine cannot run.
 
     Raises:
-        DriverFailed: there is none, no driver, or the driver does not work: after an upgrade, say, until the
-            machine is started anew.
+        EngineRefused: there is no driver.
+        GpuNotWorking: there is one, and it finds no GPU, or none that answers.
     """
+    try:
+        return _describe_first()
+    except NoDriver as error:
+        raise EngineRefused(f"needs an NVIDIA GPU: {error}") from error
+    except DriverFailed as error:
+        raise GpuNotWorking(f"needs an NVIDIA GPU: {error}") from error
+
+
+def _describe_first() -> Gpu:
     number, memory, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
     call("cuInit", 0)
     device = _first_device()
@@ -63,15 +78,16 @@ def call(function: str, *arguments: Any) -> None:
     """Call a function of the driver.
 
     Raises:
-        DriverFailed: there is no driver, it is too old to know the function, or the function failed.
+        NoDriver: there is none, or it is too old to know the function.
+        DriverFailed: the function failed.
     """
     try:
         driver = _driver()
         result = getattr(driver, function)(*arguments)
     except OSError as error:
-        raise DriverFailed("there is no NVIDIA driver") from error
+        raise NoDriver("there is no NVIDIA driver") from error
     except AttributeError as error:
-        raise DriverFailed(f"the NVIDIA driver is too old: it has no {function}") from error
+        raise NoDriver(f"the NVIDIA driver is too old: it has no {function}") from error
     if result:
         name = ctypes.c_char_p()
         driver.cuGetErrorName(result, ctypes.byref(name))

@@ -1,6 +1,7 @@
-# InputError          what the user gave is wrong: one line, exit code 2
-# └── EngineRefused   an engine file that must not be executed here
-# EngineFailed        an engine that was fine broke while running
+# InputError               what the user gave is wrong: one line, exit code 2
+# └── EngineRefused        an engine file that must not be executed here
+#     └── GpuNotWorking    its GPU does not answer, which may pass: inspectd ends with exit code 1
+# EngineFailed             an engine that was fine broke while running
 
 
 _LONGEST = 2000
@@ -28,6 +29,13 @@ class InputError(Exception):
 
 class EngineRefused(InputError):
     """The engine file is damaged, foreign or made for another machine; nothing of it was executed."""
+
+
+class GpuNotWorking(EngineRefused):
+    """The GPU that the engine needs does not answer.
+
+    At boot, say, while its driver is not there yet, or after an upgrade of that: trying again later may help.
+    """
 
 
 class EngineFailed(Exception):

@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from engine_runtime.batch import Batch
-from engine_runtime.cuda_driver import DriverFailed, working_gpu
+from engine_runtime.cuda_driver import needed_gpu
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles, Runner
 from engine_runtime.errors import EngineFailed, EngineRefused
 from engine_runtime.frames import Frame
@@ -73,10 +73,7 @@ def refuse_without_cuda() -> None:
     Raises:
         EngineRefused: there is no GPU that works, or the ONNX Runtime that is installed is the one for CPUs.
     """
-    try:
-        working_gpu()
-    except DriverFailed as error:
-        raise EngineRefused(f"needs an NVIDIA GPU: {error}") from error
+    needed_gpu()
     if _CUDA not in onnxruntime.get_available_providers():
         raise EngineRefused(
             f"ONNX Runtime {VERSION} as it is installed here has no CUDA: pip uninstall onnxruntime, then pip"

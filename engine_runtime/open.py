@@ -10,7 +10,7 @@ import numpy as np
 
 from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
 from engine_runtime.engine_file import read_engine
-from engine_runtime.errors import EngineFailed, EngineRefused, InputError
+from engine_runtime.errors import EngineFailed, EngineRefused, GpuNotWorking, InputError
 from engine_runtime.manifest import Manifest, Runtime
 from engine_runtime.signatures import TrustedKeys
 
@@ -27,12 +27,15 @@ def open_engine(path: Path, *, threads: int | None = None, trusted: TrustedKeys 
         trusted: the keys of which one must have signed it; None where its origin does not matter.
 
     Raises:
+        GpuNotWorking: the GPU that it needs does not answer now.
         EngineRefused: the file is missing, not signed, damaged, altered, of an unknown format, made for a
             runtime that is not installed or a device that is not here, or the runtime does not accept it.
     """
     manifest, payload = read_engine(path, trusted)
     try:
         return load(manifest, payload, threads)
+    except GpuNotWorking as error:
+        raise GpuNotWorking(f"{path}: {error}") from error
     except InputError as error:
         raise EngineRefused(f"{path}: {error}") from error
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_runtime.batch import check_frames
-from engine_runtime.cuda_driver import DriverFailed, Gpu, working_gpu
+from engine_runtime.cuda_driver import DriverFailed, Gpu, needed_gpu
 from engine_runtime.cuda_graph import CudaGraph
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, OUTPUTS, QUANTILES, SCORE, Quantiles
 from engine_runtime.errors import EngineFailed, EngineRefused
@@ -186,13 +186,11 @@ def _refuse_what_does_not_fit(manifest: Manifest) -> ModuleType:
     """Refuse before anything is executed, and give pycuda's driver interface.
 
     Raises:
-        EngineRefused: no GPU that works or no pycuda is here, the driver is too old, or the plan was built
-            for another GPU or library.
+        EngineRefused: no GPU or no pycuda is here, the driver is too old, or the plan was built for another
+            GPU or library.
+        GpuNotWorking: see ``needed_gpu``.
     """
-    try:
-        present = working_gpu()
-    except DriverFailed as error:
-        raise EngineRefused(f"needs an NVIDIA GPU: {error}") from error
+    present = needed_gpu()
     _refuse_other_library(manifest)
     refuse_old_driver(present)
     _refuse_other_gpu(manifest, present)

@@ -13,13 +13,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from engine_runtime.errors import EngineRefused, InputError
+from engine_runtime.errors import EngineRefused, GpuNotWorking, InputError
 from engine_runtime.signatures import TrustedKeys
 
 if TYPE_CHECKING:
     from engine_runtime.engine import Engine
 
-_TIMEOUT_S: Final = 60
+OPENING_TIMEOUT_S: Final = 60
+"""Within which an engine must have opened, and been proven where that was not done."""
+_REFUSED: Final = 2
+_GPU_NOT_WORKING: Final = 3
 
 
 def try_out(path: Path, threads: int | None, trusted: TrustedKeys | None) -> None:
@@ -31,6 +34,7 @@ def try_out(path: Path, threads: int | None, trusted: TrustedKeys | None) -> Non
         trusted: as for ``open_engine``.
 
     Raises:
+        GpuNotWorking: as ``open_engine``.
         EngineRefused: as ``open_engine``, or its runtime crashes or does not come to an end.
     """
     command = [sys.executable, "-m", "engine_runtime.trial", str(path)]
@@ -40,10 +44,12 @@ def try_out(path: Path, threads: int | None, trusted: TrustedKeys | None) -> Non
     match trial.returncode:
         case 0:
             return
-        case 2:
+        case code if code == _REFUSED:
             raise EngineRefused(trial.stderr.strip().rpartition("\n")[2])
+        case code if code == _GPU_NOT_WORKING:
+            raise GpuNotWorking(trial.stderr.strip().rpartition("\n")[2])
         case code if code == -signal.SIGALRM:
-            raise EngineRefused(f"{path}: did not open within {_TIMEOUT_S} s when it was tried")
+            raise EngineRefused(f"{path}: did not open within {OPENING_TIMEOUT_S} s when it was tried")
         case code if code < 0:
             died_of = signal.Signals(-code).name
             raise EngineRefused(f"{path}: its runtime was killed by {died_of} when it was tried")
@@ -53,7 +59,7 @@ def try_out(path: Path, threads: int | None, trusted: TrustedKeys | None) -> Non
 
 
 def main() -> int:
-    """Open the engine that is named, and prove it where that was not done; 2 when it is refused."""
+    """Open the engine that is named, and prove it where that was not done; 2 or 3 when it is refused."""
     from engine_runtime.open import open_engine
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -61,7 +67,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--trusted-key", type=Path, action="append")
     options = parser.parse_args()
-    signal.alarm(_TIMEOUT_S)  # it ends even what hangs in native code, and needs nobody to watch
+    signal.alarm(OPENING_TIMEOUT_S)  # it ends even what hangs in native code, and needs nobody to watch
     try:
         trusted = None if options.trusted_key is None else TrustedKeys(options.trusted_key)
         engine = open_engine(options.engine, threads=options.threads, trusted=trusted)
@@ -70,7 +76,7 @@ def main() -> int:
         engine.close()
     except InputError as error:
         print(error, file=sys.stderr)
-        return 2
+        return _GPU_NOT_WORKING if isinstance(error, GpuNotWorking) else _REFUSED
     return 0
 
 

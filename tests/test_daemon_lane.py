@@ -1,9 +1,11 @@
 """Engines that break in a real runtime: the frames must still get their verdicts."""
 
 import queue
+import threading
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,10 +18,12 @@ from treacherous import FAILS, HANGS, SLOW, WANTS_ALL_MEMORY, make_treacherous
 
 from daemon.config import load_config
 from daemon.lane import Judged, Lane, NotJudged, needed_ns
+from daemon.lanes import Lanes
 from daemon.ledger import CapturedFrame, FrameKey
 from daemon.product import load_products
 from daemon.slots import FrameSlots
 from daemon.waiting import WaitingFrames
+from engine_runtime.engine import ANOMALY_MAP, SCORE, UNCALIBRATED
 from engine_runtime.errors import EngineFailed
 from engine_runtime.manifest import Manifest
 
@@ -187,6 +191,55 @@ def test_an_engine_that_cannot_be_closed_keeps_no_verdict_back(
     assert "brightness.engine: could not be closed: an illegal address, still" in caplog.text
     del result, captured
     slots.close()
+
+
+class Slow:
+    """A product, and its engine, that take until they are let go: on a GPU, opening takes the longest."""
+
+    engine = Path("slow.engine")
+    max_batch = 1
+    quantiles = UNCALIBRATED
+
+    def __init__(self) -> None:
+        self.opening, self.judging = threading.Event(), threading.Event()
+        self.may_open, self.may_judge = threading.Event(), threading.Event()
+
+    def open(self) -> "Slow":
+        self.opening.set()
+        assert self.may_open.wait(30)
+        return self
+
+    def infer(self, frames: list[object], *_: object) -> dict[str, NDArray[np.float32]]:
+        self.judging.set()
+        assert self.may_judge.wait(30)
+        return {
+            SCORE: np.zeros(len(frames), np.float32),
+            ANOMALY_MAP: np.zeros((len(frames), 1, 1), np.float32),
+        }
+
+    def close(self) -> None:
+        pass
+
+
+def test_opening_an_engine_anew_is_no_hang_but_judging_too_long_is() -> None:
+    product: Any = Slow()
+    source: Any = SimpleNamespace(slots=[np.zeros((8, 8, 3), np.uint8)])
+    waiting, results = WaitingFrames(), queue.SimpleQueue[Judged | NotJudged]()
+    lanes = Lanes([{}], waiting=waiting, deliver=results.put)
+    lanes.start()
+    waiting.put(CapturedFrame(FrameKey("top", 1), product, source, 0, 0, 2**62, None, None))
+    waiting.wake()
+    assert product.opening.wait(30)
+    assert lanes.replace_hung(0.0) == []
+    product.may_open.set()
+    assert product.judging.wait(30)
+    [hung] = lanes.replace_hung(0.0)
+    assert [frame.key.frame for frame in hung.frames] == [1]
+    assert hung.error == "the engine has hung for 0 s"
+    product.may_judge.set()
+    assert results.get(timeout=30).lane not in lanes, "what it gives after all is not taken"
+    waiting.end()
+    lanes.join(30)
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def said(driver: Path, *command: object, **pretended: object) -> str:
+def said(driver: Path, *command: object, code: int = 2, **pretended: object) -> str:
     """Run a command that must refuse, and give the one line that it says."""
     environment = os.environ | {"LD_LIBRARY_PATH": str(driver)}
     environment |= {f"PRETENDED_{name}": str(value) for name, value in pretended.items()}
@@ -59,7 +59,7 @@ def said(driver: Path, *command: object, **pretended: object) -> str:
         list(map(str, command)), capture_output=True, text=True, check=False, env=environment
     )
     [line] = done.stderr.splitlines()
-    assert done.returncode == 2, line
+    assert done.returncode == code, line
     return line
 
 
@@ -71,8 +71,8 @@ def altered(engine: Path, folder: Path, **changes: object) -> Path:
     return path
 
 
-def tried(driver: Path, engine: Path, **pretended: object) -> str:
-    return said(driver, sys.executable, "-m", "engine_runtime.trial", engine, **pretended)
+def tried(driver: Path, engine: Path, *, code: int = 2, **pretended: object) -> str:
+    return said(driver, sys.executable, "-m", "engine_runtime.trial", engine, code=code, **pretended)
 
 
 def test_another_gpu(driver: Path, engine: Path, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_driver_that_is_too_old(driver: Path, engine: Path, tmp_path: Path) ->
     ("code", "name"), [(100, "CUDA_ERROR_NO_DEVICE"), (803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH")]
 )
 def test_a_driver_that_does_not_work_says_why(driver: Path, engine: Path, code: int, name: str) -> None:
-    assert tried(driver, engine, INIT=code) == f"{engine}: needs an NVIDIA GPU: cuInit: {name}"
+    assert tried(driver, engine, code=3, INIT=code) == f"{engine}: needs an NVIDIA GPU: cuInit: {name}"
 
 
 def test_a_driver_without_what_is_asked(engine: Path, driver: Path, tmp_path: Path) -> None:
@@ -144,3 +144,6 @@ def test_a_line_is_refused_before_it_starts(driver: Path, engine: Path, line_fol
     line = said(driver, *command, NAME="NVIDIA T4", MAJOR=7, MINOR=5)
     expected = "was built for NVIDIA L4, compute capability 8.9; here is NVIDIA T4, 7.5"
     assert f"brightness.engine: {expected}" in line
+    # What may pass is worth another start: the service tries again after 1, not after 2.
+    line = said(driver, *command[:-1], code=1, INIT=100)
+    assert "brightness.engine: needs an NVIDIA GPU: cuInit: CUDA_ERROR_NO_DEVICE" in line
