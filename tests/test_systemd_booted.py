@@ -305,6 +305,28 @@ def test_a_wrong_config_is_not_tried_again(service: Service) -> None:
     assert f"/etc/inspectd/{service.name}.yaml" in service.system.journal(service.unit)
 
 
+def test_the_gpus_devices_are_made_before_a_line_starts(service: Service) -> None:
+    """Not by a real driver: its helper is one that tells how it was called."""
+    system, helper = service.system, "/usr/bin/nvidia-modprobe"
+    service.configure()
+    service.start()
+    assert system.show("inspectd-gpu.service", "ConditionResult") == "no", "there is no driver here"
+    system.write(helper, '#!/bin/sh\necho "$@" >> /run/devices\n')
+    system.run("chmod", "0755", helper)
+    try:
+        for start in (1, 2):
+            system.run("systemctl", "restart", service.unit)
+            assert system.run("cat", "/run/devices").splitlines() == ["-c 0 -u"] * start
+            made = int(system.show("inspectd-gpu.service", "ExecMainExitTimestampMonotonic"))
+            assert made <= int(service.show("ExecMainStartTimestampMonotonic"))
+        system.write(helper, "#!/bin/sh\nexit 1\n")
+        system.run("systemctl", "restart", service.unit)  # the line itself says what it lacks, if anything
+        assert system.show("inspectd-gpu.service", "ActiveState") == "failed"
+    finally:
+        system.run("rm", "-f", helper)
+        system.try_run("systemctl", "reset-failed", "inspectd-gpu.service")
+
+
 def test_the_sandbox_holds(service: Service) -> None:
     system = service.system
     # Stands for a camera: only the group video may open it.

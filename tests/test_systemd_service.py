@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from line_rig import COMMANDS, REPOSITORY
 
-FILES = ("systemd/system/inspectd@.service", "sysusers.d/inspectd.conf", "tmpfiles.d/inspectd.conf")
+FILES = (
+    "systemd/system/inspectd@.service",
+    "systemd/system/inspectd-gpu.service",
+    "sysusers.d/inspectd.conf",
+    "tmpfiles.d/inspectd.conf",
+)
 MOST_EXPOSED = 1.5
 
 needs_systemd_analyze = pytest.mark.skipif(
@@ -46,7 +51,7 @@ def test_writes_the_unit_the_user_and_the_folders(prefix: Path) -> None:
 
 def test_says_what_to_type_next(tmp_path: Path) -> None:
     done = install_service("--prefix", tmp_path, "--inspectd", "/opt/inspectd/bin/inspectd")
-    assert [f"wrote        {tmp_path / name}" for name in FILES] == done.stdout.splitlines()[:3]
+    assert [f"wrote        {tmp_path / name}" for name in FILES] == done.stdout.splitlines()[:4]
     for command in (
         f"systemd-sysusers {tmp_path}/sysusers.d/inspectd.conf",
         f"systemd-tmpfiles --create {tmp_path}/tmpfiles.d/inspectd.conf",
@@ -60,7 +65,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     prefix = tmp_path / "etc"
     done = install_service("--prefix", prefix, "--inspectd", "/opt/inspectd/bin/inspectd", "--dry-run")
     assert done.returncode == 0
-    assert [f"would write  {prefix / name}" for name in FILES] == done.stdout.splitlines()[:3]
+    assert [f"would write  {prefix / name}" for name in FILES] == done.stdout.splitlines()[:4]
     assert not prefix.exists()
 
 
@@ -127,7 +132,7 @@ def test_uninstall_removes_what_was_written(prefix: Path) -> None:
     mine = prefix / "systemd/system/other.service"
     mine.write_text("[Service]\n")
     dry = install_service("--prefix", prefix, "--uninstall", "--dry-run")
-    assert [line.split()[:2] for line in dry.stdout.splitlines()[:3]] == [["would", "remove"]] * 3
+    assert [line.split()[:2] for line in dry.stdout.splitlines()[:4]] == [["would", "remove"]] * 4
     assert set(FILES) < set(written(prefix))
     done = install_service("--prefix", prefix, "--uninstall")
     assert done.returncode == 0

@@ -13,6 +13,7 @@ from engine_runtime.files import replacing
 _UNIT = Path("systemd/system/inspectd@.service")
 _FILES = {
     _UNIT: "inspectd@.service",
+    Path("systemd/system/inspectd-gpu.service"): "inspectd-gpu.service",
     Path("sysusers.d/inspectd.conf"): "inspectd.sysusers",
     Path("tmpfiles.d/inspectd.conf"): "inspectd.tmpfiles",
 }
