@@ -103,6 +103,7 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
     """
     products: dict[str | None, Product] = {}
     trusted = TrustedKeys(config.trusted_keys) if config.trusted_keys else None
+    largest = 0
     for name, entry in config.named_products().items():
         manifest = read_manifest(entry.engine, trusted)
         calibration = load_calibration(entry.calibration, manifest.payload_sha256)
@@ -129,6 +130,12 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
             quantiles=calibration.quantiles_array(),
             geometry=geometry,
             merge=merge,
+        )
+        largest = max(largest, at_once)
+    if config.max_batch is not None and config.max_batch > largest:
+        raise InputError(
+            f"{path}: max_batch: found {config.max_batch}, expected at most {largest}, for which its engine"
+            " was built"
         )
     return products
 

@@ -373,6 +373,12 @@ def test_missing_damaged_and_foreign_files_are_refused(line_folder: Path) -> Non
     assert "other.yaml" in said and "another engine" in said
 
 
+def test_a_batch_that_the_engine_was_not_built_for_is_refused(line_folder: Path) -> None:
+    camera = {"top": {"source": "simulated://?width=128&height=128"}}
+    said = one_line(write_config(line_folder, camera, max_batch=9))
+    assert "line3.yaml: max_batch: found 9, expected at most 8, for which its engine was built" in said
+
+
 def test_a_calibration_made_with_another_region_is_refused(line_folder: Path) -> None:
     calibration = line_folder / "brightness.calibration.yaml"
     calibration.write_text(calibration.read_text().replace("roi: null", "roi: [0, 0, 64, 64]"))
