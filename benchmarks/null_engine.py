@@ -11,8 +11,12 @@ from passing_calibration import write_passing_calibration
 SIZE = 64
 
 
-def make_null_engine(folder: Path) -> tuple[str, str]:
+def make_null_engine(folder: Path, side: int = SIZE) -> tuple[str, str]:
     """Build an engine whose score is the grey of one pixel, and a calibration that lets everything pass.
+
+    Args:
+        folder: for the files.
+        side: of the square frames that it takes, pixels.
 
     Returns:
         The names of both files in ``folder``.
@@ -46,7 +50,7 @@ def make_null_engine(folder: Path) -> tuple[str, str]:
         nodes,
         "null",
         [
-            helper.make_tensor_value_info("frames", TensorProto.UINT8, ["batch", SIZE, SIZE, 3]),
+            helper.make_tensor_value_info("frames", TensorProto.UINT8, ["batch", side, side, 3]),
             helper.make_tensor_value_info("quantiles", TensorProto.FLOAT, [2, 2]),
         ],
         [
