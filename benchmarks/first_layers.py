@@ -39,7 +39,7 @@ from engine_runtime.open import open_engine
 from engine_runtime.tensorrt_library import library
 
 EXPORTED = "as exported"
-FRAMES = 4
+FRAMES = 2
 PDNS = ("teacher", "student")
 SAME = {"fp32": 1e-5, "fp16": 0.02}
 """Largest difference of a score from that of the exported graph, as a share of the largest score."""
@@ -96,9 +96,20 @@ def pixels_as_they_are(model: ModelProto) -> None:
 
 def eight_channels(model: ModelProto) -> None:
     """Five channels of zeros are added to the picture's three: a GPU's fast convolutions read eight."""
-    node(model, "image").output[0] = "three"
     put(model, "five more", np.array([0, 0, 0, 0, 0, 5, 0, 0], np.int64))
-    insert_after(model, "image", helper.make_node("Pad", ["three", "five more"], ["image"], name="padded"))
+    add_channels(model, helper.make_node("Pad", ["three", "five more"], ["image"], name="padded"))
+
+
+def copied_once(model: ModelProto) -> None:
+    """The same by a convolution, so that a GPU prepares the picture once and not for each network."""
+    put(model, "copy", np.eye(8, 3, dtype=np.float32)[:, :, None, None])
+    add_channels(model, helper.make_node("Conv", ["three", "copy"], ["image"], name="copied"))
+
+
+def add_channels(model: ModelProto, added: NodeProto) -> None:
+    """Put a node behind the picture, named ``three`` then, that gives it five more channels."""
+    node(model, "image").output[0] = "three"
+    insert_after(model, "image", added)
     node(model, "batch").input[0] = "three"
     for network in (*PDNS, "autoencoder"):
         first = weight(model, f"{network}_0_weight")
@@ -137,6 +148,7 @@ REWRITES: dict[str, Callable[[ModelProto], None]] = {
     "pixels as they are": pixels_as_they_are,
     "both": both,
     "eight channels": eight_channels,
+    "copied once": copied_once,
     "rows as they lie": rows_as_they_lie,
 }
 
@@ -146,13 +158,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=("xs", "s", "m"), default=["xs", "s"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="N", help="(default: 1 8)")
-    parser.add_argument("--laps", type=int, default=21, help="per graph and batch (default: 21)")
+    parser.add_argument(
+        "--parts", nargs="+", choices=("a", "b"), default=["a", "b"], help="a: time; b: rounding"
+    )
+    present = gpu()
+    runtimes = ["openvino", "onnxruntime", *([] if present is None else ["tensorrt"])]
+    parser.add_argument(
+        "--runtimes", nargs="+", choices=runtimes, default=runtimes, help="(default: all here)"
+    )
+    parser.add_argument("--laps", type=int, default=15, help="per graph and batch (default: 15)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page here")
     options = parser.parse_args()
-    present = gpu()
-    parts = {"a": time_all(options.sizes, options.batches, options.laps, on_gpu=present is not None)}
-    if tensorrt_is_installed():
+    parts = {}
+    if "a" in options.parts:
+        parts["a"] = time_all(options.sizes, options.runtimes, options.batches, options.laps)
+    if "b" in options.parts and tensorrt_is_installed():
         parts["b"] = round_all(options.sizes)
     command = shlex.join(["python", "benchmarks/first_layers.py", *sys.argv[1:]])
     made = f"`{command}` on {datetime.now(UTC):%Y-%m-%d}."
@@ -183,12 +204,12 @@ def tensorrt_is_installed() -> bool:
     return True
 
 
-def time_all(sizes: Sequence[str], batches: Sequence[int], laps: int, *, on_gpu: bool) -> Part:
-    """Let the graphs take turns on every runtime that runs here."""
+def time_all(sizes: Sequence[str], runtimes: Sequence[str], batches: Sequence[int], laps: int) -> Part:
+    """Let the graphs take turns on each runtime."""
     rows: list[tuple[str, ...]] = []
     measured: dict[str, dict[str, list[float]]] = {}
     for size in sizes:
-        for runtime in ("openvino", "onnxruntime", *(["tensorrt"] if on_gpu else [])):
+        for runtime in runtimes:
             with tempfile.TemporaryDirectory() as folder:
                 built = build(Path(folder), size, runtime, max(batches))
                 engines = {name: open_engine(path) for name, path in built.items()}
@@ -201,7 +222,7 @@ def time_all(sizes: Sequence[str], batches: Sequence[int], laps: int, *, on_gpu:
                 for engine in engines.values():
                     engine.close()
     columns = ("runtime, size, batch, graph", "ms per batch", "10–90 %", "× as fast as exported, 10–90 %")
-    notes = [] if on_gpu else ["TensorRT was not timed: there was no NVIDIA GPU."]
+    notes = ["TensorRT was not timed: there was no NVIDIA GPU."] if gpu() is None else []
     return Part("Time", Table(columns, rows), notes, measured)
 
 
