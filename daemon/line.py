@@ -22,6 +22,7 @@ from daemon.journal.stamps import iso
 from daemon.lane import Judged, NotJudged
 from daemon.lanes import Lanes
 from daemon.ledger import CapturedFrame, FrameKey, Ledger
+from daemon.outbox import Outbox, Scored, wall_clock
 from daemon.outlet import Outlet
 from daemon.product import Product
 from daemon.service import Service
@@ -34,11 +35,9 @@ from verdicts.message import (
     CameraHealth,
     Decision,
     Health,
-    Latency,
     LineState,
     Peak,
     Reason,
-    Verdict,
 )
 
 if TYPE_CHECKING:
@@ -94,9 +93,8 @@ class Line:
         self._started_s = time.monotonic()
         self._ledger = Ledger()
         self._waiting = WaitingFrames()
-        self._seq = 0
+        self._outbox = Outbox(setup.config.line, boot, outlet)
         self._waking = False
-        self._outbox: list[Verdict] = []
         self._told: dict[str, str | None] = {}  # by camera, the trouble with its last frame
         self._state: LineState = "starting"
         self._given_up: str | None = None
@@ -160,7 +158,7 @@ class Line:
             self._state = "stopping" if self._given_up is None else "failed"
             self.send_health()
         counts = dict(self._outlet.decisions)
-        _log.info("%s: stopped after %d verdicts %s", self._setup.config.line, self._seq, counts)
+        _log.info("%s: stopped after %d verdicts %s", self._setup.config.line, self._outbox.seq, counts)
         if self._given_up is not None:
             _log.error("%s: given up: %s", self._setup.config.line, self._given_up)
             return 1
@@ -296,16 +294,14 @@ class Line:
             if decision == "reject" and self._archive is not None and captured.pixels is not None:
                 name = self._picture_name(captured)
                 archive = self._archive.keep(name, captured.pixels, anomaly_map, captured.product)
-            self._put(
-                captured,
-                decision,
-                "deadline" if late else None,
-                score=score,
-                peak=_peak(captured, captured.product.geometry, anomaly_map),
-                wait_ms=(judged.started_ns - captured.captured_ns) / 1e6,
-                infer_ms=(judged.finished_ns - judged.started_ns) / 1e6,
-                archive=None if archive is None else str(archive),
+            scored = Scored(
+                score,
+                _peak(captured, captured.product.geometry, anomaly_map),
+                (judged.started_ns - captured.captured_ns) / 1e6,
+                (judged.finished_ns - judged.started_ns) / 1e6,
+                None if archive is None else str(archive),
             )
+            self._put(captured, decision, "deadline" if late else None, scored)
 
     def _close_as_fault(self, key: FrameKey, reason: Reason) -> CapturedFrame | None:
         captured = self._ledger.close(key)
@@ -315,7 +311,7 @@ class Line:
 
     def _picture_name(self, captured: CapturedFrame) -> str:
         camera, frame = captured.key
-        return f"{_wall_clock(captured.captured_ns):%Y%m%dT%H%M%S}-{camera}-{frame:08d}"
+        return f"{wall_clock(captured.captured_ns):%Y%m%dT%H%M%S}-{camera}-{frame:08d}"
 
     # What goes out.
 
@@ -323,45 +319,16 @@ class Line:
         self,
         captured: CapturedFrame,
         decision: Decision,
-        reason: Reason | None,
-        *,
-        score: float | None = None,
-        peak: Peak | None = None,
-        wait_ms: float | None = None,
-        infer_ms: float | None = None,
-        archive: str | None = None,
+        reason: Reason | None = None,
+        scored: Scored | None = None,
     ) -> None:
         """Give a frame its verdict; all that this turn of the loop gives are journaled together."""
-        if not self._outbox:
+        if not len(self._outbox):
             self._loop.call_soon(self._flush)
-        self._seq += 1
-        total_ms = (time.monotonic_ns() - captured.captured_ns) / 1e6
-        self._outbox.append(
-            Verdict(
-                line=self._setup.config.line,
-                camera=captured.key.camera,
-                frame=captured.key.frame,
-                part=captured.part,
-                boot=self._boot,
-                seq=self._seq,
-                decision=decision,
-                reason=reason,
-                score=score,
-                threshold=captured.product.threshold,
-                peak=peak,
-                captured_at=iso(_wall_clock(captured.captured_ns)),
-                latency_ms=Latency(
-                    wait=_rounded(wait_ms), infer=_rounded(infer_ms), total=round(total_ms, 3)
-                ),
-                model=captured.product.manifest.model,
-                archive=archive,
-            )
-        )
+        self._outbox.put(captured, decision, reason, scored)
 
     def _flush(self) -> None:
-        if self._outbox:
-            verdicts, self._outbox = self._outbox, []
-            self._outlet.send(verdicts)
+        self._outbox.flush()
         if not len(self._ledger):
             self._idle.set()
 
@@ -374,7 +341,7 @@ class Line:
                 self._take(hung)
             self.send_health()
             if self._cameras.alive:
-                self._service.alive(f"{self._health_state()}, {self._seq} verdicts")
+                self._service.alive(f"{self._health_state()}, {self._outbox.seq} verdicts")
             due_s += HEALTH_INTERVAL_S
             await asyncio.sleep(max(0.0, due_s - self._loop.time()))
 
@@ -403,7 +370,7 @@ class Line:
             Health(
                 line=self._setup.config.line,
                 boot=self._boot,
-                seq=self._seq,
+                seq=self._outbox.seq,
                 state=self._health_state(),
                 error=self._given_up,
                 cameras={
@@ -523,12 +490,3 @@ def _peak(captured: CapturedFrame, geometry: MapGeometry, anomaly_map: NDArray[n
     return Peak(
         int(region.x + x * region.width / size.width), int(region.y + y * region.height / size.height)
     )
-
-
-def _wall_clock(monotonic_ns: int) -> datetime:
-    """Turn a monotonic time into the calendar's; the two clocks are compared now, as either may be set."""
-    return datetime.fromtimestamp(time.time() - (time.monotonic_ns() - monotonic_ns) / 1e9, UTC)
-
-
-def _rounded(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else round(milliseconds, 3)
