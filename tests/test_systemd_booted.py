@@ -20,6 +20,8 @@ from booted_system import PATIENCE_S, BootedSystem, debian_12
 from brightness import SIZE, THRESHOLD, brightness_model, calibrate
 from line_rig import COMMANDS, REPOSITORY, free_address
 
+from engine_runtime.errors import EngineRefused
+from engine_runtime.tensorrt_library import library
 from verdicts import Health, Verdict, decode
 
 pytestmark = pytest.mark.slow
@@ -56,13 +58,14 @@ def build_wheel(folder: Path) -> None:
 
 def make_engines(folder: Path) -> None:
     for runtime in RUNTIMES:
-        model = brightness_model(folder / f"{runtime}.onnx")
-        subprocess.run(
-            [COMMANDS / "build-engine", model, "--runtime", runtime, "--fast"],
-            check=True,
-            capture_output=True,
-        )
-        calibrated(folder, runtime, THRESHOLD)
+        make_engine(folder, runtime)
+
+
+def make_engine(folder: Path, runtime: str) -> None:
+    model = brightness_model(folder / f"{runtime}.onnx")
+    command = [COMMANDS / "build-engine", model, "--runtime", runtime, "--fast"]
+    subprocess.run(command, check=True, capture_output=True)
+    calibrated(folder, runtime, THRESHOLD)
 
 
 def calibrated(folder: Path, runtime: str, threshold: float) -> Path:
@@ -325,6 +328,29 @@ def test_the_gpus_devices_are_made_before_a_line_starts(service: Service) -> Non
     finally:
         system.run("rm", "-f", helper)
         system.try_run("systemctl", "reset-failed", "inspectd-gpu.service")
+
+
+def test_a_gpu_that_does_not_answer_is_tried_again(service: Service, folder: Path) -> None:
+    try:
+        library()
+    except EngineRefused:
+        pytest.skip("neither TensorRT nor TensorRT-RTX is installed")
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("wants a C compiler, for a driver to be asked")
+    make_engine(folder, "tensorrt")
+    driver = REPOSITORY / "tests" / "pretended_driver.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libcuda.so.1", driver], check=True)
+    calibration = f"tensorrt-{THRESHOLD}.calibration.yaml"
+    service.system.run("cp", f"{HERE}/tensorrt.engine", f"{HERE}/{calibration}", "/etc/inspectd")
+    service.system.run("install", "-D", f"{HERE}/libcuda.so.1", "/opt/driver/libcuda.so.1")
+    service.drop_in("[Service]\nEnvironment=LD_LIBRARY_PATH=/opt/driver PRETENDED_INIT=100\nRestartSec=0\n")
+    service.configure(engine="tensorrt.engine", calibration=calibration)
+    assert service.system.try_run("systemctl", "start", service.unit).returncode != 0
+    service.system.until(service.unit, ActiveState="failed", SubState="failed", NRestarts="5")
+    assert service.show("ExecMainStatus") == "1"
+    said = service.system.journal(service.unit)
+    assert "tensorrt.engine: needs an NVIDIA GPU: cuInit: CUDA_ERROR_NO_DEVICE" in said
 
 
 def test_the_sandbox_holds(service: Service) -> None:
