@@ -1,8 +1,15 @@
 """TensorRT engines: built for real where TensorRT-RTX is installed, run only where there is an NVIDIA GPU."""
 
+import contextlib
+import fcntl
 import hashlib
+import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +128,22 @@ def test_what_is_printed(model: Path, tmp_path: Path, installed: None) -> None:
     assert "largest batch             4" in shown
     if gpu() is None:
         assert "not run: there is none here; inspectd runs it at its first start" in shown
+
+
+def test_a_terminal_sees_how_far_a_build_is(model: Path, tmp_path: Path, installed: None) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # bars want columns
+    command = [BIN / "build-engine", model, "--runtime", "tensorrt", "-o", tmp_path / "line3.engine"]
+    build = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while read := os.read(ours, 65536):
+            shown += read
+    os.close(ours)
+    assert build.wait() == 0
+    for phase in ("reference", "comparing", "Building engine"):
+        assert re.search(rf"{phase}: +\d+%", shown.decode()), phase
 
 
 @pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
