@@ -33,13 +33,14 @@ from engine_build.device import cpu_name, usable_cores
 from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
 from engine_runtime.engine_file import read_manifest
-from engine_runtime.errors import EngineRefused
 from engine_runtime.frames import Size
 from engine_runtime.open import open_engine
-from engine_runtime.tensorrt_library import library
+from engine_runtime.tensorrt_library import is_installed
 
 EXPORTED = "as exported"
+IMAGE = Size(256, 256)
 FRAMES = 2
+"""On which scores are compared when an engine is built."""
 PDNS = ("teacher", "student")
 SAME = {"fp32": 1e-5, "fp16": 0.02}
 """Largest difference of a score from that of the exported graph, as a share of the largest score."""
@@ -158,8 +159,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=("xs", "s", "m"), default=["xs", "s"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="N", help="(default: 1 8)")
+    known = ["a", "b"] if is_installed() else ["a"]
     parser.add_argument(
-        "--parts", nargs="+", choices=("a", "b"), default=["a", "b"], help="a: time; b: rounding"
+        "--parts", nargs="+", choices=known, default=known, help="a: time; b: rounding, with TensorRT"
     )
     present = gpu()
     runtimes = ["openvino", "onnxruntime", *([] if present is None else ["tensorrt"])]
@@ -173,7 +175,7 @@ def main() -> None:
     parts = {}
     if "a" in options.parts:
         parts["a"] = time_all(options.sizes, options.runtimes, options.batches, options.laps)
-    if "b" in options.parts and tensorrt_is_installed():
+    if "b" in options.parts:
         parts["b"] = round_all(options.sizes)
     command = shlex.join(["python", "benchmarks/first_layers.py", *sys.argv[1:]])
     made = f"`{command}` on {datetime.now(UTC):%Y-%m-%d}."
@@ -194,14 +196,6 @@ def main() -> None:
         if path is not None:
             path.write_text(text)
     print(report.markdown())
-
-
-def tensorrt_is_installed() -> bool:
-    try:
-        library()
-    except EngineRefused:
-        return False
-    return True
 
 
 def time_all(sizes: Sequence[str], runtimes: Sequence[str], batches: Sequence[int], laps: int) -> Part:
@@ -242,9 +236,9 @@ def round_all(sizes: Sequence[str]) -> Part:
 
 def build(folder: Path, size: str, runtime: str, max_batch: int) -> dict[str, Path]:
     """Rewrite the exported graph and build an engine of each; for TensorRT in half precision."""
-    graph, image = folder / "model.onnx", Size(256, 256)
-    write_untrained(folder / "model.pt", graph, size, image)
-    parity = write_frames(folder / "parity", image, FRAMES)
+    graph = folder / "model.onnx"
+    write_untrained(folder / "model.pt", graph, size, IMAGE)
+    parity = write_frames(folder / "parity", IMAGE, FRAMES)
     engines = {}
     for name, rewrite in REWRITES.items():
         model = onnx.load(graph)
@@ -265,7 +259,7 @@ def compare(engines: dict[str, Engine], batch: int, laps: int, label: str) -> di
     Raises:
         NotTheSame: a rewrite changed the scores.
     """
-    frames = draw_frames(Size(256, 256), batch)
+    frames = draw_frames(IMAGE, batch)
     expected = engines[EXPORTED].infer(list(frames), UNCALIBRATED)[SCORE]
     turns: dict[str, Turn] = {}
     for name, engine in engines.items():

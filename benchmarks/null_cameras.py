@@ -13,12 +13,10 @@ from pathlib import Path
 
 from acceleration.lines import cameras
 from comparison.session import Session
+from gpu import SIDE
 from null_engine import make_null_engine
 
 from engine_build.device import cpu_name, usable_cores
-
-MODEL_SIDE = 256
-"""Of the frames that the GPU benchmark's engines take, pixels."""
 
 
 def main() -> None:
@@ -28,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        engine, _ = make_null_engine(folder, MODEL_SIDE)
+        engine, _ = make_null_engine(folder, SIDE)
         session = Session(folder, Path(sys.executable), 1, options.quick, None)
         part = cameras(session, folder / engine)
     print(f"{cpu_name()}, {usable_cores()} cores\n\n{part.table.markdown()}\n\n{' '.join(part.notes)}")

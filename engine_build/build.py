@@ -36,7 +36,7 @@ from engine_runtime.frames import Frame
 from engine_runtime.manifest import FORMAT_VERSION, Device, Manifest, Precision, Runtime
 from engine_runtime.open import load, runtime_module
 from engine_runtime.proof import ProofFailed, Reference, proof_steps, prove
-from engine_runtime.tensorrt_library import library, refuse_old_driver
+from engine_runtime.tensorrt_library import is_installed, library, refuse_old_driver
 
 _MOST_TRIED: Final = 8
 _HARDLY_LONGER: Final = 1.1
@@ -143,7 +143,7 @@ def _resolved(
         except EngineRefused as error:
             raise InputError(f"--device cuda: {error}") from error
         return runtime, _one_of(("fp16", "fp32"), precision, "ONNX Runtime")
-    if runtime is None and precision in (None, "fp16") and _is_tensorrt_installed() and gpu() is not None:
+    if runtime is None and precision in (None, "fp16") and is_installed() and gpu() is not None:
         runtime = "tensorrt"
     if runtime != "tensorrt":
         if runtime is not None:
@@ -160,14 +160,6 @@ def _one_of(known: Sequence[Precision], precision: Precision | None, runtime: st
     if precision is not None and precision not in known:
         raise InputError(f"--precision {precision}: {runtime} on a GPU computes in {', '.join(known)}")
     return precision or known[0]
-
-
-def _is_tensorrt_installed() -> bool:
-    try:
-        library()
-    except EngineRefused:
-        return False
-    return True
 
 
 def _frames(

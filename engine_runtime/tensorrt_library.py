@@ -36,6 +36,15 @@ def library() -> tuple[Library, ModuleType]:
     )
 
 
+def is_installed() -> bool:
+    """Say whether there is a TensorRT of either kind."""
+    try:
+        library()
+    except EngineRefused:
+        return False
+    return True
+
+
 def refuse_old_driver(present: Gpu) -> None:
     """Refuse a driver on which the TensorRT that is installed would crash, or fail with a number.
 

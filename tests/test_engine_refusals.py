@@ -4,21 +4,20 @@ The driver is a small library that answers what is asked before anything is exec
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from brightness import THRESHOLD, brightness_model, calibrate
+from c_library import c_library
 from engine_graphs import little_model, save
 from line_rig import part_image, write_config
 
 from engine_build.cli import main as build_engine
 from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine_file import read_engine, write_engine
-from engine_runtime.errors import EngineRefused
-from engine_runtime.tensorrt_library import library
+from engine_runtime.tensorrt_library import is_installed, library
 
 BIN = Path(sys.executable).parent
 MADE_ON_AN_L4 = {"device": "NVIDIA L4", "compute_capability": "8.9"}
@@ -29,9 +28,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real plan, built without a GPU."""
     if gpu() is not None:
         pytest.skip("there is an NVIDIA GPU")
-    try:
-        library()
-    except EngineRefused:
+    if not is_installed():
         pytest.skip("neither TensorRT nor TensorRT-RTX is installed")
     folder = tmp_path_factory.mktemp("refused")
     model = save(little_model(64, 96), folder / "little.onnx")
@@ -42,13 +39,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a driver that says of itself what the environment says."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("wants a C compiler, for a driver to be asked")
-    folder = tmp_path_factory.mktemp("driver")
     source = Path(__file__).with_name("pretended_driver.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libcuda.so.1", source], check=True)
-    return folder
+    return c_library(source, tmp_path_factory.mktemp("driver") / "libcuda.so.1").parent
 
 
 def said(driver: Path, *command: object, code: int = 2, **pretended: object) -> str:
@@ -122,10 +114,10 @@ def test_a_driver_that_does_not_work_says_why(driver: Path, engine: Path, code: 
     assert tried(driver, engine, code=3, INIT=code) == f"{engine}: needs an NVIDIA GPU: cuInit: {name}"
 
 
-def test_a_driver_without_what_is_asked(engine: Path, driver: Path, tmp_path: Path) -> None:
+def test_a_driver_without_what_is_asked(engine: Path, tmp_path: Path) -> None:
     source = tmp_path / "empty.c"
     source.write_text("int cuInit(unsigned flags) { return 0; }\n")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", source], check=True)
+    c_library(source, tmp_path / "libcuda.so.1")
     expected = f"{engine}: needs an NVIDIA GPU: the NVIDIA driver is too old: it has no cuDeviceGet"
     assert tried(tmp_path, engine) == expected
 

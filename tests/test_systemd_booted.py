@@ -18,10 +18,10 @@ import yaml
 import zmq
 from booted_system import PATIENCE_S, BootedSystem, debian_12
 from brightness import SIZE, THRESHOLD, brightness_model, calibrate
+from c_library import c_library
 from line_rig import COMMANDS, REPOSITORY, free_address
 
-from engine_runtime.errors import EngineRefused
-from engine_runtime.tensorrt_library import library
+from engine_runtime.tensorrt_library import is_installed
 from verdicts import Health, Verdict, decode
 
 pytestmark = pytest.mark.slow
@@ -331,16 +331,10 @@ def test_the_gpus_devices_are_made_before_a_line_starts(service: Service) -> Non
 
 
 def test_a_gpu_that_does_not_answer_is_tried_again(service: Service, folder: Path) -> None:
-    try:
-        library()
-    except EngineRefused:
+    if not is_installed():
         pytest.skip("neither TensorRT nor TensorRT-RTX is installed")
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("wants a C compiler, for a driver to be asked")
+    c_library(REPOSITORY / "tests" / "pretended_driver.c", folder / "libcuda.so.1")
     make_engine(folder, "tensorrt")
-    driver = REPOSITORY / "tests" / "pretended_driver.c"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libcuda.so.1", driver], check=True)
     calibration = f"tensorrt-{THRESHOLD}.calibration.yaml"
     service.system.run("cp", f"{HERE}/tensorrt.engine", f"{HERE}/{calibration}", "/etc/inspectd")
     service.system.run("install", "-D", f"{HERE}/libcuda.so.1", "/opt/driver/libcuda.so.1")

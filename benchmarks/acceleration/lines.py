@@ -28,7 +28,7 @@ _STAGES = ("wait", "infer", "total")
 def cameras(session: Session, engine: Path) -> Part:
     """Run lines of simulated cameras at fixed rates."""
     rows, measured = [], {}
-    for count, fps, apart in _lines(sorted(os.sched_getaffinity(0))):
+    for count, fps, apart in lines_on(sorted(os.sched_getaffinity(0))):
         frames = round(fps * session.seconds(20))
         belt = [Camera(SIDE, frames, fps, core) for core in apart or [None] * count]
         others = sorted(os.sched_getaffinity(0) - set(apart)) if apart else ()
@@ -68,7 +68,7 @@ def cameras(session: Session, engine: Path) -> Part:
     return Part("Simulated cameras on one inspectd", Table(columns, rows), [note], measured)
 
 
-def _lines(cores: Sequence[int]) -> list[tuple[int, float, Sequence[int]]]:
+def lines_on(cores: Sequence[int]) -> list[tuple[int, float, Sequence[int]]]:
     """Give the lines: cameras, frames per second of each, and the cores they have to themselves, if any."""
     lines: list[tuple[int, float, Sequence[int]]] = [(count, fps, ()) for count, fps in CAMERAS.items()]
     if CORES_APART in CAMERAS and len(cores) >= CORES_APART + _FEWEST_FOR_DAEMON:
