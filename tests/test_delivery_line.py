@@ -47,8 +47,9 @@ def test_a_gate_gets_every_verdict_once_over_the_end_of_the_daemon(config: Path)
             first.process.wait()
             with running(config) as second:
                 received += [next(gate) for _ in range(80)]
-                second.until(lambda line: line.health.subscribers["gate"].present)
-                assert second.health.state == "running"
+                second.until(
+                    lambda line: line.health.subscribers["gate"].present and line.health.state == "running"
+                )
                 boots = list(dict.fromkeys(verdict.boot for verdict in received))
                 assert len(boots) == 2
                 for boot in boots:
