@@ -176,12 +176,8 @@ class Lane(threading.Thread):
 
     def _close(self, product: Product) -> None:
         engine = self._engines.pop(product, None)
-        if engine is None:
-            return
-        try:
-            engine.close()
-        except Exception as error:  # a device that has failed may not let go of its memory either
-            _log.error("%s: could not be closed: %s", product.engine, error)
+        if engine is not None:
+            product.close(engine)
 
 
 def needed_ns(took_ns: Collection[int]) -> int:

@@ -1,5 +1,6 @@
 """What parts are judged by: an engine and the calibration that was made on it."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from engine_runtime.open import open_engine
 from engine_runtime.signatures import TrustedKeys
 from engine_runtime.tile_merge import TileMerge
 from engine_runtime.tiled_engine import TiledEngine, pictures_at_once
+
+_log = logging.getLogger("inspectd")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -86,6 +89,16 @@ class Product:
                 f"{self.manifest.payload_sha256[:12]}…: reload the config to change over"
             )
         return engine if self.merge is None else TiledEngine(engine, self.merge)
+
+    def close(self, engine: Engine) -> None:
+        """Close an engine that was opened; that it could not be closed is logged.
+
+        A device that has failed may not let go of its memory either, and the line must go on all the same.
+        """
+        try:
+            engine.close()
+        except Exception as error:  # whatever a driver raises
+            _log.error("%s: could not be closed: %s", self.engine, error)
 
 
 def load_products(config: Config, path: Path) -> dict[str | None, Product]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +52,8 @@ class Setup:
     def close(self) -> None:
         """Close the engines that were opened for it, when no lane has taken them."""
         for engines in self.opened:
-            for engine in engines.values():
-                engine.close()
+            for product, engine in engines.items():
+                product.close(engine)
 
 
 def load_setup(path: Path, running: Setup | None = None) -> Setup:
@@ -79,17 +80,15 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
     proven = _proven(config, running)
     _try_out([product for product in products.values() if product.manifest.payload_sha256 not in proven])
     opened: list[dict[Product, Engine]] = [{} for _ in range(config.lanes)]
-    try:
+    setup = Setup(config, products, opened, _hashes(path, config, products))
+    with ExitStack() as undo:
+        undo.callback(setup.close)
         for engines in opened:
             for product in products.values():
                 if product not in kept:
                     engines[product] = product.open()
-    except InputError:
-        for engines in opened:
-            for engine in engines.values():
-                engine.close()
-        raise
-    return Setup(config, products, opened, _hashes(path, config, products))
+        undo.pop_all()
+    return setup
 
 
 def _keep_to_cores(path: Path, config: Config) -> None:

@@ -21,6 +21,7 @@ from daemon.lane import Judged, Lane, NotJudged, needed_ns
 from daemon.lanes import Lanes
 from daemon.ledger import CapturedFrame, FrameKey
 from daemon.product import load_products
+from daemon.setup import Setup
 from daemon.slots import FrameSlots
 from daemon.waiting import WaitingFrames
 from engine_runtime.engine import ANOMALY_MAP, SCORE, UNCALIBRATED
@@ -193,6 +194,18 @@ def test_an_engine_that_cannot_be_closed_keeps_no_verdict_back(
     slots.close()
 
 
+def test_an_engine_that_cannot_be_closed_keeps_no_other_open(
+    line_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = write_config(line_folder, {"top": {"source": "parts"}}, lanes=2)
+    product = load_products(load_config(config), config)[None]
+    closed: list[str] = []
+    other: Any = SimpleNamespace(close=lambda: closed.append("other"))
+    Setup(load_config(config), {None: product}, [{product: Broken()}, {product: other}], {}).close()
+    assert closed == ["other"]
+    assert "brightness.engine: could not be closed: an illegal address, still" in caplog.text
+
+
 class Slow:
     """A product, and its engine, that take until they are let go: on a GPU, opening takes the longest."""
 
@@ -217,7 +230,7 @@ class Slow:
             ANOMALY_MAP: np.zeros((len(frames), 1, 1), np.float32),
         }
 
-    def close(self) -> None:
+    def close(self, engine: "Slow") -> None:
         pass
 
 
