@@ -5,6 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,14 +106,16 @@ class Line:
         self._stop_asked = asyncio.Event()
         self._idle = asyncio.Event()
         self._changing_over = asyncio.Lock()
+        self._loader = ThreadPoolExecutor(1)  # not the loop's own, for whose work the loop waits at its end
+        self._loading: Future[Setup] | None = None
         self._archive = self._open_archive(setup)
         self._cameras = CameraGroup(setup, boot=boot, sink=self)
         self._lanes = Lanes(setup.opened, waiting=self._waiting, deliver=self._deliver)
 
     @property
     def hung(self) -> bool:
-        """Whether a thread hangs in a runtime, so that the process can only be ended by force."""
-        return self._lanes.hung
+        """Whether a thread hangs in a runtime, or still loads, so that only force ends the process now."""
+        return self._lanes.hung or (self._loading is not None and not self._loading.done())
 
     async def run(self) -> int:
         """Inspect until SIGTERM or SIGINT, or until every camera has ended.
@@ -217,8 +220,8 @@ class Line:
             arrival.region,
         )
         self._ledger.open(captured)
-        if self._deadline_timer is None:
-            self._watch_deadlines()
+        if self._deadline_timer is None or captured.deadline_ns / 1e9 < self._deadline_timer.when():
+            self._watch_deadlines()  # also where a reload has made deadlines shorter
         told, self._told[camera] = self._told.get(camera), arrival.error
         if arrival.error is not None:
             if arrival.error != told:  # a lens cap would fill the log
@@ -257,6 +260,8 @@ class Line:
             if captured is not None and self._waiting.withdraw(key):
                 captured.free()  # a lane gives the others back when it is done with them
         deadline_ns = self._ledger.next_deadline_ns()
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
         self._deadline_timer = (
             None if deadline_ns is None else self._loop.call_at(deadline_ns / 1e9, self._watch_deadlines)
         )
@@ -402,11 +407,14 @@ class Line:
             InputError: it cannot be done; the line runs on as before.
         """
         async with self._changing_over:
-            if self._state != "running":
-                raise InputError(f"{self._setup.config.line} is {self._state}")
+            self._refuse_unless_running()
             if command == "reload":
                 return await self._reload()
             return self._select(arguments["product"])
+
+    def _refuse_unless_running(self) -> None:
+        if self._state != "running":
+            raise InputError(f"{self._setup.config.line} is {self._state}")
 
     def _select(self, name: str) -> str:
         product = self._setup.products.get(name)
@@ -421,21 +429,26 @@ class Line:
 
     def _reload_on_signal(self) -> None:
         async def reload() -> None:
-            self._service.reloading()
+            if self._state == "running":
+                self._service.reloading()
             try:
                 await self.command("reload", {})
             except InputError as error:
-                _log.error("reload refused, the line runs on as before: %s", error)
-            self._service.ready()
+                outcome = ", the line runs on as before" if self._state == "running" else ""
+                _log.error("reload refused%s: %s", outcome, error)
+            if self._state == "running":  # while it starts, this would be taken for the start's
+                self._service.ready()
 
         self._reloading = asyncio.create_task(reload())  # kept: a task without a reference may vanish
 
     async def _reload(self) -> str:
         """Change over to what the config says now; a captured frame keeps the product it was captured for."""
         old = self._setup
-        setup = await asyncio.to_thread(load_setup, self._path, old)
+        self._loading = self._loader.submit(load_setup, self._path, old)
+        setup = await asyncio.wrap_future(self._loading)
         with ExitStack() as undo:  # what cannot be had refuses the reload while nothing has changed yet
             undo.callback(setup.close)
+            self._refuse_unless_running()  # nothing must start any more when the line ends meanwhile
             cameras = self._cameras.prepare(setup)
             undo.callback(cameras.drop)
             archive = self._archive
@@ -445,9 +458,10 @@ class Line:
                     undo.callback(archive.close)
             if isinstance(self._access, CurveAccess) and setup.config.curve is not None:
                 self._access.replace(clients_of(setup.config.curve))
+            # Frames of another size want other slots: such cameras end before the new product's first frame.
+            await cameras.stop_leaving()
+            self._refuse_unless_running()
             undo.pop_all()
-        # Frames of another size want other slots: such cameras end before the new product's first frame.
-        await cameras.stop_leaving()
         self._flush()
         self._setup = setup
         self._lanes.adopt(setup.products.values(), setup.opened)

@@ -1,6 +1,7 @@
 """Engines that break in a real runtime: the frames must still get their verdicts."""
 
 import queue
+import signal
 import threading
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from brightness import SIZE
-from line_rig import running, write_config
+from line_rig import part_image, running, write_config
 from numpy.typing import NDArray
 from treacherous import FAILS, HANGS, SLOW, WANTS_ALL_MEMORY, make_treacherous
 
@@ -114,6 +115,22 @@ def test_deadlines_hold_while_the_only_engine_hangs(treacherous_folder: Path) ->
     assert late and min(late) >= 300
     # How late the latest fault is; far below what would need the engine to come back.
     assert max(late) < 1000
+
+
+def test_a_deadline_that_a_reload_shortened_holds_at_once(treacherous_folder: Path) -> None:
+    parts(treacherous_folder, HANGS)
+    part_image(treacherous_folder / "good" / "0.png", bright=False)
+    cameras: dict[str, Any] = {"top": {"source": "good", "fps": 50, "loop": True}}
+    patience = {"max_batch": 1, "threads": 1, "engine_timeout_s": 5}
+    config = write_config(treacherous_folder, cameras, deadline_ms=60_000, **patience)
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 5)
+        cameras["side"] = {"source": "parts"}
+        content = yaml.safe_load(config.read_text()) | {"cameras": cameras, "deadline_ms": 300}
+        config.write_text(yaml.safe_dump(content))
+        line.process.send_signal(signal.SIGHUP)
+        line.until(lambda line: line.verdicts[-1].camera == "side")
+    assert line.verdicts[-1].reason == "deadline", "not only when the engine counts as hung"
 
 
 def test_an_engine_that_hangs_three_times_in_a_row_stops_the_line(treacherous_folder: Path) -> None:

@@ -1,8 +1,10 @@
 """A running line changes over to another config, engine, calibration or product, and loses no frame."""
 
+import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,46 @@ def test_a_broken_config_is_refused_and_the_line_runs_on(
         errors = line.stop()
     assert expected in errors and "runs on as before" in errors
     lost_nothing(line)
+
+
+@contextmanager
+def reload_that_loads(line: RunningLine, config: Path) -> Iterator[None]:
+    """Have a line read its config anew, and give it the content at the end of the block."""
+    content = config.read_text()
+    config.unlink()
+    os.mkfifo(config)
+    line.process.send_signal(signal.SIGHUP)
+    with suppress(BrokenPipeError), config.open("w") as given:  # opens when the line reads
+        yield
+        config.unlink()
+        config.write_text(content)  # for what reads it again
+        given.write(content)
+
+
+def test_the_end_does_not_wait_for_what_a_reload_loads(line_folder: Path) -> None:
+    config = line_config(line_folder)
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 20)
+        with reload_that_loads(line, config):
+            line.stop()
+    assert line.process.returncode == 0
+    lost_nothing(line)
+
+
+def test_a_reload_that_the_end_overtakes_starts_no_camera(line_folder: Path) -> None:
+    config = line_config(line_folder)
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 20)
+        rewrite(config, lambda content: content["cameras"].update(side=BELT))
+        with reload_that_loads(line, config):
+            [camera] = line.camera_processes()
+            os.kill(camera, signal.SIGSTOP)  # the end waits for it
+            line.process.send_signal(signal.SIGTERM)
+            line.until(lambda line: line.health.state == "stopping")
+        errors = line.until_end()
+    assert line.process.returncode == 0
+    assert "reload refused: line3 is stopping" in errors
+    assert {name for health in line.healths for name in health.cameras} == {"top"}
 
 
 def two_products(folder: Path) -> Path:

@@ -94,6 +94,8 @@ def test_ready_waits_for_every_camera(config: Path, service_manager: NotifySocke
                     [camera.state for camera in line.health.cameras.values()] == ["running", "opening"]
                 )
             )
+            assert keys(service_manager.rest()) == []
+            line.process.send_signal(signal.SIGHUP)  # the end of this is not the start's
             starting = [service_manager.next() for _ in range(2)]
             assert [set(told) for told in starting] == [{"WATCHDOG", "STATUS"}] * 2
 
