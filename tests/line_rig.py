@@ -147,3 +147,17 @@ def exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+@contextmanager
+def slow_reload(daemon: subprocess.Popen[Any], config: Path) -> Iterator[None]:
+    """Have a daemon read its config anew, and give it the content at the end of the block."""
+    content = config.read_text()
+    config.unlink()
+    os.mkfifo(config)
+    daemon.send_signal(signal.SIGHUP)
+    with suppress(BrokenPipeError), config.open("w") as given:  # opens when the daemon reads
+        yield
+        config.unlink()
+        config.write_text(content)  # for what reads it again
+        given.write(content)

@@ -3,8 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import onnx
 import pytest
 import yaml
 from brightness import THRESHOLD
-from line_rig import COMMANDS, RunningLine, running, write_config
+from line_rig import COMMANDS, RunningLine, running, slow_reload, write_config
 from treacherous import replace_engine
 
 from engine_runtime.engine_file import read_engine
@@ -162,25 +161,11 @@ def test_a_broken_config_is_refused_and_the_line_runs_on(
     lost_nothing(line)
 
 
-@contextmanager
-def reload_that_loads(line: RunningLine, config: Path) -> Iterator[None]:
-    """Have a line read its config anew, and give it the content at the end of the block."""
-    content = config.read_text()
-    config.unlink()
-    os.mkfifo(config)
-    line.process.send_signal(signal.SIGHUP)
-    with suppress(BrokenPipeError), config.open("w") as given:  # opens when the line reads
-        yield
-        config.unlink()
-        config.write_text(content)  # for what reads it again
-        given.write(content)
-
-
 def test_the_end_does_not_wait_for_what_a_reload_loads(line_folder: Path) -> None:
     config = line_config(line_folder)
     with running(config) as line:
         line.until(lambda line: len(line.verdicts) > 20)
-        with reload_that_loads(line, config):
+        with slow_reload(line.process, config):
             line.stop()
     assert line.process.returncode == 0
     lost_nothing(line)
@@ -191,7 +176,7 @@ def test_a_reload_that_the_end_overtakes_starts_no_camera(line_folder: Path) -> 
     with running(config) as line:
         line.until(lambda line: len(line.verdicts) > 20)
         rewrite(config, lambda content: content["cameras"].update(side=BELT))
-        with reload_that_loads(line, config):
+        with slow_reload(line.process, config):
             [camera] = line.camera_processes()
             os.kill(camera, signal.SIGSTOP)  # the end waits for it
             line.process.send_signal(signal.SIGTERM)

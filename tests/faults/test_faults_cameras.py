@@ -99,7 +99,7 @@ def test_stopped_at_the_end(trial: Trial) -> None:
     trial.send(signal.SIGTERM)
     trial.detected(health("stopping", lambda health: health.state == "stopping"))
     trial.exited(0, within_s=10)
-    trial.finish()
+    trial.finish(possible={("top", "camera")})  # a frame that was counted and not delivered yet
 
 
 @pytest.mark.faults("Cameras", "frozen picture")

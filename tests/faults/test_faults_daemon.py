@@ -1,8 +1,10 @@
 """Signals to the daemon, its sudden death, a clock that is set, and changes of config that cannot work."""
 
+import os
 import signal
 
 import pytest
+from line_rig import slow_reload
 
 from daemon.journal.reader import JournalReader
 from faults.preload import built
@@ -23,6 +25,20 @@ def test_told_to_end(trial: Trial, number: signal.Signals) -> None:
     trial.detected(health("stopping", lambda health: health.state == "stopping"))
     trial.exited(0, within_s=10)
     trial.finish()
+
+
+@pytest.mark.faults("Daemon", "told to end (SIGTERM) while a reload loads another camera")
+def test_told_to_end_while_a_reload_loads(trial: Trial) -> None:
+    trial.start({"top": BELT})
+    trial.reconfigure(cameras={"top": BELT, "side": BELT})
+    with slow_reload(trial.process, trial.config):
+        os.kill(trial.camera_process("top"), signal.SIGSTOP)  # so that the end is still at work after it
+        trial.inject()
+        trial.send(signal.SIGTERM)
+        trial.detected(health("stopping", lambda health: health.state == "stopping"))
+    trial.exited(0, within_s=10)
+    assert "side" not in trial.health.cameras, "nobody would judge its parts"
+    trial.finish(possible={("top", "camera")})  # a frame that was counted and not delivered yet
 
 
 @pytest.mark.parametrize(

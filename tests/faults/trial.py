@@ -314,7 +314,7 @@ class Trial:
         """Measure how long it took until parts captured after the detection are judged again."""
         recovered_s = max(self._steady_since(camera, self._told_s) for camera in cameras or ("top",))
         self.row.recovered_ms = round((recovered_s - self._injected_s) * 1000, 1)
-        assert recovered_s - self._injected_s <= within_s
+        assert recovered_s - self._injected_s <= within_s, f"recovered after {self.row.recovered_ms:.0f} ms"
         if healthy:
             self.wait_for(health("running", lambda h: h.state == "running"), since_s=recovered_s)
 
@@ -322,7 +322,7 @@ class Trial:
         """Measure how long it took until a message said that the fault is over."""
         came_s, _ = self.wait_for(sign, since_s=self._told_s)
         self.row.recovered_ms = round((came_s - self._injected_s) * 1000, 1)
-        assert came_s - self._injected_s <= within_s
+        assert came_s - self._injected_s <= within_s, f"recovered after {self.row.recovered_ms:.0f} ms"
 
     def _steady_since(self, camera: str, since_s: float) -> float:
         streak = 0
@@ -398,13 +398,15 @@ class Trial:
         self,
         *,
         faults: Iterable[tuple[str, Reason]] = (),
+        possible: Iterable[tuple[str, Reason]] = (),
         journal_complete: bool = True,
         journal_intact: bool = True,
     ) -> None:
         """End the daemon in order if it runs, and account for every frame of all its starts.
 
         Args:
-            faults: cameras and reasons of the fault verdicts that there must be; there may be no others.
+            faults: cameras and reasons of the fault verdicts that there must be.
+            possible: those that there may be, too; there may be no others.
             journal_complete: whether all published verdicts have to be in the journal.
             journal_intact: whether it can still be read and audited; otherwise the wire has to have them all.
         """
@@ -447,12 +449,12 @@ class Trial:
         )
         self.finished = True
         assert self.row.lost == 0, f"lost: {sorted(captured - frames.keys())[:20]} {sorted(unwritten)[:20]}"
-        assert self.row.duplicates == 0
+        assert self.row.duplicates == 0, f"duplicates: {self.row.duplicates}"
         for boot in {boot for boot, _ in both}:
             seqs = sorted(seq for b, seq in both if b == boot)
             assert seqs == list(range(1, len(seqs) + 1)), "seq has gaps"
         found = {(v.camera, v.reason) for v in both.values() if v.reason is not None}
-        assert found == set(faults)
+        assert set(faults) <= found <= {*faults, *possible}, f"faults: {sorted(found)}"
         if journal_intact and self.journal.exists():  # else the daemon did not come so far
             result = audit(self.journal)
             assert result.intact, result.broken
