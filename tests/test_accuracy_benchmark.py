@@ -19,10 +19,10 @@ def accuracy(monkeypatch: pytest.MonkeyPatch) -> Any:
     return accuracy
 
 
-def cell(method: str, data: str, auroc: float, au_pro: float | None) -> dict[str, Any]:
+def cell(method: str, data: str, auroc: float, au_pro: float | None, seed: int = 0) -> dict[str, Any]:
     return {
         "command": "accuracy.py",
-        "settings": {"method": method, "data": data},
+        "settings": {"method": method, "data": data, "seed": seed},
         "device": "a CPU",
         "learned_in_s": 3.0,
         "image_auroc": auroc,
@@ -33,15 +33,16 @@ def cell(method: str, data: str, auroc: float, au_pro: float | None) -> dict[str
 def test_the_page_gives_means_and_spreads_of_what_is_finished(accuracy: Any) -> None:
     cells = [
         cell("ours, XS", "bottle", 0.90, 0.8),
-        cell("ours, XS", "bottle", 1.00, 0.6),
+        cell("ours, XS", "bottle", 1.00, 0.6, seed=1),
         cell("ours, XS", "aliens", 0.85, None),
         cell("ours, S", "bottle", 0.99, 0.9),
     ]
     content = {"date": "2026-01-01", "steps": 10, "cells": cells}
     page = accuracy.as_markdown(content)
-    assert "| ours, XS | 0.850 | 0.950 ± 0.050 | 0.900 |" in page
+    assert "| ours, XS | 0.850 | 0.950 ± 0.071 | 0.900 |" in page
     assert "| ours, S | – | 0.990 |  |" in page  # no mean over products that are not all measured
-    assert "| ours, XS | – | 0.700 ± 0.100 |  |" in page
+    assert "| ours, XS | 0, 1 | a CPU | 3 |" in page
+    assert "| ours, XS | – | 0.700 ± 0.141 |  |" in page
 
 
 @pytest.mark.parametrize(

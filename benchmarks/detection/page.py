@@ -17,7 +17,8 @@ def as_markdown(content: dict[str, Any]) -> str:
         "# Accuracy",
         "",
         f"{content['steps']} training steps of one image at 256×256; where there are several seeds, the mean"
-        " ± the standard deviation. All methods learn from the same good images, hold"
+        " ± the sample's standard deviation; a seed also chooses the images that are held back, so compare"
+        " rows of the same seeds. All methods learn from the same good images, hold"
         " the same ones back, and are measured by the same code on the same test images. Written by",
         "",
         *(f"    {command}" for command in dict.fromkeys(cell["command"] for cell in cells)),
@@ -44,12 +45,20 @@ def as_markdown(content: dict[str, Any]) -> str:
                 f"{np.mean(means):.3f}" if means and key == "image_auroc" and len(means) == len(data) else ""
             )
             lines.append(f"| {method} | {' | '.join(_cell(values) for values in found.values())} | {mean} |")
-    lines += ["", "## What ran where", "", "| | device | learning in one go, s |", "|---|---|--:|"]
+    lines += [
+        "",
+        "## What ran where",
+        "",
+        "| | seeds | device | learning in one go, s |",
+        "|---|---|---|--:|",
+    ]
     for method in methods:
         own = [cell for cell in cells if cell["settings"]["method"] == method]
-        devices = ", ".join(dict.fromkeys(cell["device"] for cell in own))
+        seeds = ", ".join(str(seed) for seed in sorted({cell["settings"]["seed"] for cell in own}))
+        devices = "; ".join(dict.fromkeys(cell["device"] for cell in own))
         took = [cell["learned_in_s"] for cell in own if cell["learned_in_s"] is not None]
-        lines.append(f"| {method} | {devices} | {f'{np.median(took):.0f}' if took else 'not measured'} |")
+        learning = f"{np.median(took):.0f}" if took else "not measured"
+        lines.append(f"| {method} | {seeds} | {devices} | {learning} |")
     return "\n".join(lines) + "\n"
 
 
@@ -57,5 +66,5 @@ def _cell(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "–"
-    spread = f" ± {np.std(known):.3f}" if len(known) > 1 else ""
+    spread = f" ± {np.std(known, ddof=1):.3f}" if len(known) > 1 else ""
     return f"{np.mean(known):.3f}{spread}"
