@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -50,6 +51,8 @@ def run_line(path: Path) -> int:
     Raises:
         InputError: something of it does not open.
     """
+    # Until the line takes it over: its default would end the daemon, which systemd takes for what was wanted.
+    signal.signal(signal.SIGHUP, lambda *_: _log.error("reload refused: %s is starting", path))
     setup = load_setup(path)
     with _sockets(setup.config) as (publisher, access):
         code, hung = asyncio.run(_run(path, setup, publisher, access))

@@ -187,6 +187,26 @@ def test_a_reload_that_the_end_overtakes_starts_no_camera(line_folder: Path) -> 
     assert {name for health in line.healths for name in health.cameras} == {"top"}
 
 
+def test_a_reload_does_not_end_a_daemon_that_is_starting(line_folder: Path) -> None:
+    config = line_config(line_folder)
+    content = config.read_text()
+    config.unlink()
+    os.mkfifo(config)
+    daemon = subprocess.Popen(
+        [COMMANDS / "inspectd", "--config", config], stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    with daemon, config.open("w") as given:  # opens when the daemon reads
+        daemon.send_signal(signal.SIGHUP)
+        assert daemon.stderr is not None
+        assert "reload refused" in daemon.stderr.readline()
+        config.unlink()
+        config.write_text(content)
+        given.write(content)
+        given.close()
+        assert any("running, verdicts on" in line for line in daemon.stderr)
+        daemon.terminate()
+
+
 def two_products(folder: Path) -> Path:
     config = line_config(folder)
     other = other_calibration(folder)
