@@ -8,14 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import yaml
-from brightness import SIZE
 from line_rig import part_image, running, write_config
 from numpy.typing import NDArray
-from treacherous import FAILS, HANGS, SLOW, WANTS_ALL_MEMORY, make_treacherous
+from treacherous import FAILS, GOOD, HANGS, SLOW, WANTS_ALL_MEMORY, draw_parts, make_treacherous
 
 from daemon.config import load_config
 from daemon.lane import Judged, Lane, NotJudged, needed_ns
@@ -29,17 +27,6 @@ from engine_runtime.engine import ANOMALY_MAP, SCORE, UNCALIBRATED
 from engine_runtime.errors import EngineFailed
 from engine_runtime.manifest import Manifest
 
-GOOD = 40
-
-
-def parts(folder: Path, *greys: int) -> None:
-    """Draw parts with a spot of these greys, in this order."""
-    (folder / "parts").mkdir()
-    for index, grey in enumerate(greys):
-        picture = np.full((SIZE, SIZE, 3), GOOD, np.uint8)
-        picture[16:48, 16:48] = grey
-        cv2.imwrite(str(folder / f"parts/{index:03d}.png"), picture)
-
 
 @pytest.fixture
 def treacherous_folder(line_folder: Path) -> Path:
@@ -51,7 +38,7 @@ def treacherous_folder(line_folder: Path) -> Path:
 def test_an_engine_that_raises_is_opened_anew_and_its_frame_is_a_fault(
     treacherous_folder: Path, grey: int
 ) -> None:
-    parts(treacherous_folder, GOOD, GOOD, grey, GOOD, grey, GOOD, GOOD, 255)
+    draw_parts(treacherous_folder / "parts", GOOD, GOOD, grey, GOOD, grey, GOOD, GOOD, 255)
     config = write_config(treacherous_folder, {"top": {"source": "parts", "waiting": 1}}, max_batch=1)
     with running(config) as line:
         errors = line.until_end()
@@ -66,7 +53,7 @@ def test_an_engine_that_raises_is_opened_anew_and_its_frame_is_a_fault(
 def test_an_engine_that_keeps_failing_stops_the_line_with_every_frame_closed(
     treacherous_folder: Path,
 ) -> None:
-    parts(treacherous_folder, GOOD, *[FAILS] * 50)
+    draw_parts(treacherous_folder / "parts", GOOD, *[FAILS] * 50)
     config = write_config(treacherous_folder, {"top": {"source": "parts", "waiting": 1}}, max_batch=1)
     with running(config) as line:
         errors = line.until_end()
@@ -81,7 +68,7 @@ def test_an_engine_that_keeps_failing_stops_the_line_with_every_frame_closed(
 
 
 def test_an_engine_that_hangs_is_replaced_and_the_line_goes_on(treacherous_folder: Path) -> None:
-    parts(treacherous_folder, *[GOOD] * 5, HANGS, *[GOOD] * 20)
+    draw_parts(treacherous_folder / "parts", *[GOOD] * 5, HANGS, *[GOOD] * 20)
     config = write_config(
         treacherous_folder,
         {"top": {"source": "parts", "waiting": 1}},
@@ -99,7 +86,7 @@ def test_an_engine_that_hangs_is_replaced_and_the_line_goes_on(treacherous_folde
 
 
 def test_deadlines_hold_while_the_only_engine_hangs(treacherous_folder: Path) -> None:
-    parts(treacherous_folder, *[GOOD] * 5, HANGS, *[GOOD] * 20)
+    draw_parts(treacherous_folder / "parts", *[GOOD] * 5, HANGS, *[GOOD] * 20)
     config = write_config(
         treacherous_folder,
         {"top": {"source": "parts", "waiting": 4, "fps": 20}},
@@ -118,7 +105,7 @@ def test_deadlines_hold_while_the_only_engine_hangs(treacherous_folder: Path) ->
 
 
 def test_a_deadline_that_a_reload_shortened_holds_at_once(treacherous_folder: Path) -> None:
-    parts(treacherous_folder, HANGS)
+    draw_parts(treacherous_folder / "parts", HANGS)
     part_image(treacherous_folder / "good" / "0.png", bright=False)
     cameras: dict[str, Any] = {"top": {"source": "good", "fps": 50, "loop": True}}
     patience = {"max_batch": 1, "threads": 1, "engine_timeout_s": 5}
@@ -134,7 +121,7 @@ def test_a_deadline_that_a_reload_shortened_holds_at_once(treacherous_folder: Pa
 
 
 def test_an_engine_that_hangs_three_times_in_a_row_stops_the_line(treacherous_folder: Path) -> None:
-    parts(treacherous_folder, *[HANGS] * 10)
+    draw_parts(treacherous_folder / "parts", *[HANGS] * 10)
     config = write_config(
         treacherous_folder,
         {"top": {"source": "parts", "waiting": 1}},
@@ -152,7 +139,7 @@ def test_an_engine_that_hangs_three_times_in_a_row_stops_the_line(treacherous_fo
 
 
 def test_a_score_that_is_no_number_is_an_engine_fault_and_never_a_pass(line_folder: Path) -> None:
-    parts(line_folder, GOOD)
+    draw_parts(line_folder / "parts", GOOD)
     calibration = line_folder / "brightness.calibration.yaml"
     content = yaml.safe_load(calibration.read_text())
     content["quantiles"] = [[0.0, 1.0e-45], [0.0, 1.0e-45]]  # so close that the score is infinite
@@ -275,7 +262,7 @@ def test_opening_an_engine_anew_is_no_hang_but_judging_too_long_is() -> None:
 @pytest.mark.slow
 def test_a_line_that_ends_by_itself_judges_all_that_waits(treacherous_folder: Path) -> None:
     # When the camera ends, what waits needs longer than a line that is stopped would give it.
-    parts(treacherous_folder, GOOD, *[SLOW] * 200)
+    draw_parts(treacherous_folder / "parts", GOOD, *[SLOW] * 200)
     config = write_config(
         treacherous_folder, {"top": {"source": "parts", "waiting": 250}}, max_batch=1, deadline_ms=60_000
     )
@@ -289,7 +276,7 @@ def test_a_line_that_ends_by_itself_judges_all_that_waits(treacherous_folder: Pa
 @pytest.mark.slow
 def test_under_overload_nearly_as_many_parts_are_judged_as_the_engine_can(treacherous_folder: Path) -> None:
     # Two cameras with longer queues than deadlines: the oldest frames that wait are always almost lost.
-    parts(treacherous_folder, SLOW)
+    draw_parts(treacherous_folder / "parts", SLOW)
     config = write_config(
         treacherous_folder,
         {name: {"source": "parts", "loop": True, "fps": 60, "waiting": 60} for name in ("top", "side")},

@@ -6,15 +6,18 @@ What it does depends on the brightest cell of a batch, so a test chooses with th
 import hashlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
-from brightness import brightness_model
+from brightness import SIZE, brightness_model
 from onnx import TensorProto, helper, numpy_helper
 
 from engine_runtime.engine_file import read_engine, write_engine
 
 SLOW, FAILS, HANGS, WANTS_ALL_MEMORY = 150, 190, 220, 245
 """Grey levels of a part's spot. All of them would be rejects; SLOW is one, some time later."""
+GOOD = 40
+"""Grey level of a part without a spot."""
 
 
 def treacherous_model(path: Path) -> Path:
@@ -85,6 +88,15 @@ def treacherous_model(path: Path) -> Path:
     node("Add", ["calm_score", trouble], "score")
     onnx.save(model, path)
     return path
+
+
+def draw_parts(folder: Path, *greys: int) -> None:
+    """Draw parts with a spot of these greys, in this order."""
+    folder.mkdir()
+    for index, grey in enumerate(greys):
+        picture = np.full((SIZE, SIZE, 3), GOOD, np.uint8)
+        picture[16:48, 16:48] = grey
+        cv2.imwrite(str(folder / f"{index:04d}.png"), picture)
 
 
 def make_treacherous(folder: Path) -> None:

@@ -2,28 +2,29 @@
 
 import signal
 
-import cv2
-import numpy as np
 import onnx
 import pytest
-from brightness import SIZE
-from treacherous import FAILS, HANGS, SLOW, WANTS_ALL_MEMORY, make_treacherous, replace_engine
+from treacherous import (
+    FAILS,
+    GOOD,
+    HANGS,
+    SLOW,
+    WANTS_ALL_MEMORY,
+    draw_parts,
+    make_treacherous,
+    replace_engine,
+)
 
 from engine_runtime.engine_file import read_engine
 from faults.trial import Trial, faulted, health
 
-GOOD = 40
 FPS = 25
 
 
 def parts(trial: Trial, *greys: int, **settings: object) -> dict[str, object]:
     """A treacherous engine, and a camera that shows parts with a spot of these greys, one after the other."""
     make_treacherous(trial.folder)
-    (trial.folder / "parts").mkdir()
-    for index, grey in enumerate(greys):
-        picture = np.full((SIZE, SIZE, 3), GOOD, np.uint8)
-        picture[16:48, 16:48] = grey
-        cv2.imwrite(str(trial.folder / f"parts/{index:04d}.png"), picture)
+    draw_parts(trial.folder / "parts", *greys)
     return {"source": "parts", "fps": FPS, "waiting": 100} | settings
 
 
