@@ -453,7 +453,7 @@ class Line:
             undo.callback(cameras.drop)
             archive = self._archive
             if setup.config.archive != old.config.archive:
-                archive = self._open_archive(setup)
+                archive = await asyncio.to_thread(self._open_archive, setup)
                 if archive is not None:
                     undo.callback(archive.close)
             if isinstance(self._access, CurveAccess) and setup.config.curve is not None:
