@@ -444,8 +444,7 @@ class Line:
     async def _reload(self) -> str:
         """Change over to what the config says now; a captured frame keeps the product it was captured for."""
         old = self._setup
-        self._loading = self._loader.submit(load_setup, self._path, old)
-        setup = await asyncio.wrap_future(self._loading)
+        setup = await self._load(old)
         with ExitStack() as undo:  # what cannot be had refuses the reload while nothing has changed yet
             undo.callback(setup.close)
             self._refuse_unless_running()  # nothing must start any more when the line ends meanwhile
@@ -481,6 +480,21 @@ class Line:
         _log.info("%s: runs on the new config, engine %s", setup.config.line, self._product.engine_name)
         self.send_health()
         return f"{self._path}: taken up, engine {self._product.engine_name}"
+
+    async def _load(self, running: Setup) -> Setup:
+        """Load the config beside the line.
+
+        Raises:
+            InputError: something is wrong with it, or the line ends before it is loaded.
+        """
+        self._loading = self._loader.submit(load_setup, self._path, running)
+        loaded = asyncio.wrap_future(self._loading)
+        loaded.add_done_callback(lambda _: self._changed.set())
+        await self._until(lambda: loaded.done() or self._given_up is not None, self._changed)
+        if not loaded.done():
+            loaded.cancel()
+            raise InputError(f"{self._setup.config.line} is stopping")
+        return loaded.result()
 
     def _note(self, kind: str, content: dict[str, Any]) -> None:
         if self._journal is not None:

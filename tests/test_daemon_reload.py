@@ -166,9 +166,27 @@ def test_the_end_does_not_wait_for_what_a_reload_loads(line_folder: Path) -> Non
     with running(config) as line:
         line.until(lambda line: len(line.verdicts) > 20)
         with slow_reload(line.process, config):
-            line.stop()
+            errors = line.stop()
     assert line.process.returncode == 0
+    assert "reload refused: line3 is stopping" in errors
     lost_nothing(line)
+
+
+def test_whoever_asked_for_a_reload_is_told_that_the_line_ends(line_folder: Path) -> None:
+    config = line_config(line_folder)
+    control = yaml.safe_load(config.read_text())["control"]
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 20)
+        config.unlink()
+        os.mkfifo(config)
+        asking = [COMMANDS / "inspectctl", "reload", "--control", control]
+        with subprocess.Popen(asking, stderr=subprocess.PIPE, text=True) as asked:
+            with config.open("w"):  # opens when the line reads
+                line.stop()
+                assert asked.stderr is not None
+                assert asked.stderr.read() == "inspectctl: line3 is stopping\n"
+            assert asked.wait() == 2
+    assert line.process.returncode == 0
 
 
 def test_a_reload_that_the_end_overtakes_starts_no_camera(line_folder: Path) -> None:
