@@ -56,6 +56,7 @@ def run_line(path: Path) -> int:
     setup = load_setup(path)
     with _sockets(setup.config) as (publisher, access):
         code, hung = asyncio.run(_run(path, setup, publisher, access))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the loop has given it its default back: to kill
     if hung:
         # The interpreter would wait at its end for a thread that hangs in a runtime.
         logging.shutdown()
