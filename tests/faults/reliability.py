@@ -33,10 +33,10 @@ second.
 A journal that is removed, damaged, or cannot be written until the end cannot hold everything that was
 published: in these rows of the section Journal the wire has to have every verdict.
 
-What happens in whichever order is tried by `pytest tests/faults/test_faults_at_random.py --lives 100`: lines
-whose config is changed, whose daemon and cameras are killed, stopped and held up and whose engines fail and
-hang, twenty times each at random, while a gate acknowledges what it gets. Every frame has to have one
-verdict, and the gate to get each once.
+Any order of faults is the subject of `pytest tests/faults/test_faults_at_random.py --lives 100`: in each life
+of a line twenty events at random (its config changes, its daemon or a camera is killed, stopped or held up,
+its engine fails or hangs), while a gate acknowledges what it gets. Every frame has to have one verdict, and
+the gate to get each once.
 
 """
 _COLUMNS = (
