@@ -71,6 +71,7 @@ class Lane(threading.Thread):
         self,
         engines: Mapping[Product, Engine],
         *,
+        wanted: Collection[Product],
         waiting: WaitingFrames,
         deliver: Callable[[Judged | NotJudged], None],
         failures: int = 0,
@@ -80,6 +81,7 @@ class Lane(threading.Thread):
         Args:
             engines: opened, and owned by the lane from now on. That of a product which is missing here is
                 opened with its first frame.
+            wanted: the line's products, whose engines stay open.
             waiting: where batches are pulled from.
             deliver: called in the lane's thread with each result.
             failures: how often in a row the lane in whose place this one stands has failed.
@@ -90,7 +92,7 @@ class Lane(threading.Thread):
         self.work: Work | None = None
         """What it is at; None while it waits."""
         self._engines = dict(engines)
-        self._wanted = frozenset(engines)
+        self._wanted = frozenset(wanted)
         self._arriving: queue.SimpleQueue[tuple[frozenset[Product], Mapping[Product, Engine]]]
         self._arriving = queue.SimpleQueue()
         self._abandoned = False

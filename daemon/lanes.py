@@ -26,7 +26,10 @@ class Lanes:
         """Make a lane for each set of opened engines; ``deliver`` is called in the lanes' threads."""
         self._waiting = waiting
         self._deliver = deliver
-        self._lanes = [Lane(opened, waiting=waiting, deliver=deliver) for opened in engines]
+        self._wanted = frozenset[Product]().union(*engines)
+        self._lanes = [
+            Lane(opened, wanted=self._wanted, waiting=waiting, deliver=deliver) for opened in engines
+        ]
         self.hung = False
         """Whether a thread hangs in a runtime; nothing can end it but the end of the process."""
 
@@ -48,6 +51,7 @@ class Lanes:
 
     def adopt(self, wanted: Collection[Product], opened: Sequence[Mapping[Product, Engine]]) -> None:
         """Hand each lane the engines of a new config, as ``Lane.adopt`` takes them."""
+        self._wanted = frozenset(wanted)  # by a lane that is put in another's place, too
         for lane, engines in zip(self._lanes, opened, strict=True):
             lane.adopt(wanted, engines)
 
@@ -73,7 +77,13 @@ class Lanes:
             lane.abandon()
             self.hung = True
             # It opens its engine with its first batch; if that hangs as well, it is noticed in the same way.
-            successor = Lane({}, waiting=self._waiting, deliver=self._deliver, failures=lane.failures + 1)
+            successor = Lane(
+                {},
+                wanted=self._wanted,
+                waiting=self._waiting,
+                deliver=self._deliver,
+                failures=lane.failures + 1,
+            )
             successor.start()
             self._lanes[index] = successor
             results.append(NotJudged(successor, work.frames, error))

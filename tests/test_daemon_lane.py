@@ -178,7 +178,7 @@ def test_an_engine_that_cannot_be_closed_keeps_no_verdict_back(
     slots = FrameSlots.create(2, (*product.manifest.input_size, 3))
     source = SimpleNamespace(slots=slots)
     waiting, results = WaitingFrames(), queue.SimpleQueue[Judged | NotJudged]()
-    lane = Lane({product: Broken()}, waiting=waiting, deliver=results.put)
+    lane = Lane({product: Broken()}, wanted={product}, waiting=waiting, deliver=results.put)
     lane.start()
     for slot in range(2):
         captured = CapturedFrame(FrameKey("top", slot + 1), product, source, slot, 0, 2**62, None, None)
@@ -218,10 +218,12 @@ class Slow:
     quantiles = UNCALIBRATED
 
     def __init__(self) -> None:
+        self.opened = 0
         self.opening, self.judging = threading.Event(), threading.Event()
         self.may_open, self.may_judge = threading.Event(), threading.Event()
 
     def open(self) -> "Slow":
+        self.opened += 1
         self.opening.set()
         assert self.may_open.wait(30)
         return self
@@ -236,6 +238,33 @@ class Slow:
 
     def close(self, engine: "Slow") -> None:
         pass
+
+
+def test_a_lane_in_the_place_of_another_keeps_the_engines_of_all_products_open() -> None:
+    flange: Any = Slow()
+    washer: Any = Slow()
+    source: Any = SimpleNamespace(slots=[np.zeros((8, 8, 3), np.uint8)])
+    waiting, results = WaitingFrames(), queue.SimpleQueue[Judged | NotJudged]()
+    lanes = Lanes([{flange: flange, washer: washer}], waiting=waiting, deliver=results.put)
+    lanes.start()
+
+    def capture(number: int, product: Any) -> None:
+        waiting.put(CapturedFrame(FrameKey("top", number), product, source, 0, 0, 2**62, None, None))
+        waiting.wake()
+
+    capture(1, flange)
+    assert flange.judging.wait(30)
+    [_] = lanes.replace_hung(0.0)
+    for event in (flange.may_open, flange.may_judge, washer.may_open, washer.may_judge):
+        event.set()
+    assert results.get(timeout=30).lane not in lanes
+    for number, product in enumerate((washer, flange, washer, flange), start=2):
+        capture(number, product)
+        result = results.get(timeout=30)
+        assert isinstance(result, Judged) and result.frames[0].key.frame == number
+    assert (flange.opened, washer.opened) == (1, 1)
+    waiting.end()
+    lanes.join(30)
 
 
 def test_opening_an_engine_anew_is_no_hang_but_judging_too_long_is() -> None:
