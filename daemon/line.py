@@ -412,9 +412,15 @@ class Line:
                 return await self._reload()
             return self._select(arguments["product"])
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether it runs, and its end has not been asked for either."""
+        return self._state == "running" and not self._stop_asked.is_set() and self._given_up is None
+
     def _refuse_unless_running(self) -> None:
-        if self._state != "running":
-            raise InputError(f"{self._setup.config.line} is {self._state}")
+        if not self._goes_on:
+            state = "stopping" if self._state == "running" else self._state
+            raise InputError(f"{self._setup.config.line} is {state}")
 
     def _select(self, name: str) -> str:
         product = self._setup.products.get(name)
@@ -429,14 +435,14 @@ class Line:
 
     def _reload_on_signal(self) -> None:
         async def reload() -> None:
-            if self._state == "running":
+            if self._goes_on:
                 self._service.reloading()
             try:
                 await self.command("reload", {})
             except InputError as error:
-                outcome = ", the line runs on as before" if self._state == "running" else ""
+                outcome = ", the line runs on as before" if self._goes_on else ""
                 _log.error("reload refused%s: %s", outcome, error)
-            if self._state == "running":  # while it starts, this would be taken for the start's
+            if self._goes_on:  # while it starts, this would be taken for the start's
                 self._service.ready()
 
         self._reloading = asyncio.create_task(reload())  # kept: a task without a reference may vanish
