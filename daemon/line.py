@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,8 @@ from verdicts.message import (
 
 if TYPE_CHECKING:
     from daemon.control import Control
+
+T = TypeVar("T")
 
 _LONGEST_DRAIN_S = 5.0
 _log = logging.getLogger("inspectd")
@@ -107,7 +109,7 @@ class Line:
         self._idle = asyncio.Event()
         self._changing_over = asyncio.Lock()
         self._loader = ThreadPoolExecutor(1)  # not the loop's own, for whose work the loop waits at its end
-        self._loading: Future[Setup] | None = None
+        self._loading: Future[Any] | None = None
         self._archive = self._open_archive(setup)
         self._cameras = CameraGroup(setup, boot=boot, sink=self)
         self._lanes = Lanes(setup.opened, waiting=self._waiting, deliver=self._deliver)
@@ -450,7 +452,7 @@ class Line:
     async def _reload(self) -> str:
         """Change over to what the config says now; a captured frame keeps the product it was captured for."""
         old = self._setup
-        setup = await self._load(old)
+        setup = await self._load(lambda: load_setup(self._path, old))
         with ExitStack() as undo:  # what cannot be had refuses the reload while nothing has changed yet
             undo.callback(setup.close)
             self._refuse_unless_running()  # nothing must start any more when the line ends meanwhile
@@ -458,7 +460,7 @@ class Line:
             undo.callback(cameras.drop)
             archive = self._archive
             if setup.config.archive != old.config.archive:
-                archive = await asyncio.to_thread(self._open_archive, setup)
+                archive = await self._load(lambda: self._open_archive(setup))
                 if archive is not None:
                     undo.callback(archive.close)
             if isinstance(self._access, CurveAccess) and setup.config.curve is not None:
@@ -487,14 +489,15 @@ class Line:
         self.send_health()
         return f"{self._path}: taken up, engine {self._product.engine_name}"
 
-    async def _load(self, running: Setup) -> Setup:
-        """Load the config beside the line.
+    async def _load(self, load: Callable[[], T]) -> T:
+        """Load something beside the line, from a disk or onto a GPU that may hang.
 
         Raises:
             InputError: something is wrong with it, or the line ends before it is loaded.
         """
-        self._loading = self._loader.submit(load_setup, self._path, running)
-        loaded = asyncio.wrap_future(self._loading)
+        loading = self._loader.submit(load)
+        self._loading = loading
+        loaded = asyncio.wrap_future(loading)
         loaded.add_done_callback(lambda _: self._changed.set())
         await self._until(lambda: loaded.done() or self._given_up is not None, self._changed)
         if not loaded.done():

@@ -123,13 +123,13 @@ class RunningLine:
         return self.until_end()
 
     def camera_processes(self) -> list[int]:
-        found = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid), "-f", "daemon.camera_process"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return [int(line) for line in found.stdout.split()]
+        return camera_processes(self.process)
+
+
+def camera_processes(daemon: subprocess.Popen[Any]) -> list[int]:
+    command = ["pgrep", "-P", str(daemon.pid), "-f", "daemon.camera_process"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
 
 
 @contextmanager

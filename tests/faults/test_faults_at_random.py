@@ -6,7 +6,6 @@ Each life has a seed. ``pytest tests/faults/test_faults_at_random.py --lives 100
 import os
 import random
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from line_rig import camera_processes
 from treacherous import FAILS, GOOD, HANGS, SLOW, draw_parts, make_treacherous
 
 from daemon.journal.reader import JournalReader
@@ -124,16 +124,10 @@ class Life:
             control.select(self._chance.choice("ab"))
 
     def _hit_a_camera(self) -> None:
-        processes = subprocess.run(
-            ["pgrep", "-P", str(self._trial.process.pid), "-f", "daemon.camera_process"],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.split()
-        if processes:
+        if processes := camera_processes(self._trial.process):
             blow = self._chance.choice([signal.SIGKILL, signal.SIGSTOP, signal.SIGABRT, signal.SIGTERM])
             with suppress(ProcessLookupError):
-                os.kill(int(self._chance.choice(processes)), blow)
+                os.kill(self._chance.choice(processes), blow)
 
     def _hold_up(self) -> None:
         self._trial.send(signal.SIGSTOP)

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import yaml
 import zmq
-from line_rig import COMMANDS, write_config
+from line_rig import COMMANDS, camera_processes, write_config
 
 from daemon.capture_counter import read_counter
 from daemon.journal.audit import audit
@@ -158,15 +158,11 @@ class Trial:
 
     def camera_process(self, camera: str = "top") -> int:
         """Find the present process of a camera by the file in which it counts its frames."""
-        found = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
-        for pid in found.stdout.split():
+        for pid in camera_processes(self.process):
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"daemon.camera_process" in command:
-                counter = Path(f"/proc/{pid}/fd/{command[-2].decode()}").readlink()
-                if counter.name.endswith(f".{camera}.captured"):
-                    return int(pid)
+            counter = Path(f"/proc/{pid}/fd/{command[-2].decode()}").readlink()
+            if counter.name.endswith(f".{camera}.captured"):
+                return pid
         raise AssertionError(f"camera {camera} has no process")
 
     @property
