@@ -16,7 +16,7 @@ venv: .venv/installed
 	@touch $@
 
 demo: venv
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python -m examples.demo
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
@@ -25,6 +25,7 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf .venv demo-output build *.egg-info

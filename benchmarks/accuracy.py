@@ -32,11 +32,11 @@ from detection.page import as_markdown
 from detection.task import Method, Task
 from tqdm import tqdm
 
-from engine_runtime.errors import InputError
-from engine_runtime.files import replacing
+from foundation.errors import InputError
+from foundation.files import replacing
 
 if TYPE_CHECKING:  # it imports torch
-    from efficientad.networks import ModelSize
+    from models.efficientad.networks import ModelSize
 
 METHODS = ("xs", "s", "anomalib", "nearest")
 
@@ -62,8 +62,8 @@ def run(options: argparse.Namespace, command: str) -> None:
     """Fill every cell of the table; the table is written anew after each."""
     from detection.ours import SIZE
 
-    from efficientad import training_images
-    from efficientad.datasets.open import open_data_set
+    from models import training_images
+    from models.datasets.open import open_data_set
 
     methods = chosen_methods(options)
     cells = finished(options.json, options.steps)
@@ -127,7 +127,7 @@ def teacher_of(size: "ModelSize", given: Path | None) -> Path:
     Raises:
         InputError: it is missing, or one of another size.
     """
-    from efficientad.teacher import load_teacher, teacher_file
+    from models.efficientad.teacher import load_teacher, teacher_file
 
     file = teacher_file(size, given)
     load_teacher(size, file)
@@ -156,7 +156,7 @@ def place(settings: dict[str, Any]) -> tuple[str, str, int]:
 
 def measured(method: Method, task: Task) -> dict[str, Any]:
     """Let a method learn, and judge the test images."""
-    from efficientad.evaluate import evaluate
+    from models.evaluation.evaluate import evaluate
 
     began_before = method.was_cut_off(task)
     started = time.monotonic()

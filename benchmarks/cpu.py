@@ -32,7 +32,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from comparison.report import Part
@@ -147,7 +147,7 @@ def parts_of(file: Path) -> "dict[str, Part]":
 
 def write(path: Path | None, text: str) -> None:
     """Write or replace a file, if one is wanted."""
-    from engine_runtime.files import replacing
+    from foundation.files import replacing
 
     if path is not None:
         with replacing(path) as file:

@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from engine_build.device import cpu_name, usable_cores
 from engine_runtime.engine import UNCALIBRATED, Engine
-from engine_runtime.frames import Size
 from engine_runtime.open import open_engine
+from pictures.frames import Size
 
 ENGINES = {
     "openvino": ("--fast", "--runtime", "openvino"),

@@ -33,9 +33,9 @@ from engine_build.device import cpu_name, usable_cores
 from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
 from engine_runtime.engine_file import read_manifest
-from engine_runtime.frames import Size
 from engine_runtime.open import open_engine
 from engine_runtime.tensorrt_library import is_installed
+from pictures.frames import Size
 
 EXPORTED = "as exported"
 IMAGE = Size(256, 256)

@@ -26,13 +26,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from comparison.report import Part
     from comparison.session import Session
 
-    from efficientad.networks import ModelSize  # it imports torch
+    from models.efficientad.networks import ModelSize  # it imports torch
 
 PROG = "gpu.py"
 SIDE, MAX_BATCH = 256, 32

@@ -19,9 +19,9 @@ import yaml
 from inspection import Inspection, summary
 
 from calibration.calibration_file import load_calibration
-from daemon.cameras.simulated import SimulatedLine
-from engine_runtime.frames import fit
+from daemon.capture.drivers.simulated import SimulatedLine
 from engine_runtime.open import open_engine
+from pictures.frames import fit
 
 
 def main() -> None:

@@ -14,13 +14,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from efficientad import training_images
-from efficientad.checkpoint import Run, load_model
-from efficientad.datasets.open import open_data_set
-from efficientad.networks import TEACHER_CHANNELS, pdn
-from efficientad.teacher import load_teacher, teacher_file
-from efficientad.train import train
-from engine_runtime.frames import Size, fit, images_in, read_image
+from models import training_images
+from models.datasets.open import open_data_set
+from models.efficientad.checkpoint import Run, load_model
+from models.efficientad.networks import TEACHER_CHANNELS, pdn
+from models.efficientad.teacher import load_teacher, teacher_file
+from models.efficientad.train import train
+from pictures.frames import Size, fit, images_in, read_image
 
 
 def auroc(data: Path, teacher: dict[str, torch.Tensor], steps: int, seed: int) -> float:

@@ -29,22 +29,22 @@ from comparison.models import draw_frames, write_untrained
 from comparison.pairing import Spread, take_turns, timed
 from detection.command_line import as_shown
 from detection.ours import SIZE
+from efficientad import networks, training_images
 from inspection import command
 from torch import nn
 
-from efficientad import networks, training_images
-from efficientad.backbones.onnx_file import OnnxBackbone
-from efficientad.checkpoint import Run
-from efficientad.crops import Crops
-from efficientad.datasets.open import open_data_set
-from efficientad.distill import PROJECTION_CROPS, fit_projection, learn
-from efficientad.evaluate import evaluate
-from efficientad.judge import CheckpointJudge
-from efficientad.train import train
 from engine_runtime.engine import UNCALIBRATED
-from engine_runtime.files import replacing
-from engine_runtime.frames import images_in, read_image
 from engine_runtime.open import open_engine
+from foundation.files import replacing
+from models.backbones.onnx_file import OnnxBackbone
+from models.datasets.open import open_data_set
+from models.efficientad.checkpoint import Run
+from models.efficientad.crops import Crops
+from models.efficientad.distill import PROJECTION_CROPS, fit_projection, learn
+from models.efficientad.train import train
+from models.evaluation.evaluate import evaluate
+from models.evaluation.judge import CheckpointJudge
+from pictures.frames import images_in, read_image
 
 BATCH = 8
 CHANNELS = networks.TEACHER_CHANNELS["xs"]
@@ -105,7 +105,7 @@ class Candidate(NamedTuple):
         with (
             patch.dict(networks.WIDTHS, xs=(self.first, self.inner)),
             patch.dict(networks.AUTOENCODER_WIDTHS, xs=self.autoencoder),
-            patch("efficientad.model.pdn", self.pdn),
+            patch("models.efficientad.model.pdn", self.pdn),
         ):
             yield
 

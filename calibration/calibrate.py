@@ -20,15 +20,14 @@ from calibration.tail import (
     suspects,
     typical_scores_needed,
 )
-from engine_runtime.errors import EngineFailed, InputError
-from engine_runtime.frames import Roi, Size, fit, read_image
-from engine_runtime.heatmap import MapGeometry
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
-from engine_runtime.tile_merge import TileMerge
 from engine_runtime.tiled_engine import TiledEngine
-from engine_runtime.tiles import TileGrid, Tiles
-from engine_runtime.trained_on import trained_on
+from foundation.errors import EngineFailed, InputError
+from pictures.frames import Roi, Size, fit, read_image
+from pictures.tile_merge import TileMerge
+from pictures.tiles import TileGrid, Tiles
+from pictures.trained_on import trained_on
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def calibrate(
         prepare: Prepare = partial(fit, size=manifest.input_size, roi=roi)
         merge = None
         if tiles is not None:
-            merge = TileMerge(_grid(tiles, roi, good.files[0]), MapGeometry.of(manifest))
+            merge = TileMerge(_grid(tiles, roi, good.files[0]), manifest.geometry)
             engine = TiledEngine(engine, merge)
             prepare = partial(merge.grid.cut, size=manifest.input_size, roi=roi)
         quantiles = measure_quantiles(engine, good.files, prepare)

@@ -8,11 +8,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, Quantiles
-from engine_runtime.errors import InputError
-from engine_runtime.files import replacing
-from engine_runtime.frames import Roi, Size
-from engine_runtime.tiles import Tiles
-from engine_runtime.yaml_file import read_yaml, shown
+from foundation.errors import InputError
+from foundation.files import replacing
+from foundation.yaml_file import read_yaml, shown
+from pictures.frames import Roi, Size
+from pictures.tiles import Tiles
 
 FORMAT_VERSION = 1
 

@@ -2,7 +2,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from engine_runtime.errors import EngineFailed, InputError
+from foundation.errors import EngineFailed, InputError
 
 PROG = "calibrate"
 
@@ -15,8 +15,8 @@ def main(argv: list[str] | None = None) -> int:
     from calibration.calibrate import calibrate
     from calibration.calibration_file import write_calibration
     from calibration.report import report, warnings
-    from engine_runtime.frames import parse_roi
-    from engine_runtime.tiles import parse_tiles
+    from pictures.frames import parse_roi
+    from pictures.tiles import parse_tiles
 
     try:
         try:

@@ -4,9 +4,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine_runtime.errors import InputError
-from engine_runtime.files import sha256
-from engine_runtime.frames import images_in
+from foundation.errors import InputError
+from foundation.files import sha256
+from pictures.frames import images_in
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, SCORE, UNCALIBRATED, Engine, Quantiles
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Frame, read_image
-from engine_runtime.map_quantiles import map_quantiles
+from foundation.errors import InputError
+from pictures.frames import Frame, read_image
+from pictures.map_quantiles import map_quantiles
 
 _MOST_VALUES = 50_000_000
 """Of one map, over all images: 200 MB."""

@@ -8,7 +8,7 @@ from calibration.calibrate import Measured
 from calibration.calibration_file import Calibration
 from calibration.detection import Floats, auroc, share_interval
 from calibration.tail import CONFIDENCE, TOLERATED_FACTOR, scores_needed
-from engine_runtime.tiles import TileGrid
+from pictures.tiles import TileGrid
 
 _SHOWN = 3
 

@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 
-from daemon.camera import Arrival, DaemonCamera, refuse_failed
-from daemon.cameras import CameraSettings
-from daemon.capture_counter import CaptureCounter
-from engine_runtime.frames import Size
+from daemon.capture.counter import CaptureCounter
+from daemon.capture.drivers import CameraSettings
+from daemon.capture.supervisor import Arrival, DaemonCamera, refuse_failed
+from pictures.frames import Size
 
 _BOOT = "0"  # no verdict will carry it
 

@@ -5,8 +5,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from daemon.log import StderrHandler
-from engine_runtime.errors import GpuNotWorking, InputError
+from daemon.host.log import StderrHandler
+from foundation.errors import GpuNotWorking, InputError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(path: Path, *, check: bool) -> int:
-    from daemon.running import check_line, run_line
+    from daemon.start import check_line, run_line
 
     if check:
         config = asyncio.run(check_line(path))

@@ -19,12 +19,12 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from daemon.cameras import CameraSettings
-from daemon.cores import Cores
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Roi
-from engine_runtime.tiles import Tiles
-from engine_runtime.yaml_file import read_yaml, shown
+from daemon.capture.drivers import CameraSettings
+from daemon.host.cores import Cores
+from foundation.errors import InputError
+from foundation.yaml_file import read_yaml, shown
+from pictures.frames import Roi
+from pictures.tiles import Tiles
 from verdicts.message import NAME
 
 _LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|ipc://.+")

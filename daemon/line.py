@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.access import Access, CurveAccess
-from daemon.archive import Archive
-from daemon.camera import Arrival
-from daemon.camera_group import CameraGroup
+from daemon.capture.group import CameraGroup
+from daemon.capture.supervisor import Arrival
+from daemon.delivery.archive import Archive
+from daemon.delivery.journaled_publisher import Outlet
+from daemon.delivery.verdict_batch import Outbox, Scored, wall_clock
+from daemon.host.access import Access, CurveAccess
+from daemon.host.sd_notify import Service
 from daemon.journal.journal import Journal, JournalFailed
 from daemon.journal.stamps import iso
-from daemon.lane import Judged, NotJudged
-from daemon.lanes import Lanes
-from daemon.ledger import CapturedFrame, FrameKey, Ledger
-from daemon.outbox import Outbox, Scored, wall_clock
-from daemon.outlet import Outlet
-from daemon.product import Product
-from daemon.service import Service
-from daemon.setup import Setup, clients_of, load_setup
-from daemon.waiting import WaitingFrames
-from engine_runtime.errors import InputError
-from engine_runtime.heatmap import MapGeometry
+from daemon.judging.lane import Judged, NotJudged
+from daemon.judging.lanes import Lanes
+from daemon.judging.ledger import CapturedFrame, FrameKey, Ledger
+from daemon.judging.product import Product
+from daemon.judging.queue import WaitingFrames
+from daemon.load import Setup, clients_of, load_setup
+from foundation.errors import InputError
+from pictures.heatmap import MapGeometry
 from verdicts.message import (
     HEALTH_INTERVAL_S,
     CameraHealth,
@@ -42,7 +42,7 @@ from verdicts.message import (
 )
 
 if TYPE_CHECKING:
-    from daemon.control import Control
+    from daemon.control.server import Control
 
 T = TypeVar("T")
 
@@ -206,7 +206,7 @@ class Line:
         if self._archive is not None:
             await asyncio.to_thread(self._archive.close)
 
-    # The cameras' frames, as daemon.camera.FrameSink.
+    # The cameras' frames, as daemon.capture.supervisor.FrameSink.
 
     def arrived(self, camera: str, arrival: Arrival) -> None:
         """Enter a captured frame; offer it to the lanes, or close it when its pixels are not there."""

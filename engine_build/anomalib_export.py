@@ -16,8 +16,8 @@ from onnx.utils import Extractor
 
 from engine_build.graph_interface import dimensions, inputs_of
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, GLOBAL_MAP, LOCAL_MAP, QUANTILES, SCORE
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Size
+from foundation.errors import InputError
+from pictures.frames import Size
 
 _PREFIX = "anomalib/"
 _AXES_ARE_INPUTS = 18

@@ -31,12 +31,12 @@ from engine_build.tensorrt_plan import Profile
 from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine import OUTPUTS
 from engine_runtime.engine_file import write_engine
-from engine_runtime.errors import EngineRefused, InputError
-from engine_runtime.frames import Frame
 from engine_runtime.manifest import FORMAT_VERSION, Device, Manifest, Precision, Runtime
 from engine_runtime.open import load, runtime_module
 from engine_runtime.proof import ProofFailed, Reference, proof_steps, prove
 from engine_runtime.tensorrt_library import is_installed, library, refuse_old_driver
+from foundation.errors import EngineRefused, InputError
+from pictures.frames import Frame
 
 _MOST_TRIED: Final = 8
 _HARDLY_LONGER: Final = 1.1

@@ -23,10 +23,10 @@ from tqdm import tqdm
 from engine_build.graph import Graph
 from engine_build.winograd.rewrite import Block, find_blocks, isolated, rewrite
 from engine_runtime.engine import FRAMES, QUANTILES, UNCALIBRATED, Runner
-from engine_runtime.errors import EngineFailed, EngineRefused, InputError
-from engine_runtime.frames import Frame
 from engine_runtime.manifest import Measurement, Precision, Runtime
 from engine_runtime.open import one_line, runtime_module
+from foundation.errors import EngineFailed, EngineRefused, InputError
+from pictures.frames import Frame
 
 Aim = Literal["latency", "throughput"]
 CPU_RUNTIMES: tuple[Runtime, ...] = ("openvino", "onnxruntime")

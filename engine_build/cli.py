@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine_runtime.errors import EngineFailed, InputError
+from foundation.errors import EngineFailed, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,11 +18,11 @@ from engine_build.tensorrt_plan import Profile, build_plan
 from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
 from engine_runtime.engine_file import pack_parity, write_engine
-from engine_runtime.frames import Frame
 from engine_runtime.manifest import FORMAT_VERSION, Manifest, Precision, Proof, Runtime
 from engine_runtime.open import load
 from engine_runtime.proof import PARITY_LIMIT, ProofFailed, Reference, proof_steps, prove
 from engine_runtime.tensorrt_library import Library
+from pictures.frames import Frame
 
 MAX_BATCH: Final = 16
 """Frames per batch when nobody says otherwise: on a GPU larger batches save time, and cost little memory."""

@@ -13,8 +13,8 @@ from onnx import TensorProto, numpy_helper
 from engine_build.anomalib_export import is_anomalib_export, wrapped
 from engine_build.graph_interface import dimensions, inputs_of
 from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Size
+from foundation.errors import InputError
+from pictures.frames import Size
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engine_build.graph import Graph
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 
 HALF = frozenset({"AveragePool", "Conv", "MaxPool", "Relu", "Resize"})
 """Operators that are done in half."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engine_runtime.frames import Frame, Size, fit, images_in, read_image
+from pictures.frames import Frame, Size, fit, images_in, read_image
 
 GENERATED = 12
 _MOST = 32

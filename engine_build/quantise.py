@@ -14,11 +14,11 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from engine_build.graph import Graph
 from engine_runtime.engine import FRAMES, QUANTILES, UNCALIBRATED
-from engine_runtime.errors import EngineRefused, InputError
-from engine_runtime.frames import Frame, Size, cut_out, fit, images_in, read_image
 from engine_runtime.open import one_line
-from engine_runtime.tiles import TileGrid
-from engine_runtime.trained_on import trained_on
+from foundation.errors import EngineRefused, InputError
+from pictures.frames import Frame, Size, cut_out, fit, images_in, read_image
+from pictures.tiles import TileGrid
+from pictures.trained_on import trained_on
 
 FEWEST, _MOST = 8, 64
 _FEW = 16

@@ -17,11 +17,11 @@ from engine_runtime.engine import (
     UNCALIBRATED,
     Quantiles,
 )
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Frame
-from engine_runtime.map_quantiles import map_quantiles
 from engine_runtime.open import one_line
 from engine_runtime.proof import Reference
+from foundation.errors import InputError
+from pictures.frames import Frame
+from pictures.map_quantiles import map_quantiles
 
 
 def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], object]) -> Reference:

@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 from tqdm import tqdm
 
 from engine_runtime.engine import FRAMES
-from engine_runtime.errors import EngineFailed, InputError
-from engine_runtime.files import replacing
-from engine_runtime.frames import Size
 from engine_runtime.open import one_line
 from engine_runtime.tensorrt_library import Library, library, logger
+from foundation.errors import EngineFailed, InputError
+from foundation.files import replacing
+from pictures.frames import Size
 
 _OUT_OF_WORKSPACE: Final = ("OutOfMemory", "workspace limit")
 """What TensorRT's last error then says; it has no code of its own."""

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_runtime.frames import Frame, Size
+from pictures.frames import Frame, Size
 
 
 def check_frames(frames: Sequence[Frame], size: Size, capacity: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from engine_runtime.errors import EngineRefused, GpuNotWorking
+from foundation.errors import EngineRefused, GpuNotWorking
 
 _COMPUTE_CAPABILITY_MAJOR: Final = 75
 _COMPUTE_CAPABILITY_MINOR: Final = 76

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_runtime.frames import Frame
 from engine_runtime.manifest import Manifest
+from pictures.frames import Frame
 
 FRAMES = "frames"
 """Input, uint8, N×H×W×3, BGR."""

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from engine_runtime.engine import OUTPUTS, QUANTILES
-from engine_runtime.errors import EngineRefused
-from engine_runtime.files import replacing
-from engine_runtime.frames import Frame
 from engine_runtime.manifest import FORMAT_VERSION, Manifest
 from engine_runtime.proof import Reference
 from engine_runtime.signatures import TrustedKeys
+from foundation.errors import EngineRefused
+from foundation.files import replacing
+from pictures.frames import Frame
 
 MANIFEST = "manifest.json"
 PARITY = "parity.npz"

@@ -2,7 +2,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from engine_runtime.frames import Size
+from pictures.frames import Size
+from pictures.heatmap import MapGeometry
 
 FORMAT_VERSION: Final = 1
 
@@ -115,6 +116,15 @@ class Manifest(BaseModel):
     parity_sha256: str | None = Field(
         default=None, description="of the entry with parity frames, in an engine whose proof is not complete"
     )
+
+    @property
+    def geometry(self) -> MapGeometry:
+        """How its maps lie over its frames.
+
+        Raises:
+            EngineRefused: the stride that the model names is no positive number.
+        """
+        return MapGeometry.of(self.input_size, self.map_size, self.model_metadata)
 
     @field_validator("max_batch")
     @classmethod

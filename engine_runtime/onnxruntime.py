@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from engine_runtime.batch import Batch
 from engine_runtime.cuda_driver import needed_gpu
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles, Runner
-from engine_runtime.errors import EngineFailed, EngineRefused
-from engine_runtime.frames import Frame
 from engine_runtime.manifest import Device, Manifest, Precision
+from foundation.errors import EngineFailed, EngineRefused
+from pictures.frames import Frame
 
 VERSION: str = onnxruntime.__version__
 

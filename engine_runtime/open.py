@@ -10,9 +10,9 @@ import numpy as np
 
 from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
 from engine_runtime.engine_file import read_engine
-from engine_runtime.errors import EngineFailed, EngineRefused, GpuNotWorking, InputError
 from engine_runtime.manifest import Manifest, Runtime
 from engine_runtime.signatures import TrustedKeys
+from foundation.errors import EngineFailed, EngineRefused, GpuNotWorking, InputError
 
 
 def open_engine(path: Path, *, threads: int | None = None, trusted: TrustedKeys | None = None) -> Engine:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from engine_runtime.batch import Batch
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles, Runner
-from engine_runtime.errors import EngineFailed, EngineRefused
-from engine_runtime.frames import Frame
 from engine_runtime.manifest import Manifest, Precision
+from foundation.errors import EngineFailed, EngineRefused
+from pictures.frames import Frame
 
 VERSION: str = openvino.__version__.split("-")[0]
 

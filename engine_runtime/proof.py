@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_runtime.engine import LOCAL_MAP, OUTPUTS, SCORE, Engine, Quantiles
-from engine_runtime.frames import Frame, Size
 from engine_runtime.manifest import Precision, Proof
+from pictures.frames import Frame, Size
 
 PARITY_LIMIT: dict[Precision, float] = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.03, "int8": 0.5}
 """Largest difference from the FP32 graph, as a share of the largest reference value.

@@ -14,12 +14,12 @@ from engine_runtime.batch import check_frames
 from engine_runtime.cuda_driver import DriverFailed, Gpu, needed_gpu
 from engine_runtime.cuda_graph import CudaGraph
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, OUTPUTS, QUANTILES, SCORE, Quantiles
-from engine_runtime.errors import EngineFailed, EngineRefused
-from engine_runtime.frames import Frame
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import one_line
 from engine_runtime.proof import batch_sizes
 from engine_runtime.tensorrt_library import library, logger, refuse_old_driver
+from foundation.errors import EngineFailed, EngineRefused
+from pictures.frames import Frame
 
 LIBRARY, _trt = library()
 VERSION: str = _trt.__version__

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, Final, Literal
 
 from engine_runtime.cuda_driver import Gpu
-from engine_runtime.errors import EngineRefused
+from foundation.errors import EngineRefused
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine, Quantiles
-from engine_runtime.frames import Frame
-from engine_runtime.tile_merge import TileMerge
+from pictures.frames import Frame
+from pictures.tile_merge import TileMerge
 
 
 class TiledEngine:

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from engine_runtime.errors import EngineRefused, GpuNotWorking, InputError
 from engine_runtime.signatures import TrustedKeys
+from foundation.errors import EngineRefused, GpuNotWorking, InputError
 
 if TYPE_CHECKING:
     from engine_runtime.engine import Engine
@@ -82,8 +82,8 @@ def main() -> int:
 
 def _prove(path: Path, engine: "Engine") -> None:
     from engine_runtime.engine_file import read_parity
-    from engine_runtime.errors import EngineFailed
     from engine_runtime.proof import ProofFailed, prove
+    from foundation.errors import EngineFailed
 
     frames, reference = read_parity(path, engine.manifest)
     try:

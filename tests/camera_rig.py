@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from daemon.camera import Arrival, DaemonCamera
-from daemon.cameras import CameraSettings
-from daemon.capture_counter import CaptureCounter
-from engine_runtime.frames import Size
+from daemon.capture.counter import CaptureCounter
+from daemon.capture.drivers import CameraSettings
+from daemon.capture.supervisor import Arrival, DaemonCamera
+from pictures.frames import Size
 
 SIZE = Size(64, 64)
 PATIENCE_S = 30.0

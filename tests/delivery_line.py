@@ -100,10 +100,10 @@ class DeliveryLine:
 
 class _Process:
     def __init__(self, options: dict[str, Any]) -> None:
-        from daemon.access import Access, CurveAccess
-        from daemon.control import Control
+        from daemon.control.server import Control
+        from daemon.delivery.publisher import Publisher
+        from daemon.host.access import Access, CurveAccess
         from daemon.journal.journal import Journal
-        from daemon.publisher import Publisher
 
         self._boot = options["boot"]
         self._seq = 0
@@ -183,7 +183,7 @@ class _Process:
         await asyncio.sleep(seconds)
 
     async def _clients(self, clients: dict[str, Any]) -> None:
-        from daemon.access import CurveAccess
+        from daemon.host.access import CurveAccess
 
         assert isinstance(self.access, CurveAccess)
         self.access.replace(_clients(clients))
@@ -207,7 +207,7 @@ class _Process:
         return asyncio.run_coroutine_threadsafe(self._obey(command, arguments), self._loop)
 
     async def _obey(self, command: str, arguments: dict[str, Any]) -> str:
-        from engine_runtime.errors import InputError
+        from foundation.errors import InputError
 
         if arguments.get("product") == "unknown":
             raise InputError("product: found unknown, expected flange")
@@ -229,7 +229,7 @@ class _Process:
 
 
 def _clients(clients: dict[str, Any]) -> Any:
-    from daemon.access import Client
+    from daemon.host.access import Client
 
     return {name: Client(**client) for name, client in clients.items()}
 

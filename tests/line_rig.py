@@ -127,7 +127,7 @@ class RunningLine:
 
 
 def camera_processes(daemon: subprocess.Popen[Any]) -> list[int]:
-    command = ["pgrep", "-P", str(daemon.pid), "-f", "daemon.camera_process"]
+    command = ["pgrep", "-P", str(daemon.pid), "-f", "daemon.capture.process"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return [int(line) for line in found.stdout.split()]
 

@@ -8,9 +8,9 @@ import sys
 import time
 from typing import Any
 
-from daemon.camera_link import Arrival, CameraLink, Ended, Free, Heartbeat, Message, Opened, Settings, encode
-from daemon.capture_counter import CaptureCounter
-from engine_runtime.frames import Roi, Size
+from daemon.capture.counter import CaptureCounter
+from daemon.capture.link import Arrival, CameraLink, Ended, Free, Heartbeat, Message, Opened, Settings, encode
+from pictures.frames import Roi, Size
 
 
 def a_frame(number: int, slot: int | None = None, **changes: Any) -> Arrival:

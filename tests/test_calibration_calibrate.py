@@ -19,12 +19,11 @@ from calibration.tail import fit_threshold
 from engine_build.cli import main as build_engine
 from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, OUTPUTS, SCORE, UNCALIBRATED
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
-from engine_runtime.frames import Frame, Roi, Size, fit, images_in, read_image
-from engine_runtime.heatmap import MapGeometry
 from engine_runtime.open import open_engine
-from engine_runtime.tile_merge import TileMerge
 from engine_runtime.tiled_engine import TiledEngine
-from engine_runtime.tiles import TileGrid, Tiles
+from pictures.frames import Frame, Roi, Size, fit, images_in, read_image
+from pictures.tile_merge import TileMerge
+from pictures.tiles import TileGrid, Tiles
 
 COMMAND = Path(sys.executable).parent / "calibrate"
 
@@ -203,7 +202,7 @@ def test_tiles(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (made.roi, made.tiles, made.tiled_size) == (Roi(4, 2, 80, 70), Tiles(40, 16), (70, 80))
 
     inner = open_engine(engine_file)
-    merge = TileMerge(TileGrid(Tiles(40, 16), Size(70, 80)), MapGeometry.of(inner.manifest))
+    merge = TileMerge(TileGrid(Tiles(40, 16), Size(70, 80)), inner.manifest.geometry)
     engine = TiledEngine(inner, merge)
     frames = [
         merge.grid.cut(read_image(file), inner.manifest.input_size, made.roi) for file in images_in(good)
@@ -260,7 +259,7 @@ def test_the_tiles_the_model_was_trained_with_are_the_default(
     assert main([str(engine), "--good", str(folder / "good")]) == 0
     made = load_calibration(target, manifest.payload_sha256)
     assert (made.roi, made.tiles, made.tiled_size) == (Roi(8, 4, 72, 64), Tiles(36, 2), (64, 72))
-    least = TileMerge(TileGrid(made.tiles, Size(64, 72)), MapGeometry.of(read_manifest(engine))).least_overlap
+    least = TileMerge(TileGrid(made.tiles, Size(64, 72)), read_manifest(engine).geometry).least_overlap
     assert least > 2
     assert f"leave gaps between them: a small defect there may be missed; an overlap of {least}" in (
         capsys.readouterr().err

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.calibration_file import Calibration, load_calibration, write_calibration
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Roi, Size
-from engine_runtime.tiles import Tiles
+from foundation.errors import InputError
+from pictures.frames import Roi, Size
+from pictures.tiles import Tiles
 
 ENGINE = "ab" * 32
 

@@ -11,10 +11,10 @@ import pytest
 from camera_rig import CameraRig, supervise
 from line_rig import COMMANDS
 
-from daemon.cameras import BadPicture, CameraFailed, CameraSettings
-from daemon.cameras.open import open_camera
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Size
+from daemon.capture.drivers import BadPicture, CameraFailed, CameraSettings
+from daemon.capture.drivers.open import open_camera
+from foundation.errors import InputError
+from pictures.frames import Size
 
 SMALL: dict[str, Any] = {"width": 128, "height": 128}  # fits into the socket buffers of any machine
 ADDRESS = "aravis://Aravis-Fake-IT01"

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.camera_link import (
+from daemon.capture.counter import CaptureCounter, read_counter
+from daemon.capture.link import (
     LONGEST_TEXT,
     Arrival,
     Ended,
@@ -27,12 +28,11 @@ from daemon.camera_link import (
     encode,
     sendable,
 )
-from daemon.capture_counter import CaptureCounter, read_counter
-from daemon.slots import FrameSlots
+from daemon.capture.slots import FrameSlots
 from engine_runtime import page_lock
 from engine_runtime.cuda_driver import DriverFailed, gpu
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Roi, Size
+from foundation.errors import InputError
+from pictures.frames import Roi, Size
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=LONGEST_TEXT)
 counts = st.integers(0, 2**64 - 1)
@@ -101,7 +101,7 @@ def test_a_counter_outlives_the_process_that_counts(tmp_path: Path) -> None:
     assert read_counter(path) == ("0123abcd", 0)
     code = (
         "import os, signal, sys\n"
-        "from daemon.capture_counter import CaptureCounter\n"
+        "from daemon.capture.counter import CaptureCounter\n"
         "CaptureCounter(int(sys.argv[1])).captured = 2**40\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

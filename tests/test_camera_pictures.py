@@ -8,10 +8,10 @@ import pytest
 from camera_rig import CameraRig, supervise
 from line_rig import running, write_config
 
-from daemon.cameras import CameraFailed, CameraSettings
-from daemon.cameras.open import open_camera
-from daemon.cameras.simulated.camera import SimulatedCamera
-from engine_runtime.errors import InputError
+from daemon.capture.drivers import CameraFailed, CameraSettings
+from daemon.capture.drivers.open import open_camera
+from daemon.capture.drivers.simulated.camera import SimulatedCamera
+from foundation.errors import InputError
 
 BELT = "simulated://?width=64&height=64&cached=4"
 

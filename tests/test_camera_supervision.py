@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from camera_rig import CameraRig, supervise
 
-from daemon import camera as supervision
-from daemon.camera import DaemonCamera
-from daemon.cameras import CameraSettings
-from daemon.capture_counter import CaptureCounter
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Size
+from daemon.capture import supervisor as supervision
+from daemon.capture.counter import CaptureCounter
+from daemon.capture.drivers import CameraSettings
+from daemon.capture.supervisor import DaemonCamera
+from foundation.errors import InputError
+from pictures.frames import Size
 
 BELT = "simulated://?width=64&height=64&cached=4"
 

@@ -107,8 +107,8 @@ def test_our_convolutions_fit_the_peers_in_order(tmp_path: Path) -> None:
     from comparison.models import write_untrained
     from peer.child import copy_convolutions
 
-    from efficientad.networks import autoencoder, pdn
-    from engine_runtime.frames import Size
+    from models.efficientad.networks import autoencoder, pdn
+    from pictures.frames import Size
 
     write_untrained(tmp_path / "s.pt", tmp_path / "s.onnx", "s", Size(256, 256))
     weights = torch.load(tmp_path / "s.pt", weights_only=True)

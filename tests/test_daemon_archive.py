@@ -8,11 +8,11 @@ import pytest
 from brightness import SIZE
 from line_rig import write_config
 
-from daemon import archive as module
-from daemon.archive import Archive
 from daemon.config import load_config
-from daemon.product import Product, load_products
-from engine_runtime.frames import Frame
+from daemon.delivery import archive as module
+from daemon.delivery.archive import Archive
+from daemon.judging.product import Product, load_products
+from pictures.frames import Frame
 
 NOISE: Frame = np.random.default_rng(1).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
 """About 20 kB with its overlay."""

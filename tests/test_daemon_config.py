@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.config import Config, load_config
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Roi
+from foundation.errors import InputError
+from pictures.frames import Roi
 
 WHOLE = """\
 line: line3

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from line_rig import COMMANDS, PATIENCE_S, free_address, part_image, running, write_config
 
-from daemon.capture_counter import read_counter
+from daemon.capture.counter import read_counter
 from daemon.journal.reader import JournalReader
 from verdicts import Verdict
 from verdicts.message import decode_verdict

@@ -15,17 +15,17 @@ from line_rig import part_image, running, write_config
 from numpy.typing import NDArray
 from treacherous import FAILS, GOOD, HANGS, SLOW, WANTS_ALL_MEMORY, draw_parts, make_treacherous
 
+from daemon.capture.slots import FrameSlots
 from daemon.config import load_config
-from daemon.lane import Judged, Lane, NotJudged, needed_ns
-from daemon.lanes import Lanes
-from daemon.ledger import CapturedFrame, FrameKey
-from daemon.product import load_products
-from daemon.setup import Setup
-from daemon.slots import FrameSlots
-from daemon.waiting import WaitingFrames
+from daemon.judging.lane import Judged, Lane, NotJudged, needed_ns
+from daemon.judging.lanes import Lanes
+from daemon.judging.ledger import CapturedFrame, FrameKey
+from daemon.judging.product import load_products
+from daemon.judging.queue import WaitingFrames
+from daemon.load import Setup
 from engine_runtime.engine import ANOMALY_MAP, SCORE, UNCALIBRATED
-from engine_runtime.errors import EngineFailed
 from engine_runtime.manifest import Manifest
+from foundation.errors import EngineFailed
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.ledger import CapturedFrame, FrameKey, Ledger
-from daemon.product import Product
-from daemon.slots import FrameSlots
-from daemon.waiting import WaitingFrames
+from daemon.capture.slots import FrameSlots
+from daemon.judging.ledger import CapturedFrame, FrameKey, Ledger
+from daemon.judging.product import Product
+from daemon.judging.queue import WaitingFrames
 from engine_runtime.engine import UNCALIBRATED
-from engine_runtime.frames import Size
-from engine_runtime.heatmap import MapGeometry
 from engine_runtime.manifest import Manifest
+from pictures.frames import Size
+from pictures.heatmap import MapGeometry
 
 
 def product(max_batch: int) -> Product:

@@ -16,7 +16,7 @@ import pytest
 from brightness import SIZE, THRESHOLD
 from line_rig import COMMANDS, RunningLine, exists, free_address, part_image, running, write_config
 
-from daemon.cameras.simulated import SimulatedLine
+from daemon.capture.drivers.simulated import SimulatedLine
 from engine_runtime.engine_file import read_manifest
 
 

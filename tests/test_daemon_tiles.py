@@ -14,13 +14,13 @@ from line_rig import running, write_config
 from test_daemon_line import every_frame_has_one_verdict, one_line
 from test_daemon_reload import inspectctl
 
-from daemon.archive import Archive
 from daemon.config import load_config
-from daemon.product import load_products
+from daemon.delivery.archive import Archive
+from daemon.judging.product import load_products
 from engine_runtime.engine_file import read_manifest
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Frame, Roi
-from engine_runtime.tiles import Tiles
+from foundation.errors import InputError
+from pictures.frames import Frame, Roi
+from pictures.tiles import Tiles
 
 ROI = {"x": 40, "y": 24, "width": 560, "height": 464}
 TILES = {"size": 128, "overlap": 32}
@@ -138,7 +138,7 @@ def test_the_archive_shows_the_whole_picture_with_the_heat_on_the_defect(tiled_f
 def test_rejects_that_wait_for_the_disk_take_no_more_memory_than_allowed(
     line_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.archive._MOST_WAITING_BYTES", 20_000_000)
+    monkeypatch.setattr("daemon.delivery.archive._MOST_WAITING_BYTES", 20_000_000)
     tiles, region = {"size": 500, "overlap": 0}, {"x": 0, "y": 0, "width": 2000, "height": 2000}
     recalibrated(line_folder, tiles)
     camera = {"source": "parts", "roi": region, "tiles": tiles}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from delivery_line import DeliveryLine
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_an_example_misses_nothing_over_a_restart_of_the_daemon(line: DeliveryLi
 
 
 def test_the_page_shows_the_examples_that_are_tested() -> None:
-    page = (EXAMPLES.parent / "subscribe.md").read_text()
+    page = (EXAMPLES.parent / "docs" / "subscribe.md").read_text()
     shown = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
     for script in ("acknowledged_gate.py", "acknowledge.py"):
         assert (EXAMPLES / script).read_text() in shown

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from daemon.access import Access
-from daemon.publisher import Publisher
+from daemon.delivery.publisher import Publisher
+from daemon.host.access import Access
 
 
 def subscribed(context: "zmq.Context[zmq.Socket[bytes]]", address: str) -> "zmq.Socket[bytes]":

@@ -13,16 +13,16 @@ import torch
 from data_set_folders import draw_mask, draw_part, mvtec_ad
 
 from calibration.cli import main as calibrate
-from efficientad.ablation import ROWS
-from efficientad.checkpoint import Run, load_model, save_model
-from efficientad.cli import main
-from efficientad.losses import hard_feature_loss
-from efficientad.model import EfficientAd
-from efficientad.networks import ModelSize
-from efficientad.train import map_scale
 from engine_build.cli import main as build_engine
 from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
-from engine_runtime.frames import Size
+from models.cli import main
+from models.efficientad.ablation import ROWS
+from models.efficientad.checkpoint import Run, load_model, save_model
+from models.efficientad.losses import hard_feature_loss
+from models.efficientad.model import EfficientAd
+from models.efficientad.networks import ModelSize
+from models.efficientad.train import map_scale
+from pictures.frames import Size
 
 COMMAND = Path(sys.executable).parent / "efficientad"
 

@@ -27,18 +27,18 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from calibration.images import image_set, is_training_set
-from efficientad import training_images
-from efficientad.cli import LAYOUTS as OFFERED
-from efficientad.datasets.csv_list import CsvList
-from efficientad.datasets.data_set import DataSet, Sample, Saturations
-from efficientad.datasets.folders import Folders, GoodImages
-from efficientad.datasets.masks import Region, regions
-from efficientad.datasets.mvtec_ad import MvtecAd
-from efficientad.datasets.mvtec_loco import MvtecLoco
-from efficientad.datasets.open import LAYOUTS, open_data_set
-from efficientad.datasets.visa import Visa
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Roi, Size
+from foundation.errors import InputError
+from models import training_images
+from models.cli import LAYOUTS as OFFERED
+from models.datasets.csv_list import CsvList
+from models.datasets.data_set import DataSet, Sample, Saturations
+from models.datasets.folders import Folders, GoodImages
+from models.datasets.masks import Region, regions
+from models.datasets.mvtec_ad import MvtecAd
+from models.datasets.mvtec_loco import MvtecLoco
+from models.datasets.open import LAYOUTS, open_data_set
+from models.datasets.visa import Visa
+from pictures.frames import Roi, Size
 
 SQUARE = Size(SIDE, SIDE)
 AREA = 16 * 24

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors import safe_open
 
-from efficientad.backbones.dequantised import dequantised
-from efficientad.backbones.onnx_file import OnnxBackbone
-from efficientad.backbones.open import open_backbone
-from efficientad.cli import main
-from efficientad.crops import Crops, Projection
-from efficientad.networks import ModelSize
-from efficientad.teacher import load_teacher
-from engine_runtime.errors import InputError
-from engine_runtime.frames import read_image
+from foundation.errors import InputError
+from models.backbones.dequantised import dequantised
+from models.backbones.onnx_file import OnnxBackbone
+from models.backbones.open import open_backbone
+from models.cli import main
+from models.efficientad.crops import Crops, Projection
+from models.efficientad.networks import ModelSize
+from models.efficientad.teacher import load_teacher
+from pictures.frames import read_image
 
 STRIDES = (2, 2, 2, 2)
 
@@ -228,7 +228,7 @@ def test_distillation_explains_variance_of_images_it_never_saw(
     monkeypatch: pytest.MonkeyPatch,
     options: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr("efficientad.distill.PROJECTION_CROPS", 16)
+    monkeypatch.setattr("models.efficientad.distill.PROJECTION_CROPS", 16)
     out = tmp_path / "teacher.safetensors"
     explained = []
     for steps in (1, 25):
@@ -269,7 +269,7 @@ def test_kept_crops_come_in_epochs(quantised: Path, natural: Path) -> None:
 
 @pytest.mark.parametrize(("size", "largest"), [("xs", 1_000_000), ("s", 5_400_000)])
 def test_packaged_teachers_load_and_say_how_good_they_are(size: ModelSize, largest: int) -> None:
-    from efficientad.teacher import teacher_file
+    from models.efficientad.teacher import teacher_file
 
     path = teacher_file(size, None)
     assert path.stat().st_size < largest

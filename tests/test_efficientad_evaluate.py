@@ -13,18 +13,17 @@ from data_set_folders import PATCH, SIDE, csv_list, draw_mask, draw_part, folder
 from sklearn.metrics import roc_auc_score
 
 from calibration.calibration_file import load_calibration, write_calibration
-from efficientad.checkpoint import Run, save_model
-from efficientad.cli import main
-from efficientad.model import EfficientAd
 from engine_build.cli import main as build_engine
 from engine_runtime.engine import SCORE, UNCALIBRATED
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
-from engine_runtime.frames import Roi, Size, read_image
-from engine_runtime.heatmap import MapGeometry
 from engine_runtime.open import open_engine
-from engine_runtime.tile_merge import TileMerge
 from engine_runtime.tiled_engine import TiledEngine
-from engine_runtime.tiles import TileGrid, Tiles
+from models.cli import main
+from models.efficientad.checkpoint import Run, save_model
+from models.efficientad.model import EfficientAd
+from pictures.frames import Roi, Size, read_image
+from pictures.tile_merge import TileMerge
+from pictures.tiles import TileGrid, Tiles
 
 COMMAND = Path(sys.executable).parent / "efficientad"
 
@@ -223,7 +222,7 @@ def test_tiles_are_judged_as_the_daemon_judges_them(line_folder: Path, tmp_path:
 
     engine = open_engine(line_folder / "brightness.engine")
     grid = TileGrid(Tiles(SIDE // 2, SIDE // 4), Size(SIDE, SIDE))
-    tiled = TiledEngine(engine, TileMerge(grid, MapGeometry.of(engine.manifest)))
+    tiled = TiledEngine(engine, TileMerge(grid, engine.manifest.geometry))
     for image in results[0]["images"]:
         frame = grid.cut(read_image(data / image["image"]), engine.manifest.input_size)
         [score] = tiled.infer([frame], UNCALIBRATED, (SCORE,))[SCORE]
@@ -283,8 +282,8 @@ def test_a_checkpoint_and_the_engine_made_of_it_agree(checkpoint: Path, tmp_path
 def test_good_test_images_that_were_trained_on_are_reported(
     line_folder: Path, line: tuple[str, ...], tmp_path: Path
 ) -> None:
-    from efficientad import training_images
-    from efficientad.datasets.open import open_data_set
+    from models import training_images
+    from models.datasets.open import open_data_set
 
     data, out = folders(tmp_path / "parts"), tmp_path / "report"
     digest = training_images.load(open_data_set(data / "good"), Size(64, 64), None, 0).digest
@@ -419,7 +418,7 @@ def test_the_command_shows_its_progress(line: tuple[str, ...], tmp_path: Path) -
 def test_an_engine_is_evaluated_where_torch_is_not_installed(line: tuple[str, ...], tmp_path: Path) -> None:
     data = mvtec_ad(tmp_path / "bottle")
     arguments = ["evaluate", *line, "--data", str(data), "--out", str(tmp_path / "report")]
-    script = "import sys\nfrom efficientad.cli import main\n"
+    script = "import sys\nfrom models.cli import main\n"
     script += f"assert main({arguments!r}) == 0\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     assert evaluated(tmp_path / "report")["overall"]["image_auroc"]["value"] == 1
@@ -436,7 +435,7 @@ def test_names_cannot_break_the_table(line: tuple[str, ...], tmp_path: Path) -> 
 
 def test_help_needs_no_heavy_import() -> None:
     for command in ("evaluate", "ablate"):
-        script = f"import sys\nfrom efficientad.cli import main\ntry: main(['{command}', '--help'])\n"
+        script = f"import sys\nfrom models.cli import main\ntry: main(['{command}', '--help'])\n"
         script += "except SystemExit: pass\n"
         script += "assert not {'torch', 'cv2', 'numpy', 'pydantic', 'onnxruntime'} & sys.modules.keys()"
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)

@@ -9,19 +9,18 @@ import onnxruntime
 import pytest
 import torch
 
-from efficientad.checkpoint import Run, save_model
-from efficientad.cli import main
-from efficientad.export import export
-from efficientad.model import EfficientAd
-from efficientad.networks import ModelSize, map_size
 from engine_build.cli import main as build_engine
 from engine_runtime.engine import FRAMES, LOCAL_MAP, OUTPUTS, QUANTILES, UNCALIBRATED, Engine
-from engine_runtime.frames import Roi, Size, fit
-from engine_runtime.heatmap import MapGeometry
 from engine_runtime.open import open_engine
-from engine_runtime.tile_merge import TileMerge
 from engine_runtime.tiled_engine import TiledEngine
-from engine_runtime.tiles import TileGrid, Tiles
+from models.cli import main
+from models.efficientad.checkpoint import Run, save_model
+from models.efficientad.export import export
+from models.efficientad.model import EfficientAd
+from models.efficientad.networks import ModelSize, map_size
+from pictures.frames import Roi, Size, fit
+from pictures.tile_merge import TileMerge
+from pictures.tiles import TileGrid, Tiles
 
 
 def exported(folder: Path, size: ModelSize, image: Size) -> tuple[EfficientAd, Path]:
@@ -146,10 +145,10 @@ def test_tiles_give_the_map_of_the_whole_picture(
     picture = fit(cv2.GaussianBlur(picture, (3, 3), 0).astype(np.uint8), REGION)
 
     [whole] = engines[REGION].infer([picture], UNCALIBRATED, (LOCAL_MAP,))[LOCAL_MAP]
-    merge = TileMerge(TileGrid(tiles, REGION), MapGeometry.of(engines[TILE].manifest))
+    merge = TileMerge(TileGrid(tiles, REGION), engines[TILE].manifest.geometry)
     tiled = TiledEngine(engines[TILE], merge)
     [merged] = tiled.infer([merge.grid.cut(picture, TILE)], UNCALIBRATED, (LOCAL_MAP,))[LOCAL_MAP]
-    geometry = MapGeometry.of(engines[REGION].manifest)
+    geometry = engines[REGION].manifest.geometry
     assert merge.least_overlap == 32
     np.testing.assert_allclose(merge.geometry.margin, geometry.margin, atol=1)
     np.testing.assert_allclose(merge.geometry.stride, geometry.stride, rtol=0.05)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from data_set_folders import draw_part
 
-from efficientad.checkpoint import load_model, progress_file
-from efficientad.cli import main
+from models.cli import main
+from models.efficientad.checkpoint import load_model, progress_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,7 +50,7 @@ def test_a_spoilt_state_never_replaces_the_last_sound_one(
     good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights are spoilt after the checkpoint of step 4; the one of step 8 is not written."""
-    from efficientad import train
+    from models.efficientad import train
 
     real = train.learn
 
@@ -96,7 +96,7 @@ def test_a_disk_that_is_full_for_a_while_delays_checkpoints_only(
 def test_a_disk_that_is_full_at_the_end_loses_nothing_that_was_kept(
     good: Path, small_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from efficientad import train
+    from models.efficientad import train
 
     out = small_disk / "model.pt"
     filler = small_disk / "filler"

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from efficientad.model import EfficientAd
-from efficientad.networks import SIZES, TEACHER_CHANNELS, ModelSize, autoencoder, map_size, pdn
-from efficientad.teacher import load_teacher
-from engine_runtime.frames import Size
+from models.efficientad.model import EfficientAd
+from models.efficientad.networks import SIZES, TEACHER_CHANNELS, ModelSize, autoencoder, map_size, pdn
+from models.efficientad.teacher import load_teacher
+from pictures.frames import Size
 
 SQUARE = Size(256, 256)
 

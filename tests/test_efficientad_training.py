@@ -9,18 +9,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
-
 from efficientad import augmentation, losses, training_images
-from efficientad.checkpoint import load_model, progress_file
-from efficientad.cli import main
-from efficientad.datasets.digest import digest
-from efficientad.datasets.open import open_data_set
-from efficientad.model import EfficientAd
-from efficientad.networks import ModelSize, pdn
-from efficientad.teacher import save_teacher
-from efficientad.train import draw, total_loss
-from engine_runtime.frames import Roi, Size, fit, images_in, read_image
-from engine_runtime.tiles import TileGrid, Tiles
+
+from models.cli import main
+from models.datasets.digest import digest
+from models.datasets.open import open_data_set
+from models.efficientad.checkpoint import load_model, progress_file
+from models.efficientad.model import EfficientAd
+from models.efficientad.networks import ModelSize, pdn
+from models.efficientad.teacher import save_teacher
+from models.efficientad.train import draw, total_loss
+from pictures.frames import Roi, Size, fit, images_in, read_image
+from pictures.tiles import TileGrid, Tiles
 
 EXECUTABLE = Path(sys.executable).parent / "efficientad"
 
@@ -155,7 +155,7 @@ def test_progress_of_another_run_is_refused(
 
     out = tmp_path / "model.pt"
     with monkeypatch.context() as patch:
-        patch.setattr("efficientad.train.validate", interrupted)
+        patch.setattr("models.efficientad.train.validate", interrupted)
         assert main(command(good, teacher, out, "--steps", "2", "--checkpoint-every", "1")) == 130
     assert capsys.readouterr().err.endswith("the same command resumes from the last checkpoint\n")
     before = progress_file(out).read_bytes()
@@ -264,8 +264,8 @@ def test_published_state_dicts_load(good: Path, tmp_path: Path) -> None:
 
 
 def test_every_image_is_seen_once_per_epoch(teacher: Path) -> None:
-    from efficientad.checkpoint import Run
-    from efficientad.train import sampled
+    from models.efficientad.checkpoint import Run
+    from models.efficientad.train import sampled
 
     run = Run("xs", Size(128, 128), None, 100, 3, 0, "", "", None, "")
     seen = np.concatenate([sampled(7, run, step) for step in range(14)]).reshape(6, 7)
@@ -368,7 +368,7 @@ def test_memory_that_a_step_frees_is_kept_for_the_next() -> None:
     script = """
 from pathlib import Path
 import torch
-from efficientad.allocator import keep_freed_memory
+from models.allocator import keep_freed_memory
 keep_freed_memory()
 large = torch.ones(50_000_000)
 del large
@@ -446,7 +446,7 @@ def test_wrong_options(option: str, value: str, capsys: pytest.CaptureFixture[st
 
 
 def test_help_needs_no_torch() -> None:
-    script = "import sys\nfrom efficientad.cli import main\n"
+    script = "import sys\nfrom models.cli import main\n"
     script += "try: main(['train', '--help'])\nexcept SystemExit: pass\n"
     script += "assert not {'torch', 'cv2', 'onnx', 'openvino', 'onnxruntime'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)

@@ -13,9 +13,9 @@ from data_set_folders import draw_part, mvtec_ad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from efficientad.checkpoint import load_model
-from efficientad.cli import main
-from efficientad.synthetic_defects import FAINTEST, with_defect
+from models.cli import main
+from models.efficientad.checkpoint import load_model
+from models.synthetic_defects import FAINTEST, with_defect
 
 pytest.importorskip("optuna", reason="tune needs Optuna: pip install 'inspectd[tune]'")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,8 +16,8 @@ from calibration.cli import main as calibrate
 from engine_build.cli import main as build_engine
 from engine_build.graph import read_graph
 from engine_runtime.engine import ANOMALY_MAP, GLOBAL_MAP, LOCAL_MAP, OUTPUTS, SCORE
-from engine_runtime.frames import Size
 from engine_runtime.open import open_engine
+from pictures.frames import Size
 
 SIDE = 64
 QUANTILES = np.array([[0.2, 0.6], [0.2, 0.6]], dtype=np.float32)

@@ -19,9 +19,9 @@ from engine_build.parity_frames import generated_parity_frames
 from engine_build.reference import run_reference
 from engine_runtime.engine import SCORE, Engine
 from engine_runtime.engine_file import read_engine, read_manifest
-from engine_runtime.files import sha256
 from engine_runtime.open import open_engine
 from engine_runtime.proof import ProofFailed, batch_sizes, proof_steps, prove
+from foundation.files import sha256
 
 COMMAND = Path(sys.executable).parent / "build-engine"
 

@@ -15,9 +15,9 @@ from engine_build.choose import Candidate
 from engine_build.cli import main
 from engine_runtime.engine import OUTPUTS, UNCALIBRATED
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
-from engine_runtime.frames import Frame
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
+from pictures.frames import Frame
 
 
 @pytest.fixture(scope="module")

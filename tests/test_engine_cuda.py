@@ -11,8 +11,8 @@ from engine_build.graph import read_graph
 from engine_build.half import HALF, half_share, halved
 from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
-from engine_runtime.errors import EngineRefused
 from engine_runtime.open import open_engine
+from foundation.errors import EngineRefused
 
 CUDA = "CUDAExecutionProvider"
 

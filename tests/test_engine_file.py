@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine import OUTPUTS
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
-from engine_runtime.errors import EngineRefused
-from engine_runtime.frames import Size
 from engine_runtime.manifest import Manifest, Proof
 from engine_runtime.open import open_engine
+from foundation.errors import EngineRefused
+from pictures.frames import Size
 
 PAYLOAD = bytes(range(256)) * 2
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_runtime.frames import Size
-from engine_runtime.heatmap import MapGeometry, overlay
+from pictures.frames import Size
+from pictures.heatmap import MapGeometry, overlay
 
 PDN = MapGeometry(Size(256, 256), Size(56, 56), (4.0, 4.0))
 WHOLE = MapGeometry(Size(64, 96), Size(8, 8), (8.0, 12.0))

@@ -8,15 +8,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from efficientad.cli import main as efficientad
 from engine_build.cli import main
 from engine_build.graph import read_graph
 from engine_build.quantise import good_frames, quantised
 from engine_runtime.engine import SCORE, UNCALIBRATED
 from engine_runtime.engine_file import read_engine, read_manifest
-from engine_runtime.frames import Frame, Roi, Size
 from engine_runtime.open import open_engine
 from engine_runtime.tensorrt_library import is_installed
+from models.cli import main as efficientad
+from pictures.frames import Frame, Roi, Size
 
 SIZE = Size(128, 144)
 ROI = Roi(4, 2, 150, 140)

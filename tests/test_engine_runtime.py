@@ -12,9 +12,9 @@ from engine_graphs import little_model, save
 from engine_build.cli import main as build_engine
 from engine_runtime.engine import OUTPUTS, SCORE, Engine
 from engine_runtime.engine_file import read_engine, write_engine
-from engine_runtime.errors import EngineFailed, EngineRefused
-from engine_runtime.frames import Frame, Size, fit
 from engine_runtime.open import open_engine
+from foundation.errors import EngineFailed, EngineRefused
+from pictures.frames import Frame, Size, fit
 
 RUNTIMES = ("openvino", "onnxruntime")
 QUANTILES = np.array([[1.0, 3.0], [0.5, 2.0]], dtype=np.float32)

@@ -32,12 +32,12 @@ from engine_build.tensorrt_plan import Profile, build_plan
 from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES, SCORE, UNCALIBRATED
 from engine_runtime.engine_file import pack_parity, read_engine, read_manifest, read_parity, write_engine
-from engine_runtime.errors import EngineRefused, InputError
-from engine_runtime.frames import Size, fit, images_in, read_image
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
 from engine_runtime.proof import Reference
 from engine_runtime.tensorrt_library import is_installed, library
+from foundation.errors import EngineRefused, InputError
+from pictures.frames import Size, fit, images_in, read_image
 
 BIN = Path(sys.executable).parent
 
@@ -308,9 +308,9 @@ def test_parity_frames_that_were_altered(unproven: tuple[Path, Manifest, bytes, 
 def exported(folder: Path, size: Any) -> Path:
     import torch
 
-    from efficientad.checkpoint import Run
-    from efficientad.export import export
-    from efficientad.model import EfficientAd
+    from models.efficientad.checkpoint import Run
+    from models.efficientad.export import export
+    from models.efficientad.model import EfficientAd
 
     torch.manual_seed(5)
     model = EfficientAd(size, Size(256, 256)).eval()
@@ -364,7 +364,7 @@ def test_an_engine_on_the_gpu_is_proven(device: None, engine: Path) -> None:
 @pytest.mark.gpu
 def test_batches_of_all_sizes_from_locked_and_other_memory(device: None, engine: Path) -> None:
     """Sizes with a captured graph and without one, in changing order."""
-    from daemon.slots import FrameSlots
+    from daemon.capture.slots import FrameSlots
 
     opened = open_engine(engine)
     size, most = opened.manifest.input_size, opened.manifest.max_batch

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from engine_build.cli import main as build_engine
 from engine_runtime.engine import ANOMALY_MAP, GLOBAL_MAP, LOCAL_MAP, OUTPUTS, SCORE, UNCALIBRATED, Engine
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Frame, Roi, Size, fit
-from engine_runtime.heatmap import MapGeometry
 from engine_runtime.open import open_engine
-from engine_runtime.tile_merge import TileMerge
 from engine_runtime.tiled_engine import TiledEngine
-from engine_runtime.tiles import MOST_TILES, TileGrid, Tiles, parse_tiles
+from foundation.errors import InputError
+from pictures.frames import Frame, Roi, Size, fit
+from pictures.heatmap import MapGeometry
+from pictures.tile_merge import TileMerge
+from pictures.tiles import MOST_TILES, TileGrid, Tiles, parse_tiles
 
 PDN = MapGeometry(Size(128, 160), Size(24, 32), (4.0, 4.0))
 WHOLE = MapGeometry(Size(64, 64), Size(8, 8), (8.0, 8.0))
@@ -298,7 +298,7 @@ class Counted:
 
 def tiled(engine: Engine, tiles: Tiles, region: Size) -> tuple[TileGrid, TiledEngine]:
     grid = TileGrid(tiles, region)
-    return grid, TiledEngine(engine, TileMerge(grid, MapGeometry.of(engine.manifest)))
+    return grid, TiledEngine(engine, TileMerge(grid, engine.manifest.geometry))
 
 
 def test_the_cost_grows_with_the_number_of_tiles_and_with_nothing_else(brightness_engine: Path) -> None:
@@ -326,7 +326,7 @@ def test_the_score_is_the_highest_value_and_the_maps_lie_where_they_say(brightne
     found = large.infer(frames, UNCALIBRATED, OUTPUTS)
     assert set(found) == set(OUTPUTS)
     np.testing.assert_allclose(found[SCORE], [0.2, 1.0], atol=1e-5)
-    merge = TileMerge(grid, MapGeometry.of(engine.manifest))
+    merge = TileMerge(grid, engine.manifest.geometry)
     assert merge.geometry.stride == (2 * CELL, 2 * CELL)
     assert merge.geometry.peak(found[ANOMALY_MAP][1]) == (312, 200)
     assert large.infer(frames[1:], UNCALIBRATED, (SCORE,))[SCORE] == found[SCORE][1]

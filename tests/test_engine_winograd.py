@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engine_build.winograd.rewrite import find_blocks, isolated, rewrite
 from engine_build.winograd.transforms import KERNELS, tiles, transforms
 from engine_runtime.engine import FRAMES, LOCAL_MAP, OUTPUTS, QUANTILES, SCORE, UNCALIBRATED
-from engine_runtime.frames import Size, fit, images_in, read_image
+from pictures.frames import Size, fit, images_in, read_image
 
 LIMIT = 1e-4
 """Of the largest value, as in an engine's proof."""
@@ -274,9 +274,9 @@ def exported(path: Path, size: Any, image: Size) -> onnx.ModelProto:
     """An untrained model whose features have the magnitude of a trained one's."""
     import torch
 
-    from efficientad.checkpoint import Run
-    from efficientad.export import export
-    from efficientad.model import EfficientAd
+    from models.efficientad.checkpoint import Run
+    from models.efficientad.export import export
+    from models.efficientad.model import EfficientAd
 
     torch.manual_seed(11)
     model = EfficientAd(size, image).eval()

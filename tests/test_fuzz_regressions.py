@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine_runtime.errors import InputError
-from engine_runtime.yaml_file import read_yaml
+from foundation.errors import InputError
+from foundation.yaml_file import read_yaml
 
 
 def refused(path: Path, text: str) -> str:
@@ -68,7 +68,7 @@ def test_a_camera_that_was_killed_once_is_not_buried_twice(monkeypatch: pytest.M
 
     from camera_rig import CameraRig
 
-    from daemon import camera as supervision
+    from daemon.capture import supervisor as supervision
 
     monkeypatch.setattr(supervision, "_DYING_S", 1.0)
     rude = Path(__file__).with_name("rude_camera.py")
@@ -205,8 +205,8 @@ def test_replay_from_an_altered_journal_is_refused_and_not_left_unanswered(
 ) -> None:
     from concurrent.futures import Future
 
-    from daemon.access import Access
-    from daemon.control import Control
+    from daemon.control.server import Control
+    from daemon.host.access import Access
     from verdicts import ControlRefused, LineControl
 
     file = altered_journal(tmp_path, "payload", value, "verdict")

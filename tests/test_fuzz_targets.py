@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("atheris", reason="the fuzzer needs Atheris: pip install 'inspectd[fuzz]'")
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def fuzz(*options: object, script: Path = BENCHMARKS / "fuzz.py") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(script), *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+def fuzz(*options: object, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fuzzing", *map(str, options)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=200)
 
 
 def test_no_input_of_a_short_run_does_harm(tmp_path: Path) -> None:
@@ -37,11 +37,8 @@ def test_no_input_of_a_short_run_does_harm(tmp_path: Path) -> None:
 
 def test_crashes_hangs_and_undocumented_errors_are_caught_and_their_inputs_kept(tmp_path: Path) -> None:
     (tmp_path / "fuzzing").mkdir()
-    for file in (
-        "fuzz.py",
-        *(f"fuzzing/{name}.py" for name in ("__init__", "child", "flight_record", "target")),
-    ):
-        (tmp_path / file).write_bytes((BENCHMARKS / file).read_bytes())
+    for name in ("__init__", "__main__", "child", "flight_record", "target"):
+        (tmp_path / "fuzzing" / f"{name}.py").write_bytes((ROOT / "fuzzing" / f"{name}.py").read_bytes())
     (tmp_path / "fuzzing" / "request.py").write_text(
         textwrap.dedent(
             """
@@ -75,7 +72,7 @@ def test_crashes_hangs_and_undocumented_errors_are_caught_and_their_inputs_kept(
         )
     )
     found = tmp_path / "found"
-    done = fuzz("--inputs", 100, "--findings", found, "--targets", "request", script=tmp_path / "fuzz.py")
+    done = fuzz("--inputs", 100, "--findings", found, "--targets", "request", root=tmp_path)
     assert done.returncode == 1
     assert "inputs with findings are in" in done.stderr
     assert "KeyError at request.py" in done.stdout

@@ -12,8 +12,8 @@ import torch
 from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine import UNCALIBRATED
 from engine_runtime.engine_file import read_manifest
-from engine_runtime.frames import Size
 from engine_runtime.tensorrt_library import is_installed
+from pictures.frames import Size
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -71,7 +71,7 @@ def test_an_engine_that_was_not_run_is_not_said_to_be_proven(ways: Any, tmp_path
 def test_torchs_way_computes_what_the_model_does(ways: Any, tmp_path: Path) -> None:
     from comparison.models import draw_frames, write_untrained
 
-    from efficientad.model import EfficientAd
+    from models.efficientad.model import EfficientAd
 
     weights, side = tmp_path / "xs.pt", 128
     write_untrained(weights, tmp_path / "xs.onnx", "xs", Size(side, side))

@@ -20,7 +20,7 @@ from daemon.journal.audit import audit
 from daemon.journal.journal import Journal, JournalFailed
 from daemon.journal.reader import JournalReader
 from daemon.journal.recovery import unjudged
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 from verdicts import Verdict, encode
 
 BOOT = "ab12cd34ef567890"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_runtime.map_quantiles import map_quantiles
+from pictures.map_quantiles import map_quantiles
 
 
 def good_maps(blank: float, value: float = 0.25) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

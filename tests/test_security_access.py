@@ -16,8 +16,8 @@ import pytest
 import zmq
 from delivery_line import DeliveryLine
 
-from daemon.access import Client, CurveAccess
-from engine_runtime.errors import InputError
+from daemon.host.access import Client, CurveAccess
+from foundation.errors import InputError
 from verdicts import (
     ControlRefused,
     ControlSilent,

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from line_rig import COMMANDS, part_image, running, write_config
 
 from engine_runtime.engine_file import read_engine
-from engine_runtime.errors import EngineRefused, InputError
 from engine_runtime.signatures import TrustedKeys
+from foundation.errors import EngineRefused, InputError
 
 
 def make_key(public: Path) -> Ed25519PrivateKey:

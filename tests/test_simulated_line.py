@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.cameras.simulated import DEFECTS, Part, SimulatedLine
-from daemon.cameras.simulated.__main__ import main
-from engine_runtime.errors import InputError
-from engine_runtime.frames import Frame, read_image
+from daemon.capture.drivers.simulated import DEFECTS, Part, SimulatedLine
+from daemon.capture.drivers.simulated.__main__ import main
+from foundation.errors import InputError
+from pictures.frames import Frame, read_image
 
 SMALL = {"width": 256, "height": 256}
 
@@ -31,7 +31,7 @@ def changed(good: Frame, bad: Frame) -> tuple[np.ndarray, np.ndarray]:
 
 def test_frames_do_not_depend_on_order_or_process() -> None:
     program = (
-        "import hashlib; from daemon.cameras.simulated import SimulatedLine\n"
+        "import hashlib; from daemon.capture.drivers.simulated import SimulatedLine\n"
         "line = SimulatedLine(seed=7, defects=0.5, width=256, height=256)\n"
         "for index in range(12):\n"
         "    frame, part = line.frame(index)\n"

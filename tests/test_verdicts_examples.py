@@ -9,7 +9,7 @@ import pytest
 from line_process import LineProcess, a_health, a_verdict
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-EXAMPLES = DOCS / "examples"
+EXAMPLES = DOCS.parent / "examples"
 
 
 def python(script: str) -> Callable[[Path], list[str]]:

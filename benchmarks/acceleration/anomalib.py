@@ -11,12 +11,12 @@ from comparison.session import Session
 from numpy.typing import NDArray
 from peer.client import Peer
 
-from efficientad.model import EfficientAd
-from efficientad.networks import normalised
-from engine_runtime.frames import Size
+from models.efficientad.model import EfficientAd
+from models.efficientad.networks import normalised
+from pictures.frames import Size
 
 if TYPE_CHECKING:
-    from efficientad.networks import ModelSize
+    from models.efficientad.networks import ModelSize
 
 NAME = "anomalib, torch"
 TOLERANCE = 0.03

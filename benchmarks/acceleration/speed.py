@@ -18,13 +18,13 @@ from peer.client import Peer
 from acceleration.anomalib import NAME as ANOMALIB
 from acceleration.anomalib import HalfPeer
 from acceleration.torch_ways import HalfModel, Way, captured, compiled, model_flops, product_flops, published
-from daemon.slots import FrameSlots
+from daemon.capture.slots import FrameSlots
 from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
-from engine_runtime.frames import Frame, Size
 from engine_runtime.open import open_engine
+from pictures.frames import Frame, Size
 
 if TYPE_CHECKING:
-    from efficientad.networks import ModelSize
+    from models.efficientad.networks import ModelSize
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 COMPILED = (1, 16)

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from efficientad.model import EfficientAd
-from efficientad.networks import normalised
-from engine_runtime.frames import Size
+from models.efficientad.model import EfficientAd
+from models.efficientad.networks import normalised
+from pictures.frames import Size
 
 if TYPE_CHECKING:
-    from efficientad.networks import ModelSize
+    from models.efficientad.networks import ModelSize
 
 Way = Callable[[], NDArray[np.float32]]
 """Judges a batch once and gives its scores, N."""

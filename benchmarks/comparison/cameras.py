@@ -12,7 +12,7 @@ from comparison.pairing import Spread, ratio, take_turns
 from comparison.report import Part, Table
 from comparison.session import Session
 from engine_runtime.engine import UNCALIBRATED, Engine
-from engine_runtime.frames import fit
+from pictures.frames import fit
 
 COUNTS = (1, 2, 4, 8, 16)
 SIDE, MODEL_SIDE = 512, 256
@@ -82,7 +82,7 @@ def compare(session: Session) -> Part:
 
 def bare_engine(engine: Engine, seconds: float) -> float:
     """Give the frames per second of the engine alone, full batches from memory."""
-    from daemon.cameras.simulated import SimulatedLine
+    from daemon.capture.drivers.simulated import SimulatedLine
 
     size, batch = engine.manifest.input_size, engine.manifest.max_batch
     line = SimulatedLine(seed=0, width=SIDE, height=SIDE)

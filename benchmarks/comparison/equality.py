@@ -13,7 +13,7 @@ from comparison.session import Session
 from engine_runtime.engine import ANOMALY_MAP, GLOBAL_MAP, LOCAL_MAP, UNCALIBRATED
 
 if TYPE_CHECKING:  # it imports torch
-    from efficientad.networks import ModelSize
+    from models.efficientad.networks import ModelSize
 
 TOLERANCE = 1e-4
 """Largest difference between two sides that compute in float32, relative to the largest value."""

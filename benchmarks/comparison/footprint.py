@@ -20,7 +20,7 @@ from comparison.report import Part, Table
 from comparison.session import Session
 
 if TYPE_CHECKING:  # it imports torch
-    from efficientad.networks import ModelSize
+    from models.efficientad.networks import ModelSize
 
 SIDE, FRAMES = 256, 8
 PEER = "anomalib's OpenVINO inferencer, S"

@@ -12,7 +12,7 @@ from comparison.pairing import Spread, Turn, ratio, take_turns, timed
 from comparison.report import Part, Table
 from comparison.session import Session
 from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
-from engine_runtime.frames import Frame, fit
+from pictures.frames import Frame, fit
 
 OURS = "ours"
 SIDE, MODEL_SIDE = 1024, 256

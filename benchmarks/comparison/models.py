@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_runtime.frames import Size
+from pictures.frames import Size
 
 if TYPE_CHECKING:  # it imports torch
-    from efficientad.networks import ModelSize
+    from models.efficientad.networks import ModelSize
 
 
 def write_untrained(weights: Path, graph: Path, size: "ModelSize", image: Size) -> None:
@@ -30,9 +30,9 @@ def write_untrained(weights: Path, graph: Path, size: "ModelSize", image: Size) 
 
     import torch
 
-    from efficientad.checkpoint import Run
-    from efficientad.export import export
-    from efficientad.model import EfficientAd
+    from models.efficientad.checkpoint import Run
+    from models.efficientad.export import export
+    from models.efficientad.model import EfficientAd
 
     torch.manual_seed(0)
     model = EfficientAd(size, image).eval()

@@ -13,11 +13,11 @@ from comparison.pairing import Spread, Turn, ratio, take_turns, timed
 from comparison.report import Part, Table
 from comparison.session import Session
 from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
-from engine_runtime.frames import Frame
+from pictures.frames import Frame
 
 if TYPE_CHECKING:  # it imports torch
-    from efficientad.networks import ModelSize
     from engine_runtime.manifest import Precision
+    from models.efficientad.networks import ModelSize
 
 OURS = "ours"
 OPENVINO, AS_IT_COMES = "anomalib, OpenVINO, float32", "anomalib, OpenVINO, its choice"

@@ -14,12 +14,12 @@ from peer.client import Peer
 
 from comparison.models import draw_frames, write_frames, write_untrained
 from engine_runtime.engine import Engine
-from engine_runtime.frames import Size
 from engine_runtime.open import open_engine
+from pictures.frames import Size
 
 if TYPE_CHECKING:  # it imports torch
-    from efficientad.networks import ModelSize
     from engine_runtime.manifest import Precision
+    from models.efficientad.networks import ModelSize
 
 _SEARCH_S: "dict[ModelSize, int]" = {"xs": 30, "s": 60, "m": 75}
 """How long build-engine may search for the fastest engine."""

@@ -8,7 +8,7 @@ from comparison.equality import SamePeer
 from comparison.pairing import Spread, Turn, ratio, take_turns, timed
 from comparison.report import Part, Table
 from comparison.session import Session
-from engine_runtime.frames import Size
+from pictures.frames import Size
 
 SIDE, IMAGES = 256, 8
 OURS, OURS_FLOAT32, PEER = "ours", "ours, float32", "anomalib"
@@ -53,9 +53,9 @@ def our_steps(
     """Make our step, as it is and held to float32; the flag says whether the two differ."""
     import torch
 
-    from efficientad.allocator import keep_freed_memory
-    from efficientad.checkpoint import Run
-    from efficientad.train import (
+    from models.allocator import keep_freed_memory
+    from models.efficientad.checkpoint import Run
+    from models.efficientad.train import (
         LEARNING_RATE,
         cached_targets,
         draw,

@@ -16,13 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from detection.task import Task
-from efficientad.backbones.backbone import STRIDE, Backbone
-from efficientad.backbones.onnx_file import OnnxBackbone
-from efficientad.judge import Judgement
-from engine_runtime.files import sha256
-from engine_runtime.frames import Frame, Roi, Size, fit, read_image
-from engine_runtime.heatmap import MapGeometry
-from engine_runtime.tiles import Tiles
+from foundation.files import sha256
+from models.backbones.backbone import STRIDE, Backbone
+from models.backbones.onnx_file import OnnxBackbone
+from models.evaluation.judge import Judgement
+from pictures.frames import Frame, Roi, Size, fit, read_image
+from pictures.heatmap import MapGeometry
+from pictures.tiles import Tiles
 
 SIDE = 320
 REMEMBERED = 12_000

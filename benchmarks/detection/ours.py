@@ -5,13 +5,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from detection.task import Task
-from efficientad.checkpoint import Run, progress_file
-from efficientad.judge import CheckpointJudge
-from efficientad.networks import ModelSize
-from efficientad.teacher import load_teacher
-from efficientad.train import train
-from engine_runtime.files import sha256
-from engine_runtime.frames import Size
+from foundation.files import sha256
+from models.efficientad.checkpoint import Run, progress_file
+from models.efficientad.networks import ModelSize
+from models.efficientad.teacher import load_teacher
+from models.efficientad.train import train
+from models.evaluation.judge import CheckpointJudge
+from pictures.frames import Size
 
 SIZE = Size(256, 256)
 

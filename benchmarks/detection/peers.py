@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from detection.ours import SIZE
 from detection.task import Task
-from efficientad.judge import Judgement
-from efficientad.teacher import load_teacher
-from engine_runtime.files import sha256
-from engine_runtime.frames import Frame, Roi
-from engine_runtime.heatmap import MapGeometry
-from engine_runtime.tiles import Tiles
+from foundation.files import sha256
+from models.efficientad.teacher import load_teacher
+from models.evaluation.judge import Judgement
+from pictures.frames import Frame, Roi
+from pictures.heatmap import MapGeometry
+from pictures.tiles import Tiles
 
 _KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 """As ``efficientad train`` does for itself: it changes no result, and saves the peer a tenth of its hours."""

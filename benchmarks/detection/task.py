@@ -3,9 +3,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from efficientad.datasets.data_set import DataSet
-from efficientad.judge import Judge
-from efficientad.training_images import Natural, Split
+from models.datasets.data_set import DataSet
+from models.evaluation.judge import Judge
+from models.training_images import Natural, Split
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from engine_runtime.errors import InputError
-from engine_runtime.files import replacing
+from foundation.errors import InputError
+from foundation.files import replacing
 
 ANOMALIB = "2.7.0"
 TORCH, TORCHVISION = "2.13.0", "0.28.0"

@@ -30,7 +30,7 @@ def _audit(options: argparse.Namespace) -> int:
     import json
 
     from daemon.journal.audit import audit
-    from engine_runtime.errors import printable
+    from foundation.errors import printable
 
     result = audit(options.file, expected_head=options.head)
     if options.json:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from daemon.inspectctl.terminal import complain
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 
 COMMANDS = (
     "status",

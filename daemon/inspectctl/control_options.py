@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.inspectctl.key_options import add_key_options, curve_keys
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from verdicts import LineControl
@@ -46,7 +46,7 @@ def _address(options: argparse.Namespace) -> str:
         raise InputError("which line: expected either --control or --config")
     if options.config is None:
         return str(options.control)
-    from engine_runtime.yaml_file import read_yaml
+    from foundation.yaml_file import read_yaml
 
     config = read_yaml(options.config, "the config of a line").content
     address = config.get("control")

@@ -7,8 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from engine_runtime.errors import InputError
-from engine_runtime.files import replacing
+from foundation.errors import InputError
+from foundation.files import replacing
 
 _UNIT = Path("systemd/system/inspectd@.service")
 _FILES = {

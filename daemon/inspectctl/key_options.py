@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from verdicts import CurveKeys

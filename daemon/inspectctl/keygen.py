@@ -2,7 +2,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 
 
 def add(commands: Any) -> None:

@@ -4,7 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 
 
 def add_line_options(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def address_and_line(options: argparse.Namespace) -> tuple[str, str]:
         return options.address, options.line
     if options.config is None or any(given):
         raise InputError("which line: expected --address and --line, or --config alone")
-    from engine_runtime.yaml_file import read_yaml
+    from foundation.yaml_file import read_yaml
 
     config = read_yaml(options.config, "the config of a line").content
     line = _text(options.config, config, "line", "line3")

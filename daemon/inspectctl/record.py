@@ -22,9 +22,9 @@ def add(commands: Any) -> None:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from daemon.cameras import CameraSettings
-    from daemon.record import record
-    from engine_runtime.frames import Roi
+    from daemon.capture.drivers import CameraSettings
+    from daemon.inspectctl.recording import record
+    from pictures.frames import Roi
 
     settings = CameraSettings(options.source, roi=Roi(*options.roi) if options.roi else None)
     saved = record(settings, options.out, options.count)

@@ -3,7 +3,7 @@ from typing import Any
 
 from daemon.inspectctl.control_options import add_control_options, line_control
 from daemon.inspectctl.terminal import complain
-from engine_runtime.errors import printable
+from foundation.errors import printable
 
 _TIMEOUT_S = 120.0  # engines are loaded and tried out before the line takes them
 

@@ -10,7 +10,7 @@ from daemon.inspectctl.control_options import add_control_options, line_control
 from daemon.inspectctl.tail import verdict_line
 from daemon.inspectctl.terminal import complain
 from daemon.inspectctl.values import DECISIONS, count, decisions
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     from verdicts import Verdict

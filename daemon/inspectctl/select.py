@@ -3,7 +3,7 @@ from typing import Any
 
 from daemon.inspectctl.control_options import add_control_options, line_control
 from daemon.inspectctl.terminal import complain
-from engine_runtime.errors import printable
+from foundation.errors import printable
 
 _TIMEOUT_S = 30.0
 
@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
 
 
 def _select(options: argparse.Namespace) -> int:
-    from engine_runtime.errors import InputError
+    from foundation.errors import InputError
     from verdicts import ControlSilent, MalformedMessage
 
     try:

@@ -7,7 +7,7 @@ from daemon.inspectctl.key_options import add_key_options, curve_keys
 from daemon.inspectctl.line_options import add_line_options, address_and_line
 from daemon.inspectctl.terminal import complain
 from daemon.inspectctl.values import DECISIONS
-from engine_runtime.errors import InputError, printable
+from foundation.errors import InputError, printable
 
 if TYPE_CHECKING:
     from verdicts import Health

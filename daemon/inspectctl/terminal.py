@@ -1,6 +1,6 @@
 import sys
 
-from engine_runtime.errors import printable
+from foundation.errors import printable
 
 
 def complain(text: str) -> None:

@@ -10,7 +10,7 @@ from daemon.journal.chain import CLOCK, NOTHING, START, STOP, UNJOURNALED, VERDI
 from daemon.journal.database import SCHEMA, JournalFailed
 from daemon.journal.ranges import Ranges
 from daemon.journal.reader import JournalReader
-from engine_runtime.yaml_file import shown
+from foundation.yaml_file import shown
 
 _CHUNK_ROWS: Final = 1000
 _MOST_TOLD: Final = 100

@@ -7,9 +7,9 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from daemon.host.scheduling import give_way
 from daemon.journal.database import SQLITE_ERRORS, wal_of, why
 from daemon.journal.sync import DatabaseSync
-from daemon.precedence import give_way
 
 _INTERVAL_S: Final = 2.0
 _SHORTEST_INTERVAL_S: Final = 0.03

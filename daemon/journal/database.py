@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from daemon.journal.chain import Row
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 
 APPLICATION_ID: Final = 0x696E7370  # "insp"
 VERSION: Final = 1

@@ -32,7 +32,7 @@ from daemon.journal.database import (
 from daemon.journal.retention import Retention
 from daemon.journal.stamps import Stamps, iso
 from daemon.journal.sync import DatabaseSync
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 from verdicts.message import Verdict
 
 __all__ = ["Journal", "JournalFailed"]

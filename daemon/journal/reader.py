@@ -12,7 +12,7 @@ from daemon.journal.database import COLUMNS, SQLITE_ERRORS, JournalFailed, open_
 from daemon.journal.ranges import Ranges
 from daemon.journal.retention import newest_retention
 from daemon.journal.stamps import iso
-from engine_runtime.errors import InputError
+from foundation.errors import InputError
 from verdicts.request import LARGEST
 
 _CHUNK_ROWS: Final = 256

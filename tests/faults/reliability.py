@@ -7,8 +7,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engine_runtime.files import replacing
 from faults.trial import STEADY, Row
+from foundation.files import replacing
 
 _COMMAND = "pytest -m faults --reliability docs/reliability.md"
 _HEAD = """# What breaks, and what it costs

@@ -163,7 +163,7 @@ def test_garbage_on_the_link(trial: Trial) -> None:
 def link_of(process: int) -> socket.socket:
     """Take a copy of a camera process's own end of its link."""
     command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-    number = int(command[command.index(b"daemon.camera_process") + 1])
+    number = int(command[command.index(b"daemon.capture.process") + 1])
     pidfd = os.pidfd_open(process)
     taken = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, number, 0)
     os.close(pidfd)

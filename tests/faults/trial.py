@@ -16,7 +16,7 @@ import yaml
 import zmq
 from line_rig import COMMANDS, camera_processes, write_config
 
-from daemon.capture_counter import read_counter
+from daemon.capture.counter import read_counter
 from daemon.journal.audit import audit
 from daemon.journal.reader import JournalReader
 from verdicts import Health, Verdict, decode

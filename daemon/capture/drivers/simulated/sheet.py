@@ -1,0 +1,49 @@
+from typing import Final
+
+import cv2
+import numpy as np
+
+from daemon.capture.drivers.simulated.line import SimulatedLine
+from daemon.capture.drivers.simulated.part import DEFECTS, Part
+from pictures.frames import Frame, Size, fit
+
+_TILE: Final = 208  # pixels
+_CAPTION: Final = 18
+_GOOD: Final = (0, 60, 120)  # far apart, so that the sheet shows how the light drifts
+_STEP: Final = 4  # grey levels; without the sensor's noise the file is a third of the size
+
+
+def sheet(seed: int = 0) -> Frame:
+    """Draw an overview: three good parts, then one part of each kind of defect with its place encircled.
+
+    Args:
+        seed: of the line.
+
+    Returns:
+        H×W×3 uint8 BGR; below each part the text that its verdict carries.
+    """
+    good, bad = SimulatedLine(seed=seed), SimulatedLine(seed=seed, defects=1)
+    tiles = [_tile(*good.frame(index)) for index in _GOOD]
+    found: dict[str | None, Frame] = {}
+    index = 0
+    while len(found) < len(DEFECTS):
+        frame, part = bad.frame(index)
+        if part.defect not in found:
+            found[part.defect] = _tile(frame, part)
+        index += 1
+    tiles += [found[defect] for defect in DEFECTS]
+    return np.vstack([np.hstack(tiles[row : row + 3]) for row in range(0, len(tiles), 3)])
+
+
+def _tile(frame: Frame, part: Part) -> Frame:
+    scale = _TILE / frame.shape[0]
+    small = fit(frame, Size(_TILE, round(frame.shape[1] * scale)))
+    small = (small // _STEP * _STEP + _STEP // 2).astype(np.uint8)
+    if part.place is not None:
+        x, y = (round(at * scale) for at in part.place)
+        cv2.circle(small, (x, y), _TILE // 8, (60, 170, 250), 1, cv2.LINE_AA)
+    caption = np.full((_CAPTION, small.shape[1], 3), 24, dtype=np.uint8)
+    cv2.putText(
+        caption, str(part), (6, _CAPTION - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (225, 225, 225), 1, cv2.LINE_AA
+    )
+    return np.vstack([small, caption])

@@ -1,0 +1,266 @@
+"""The two-way line between the daemon and one camera process: one small binary message per packet.
+
+A packet socket has no lock and no shared buffer that a killed process could leave broken, and its other end
+reads an end-of-file whichever way the process died. Each message is one byte that says its kind, then fixed
+fields, then text. JSON would cost several times as much for each frame, and could say more that is wrong.
+
+The daemon believes nothing that it receives: `decode` refuses what is no message, and
+`daemon.capture.supervisor.DaemonCamera` what makes no sense at its time.
+"""
+
+import json
+import select
+import socket
+import struct
+from typing import Any, Final, NamedTuple
+
+from pictures.frames import Roi, Size
+
+HEARTBEAT_S: Final = 1.0
+"""How often a camera process says that it lives, whether frames come or not."""
+LONGEST_TEXT: Final = 1000
+"""Characters of a text that a camera process may send."""
+
+_MOST_BYTES: Final = 65_536
+_NO_TEXT: Final = 0xFFFF
+_FRAME: Final = struct.Struct("<cQiQIIIIHH")
+_OPENED: Final = struct.Struct("<c?II")
+_FAILED: Final = struct.Struct("<c??")
+_DIGEST_BYTES: Final = 16
+
+
+class LinkClosed(Exception):
+    """The other end is gone."""
+
+
+class MalformedPacket(Exception):
+    """What came is no message; the text says why."""
+
+
+# Daemon → camera process:
+
+
+class Settings(NamedTuple):
+    """The first message: what the process is to do."""
+
+    settings: dict[str, Any]
+    """A ``CameraSettings`` as its fields."""
+    size: Size
+    """The engine's input size."""
+    slots: int
+    free: list[int]
+    next_frame: int
+    frozen: bytes | None
+    """Digest of the picture at which the process before this one found the camera frozen."""
+
+
+class Free(NamedTuple):
+    """These slots may be written again."""
+
+    slots: tuple[int, ...]
+
+
+class Stop(NamedTuple):
+    """Capture nothing more and end."""
+
+
+# Camera process → daemon:
+
+
+class Opened(NamedTuple):
+    """The camera is open."""
+
+    live: bool
+    picture_size: Size | None
+    """Of all its pictures; None when it is not known or not the same for all."""
+
+
+class Arrival(NamedTuple):
+    """A captured frame."""
+
+    frame: int
+    slot: int | None
+    """None: its pixels were not stored, because there was no room or because of ``error``."""
+    captured_ns: int
+    """``time.monotonic_ns()`` of the capture."""
+    part: str | None
+    region: Roi | None
+    """What part of the camera's picture the slot shows."""
+    error: str | None
+
+
+class Heartbeat(NamedTuple):
+    """The process lives."""
+
+
+class Ended(NamedTuple):
+    """The source has no more frames."""
+
+
+class Failed(NamedTuple):
+    """The process ends because of an error."""
+
+    error: str
+    frozen: bytes | None = None
+    """Digest of the picture that came again and again, when that is the error."""
+    wrong: bool = False
+    """The config names what cannot work, so that trying again is of no use."""
+
+
+Message = Settings | Free | Stop | Opened | Arrival | Heartbeat | Ended | Failed
+
+
+_BARE: Final[dict[bytes, Message]] = {b"H": Heartbeat(), b"E": Ended(), b"S": Stop()}
+
+
+def encode(message: Message) -> bytes:
+    """Make the packet of a message. Texts must be as `sendable` leaves them."""
+    match message:
+        case Arrival(frame, slot, captured_ns, part, region, error):
+            texts = [None if text is None else text.encode() for text in (part, error)]
+            lengths = [_NO_TEXT if text is None else len(text) for text in texts]
+            slot = -1 if slot is None else slot
+            packet = _FRAME.pack(b"F", frame, slot, captured_ns, *(region or (0, 0, 0, 0)), *lengths)
+            packet += (texts[0] or b"") + (texts[1] or b"")
+        case Free(slots):
+            packet = struct.pack(f"<c{len(slots)}I", b"R", *slots)
+        case Opened(live, size):
+            packet = _OPENED.pack(b"O", live, *(size or (0, 0)))
+        case Failed(error, frozen, wrong):
+            packet = _FAILED.pack(b"X", frozen is not None, wrong) + (frozen or b"") + error.encode()
+        case Settings():
+            content = message._asdict() | {"frozen": message.frozen and message.frozen.hex()}
+            packet = b"C" + json.dumps(content).encode()
+        case Heartbeat():
+            packet = b"H"
+        case Ended():
+            packet = b"E"
+        case Stop():
+            packet = b"S"
+    return packet
+
+
+def decode(packet: bytes) -> Message:
+    """Read a packet.
+
+    Raises:
+        MalformedPacket: it is no message.
+    """
+    try:
+        match packet[:1]:
+            case b"F":
+                return _arrival(packet)
+            case b"R":
+                return Free(struct.unpack(f"<{(len(packet) - 1) // 4}I", packet[1:]))
+            case b"O":
+                _, live, height, width = _OPENED.unpack(packet)
+                return Opened(live, Size(height, width) if height and width else None)
+            case b"X":
+                return _failed(packet)
+            case b"H" | b"E" | b"S" if len(packet) == 1:
+                return _BARE[packet]
+            case b"C":
+                content = json.loads(packet[1:])
+                content["size"] = Size(*content["size"])
+                content["frozen"] = content["frozen"] and bytes.fromhex(content["frozen"])
+                return Settings(**content)
+    except (struct.error, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise MalformedPacket(f"found {packet[:20]!r}: {error}") from error
+    raise MalformedPacket(f"found {packet[:20]!r}, which is no message")
+
+
+def _arrival(packet: bytes) -> Arrival:
+    _, frame, slot, captured_ns, x, y, width, height, part_bytes, error_bytes = _FRAME.unpack_from(packet)
+    part, rest = _text(packet[_FRAME.size :], part_bytes)
+    error, rest = _text(rest, error_bytes)
+    region = Roi(x, y, width, height) if width and height else None
+    if rest or slot < -1 or (slot >= 0) != (region is not None):
+        raise ValueError("the fields of this frame contradict each other")
+    return Arrival(frame, None if slot < 0 else slot, captured_ns, part, region, error)
+
+
+def _text(rest: bytes, length: int) -> tuple[str | None, bytes]:
+    if length == _NO_TEXT:
+        return None, rest
+    if length > len(rest):
+        raise ValueError("a text is cut off")
+    text = rest[:length].decode()
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"a text is longer than {LONGEST_TEXT} characters")
+    return text, rest[length:]
+
+
+def _failed(packet: bytes) -> Failed:
+    _, frozen, wrong = _FAILED.unpack_from(packet)
+    digest, rest = b"", packet[_FAILED.size :]
+    if frozen:
+        digest, rest = rest[:_DIGEST_BYTES], rest[_DIGEST_BYTES:]
+    text, _ = _text(rest, len(rest))
+    if not text or len(digest) != (_DIGEST_BYTES if frozen else 0):
+        raise ValueError("a failure must say why")
+    return Failed(text, digest or None, wrong)
+
+
+def sendable(text: str) -> str:
+    """Keep to what a message can carry: a file's name may hold bytes that are no UTF-8, and be long."""
+    return text.encode(errors="replace").decode()[:LONGEST_TEXT]
+
+
+class CameraLink:
+    """One end of the line; messages may be sent from any thread."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        # Poll, since select cannot take descriptors from 1024 on.
+        self._poll = select.poll()
+        self._poll.register(end, select.POLLIN)
+
+    def fileno(self) -> int:
+        """Give the descriptor, for an event loop."""
+        return self._socket.fileno()
+
+    def send(self, message: Message) -> bool:
+        """Send one message; False when the end is non-blocking and the other one does not read.
+
+        Raises:
+            LinkClosed: the other end is gone.
+        """
+        try:
+            self._socket.send(encode(message))
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise LinkClosed from error
+        return True
+
+    def wait(self, timeout_ms: int | None) -> bool:
+        """Wait until there is something to receive; False when nothing came in time (None: for ever)."""
+        return bool(self._poll.poll(timeout_ms))
+
+    def receive(self) -> Message | None:
+        """Take the next message; None when none is there.
+
+        Raises:
+            LinkClosed: the other end is gone.
+            MalformedPacket: what came is no message.
+        """
+        try:
+            packet = self._socket.recv(_MOST_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise LinkClosed from error
+        if not packet:
+            raise LinkClosed
+        return decode(packet)
+
+    def close(self) -> None:
+        """Close this end; the other one reads an end-of-file."""
+        self._socket.close()
+
+
+def linked_pair() -> tuple[CameraLink, socket.socket]:
+    """Make the daemon's end, which never blocks, and the socket that the camera process inherits."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    return CameraLink(ours), theirs

@@ -1,0 +1,100 @@
+"""Up to where each acknowledging subscriber is done with the journal, kept over restarts."""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from foundation.errors import InputError
+from foundation.files import replacing
+from verdicts.message import NAME
+
+_VERSION: Final = 1
+_MOST_BYTES: Final = 100_000
+_MOST_NAMES: Final = 64
+_BETWEEN_WRITES_S: Final = 1.0
+_log = logging.getLogger("inspectd")
+
+
+class Positions:
+    """A small file beside the journal: name of a subscriber to the last row it has acknowledged.
+
+    It is written at most once per second, as a whole. What a crash takes back is delivered a second time.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Read the file, if there is one.
+
+        Raises:
+            InputError: it cannot be read or is not ours.
+        """
+        self._file = file
+        self._rows = _read(file)
+        self._changed = False
+        self._failing = False
+        self._due_s = 0.0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+    def __getitem__(self, name: str) -> int:
+        return self._rows[name]
+
+    def __setitem__(self, name: str, row: int) -> None:
+        if self._rows.get(name) == row:
+            return
+        self._rows[name] = row
+        self._changed = True
+
+    def names(self) -> list[str]:
+        """List the subscribers."""
+        return list(self._rows)
+
+    def is_full(self) -> bool:
+        """Tell whether no further name fits; invented names must not fill a disk."""
+        return len(self._rows) >= _MOST_NAMES
+
+    def forget(self, name: str) -> None:
+        """Make room: the subscriber begins anew when it comes again."""
+        del self._rows[name]
+        self._changed = True
+
+    def write(self, *, at_once: bool = False) -> None:
+        """Write the file when something changed and the last time was a while ago."""
+        if not self._changed or (time.monotonic() < self._due_s and not at_once):
+            return
+        self._due_s = time.monotonic() + _BETWEEN_WRITES_S
+        content = {"version": _VERSION, "acknowledged": self._rows}
+        try:
+            with replacing(self._file, mode=0o640) as file:
+                file.write(json.dumps(content, indent=1).encode() + b"\n")
+        except (OSError, InputError) as error:
+            if not self._failing:
+                _log.warning("%s: cannot be written, verdicts will be delivered again: %s", self._file, error)
+            self._failing = True
+            return
+        self._changed = self._failing = False
+
+
+def _read(file: Path) -> dict[str, int]:
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    try:
+        content: Any = json.loads(text)
+        rows = content["acknowledged"]
+        if content["version"] != _VERSION or not all(
+            NAME.fullmatch(name) and type(row) is int and row >= 0 for name, row in rows.items()
+        ):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{file}: found no subscribers' positions of version {_VERSION}; "
+            f"remove the file to let them begin with the newest verdict"
+        ) from error
+    return dict(rows)

@@ -1,0 +1,80 @@
+"""Frames that a daemon captured and had not judged when it was killed: the next start closes them."""
+
+import contextlib
+import glob
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from daemon.capture.counter import read_counter
+from daemon.journal.reader import JournalReader
+from daemon.journal.recovery import unjudged
+from daemon.journal.stamps import iso
+from daemon.judging.product import Product
+from verdicts.message import Latency, Verdict
+
+_SUFFIX = ".captured"
+
+
+def counter_file(journal: Path, camera: str) -> Path:
+    """Say where a camera's captured frames are counted, beside the journal."""
+    return journal.with_name(f"{journal.name}.{camera}{_SUFFIX}")
+
+
+def forget_counts(journal: Path) -> None:
+    """Remove the counters of a line that ended in order: every frame has had its verdict.
+
+    Otherwise those whose verdict could not be written down would get a second one at the next start.
+    """
+    for file in _counter_files(journal):
+        with contextlib.suppress(OSError):  # where nothing can be removed, nothing can be written either
+            file.unlink()
+
+
+def unfinished_verdicts(
+    reader: JournalReader, journal: Path, line: str, product: Product
+) -> Iterator[Verdict]:
+    """Make the fault verdicts of the frames that earlier boots left without one.
+
+    They carry the boot they were captured in and go on behind its last ``seq``. When and of what they were
+    captured died with that boot: ``captured_at`` is the time of now.
+
+    Args:
+        reader: of the journal.
+        journal: the journal's file, beside which the frames are counted.
+        line: name of the line.
+        product: named in the verdicts as the one that would judge now.
+    """
+    now = iso(datetime.now(UTC))
+    last_seq: dict[str, int] = {}
+    boots = frozenset(reader.boots())
+    prefix = f"{journal.name}."
+    for file in _counter_files(journal):
+        counted = read_counter(file)
+        if counted is None or counted[0] not in boots:  # of a boot in another journal, which was put away
+            continue
+        boot, captured = counted
+        camera = file.name.removeprefix(prefix).removesuffix(_SUFFIX)
+        for frame in unjudged(reader, boot, camera, captured):
+            last_seq[boot] = last_seq.get(boot, reader.last_seq(boot)) + 1
+            yield Verdict(
+                line=line,
+                camera=camera,
+                frame=frame,
+                part=None,
+                boot=boot,
+                seq=last_seq[boot],
+                decision="fault",
+                reason="shutdown",
+                score=None,
+                threshold=product.threshold,
+                peak=None,
+                captured_at=now,
+                latency_ms=Latency(wait=None, infer=None, total=0),
+                model=product.manifest.model,
+                archive=None,
+            )
+
+
+def _counter_files(journal: Path) -> list[Path]:
+    return sorted(journal.parent.glob(f"{glob.escape(journal.name)}.*{_SUFFIX}"))

@@ -1,0 +1,584 @@
+"""The command ``efficientad``: a model's life from good images to an ONNX graph."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundation.errors import EngineFailed, InputError
+from models.errors import TrainingFailed
+from models.option_types import (
+    decay,
+    image_size,
+    natural,
+    positive,
+    rate,
+    roi,
+    share,
+    teacher_of_size,
+    tiles,
+)
+
+if TYPE_CHECKING:  # torch, for which --help should not wait
+    from models.efficientad.networks import ModelSize
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+PROG = "efficientad"
+
+LAYOUTS = ("csv", "mvtec-loco", "visa", "mvtec-ad", "folders", "images")
+"""The keys of ``models.datasets.open.LAYOUTS``, which would import OpenCV."""
+
+SIZES = ("xs", "s", "m")
+
+DEFAULT_STEPS = 70_000
+"""The paper's (appendix A)."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = parser().parse_args(argv)
+    # Threads that spin while they wait slow torch down twentyfold as soon as another process wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    command: Callable[[argparse.Namespace], None] = options.command
+    try:
+        command(options)
+    except InputError as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 2
+    except (TrainingFailed, EngineFailed) as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\n{PROG}: interrupted{options.after_interrupt}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    top = argparse.ArgumentParser(
+        prog=PROG, description="Train an anomaly detector on good images, measure it and export it."
+    )
+    top.set_defaults(after_interrupt="")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_train, _add_evaluate, _add_ablate, _add_tune, _add_export, _add_distill):
+        add(commands)
+    return top
+
+
+def _add_train(commands: "Commands") -> None:
+    train = commands.add_parser(
+        "train", help="train a model on good images", description=train_command.__doc__
+    )
+    _add_data(train)
+    train.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the model, for instance model.pt"
+    )
+    train.add_argument(
+        "--size", choices=SIZES, default="xs", help="xs for CPUs, s and m as in the paper; default xs"
+    )
+    train.add_argument(
+        "--steps",
+        type=positive,
+        default=DEFAULT_STEPS,
+        metavar="N",
+        help=f"training steps; default {DEFAULT_STEPS}",
+    )
+    train.add_argument(
+        "--image-size",
+        type=image_size,
+        default="256",
+        metavar="N|HxW",
+        help="what the model sees; default 256",
+    )
+    train.add_argument(
+        "--roi", type=roi, metavar="X,Y,W,H", help="region of interest in pixels of the pictures"
+    )
+    train.add_argument(
+        "--tiles",
+        type=tiles,
+        metavar="SIZE,OVERLAP",
+        help="cut large pictures into tiles of SIZE pixels, each an image of the training",
+    )
+    train.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="FILE",
+        help="teacher weights; default: the packaged one of the size, xs or s",
+    )
+    train.add_argument(
+        "--penalty-images", type=Path, metavar="DIR", help="natural images for the pretraining penalty"
+    )
+    train.add_argument(
+        "--learning-rate", type=rate, metavar="LR", help="of Adam; default 1e-3 for xs, 1e-4 for s and m"
+    )
+    train.add_argument(
+        "--weight-decay", type=decay, default=1e-5, metavar="W", help="of Adam; default 1e-5, the paper's"
+    )
+    train.add_argument(
+        "--p-hard",
+        type=share,
+        default=0.999,
+        metavar="P",
+        help="the hard feature loss leaves out this share of differences; 0 turns it off; default 0.999",
+    )
+    train.add_argument(
+        "--no-autoencoder", dest="autoencoder", action="store_false", help="student and teacher alone"
+    )
+    train.add_argument(
+        "--map-normalisation",
+        choices=("quantile", "gaussian"),
+        default="quantile",
+        help="of both anomaly maps, on held-out good images; default quantile",
+    )
+    train.add_argument("--batch", type=positive, default=1, metavar="N", help="images per step; default 1")
+    train.add_argument(
+        "--seed", type=natural, default=0, metavar="N", help="of weights, split and order; default 0"
+    )
+    train.add_argument(
+        "--checkpoint-every",
+        type=positive,
+        default=500,
+        metavar="N",
+        help="steps between checkpoints; default 500",
+    )
+    train.set_defaults(
+        command=train_command, after_interrupt="; the same command resumes from the last checkpoint"
+    )
+
+
+def _add_evaluate(commands: "Commands") -> None:
+    evaluate = commands.add_parser(
+        "evaluate", help="measure a model on known defects", description=evaluate_command.__doc__
+    )
+    evaluate.add_argument("model", type=Path, help="a model of 'efficientad train', or an engine")
+    _add_data(evaluate)
+    evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    evaluate.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="made by calibrate: quantiles and threshold"
+    )
+    evaluate.add_argument(
+        "--roi", type=roi, metavar="X,Y,W,H", help="region of interest; default: that of the model"
+    )
+    evaluate.add_argument(
+        "--tiles", type=tiles, metavar="SIZE,OVERLAP", help="of large pictures; default: those of the model"
+    )
+    evaluate.add_argument(
+        "--bootstrap",
+        type=natural,
+        default=1000,
+        metavar="N",
+        help="test sets drawn for the confidence intervals; default 1000",
+    )
+    evaluate.add_argument("--seed", type=natural, default=0, metavar="N", help="of the drawing; default 0")
+    evaluate.set_defaults(command=evaluate_command)
+
+
+def _add_ablate(commands: "Commands") -> None:
+    ablate = commands.add_parser(
+        "ablate", help="measure what each ingredient is worth", description=ablate_command.__doc__
+    )
+    _add_data(ablate)
+    ablate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
+    ablate.add_argument("--steps", type=positive, required=True, metavar="N", help="of every training")
+    ablate.add_argument(
+        "--seeds", type=positive, default=1, metavar="K", help="every row is trained K times; default 1"
+    )
+    ablate.add_argument(
+        "--penalty-images", type=Path, required=True, metavar="DIR", help="for the pretraining penalty"
+    )
+    ablate.add_argument("--size", choices=SIZES, default="xs", help="of all rows but one; default xs")
+    ablate.add_argument("--teacher", type=Path, metavar="FILE", help="default: the packaged one of the size")
+    ablate.add_argument("--larger-size", choices=SIZES, help="adds the row of the larger size")
+    ablate.add_argument("--larger-teacher", type=Path, metavar="FILE", help="teacher of the larger size")
+    ablate.add_argument("--image-size", type=image_size, default="256", metavar="N|HxW", help="default 256")
+    ablate.add_argument("--roi", type=roi, metavar="X,Y,W,H", help="region of interest in the pictures")
+    ablate.add_argument("--batch", type=positive, default=1, metavar="N", help="images per step; default 1")
+    ablate.add_argument(
+        "--checkpoint-every", type=positive, default=500, metavar="N", help="steps; default 500"
+    )
+    ablate.set_defaults(
+        command=ablate_command, after_interrupt="; the same command goes on where this one stopped"
+    )
+
+
+def _add_tune(commands: "Commands") -> None:
+    tune = commands.add_parser(
+        "tune", help="search for the settings of a training", description=tune_command.__doc__
+    )
+    _add_data(tune)
+    tune.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
+    tune.add_argument(
+        "--trials",
+        type=positive,
+        required=True,
+        metavar="N",
+        help="to finish, those of earlier calls included",
+    )
+    tune.add_argument(
+        "--steps", type=positive, required=True, metavar="N", help="most steps of a trial; the least is N/4"
+    )
+    tune.add_argument(
+        "--sizes", nargs="+", choices=SIZES, default=["xs"], metavar="SIZE", help="to try; default xs"
+    )
+    tune.add_argument(
+        "--teacher",
+        dest="teachers",
+        action="append",
+        type=teacher_of_size,
+        default=[],
+        metavar="SIZE=FILE",
+        help="teacher of a size; default: the packaged one",
+    )
+    tune.add_argument(
+        "--image-sizes",
+        nargs="+",
+        type=image_size,
+        default=["256"],
+        metavar="N|HxW",
+        help="to try; default 256",
+    )
+    tune.add_argument("--roi", type=roi, metavar="X,Y,W,H", help="region of interest in the pictures")
+    tune.add_argument(
+        "--penalty-images", type=Path, metavar="DIR", help="natural images for the pretraining penalty"
+    )
+    tune.add_argument("--batch", type=positive, default=1, metavar="N", help="images per step; default 1")
+    tune.add_argument(
+        "--seed", type=natural, default=0, metavar="N", help="of split, weights and search; default 0"
+    )
+    tune.add_argument(
+        "--time-limit", type=rate, metavar="MINUTES", help="begin no trial after so long; default: none"
+    )
+    tune.set_defaults(
+        command=tune_command, after_interrupt="; the same command goes on where this one stopped"
+    )
+
+
+def _add_export(commands: "Commands") -> None:
+    export = commands.add_parser("export", help="write a model as ONNX", description=export_command.__doc__)
+    export.add_argument("model", type=Path, help="made by 'efficientad train'")
+    export.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="default: beside the model, ending in .onnx"
+    )
+    export.set_defaults(command=export_command)
+
+
+def _add_distill(commands: "Commands") -> None:
+    distill = commands.add_parser("distill", help="make a teacher", description=distill_command.__doc__)
+    distill.add_argument(
+        "--backbone",
+        required=True,
+        metavar="FILE",
+        help="ONNX classifier, in float or quantised, or torchvision:NAME",
+    )
+    distill.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="NAME",
+        help="of the backbone, to learn from; default: the ends of its strides 8 and 16",
+    )
+    distill.add_argument("--images", type=Path, required=True, metavar="DIR", help="natural images")
+    distill.add_argument("--out", type=Path, required=True, metavar="FILE", help="ending in .safetensors")
+    distill.add_argument("--size", choices=SIZES, default="xs", help="of the teacher; default xs")
+    distill.add_argument("--steps", type=positive, required=True, metavar="N", help="training steps")
+    distill.add_argument("--batch", type=positive, default=8, metavar="N", help="crops per step; default 8")
+    distill.add_argument(
+        "--crops",
+        type=positive,
+        metavar="N",
+        help="draw N crops once and learn from them again and again, several times as fast; each takes 0.8 MB"
+        " of disk for xs, 3.1 MB for s and m; default: new ones for each step",
+    )
+    distill.add_argument(
+        "--seed", type=natural, default=0, metavar="N", help="of weights and crops; default 0"
+    )
+    distill.set_defaults(command=distill_command)
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="folder of one product (MVTec AD, MVTec LOCO, VisA, plain folders) or a list in CSV",
+    )
+    command.add_argument("--layout", choices=LAYOUTS, help="of the data; default: recognised")
+
+
+def train_command(options: argparse.Namespace) -> None:
+    """Train a model on good images; after a kill the same command resumes."""
+    from foundation.files import sha256
+    from models import training_images
+    from models.datasets.open import open_data_set
+    from models.efficientad.checkpoint import Run
+    from models.efficientad.teacher import load_teacher, teacher_file
+    from models.efficientad.train import train
+
+    size: ModelSize = options.size
+    file = teacher_file(size, options.teacher)
+    teacher = load_teacher(size, file)
+    data_set = open_data_set(options.data, options.layout)
+    split = training_images.load(data_set, options.image_size, options.roi, options.seed, tiles=options.tiles)
+    if options.roi is None and options.tiles is None and len(split.sizes) > 1:
+        print(
+            f"images of {len(split.sizes)} sizes, from {split.sizes[0]} to {split.sizes[-1]} pixels: "
+            f"all are resized to {options.image_size}",
+            file=sys.stderr,
+        )
+    penalty = None
+    if options.penalty_images is None:
+        print("no --penalty-images: training without the pretraining penalty", file=sys.stderr)
+    else:
+        penalty = training_images.load_natural(options.penalty_images, options.image_size)
+    run = Run(
+        size=size,
+        image_size=options.image_size,
+        roi=options.roi,
+        steps=options.steps,
+        batch=options.batch,
+        seed=options.seed,
+        training_digest=split.digest,
+        teacher_digest=sha256(file),
+        penalty_digest=penalty.digest if penalty else None,
+        tool_version=version("inspectd"),
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        p_hard=options.p_hard,
+        autoencoder=options.autoencoder,
+        map_normalisation=options.map_normalisation,
+        tiles=options.tiles,
+    )
+    result = train(
+        run,
+        teacher,
+        training=split.training,
+        validation=split.validation,
+        penalty=penalty.images if penalty else None,
+        out=options.out,
+        checkpoint_every=options.checkpoint_every,
+    )
+    if result.resumed_at:
+        print(f"resumed at step {result.resumed_at}")
+    scores = sorted(result.scores)
+    held_out = f"{split.held_out} held-out images"
+    if options.tiles is not None:
+        held_out = f"{len(scores)} tiles of {held_out}"
+    print(
+        f"{options.out}: size {size}, {options.image_size} pixels, "
+        f"{options.steps} steps on {len(split.training)} {'images' if options.tiles is None else 'tiles'}\n"
+        f"validation on {held_out}: student–teacher {result.local_loss:.4f}, "
+        f"student–autoencoder {result.global_loss:.4f}, "
+        f"scores {scores[len(scores) // 2]:.3f} (median) to {scores[-1]:.3f}\n"
+        f"next: {PROG} export {options.out}"
+    )
+
+
+def evaluate_command(options: argparse.Namespace) -> None:
+    """Judge known good and defective parts and write metrics, tables and a picture sheet."""
+    import json
+
+    from foundation.files import replacing
+    from models.datasets.open import open_data_set
+    from models.evaluation import report as evaluation_report
+    from models.evaluation.evaluate import evaluate
+    from models.evaluation.judge import open_judge
+    from models.evaluation.operating_point import operating_point
+    from models.evaluation.sheet import write_sheet
+
+    _check_folder(options.out)
+    data_set = open_data_set(options.data, options.layout)
+    judge = open_judge(options.model, options.calibration)
+    evaluation = evaluate(
+        judge, data_set, roi=options.roi, tiles=options.tiles, draws=options.bootstrap, seed=options.seed
+    )
+    calibrated = judge.threshold is not None
+    threshold = judge.threshold if judge.threshold is not None else evaluation.overall.f1_threshold
+    point = operating_point(evaluation.judged, threshold, calibrated)
+    data = options.data.absolute().name
+    about = (evaluation, point, judge, data, str(data_set.root))
+    page = evaluation_report.as_markdown(*about)
+    options.out.mkdir(exist_ok=True)
+    with replacing(options.out / "evaluation.json") as file:
+        file.write(json.dumps(evaluation_report.as_json(*about), indent=2).encode() + b"\n")
+    with replacing(options.out / "evaluation.md") as file:
+        file.write(page.encode())
+    write_sheet(options.out / "evaluation.png", evaluation, point, f"{judge.name} on {data}")
+    print(f"{page}\n{options.out}: evaluation.md, evaluation.json, evaluation.png")
+
+
+def ablate_command(options: argparse.Namespace) -> None:
+    """Train with and without each ingredient, as the paper's ablation; after a kill the command resumes."""
+    import json
+
+    from foundation.files import replacing, sha256
+    from models import training_images
+    from models.datasets.open import open_data_set
+    from models.efficientad.ablation import Settings, Teacher, ablate, as_markdown
+    from models.efficientad.checkpoint import Run
+    from models.efficientad.teacher import load_teacher, teacher_file
+    from models.evaluation.evaluate import check_test
+
+    def teacher(size: "ModelSize", given: Path | None) -> Teacher:
+        file = teacher_file(size, given)
+        return Teacher(size, load_teacher(size, file), sha256(file))
+
+    _check_folder(options.out)
+    if options.larger_teacher is not None and options.larger_size is None:
+        raise InputError("--larger-teacher: give its --larger-size too")
+    if options.larger_size == options.size:
+        raise InputError(f"--larger-size {options.size}: is the size of the other rows; expected another")
+    smaller = teacher(options.size, options.teacher)
+    larger = teacher(options.larger_size, options.larger_teacher) if options.larger_size else None
+    data_set = open_data_set(options.data, options.layout)
+    check_test(data_set, options.roi)  # found before the training, not after it
+    penalty = training_images.load_natural(options.penalty_images, options.image_size)
+    splits = {
+        seed: training_images.load(data_set, options.image_size, options.roi, seed)
+        for seed in range(options.seeds)
+    }
+    base = Run(
+        size=options.size,
+        image_size=options.image_size,
+        roi=options.roi,
+        steps=options.steps,
+        batch=options.batch,
+        seed=0,
+        training_digest=splits[0].digest,
+        teacher_digest=smaller.digest,
+        penalty_digest=None,
+        tool_version=version("inspectd"),
+    )
+    settings = Settings(base, smaller, larger, range(options.seeds), options.checkpoint_every)
+    options.out.mkdir(exist_ok=True)
+    table = ablate(settings, data_set, splits, penalty, options.out)
+    page = as_markdown(table, options.data.absolute().name)
+    with replacing(options.out / "ablation.json") as file:
+        file.write(json.dumps(table, indent=2).encode() + b"\n")
+    with replacing(options.out / "ablation.md") as file:
+        file.write(page.encode())
+    print(f"{page}\n{options.out}: ablation.md, ablation.json")
+
+
+def tune_command(options: argparse.Namespace) -> None:
+    """Search for learning rate, weight decay, size, image size and steps, without looking at test images."""
+    import json
+
+    from foundation.files import replacing, sha256
+    from models import training_images
+    from models.datasets.open import open_data_set
+    from models.efficientad.checkpoint import Run
+    from models.efficientad.teacher import load_teacher, teacher_file
+
+    try:
+        from models.tune import Material, Search, Teacher, as_markdown, tune
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise InputError("tune needs Optuna: pip install 'inspectd[tune]'") from error
+
+    _check_folder(options.out)
+    given: dict[ModelSize, Path] = dict(options.teachers)
+    unused = sorted(given.keys() - set(options.sizes))
+    if unused:
+        raise InputError(f"--teacher {unused[0]}=…: that size is not among --sizes")
+    files = {size: teacher_file(size, given.get(size)) for size in options.sizes}
+    teachers = {size: Teacher(load_teacher(size, file), sha256(file)) for size, file in files.items()}
+    image_sizes = [image_size(size) if isinstance(size, str) else size for size in options.image_sizes]
+    data_set = open_data_set(options.data, options.layout)
+    materials = {}
+    for size in image_sizes:
+        split = training_images.load(data_set, size, options.roi, options.seed)
+        penalty = options.penalty_images and training_images.load_natural(options.penalty_images, size)
+        materials[size] = Material(split, penalty)
+    base = Run(
+        size=options.sizes[0],
+        image_size=image_sizes[0],
+        roi=options.roi,
+        steps=options.steps,
+        batch=options.batch,
+        seed=options.seed,
+        training_digest="",
+        teacher_digest="",
+        penalty_digest=None,
+        tool_version=version("inspectd"),
+    )
+    options.out.mkdir(exist_ok=True)
+    limit_s = None if options.time_limit is None else 60 * options.time_limit
+    search = Search(base, teachers, materials, options.steps)
+    table = tune(search, trials=options.trials, limit_s=limit_s, out=options.out)
+    page = as_markdown(table, options.data.absolute().name)
+    with replacing(options.out / "tune.json") as file:
+        file.write(json.dumps(table, indent=2).encode() + b"\n")
+    with replacing(options.out / "tune.md") as file:
+        file.write(page.encode())
+    print(f"{page}\n{options.out}: tune.md, tune.json")
+    if (best := table["best"]) is not None:
+        height, width = best["image_size"]
+        print(
+            f"best: {options.out / 'best.pt'}, trial {best['trial']}, as made by\n"
+            f"  {PROG} train --data {options.data} --size {best['size']} --image-size {height}x{width} "
+            f"--steps {best['steps']} --learning-rate {best['learning_rate']:.3g} "
+            f"--weight-decay {best['weight_decay']:.3g} --seed {options.seed} --out model.pt\n"
+            f"next: {PROG} export {options.out / 'best.pt'}"
+        )
+
+
+def _check_folder(out: Path) -> None:
+    """Raise InputError when a folder cannot be made or written to; found before the work, not after it."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; expected a folder")
+    nearest = out if out.is_dir() else out.absolute().parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise InputError(f"--out {out}: {nearest} is no folder that can be written to")
+
+
+def export_command(options: argparse.Namespace) -> None:
+    """Write a model as an ONNX graph that takes frames and gives scores and anomaly maps."""
+    from models.efficientad.checkpoint import load_model
+    from models.efficientad.export import export
+
+    run, model = load_model(options.model)
+    out = options.out or options.model.with_suffix(".onnx")
+    nodes = export(out, run, model)
+    print(f"{out}: size {run.size}, {run.image_size}, {nodes} nodes\nnext: build-engine {out}")
+
+
+def distill_command(options: argparse.Namespace) -> None:
+    """Train a teacher to imitate a pretrained backbone on natural images."""
+    from models.efficientad.distill import distil
+    from models.efficientad.teacher import save_teacher
+
+    if options.out.suffix != ".safetensors":
+        raise InputError(f"--out {options.out}: expected a name ending in .safetensors")
+    settings = {"steps": options.steps, "batch": options.batch, "seed": options.seed}
+    made = distil(
+        options.backbone,
+        options.images,
+        options.size,
+        crops=options.crops,
+        layers=options.layers,
+        **settings,
+    )
+    about = {
+        "size": options.size,
+        "backbone": Path(options.backbone).name,
+        "layers": " ".join(options.layers or ("default",)),
+        "steps": str(options.steps),
+        "batch": str(options.batch),
+        "seed": str(options.seed),
+        "crops": str(options.crops or "new in each step"),
+        "explained_variance": f"{made.explained_variance:.4f}",
+        "tool_version": version("inspectd"),
+    }
+    save_teacher(options.out, made.teacher, about)
+    print(
+        f"{options.out}: size {options.size}, {options.steps} steps of {options.batch} crops; "
+        f"trained on {made.images} images, "
+        f"explains {made.explained_variance:.1%} of the backbone's variance on held-out images\n"
+        f"next: {PROG} train --teacher {options.out} --size {options.size} …"
+    )

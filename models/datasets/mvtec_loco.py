@@ -1,0 +1,74 @@
+"""MVTec LOCO AD: as MVTec AD, with ``validation/good`` and several masks for an image.
+
+The masks of ``test/<type>/003.png`` are ``ground_truth/<type>/003/*.png``, one for each defect. The value of
+a defect's pixels names its kind, whose saturation threshold stands in ``defects_config.json``.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from foundation.errors import InputError
+from models.datasets.data_set import GOOD, Good, Sample, Saturation, Saturations
+from pictures.frames import images_in
+
+CONFIG = "defects_config.json"
+
+
+class MvtecLoco:
+    """One object of MVTec LOCO AD.
+
+    Args:
+        root: the object's folder, for instance ``mvtec_loco_anomaly_detection/pushpins``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @staticmethod
+    def fits(path: Path) -> bool:
+        """Say whether a path looks like this layout."""
+        return (path / CONFIG).is_file()
+
+    def good(self) -> Good:
+        return Good(
+            images_in(self.root / "train" / "good"), tuple(images_in(self.root / "validation" / "good"))
+        )
+
+    def test(self) -> list[Sample]:
+        folder = self.root / "test"
+        samples = [Sample(image, None) for image in images_in(folder / GOOD)]
+        types = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name != GOOD]
+        if not types:
+            raise InputError(f"{folder}: has no folder of anomalies beside {GOOD}")
+        for kind in types:
+            for image in images_in(kind):
+                masks = images_in(self.root / "ground_truth" / kind.name / image.stem)
+                samples.append(Sample(image, kind.name, tuple(masks)))
+        return samples
+
+    def saturations(self) -> Saturations:
+        path = self.root / CONFIG
+        try:
+            entries = json.loads(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: is not JSON: {error}") from error
+        if not isinstance(entries, list) or not entries:
+            raise InputError(f"{path}: expected a list of defects")
+        return dict(_saturation(path, index, entry) for index, entry in enumerate(entries))
+
+
+def _saturation(path: Path, index: int, entry: Any) -> tuple[int, Saturation]:
+    keys = {"pixel_value": int, "saturation_threshold": int | float, "relative_saturation": bool}
+    values = []
+    for key, kind in keys.items():
+        found = entry.get(key) if isinstance(entry, dict) else None
+        wrong = not isinstance(found, kind) or (kind is not bool and isinstance(found, bool))
+        if wrong or (kind is not bool and not 0 < found < float("inf")):  # type: ignore[operator]
+            expected = "true or false" if kind is bool else "a positive number"
+            raise InputError(f"{path}: defect {index + 1}: {key}: expected {expected}, found {found!r:.40}")
+        values.append(found)
+    value, threshold, relative = values
+    return value, Saturation(float(threshold), relative)  # type: ignore[arg-type, return-value]

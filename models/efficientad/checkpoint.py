@@ -1,0 +1,157 @@
+"""Files of a training run: the finished model, and the state from which a killed run goes on."""
+
+import io
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from foundation.errors import InputError
+from foundation.files import replacing
+from models.efficientad.losses import P_HARD
+from models.efficientad.model import EfficientAd
+from models.efficientad.networks import SIZES, ModelSize
+from pictures.frames import Roi, Size
+from pictures.tiles import Tiles
+
+MapNormalisation = Literal["quantile", "gaussian"]
+"""How the maps of good images are scaled before their mean is taken (paper §4.4 and its ablation)."""
+MAP_NORMALISATIONS: tuple[MapNormalisation, ...] = get_args(MapNormalisation)
+
+MODEL = "efficientad model 1"
+PROGRESS = "efficientad progress 1"
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that decides what a training run gives; a file made by one run is never continued by another."""
+
+    size: ModelSize
+    image_size: Size
+    roi: Roi | None
+    steps: int
+    batch: int
+    seed: int
+    training_digest: str
+    teacher_digest: str
+    penalty_digest: str | None
+    tool_version: str
+    learning_rate: float | None = None
+    """Of Adam; that of the size when None."""
+    weight_decay: float = 1e-5
+    p_hard: float = P_HARD
+    """Of the hard feature loss; 0 averages all differences."""
+    autoencoder: bool = True
+    map_normalisation: MapNormalisation = "quantile"
+    tiles: Tiles | None = None
+    """Into which the region of each image was cut; None when an image was one frame."""
+
+
+def save_model(path: Path, run: Run, model: EfficientAd) -> None:
+    """Write a finished model.
+
+    Raises:
+        InputError: the folder cannot be written.
+        OSError: the disk is full, or failed.
+    """
+    _save(path, {"format": MODEL, "run": _plain(run), "state": model.state_dict()})
+
+
+def load_model(path: Path) -> tuple[Run, EfficientAd]:
+    """Read a finished model, in evaluation mode; no code of the file is executed.
+
+    Raises:
+        InputError: the file is missing, damaged or no model of ``efficientad train``.
+    """
+    content = _load(path, MODEL, "a model of 'efficientad train'")
+    try:
+        settings = dict(content["run"])
+        settings["image_size"] = Size(*settings["image_size"])
+        settings["roi"] = Roi(*settings["roi"]) if settings["roi"] else None
+        settings["tiles"] = Tiles(**settings["tiles"]) if settings.get("tiles") else None
+        run = Run(**settings)
+        if run.size not in SIZES:
+            raise ValueError(run.size)
+        model = EfficientAd(run.size, run.image_size, run.autoencoder)
+        _check_shapes(path, run, model, content["state"])
+        model.load_state_dict(content["state"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: is a damaged model: {str(error).splitlines()[0]}") from error
+    return run, model.eval()
+
+
+def _check_shapes(path: Path, run: Run, model: EfficientAd, state: dict[str, Any]) -> None:
+    """Refuse what an inspectd trained whose networks were others."""
+    for name, tensor in model.state_dict().items():
+        found = state.get(name)
+        if isinstance(found, torch.Tensor) and found.shape != tensor.shape:
+            have, want = ("×".join(map(str, shape)) for shape in (found.shape, tensor.shape))
+            raise InputError(
+                f"{path}: was trained by inspectd {run.tool_version}, whose networks of size {run.size} were"
+                f" others: {name} is {have}, here {want}; train it anew"
+            )
+
+
+def progress_file(model: Path) -> Path:
+    """Name the file beside a model that holds the state of its unfinished run."""
+    return model.with_name(f"{model.name}.partial")
+
+
+def save_progress(
+    path: Path, run: Run, step: int, model: EfficientAd, optimiser: torch.optim.Optimizer
+) -> None:
+    """Write the state of a run after ``step`` steps; where that fails, the state before it is kept.
+
+    Raises:
+        InputError: the folder cannot be written.
+        OSError: the disk is full, or failed.
+    """
+    state = {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
+    _save(path, {"format": PROGRESS, "run": _plain(run), "state": state})
+
+
+def load_progress(path: Path, run: Run) -> dict[str, Any] | None:
+    """Read the state of a killed run; None when there is none.
+
+    Raises:
+        InputError: the file is damaged or belongs to a run with other settings.
+    """
+    if not path.exists():
+        return None
+    content = _load(path, PROGRESS, "the state of a training run")
+    wanted = _plain(run)
+    for field in fields(Run):
+        missing = None if field.default is MISSING else field.default  # in files of older versions
+        found = content["run"].get(field.name, missing)
+        if found != wanted[field.name]:
+            raise InputError(
+                f"{path}: belongs to a run with {field.name} {found}, this one has {wanted[field.name]}; "
+                "give the same options to resume it, or delete it to start anew"
+            )
+    return dict(content["state"])
+
+
+def _plain(run: Run) -> dict[str, Any]:
+    """Give a run in types that torch loads without executing code."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(run).items()}
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    # Through memory: of a full disk torch itself says neither which file nor why.
+    whole = io.BytesIO()
+    torch.save(content, whole)
+    with replacing(path) as file:
+        file.write(whole.getbuffer())
+
+
+def _load(path: Path, expected: str, kind: str) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        raise InputError(f"{path}: is not {kind}, or damaged") from error
+    if not isinstance(content, dict) or content.get("format") != expected:
+        raise InputError(f"{path}: is not {kind}")
+    return content

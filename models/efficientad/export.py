@@ -1,0 +1,211 @@
+"""The ONNX graph of contract 1, written node by node from the trained networks.
+
+What does not change after training is folded into weights: the order BGR into the first layers, the
+normalisation of the teacher's channels into its last. Mean and deviation are not, nor do teacher and student
+share their first layer: on a CPU neither gains anything (docs/benchmarks/first_layers.md). The operators are
+the plain ones that ONNX Runtime, OpenVINO and TensorRT all take; the first is a Cast, because TensorRT
+computes nothing else on uint8.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from engine_runtime.engine import ANOMALY_MAP, FRAMES, GLOBAL_MAP, LOCAL_MAP, QUANTILES, SCORE
+from foundation.files import replacing
+from models.efficientad.checkpoint import Run
+from models.efficientad.model import EfficientAd
+from models.efficientad.networks import MEAN, STD, map_size
+from pictures.heatmap import MAP_STRIDE
+
+OPSET = 17
+
+
+def export(path: Path, run: Run, model: EfficientAd) -> int:
+    """Write a model as ONNX.
+
+    Args:
+        path: file to write.
+        run: the settings the model was trained with; they become metadata.
+        model: in evaluation mode.
+
+    Returns:
+        The number of nodes.
+
+    Raises:
+        InputError: the folder of ``path`` cannot be written.
+    """
+    graph = Graph()
+    channels, cells = model.channels, map_size(model.image_size)
+
+    graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
+    scale = 255 * np.array(STD[::-1], dtype=np.float32)
+    graph.node(
+        "Sub", ["pixels", graph.weight("mean", 255 * np.array(MEAN[::-1], dtype=np.float32))], "centred"
+    )
+    graph.node("Mul", ["centred", graph.weight("scale", (1 / scale).astype(np.float32))], "scaled")
+    graph.node("Transpose", ["scaled"], "image", perm=[0, 3, 1, 2])
+    graph.node("Shape", ["image"], "batch", start=0, end=1)
+
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    networks = {"teacher": model.teacher, "student": model.student}
+    if model.autoencoder is not None:
+        networks["autoencoder"] = model.autoencoder
+    for name in networks:
+        weights[f"{name}.0.weight"] = weights[f"{name}.0.weight"].flip(1)
+    last = len(model.teacher) - 1
+    mean, std = weights["teacher_mean"].double(), weights["teacher_std"].double()
+    weight, bias = (weights[f"teacher.{last}.{kind}"].double() for kind in ("weight", "bias"))
+    weights[f"teacher.{last}.weight"] = (weight / std[:, None, None, None]).float()
+    weights[f"teacher.{last}.bias"] = ((bias - mean) / std).float()
+
+    outputs = {name: graph.network(name, layers, weights, "image") for name, layers in networks.items()}
+    if model.autoencoder is None:
+        pairs = [(outputs["teacher"], outputs["student"], "local")]
+    else:
+        halves = ["student_local", "student_global"]
+        split = graph.weight("split", np.array([channels, channels], dtype=np.int64))
+        graph.nodes.append(
+            helper.make_node("Split", [outputs["student"], split], halves, name="split_student", axis=1)
+        )
+        pairs = [(outputs["teacher"], halves[0], "local"), (outputs["autoencoder"], halves[1], "global")]
+    local, *rest = [graph.mean_square(*pair) for pair in pairs]
+    large = rest[0] if rest else local
+    graph.node("Concat", [local, large], "maps", axis=1)
+    first = graph.weight("axis_1", np.array([1], dtype=np.int64))
+    graph.node("Squeeze", [local, first], LOCAL_MAP)
+    graph.node("Squeeze", [large, first], GLOBAL_MAP)
+
+    column = graph.weight("quantile_shape", np.array([2, 1, 1], dtype=np.int64))
+    graph.nodes.append(helper.make_node("Split", [QUANTILES], ["q_a", "q_b"], name="split_quantiles", axis=1))
+    graph.node("Sub", ["q_b", "q_a"], "spread")
+    graph.node("Reshape", ["q_a", column], "lower")
+    graph.node("Reshape", ["spread", column], "range")
+    graph.node("Sub", ["maps", "lower"], "above")
+    graph.node("Mul", ["above", graph.weight("tenth", np.array(0.1, dtype=np.float32))], "tenths")
+    graph.node("Div", ["tenths", "range"], "normalised")
+    graph.node("ReduceMean", ["normalised"], ANOMALY_MAP, axes=[1], keepdims=0)
+    graph.node("ReduceMax", [ANOMALY_MAP], SCORE, axes=[1, 2], keepdims=0)
+
+    value = helper.make_tensor_value_info
+    height, width = model.image_size
+    proto = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "efficientad",
+            [
+                value(FRAMES, TensorProto.UINT8, ["N", height, width, 3]),
+                value(QUANTILES, TensorProto.FLOAT, [2, 2]),
+            ],
+            [
+                value(SCORE, TensorProto.FLOAT, ["N"]),
+                *(
+                    value(name, TensorProto.FLOAT, ["N", *cells])
+                    for name in (ANOMALY_MAP, LOCAL_MAP, GLOBAL_MAP)
+                ),
+            ],
+            graph.weights,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=8,
+        producer_name="efficientad",
+        producer_version=run.tool_version,
+    )
+    helper.set_model_props(proto, metadata(run, model))
+    onnx.checker.check_model(proto, full_check=True)
+    with replacing(path) as file:
+        file.write(proto.SerializeToString())
+    return len(graph.nodes)
+
+
+def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
+    """Say in words what a graph does not: strings, as ONNX wants them."""
+    quantiles = io.StringIO()
+    np.savetxt(quantiles, model.quantiles.cpu().numpy().reshape(1, -1), fmt="%.9g", delimiter=",", newline="")
+    entries = {
+        "image_size": f"{run.image_size.height}x{run.image_size.width}",
+        "channel_order": "BGR",
+        MAP_STRIDE: "4",  # of every PDN, which pools twice
+        "model_size": run.size,
+        "training_digest": run.training_digest,
+        "teacher_digest": run.teacher_digest,
+        "training_steps": str(run.steps),
+        "training_quantiles": quantiles.getvalue(),
+        "map_normalisation": run.map_normalisation,
+        "autoencoder": "yes" if run.autoencoder else "no",
+        "tool_version": run.tool_version,
+    }
+    if run.roi is not None:
+        entries["roi"] = ",".join(map(str, run.roi))
+    if run.tiles is not None:
+        entries["tiles"] = str(run.tiles)
+    return entries
+
+
+class Graph:
+    """Nodes and weights, in the order they are added."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+
+    def weight(self, name: str, values: NDArray[Any]) -> str:
+        """Add a constant and give its name."""
+        self.weights.append(numpy_helper.from_array(values, name))
+        return name
+
+    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node with one output, also its name, and give that."""
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    def mean_square(self, target: str, prediction: str, kind: str) -> str:
+        """Add the map of squared differences, averaged over the channels: N×1×h×w."""
+        self.node("Sub", [target, prediction], f"{kind}_difference")
+        self.node("Mul", [f"{kind}_difference"] * 2, f"{kind}_square")
+        return self.node("ReduceMean", [f"{kind}_square"], f"{kind}_mean", axes=[1], keepdims=1)
+
+    def network(self, name: str, layers: nn.Sequential, weights: dict[str, Tensor], value: str) -> str:
+        """Add a network layer by layer and give the name of its output.
+
+        Args:
+            name: under which its tensors stand in ``weights``.
+            layers: of the network, in evaluation mode: dropout does nothing.
+            weights: state dict of the model.
+            value: the network's input.
+        """
+        channels = 3
+        for index, layer in enumerate(layers):
+            output = f"{name}_{index}"
+            if isinstance(layer, nn.Conv2d):
+                tensors = [
+                    self.weight(f"{output}_{kind}", weights[f"{name}.{index}.{kind}"].contiguous().numpy())
+                    for kind in ("weight", "bias")
+                ]
+                value = self.node(
+                    "Conv",
+                    [value, *tensors],
+                    output,
+                    kernel_shape=list(layer.kernel_size),
+                    strides=list(layer.stride),
+                    pads=[int(side) for side in layer.padding] * 2,
+                )
+                channels = layer.out_channels
+            elif isinstance(layer, nn.ReLU):
+                value = self.node("Relu", [value], output)
+            elif isinstance(layer, nn.AvgPool2d):
+                value = self.node("AveragePool", [value], output, kernel_shape=[2, 2], strides=[2, 2])
+            elif isinstance(layer, nn.Upsample):
+                sides = self.weight(f"{output}_sides", np.array([channels, *layer.size], dtype=np.int64))  # type: ignore[misc]
+                sizes = self.node("Concat", ["batch", sides], f"{output}_size", axis=0)
+                half = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+                value = self.node("Resize", [value, "", "", sizes], output, **half)
+            elif not isinstance(layer, nn.Dropout):
+                raise TypeError(f"no ONNX operator for {layer}")
+        return value

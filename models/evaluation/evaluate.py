@@ -1,0 +1,280 @@
+"""Judges a test set with a model and measures how well scores and maps tell defects from good parts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from foundation.errors import InputError
+from models.datasets.data_set import GOOD, DataSet, Sample
+from models.datasets.digest import digest
+from models.datasets.masks import regions
+from models.evaluation.judge import Judge, Judgement
+from models.metrics.bootstrap import Estimate, Floats, estimate, stratified_weights
+from models.metrics.image import Ranking
+from models.metrics.pixel import Areas, PixelCurves, thresholds
+from pictures.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
+from pictures.heatmap import MapGeometry
+from pictures.tile_merge import TileMerge
+from pictures.tiles import TileGrid, Tiles
+
+PRO_LIMITS = (0.3,)
+"""False positive rates up to which AU-PRO is integrated, as usual for MVTec AD."""
+SPRO_LIMITS = (0.05, 0.3)
+"""Those of MVTec LOCO for AU-sPRO, its headline first."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A test set with what a model said of it."""
+
+    samples: list[Sample]
+    sizes: list[Size]
+    """Of the pictures."""
+    scores: Floats
+    maps: NDArray[np.float32]
+    """N×h×w, at the network's resolution."""
+    geometry: MapGeometry
+    roi: Roi | None
+    tiles: Tiles | None
+
+    @property
+    def defective(self) -> NDArray[np.bool_]:
+        """Which images show a defective part."""
+        return np.array([sample.defect is not None for sample in self.samples])
+
+    @property
+    def strata(self) -> list[str]:
+        """The type of each image's defect, or good."""
+        return [sample.defect or GOOD for sample in self.samples]
+
+    def heat(self, index: int, size: Size) -> NDArray[np.float32]:
+        """Spread an anomaly map over its picture, or the region of interest in it, at any size."""
+        values = self.maps[index]
+        spread = self.geometry.at(size).spread(values)
+        # Interpolation must not round beyond the values it lies between.
+        return np.clip(spread, values.min(), values.max())
+
+    def seen(self, index: int) -> Size:
+        """Give the size of what the model saw of a picture, in the picture's pixels."""
+        return self.sizes[index] if self.roi is None else Size(self.roi.height, self.roi.width)
+
+
+@dataclass(frozen=True)
+class Area:
+    """An area under a curve of pixels."""
+
+    estimate: Estimate
+    error: float
+    """By how much the value may at most be wrong, as it was taken at finitely many thresholds."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Of a group of defects against all good images."""
+
+    images: int
+    """Number of defective images."""
+    image_auroc: Estimate
+    f1_best: Estimate
+    f1_threshold: float
+    """Scores above it are rejected where F1 is best."""
+    pixel_auroc: Area | None
+    overlap: dict[float, Area]
+    """Highest false positive rate → AU-PRO, or AU-sPRO where there are saturation thresholds."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found out about a model on a test set."""
+
+    judged: Judged
+    overall: Metrics
+    by_defect: dict[str, Metrics]
+    saturated: bool
+    """Whether the overlap is sPRO."""
+    unmasked: int
+    """Defective images without a mask, or with an empty one, which the pixel metrics leave out."""
+    trained_on: Path | None
+    """Folder of good test images which the model was trained on."""
+
+
+def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None, tiles: Tiles | None) -> Judged:
+    """Judge images through the product's own preprocessing.
+
+    Args:
+        judge: the model.
+        samples: at least one.
+        roi: region of interest in the pictures; that of the model when None.
+        tiles: into which the region is cut; those of the model when None.
+
+    Raises:
+        InputError: an image cannot be read, does not hold the region or is of another size than the others
+            where it is cut into tiles, or the model gives it no finite score.
+        EngineFailed: the runtime raised.
+    """
+    roi, tiles = roi or judge.roi, tiles or judge.tiles
+    merge = None if tiles is None else _merge(judge, samples[0].image, roi, tiles)
+    scores, maps, sizes = [], [], []
+    with tqdm(desc="judging", total=len(samples), unit="image") as bar:
+        for chosen in _batches(samples, judge.batch if merge is None else 1):
+            frames: list[Frame] = []
+            for sample in chosen:
+                picture = read_image(sample.image)
+                sizes.append(Size(*picture.shape[:2]))
+                frames.extend(_frames(sample.image, picture, judge.geometry.frame, roi, merge))
+            result = _judge_all(judge, frames, merge)
+            scores.append(result.scores)
+            maps.append(result.maps)
+            bar.update(len(chosen))
+    found = np.concatenate(scores).astype(np.float64)
+    for index in np.flatnonzero(~np.isfinite(found)):
+        raise InputError(f"{samples[index].image}: {judge.name} gives it the score {found[index]}")
+    geometry = judge.geometry if merge is None else merge.geometry
+    return Judged(samples, sizes, found, np.concatenate(maps), geometry, roi, tiles)
+
+
+def evaluate(
+    judge: Judge,
+    data_set: DataSet,
+    *,
+    roi: Roi | None = None,
+    tiles: Tiles | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure a model on the test images of a data set.
+
+    Args:
+        judge: the model.
+        data_set: brings the test images and masks.
+        roi: region of interest in the pictures; that of the model when None.
+        tiles: into which the region is cut; those of the model when None.
+        draws: test sets drawn for the confidence intervals; 0 for none.
+        seed: of the drawing.
+
+    Raises:
+        InputError: see ``judge_samples``, ``DataSet.test`` and ``regions``.
+        EngineFailed: the runtime raised.
+    """
+    samples = data_set.test()
+    saturations = data_set.saturations()
+    judged = judge_samples(judge, samples, roi, tiles)
+    masked = np.array([sample.defect is None or bool(sample.masks) for sample in samples])
+    defective = judged.defective
+    curves = None
+    if (masked & defective).any():
+        curves = PixelCurves(thresholds(judged.maps[masked]))
+        chosen = np.flatnonzero(masked)
+        for index in tqdm(chosen, desc="comparing with masks", unit="image"):
+            sample = samples[index]
+            marked = regions(sample, judged.sizes[index], judged.roi, saturations) if sample.defect else []
+            if marked is None:
+                masked[index] = False
+            else:
+                curves.add(judged.heat(int(index), judged.seen(int(index))), marked)
+
+    strata = judged.strata
+    weights = np.concatenate([np.ones((1, len(samples))), stratified_weights(strata, draws, seed)])
+    limits = PRO_LIMITS if saturations is None else SPRO_LIMITS
+    types = sorted({stratum for stratum in strata if stratum != GOOD})
+    names = np.array(strata)
+    ranking = Ranking(judged.scores, defective)
+    groups = {}
+    for group in tqdm([None, *types], desc="drawing test sets", unit="group"):
+        inside = (names == GOOD) | (names == group) if group else np.ones(len(names), dtype=np.bool_)
+        drawn = weights * inside
+        best = ranking.best_f1(drawn)
+        groups[group] = Metrics(
+            images=int(np.count_nonzero(inside & defective)),
+            image_auroc=_estimate(ranking.auroc(drawn)),
+            f1_best=_estimate(best.f1),
+            f1_threshold=float(best.threshold[0]),
+            pixel_auroc=_area(curves.auroc(drawn[:, masked])) if curves else None,
+            overlap=_overlaps(curves, drawn[:, masked], limits) if curves else {},
+        )
+    return Evaluation(
+        judged=judged,
+        overall=groups[None],
+        by_defect={group: groups[group] for group in types},
+        saturated=saturations is not None,
+        unmasked=int(np.count_nonzero(~masked)),
+        trained_on=_trained_on(judge, samples),
+    )
+
+
+def check_test(data_set: DataSet, roi: Roi | None) -> None:
+    """Read all test images and masks of a data set, as ``evaluate`` will.
+
+    Raises:
+        InputError: see ``evaluate``.
+    """
+    saturations = data_set.saturations()
+    for sample in tqdm(data_set.test(), desc="checking the test images", unit="image"):
+        picture = read_image(sample.image)
+        size = Size(*picture.shape[:2])
+        _frames(sample.image, picture, size, roi)
+        regions(sample, size, roi, saturations)
+
+
+def _estimate(values: Floats) -> Estimate:
+    """Take the first value as the test set's and the others as those of drawn ones."""
+    return estimate(float(values[0]), values[1:])
+
+
+def _area(areas: Areas) -> Area | None:
+    """Give an area; None when no defect lies inside the region of interest."""
+    if np.isnan(areas.values[0]):
+        return None
+    return Area(_estimate(areas.values), float(areas.errors[0]))
+
+
+def _overlaps(curves: PixelCurves, weights: Floats, limits: Sequence[float]) -> dict[float, Area]:
+    areas = {limit: _area(curves.au_pro(weights, limit)) for limit in limits}
+    return {limit: area for limit, area in areas.items() if area is not None}
+
+
+def _batches(samples: list[Sample], most: int) -> Iterator[list[Sample]]:
+    for start in range(0, len(samples), most):
+        yield samples[start : start + most]
+
+
+def _frames(
+    file: Path, picture: Frame, size: Size, roi: Roi | None, merge: TileMerge | None = None
+) -> Sequence[Frame]:
+    try:
+        return [fit(picture, size, roi)] if merge is None else list(merge.grid.cut(picture, size, roi))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _merge(judge: Judge, first: Path, roi: Roi | None, tiles: Tiles) -> TileMerge:
+    region = Size(*read_image(first).shape[:2]) if roi is None else Size(roi.height, roi.width)
+    try:
+        return TileMerge(TileGrid(tiles, region), judge.geometry)
+    except InputError as error:
+        raise InputError(f"tiles: {error}") from error
+
+
+def _judge_all(judge: Judge, frames: list[Frame], merge: TileMerge | None) -> Judgement:
+    """Judge frames, or all the tiles of one picture."""
+    if merge is None:
+        return judge.judge(frames)
+    batches = (frames[start : start + judge.batch] for start in range(0, len(frames), judge.batch))
+    maps = merge(np.concatenate([judge.judge(batch).maps for batch in batches]))
+    return Judgement(maps.max(axis=(1, 2)), maps)
+
+
+def _trained_on(judge: Judge, samples: list[Sample]) -> Path | None:
+    for folder in sorted({sample.image.parent for sample in samples if sample.defect is None}):
+        if judge.training_digest == digest(folder, images_in(folder)):
+            return folder
+    return None
+
+
+def picture_seen(judged: Judged, index: int) -> Frame:
+    """Read again what the model saw of a picture, in the picture's own size."""
+    return cut_out(read_image(judged.samples[index].image), judged.roi)

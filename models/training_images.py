@@ -1,0 +1,148 @@
+"""Good images of one product, split into training and validation."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from foundation.errors import InputError
+from models.datasets.data_set import DataSet
+from models.datasets.digest import digest
+from pictures.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
+from pictures.tiles import TileGrid, Tiles
+
+VALIDATION = 0.1
+"""Share of the training images held out for the quantiles of the maps (paper §4.4)."""
+
+FEWEST_LEVELS = 16
+"""As many grey levels are left of 12 bits in files of 16, of which the upper 8 are used."""
+
+
+@dataclass(frozen=True)
+class Natural:
+    """Images that show anything but the product, for the pretraining penalty."""
+
+    images: Tensor
+    """N×3×H×W uint8, RGB."""
+    digest: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images, or tiles of images, in memory: N×3×H×W uint8, RGB."""
+
+    training: Tensor
+    validation: Tensor
+    digest: str
+    """SHA-256 over the names and contents of all files, sorted by name."""
+    sizes: list[Size]
+    """Of the pictures on disk, each once, sorted."""
+    held_out: int
+    """Number of the pictures that are kept for validation."""
+
+
+def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Tiles | None = None) -> Split:
+    """Read, crop, resize and split the good images of a data set.
+
+    Args:
+        data_set: those that it names for validation are taken, else one in ten of those for training.
+        size: height and width the model takes.
+        roi: region of interest in the pictures; the whole picture when None.
+        seed: of the split.
+        tiles: into which each picture is cut; all tiles of a picture are for training, or all for validation.
+
+    Raises:
+        InputError: there are no good images or only one, one cannot be read, the region does not lie inside
+            it or is smaller than a tile; or all are 16-bit images that use less than 12 of their bits.
+    """
+    good = data_set.good()
+    files = [*good.training, *good.validation]
+    if len(files) < 2:
+        raise InputError(
+            f"{data_set.root}: holds 1 good image; expected at least 2, one of them for validation"
+        )
+    images, sizes = stack(files, size, roi, tiles)
+    if good.validation:
+        order, held_out = np.arange(len(files)), len(good.validation)
+        validation, training = order[-held_out:], order[:-held_out]
+    else:
+        order = np.random.default_rng(seed).permutation(len(files))
+        held_out = max(1, round(VALIDATION * len(files)))
+        validation, training = order[:held_out], order[held_out:]
+    return Split(
+        torch.cat([images[index] for index in training]),
+        torch.cat([images[index] for index in validation]),
+        digest(data_set.root, files),
+        sizes,
+        held_out,
+    )
+
+
+def load_natural(folder: Path, size: Size) -> Natural:
+    """Read the images of the pretraining penalty: the middle quarter of each (paper, appendix A).
+
+    Raises:
+        InputError: the folder is missing, holds no image or one that cannot be read.
+    """
+    files = images_in(folder)
+    doubled = Size(2 * size.height, 2 * size.width)
+    middle = Roi(size.width // 2, size.height // 2, size.width, size.height)
+    images = torch.stack(
+        [
+            planes(fit(fit(read_image(file), doubled), size, middle))
+            for file in tqdm(files, desc="reading", unit="image")
+        ]
+    )
+    return Natural(images, digest(folder, files))
+
+
+def stack(
+    files: Sequence[Path], size: Size, roi: Roi | None, tiles: Tiles | None = None
+) -> tuple[list[Tensor], list[Size]]:
+    """Read images as tiles×3×H×W uint8, RGB, cropped and resized, and say which sizes they had.
+
+    Without ``tiles``, each is one tile.
+
+    Raises:
+        InputError: an image cannot be read, does not hold the region, or this is smaller than a tile; or all
+            are 16-bit images that use less than 12 of their bits.
+    """
+    images = []
+    sizes = set()
+    brightest = 0
+    for file in tqdm(files, desc="reading", unit="image"):
+        picture = read_image(file)
+        sizes.add(Size(*picture.shape[:2]))
+        brightest = max(brightest, int(picture.max()))
+        try:
+            images.append(torch.stack([planes(frame) for frame in _frames(picture, size, roi, tiles)]))
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
+    if brightest < FEWEST_LEVELS and _is_16_bit(files[0]):
+        raise InputError(
+            f"{files[0]}: 16 bits per channel, but neither it nor any other image has a value above 4095, "
+            "and the upper 8 bits are used: expected pixels of 10 or 12 bits shifted to the upper end of 16"
+        )
+    return images, sorted(sizes)
+
+
+def _frames(picture: Frame, size: Size, roi: Roi | None, tiles: Tiles | None) -> Iterable[Frame]:
+    if tiles is None:
+        return [fit(picture, size, roi)]
+    seen = cut_out(picture, roi)
+    return TileGrid(tiles, Size(*seen.shape[:2])).cut(seen, size)
+
+
+def _is_16_bit(file: Path) -> bool:
+    picture = cv2.imdecode(np.fromfile(file, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    return picture is not None and picture.dtype == np.uint16
+
+
+def planes(frame: Frame) -> Tensor:
+    """Turn H×W×3 BGR into 3×H×W RGB."""
+    return torch.from_numpy(frame).permute(2, 0, 1).flip(0)
