@@ -15,7 +15,7 @@ from typing import Any
 
 from daemon.check import check_cameras
 from daemon.config import Config
-from daemon.delivery.journaled_publisher import Outlet
+from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.publisher import Publisher
 from daemon.host.access import Access, CurveAccess
 from daemon.journal.journal import Journal, JournalFailed
@@ -37,8 +37,7 @@ async def check_line(path: Path) -> Config:
     """
     setup = load_setup(path)
     with _sockets(setup.config):
-        size = next(iter(setup.products.values())).manifest.input_size
-        await check_cameras(setup.config.cameras, size)
+        await check_cameras(setup.config.cameras, setup.camera_plan.size)
     return setup.config
 
 
@@ -114,14 +113,14 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
                         )
                     )
                 )
-        outlet = Outlet(publisher, journal, control, on_journal_error=config.on_journal_error)
+        journaled = JournaledPublisher(publisher, journal, control, on_journal_error=config.on_journal_error)
         if journal is not None and config.journal is not None:
             unfinished = list(unfinished_verdicts(reader, config.journal.file, config.line, product))
             if unfinished:
                 _log.warning(
                     "%s: %d frames of an earlier start had no verdict: faults", path, len(unfinished)
                 )
-                outlet.send(unfinished)
+                journaled.send(unfinished)
             try:
                 journal.note("start", {"boot": boot, "product": product.name, "sha256": setup.hashes})
             except JournalFailed as error:
@@ -131,7 +130,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
             setup,
             product,
             boot=boot,
-            outlet=outlet,
+            publisher=journaled,
             journal=journal,
             control=control,
             access=access,
@@ -143,7 +142,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
         gc.freeze()  # what was loaded stays: looking it through again and again would hold verdicts up
         code = await line.run()
         if journal is not None and config.journal is not None:
-            outlet.catch_up()
+            journaled.catch_up()
             if line.complete:
                 forget_counts(config.journal.file)
             try:

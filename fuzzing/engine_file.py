@@ -9,7 +9,7 @@ from pathlib import Path
 from calibration.calibration_file import write_calibration
 from daemon.capture.drivers import CameraSettings
 from daemon.config import Config
-from daemon.judging.product import load_products
+from daemon.load import load_products
 from engine_runtime.engine import OUTPUTS
 from engine_runtime.engine_file import MANIFEST, read_engine, read_manifest, write_engine
 from engine_runtime.manifest import Manifest, Proof
