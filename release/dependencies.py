@@ -19,6 +19,10 @@ _SOURCE_ONLY = ("sdnotify",)
 """There is no wheel of these on PyPI: they are built here, and are pure Python."""
 
 
+class NotFetched(Exception):
+    """Pip could not fetch a wheel; the message is what it said last."""
+
+
 def download(wheels: Path, python: str) -> None:
     """Fetch the wheels of all dependencies, and of pip, in the versions that are installed here.
 
@@ -27,6 +31,9 @@ def download(wheels: Path, python: str) -> None:
     Args:
         wheels: folder with the wheels of ``inspectd`` and ``inspectd-verdicts``; the others join them.
         python: version of the Python that will import them, such as ``3.12``.
+
+    Raises:
+        NotFetched: a wheel, or the network, is not there.
     """
     pip = [sys.executable, "-m", "pip"]
     (ours,) = wheels.glob("inspectd-*.whl")
@@ -71,4 +78,4 @@ def _run(command: list[str | Path]) -> None:
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        raise SystemExit(f"dist: wheels not fetched: {said[-1] if said else done.stderr.strip()}")
+        raise NotFetched(said[-1] if said else done.stderr.strip())

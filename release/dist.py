@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from release.debian_package import build_deb
-from release.dependencies import PYTHONS, download
+from release.dependencies import PYTHONS, NotFetched, download
 from release.distributions import REPOSITORY, build_distributions, copy_sources, project
 
 
@@ -52,9 +52,12 @@ def dist(out: Path, pythons: tuple[str, ...]) -> None:
             shutil.copy2(wheel, wheels)
         for python in pythons:
             _say(f"wheels of what it needs, for Python {python}")
-            download(wheels, python)
+            try:
+                download(wheels, python)
+            except NotFetched as error:
+                raise SystemExit(f"dist: wheels not fetched: {error}") from error
         _say("bundle")
-        _build_bundle(built, wheels, version, epoch)
+        build_bundle(built, wheels, version, epoch)
         _say("Debian package")
         build_deb(built, wheels=wheels, pythons=pythons, version=version, epoch=epoch, work=work)
         for old in (*out.glob("inspectd-*"), *out.glob("inspectd_*")):
@@ -64,7 +67,7 @@ def dist(out: Path, pythons: tuple[str, ...]) -> None:
             _say(f"{done}: {done.stat().st_size / 1e6:.1f} MB")
 
 
-def _build_bundle(out: Path, wheels: Path, version: str, epoch: int) -> None:
+def build_bundle(out: Path, wheels: Path, version: str, epoch: int) -> None:
     """Pack the wheels with their installer; they are compressed already."""
     folder = f"inspectd-{version}-linux-x86_64"
 

@@ -13,9 +13,9 @@ _FILES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "systemd", "d
 _LEFTOVERS = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "dist")
 
 
-def project(repository: Path = REPOSITORY) -> dict[str, Any]:
-    """Read the ``[project]`` table of ``inspectd``."""
-    table: dict[str, Any] = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+def project(folder: Path = REPOSITORY) -> dict[str, Any]:
+    """Read the ``[project]`` table of ``inspectd``, or of the project in another folder."""
+    table: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     return table
 
 
