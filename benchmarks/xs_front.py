@@ -29,15 +29,16 @@ from comparison.models import draw_frames, write_untrained
 from comparison.pairing import Spread, take_turns, timed
 from detection.command_line import as_shown
 from detection.ours import SIZE
-from efficientad import networks, training_images
 from inspection import command
 from torch import nn
 
 from engine_runtime.engine import UNCALIBRATED
 from engine_runtime.open import open_engine
 from foundation.files import replacing
+from models import training_images
 from models.backbones.onnx_file import OnnxBackbone
 from models.datasets.open import open_data_set
+from models.efficientad import networks
 from models.efficientad.checkpoint import Run
 from models.efficientad.crops import Crops
 from models.efficientad.distill import PROJECTION_CROPS, fit_projection, learn

@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from efficientad import augmentation, losses, training_images
 
+from models import training_images
 from models.cli import main
 from models.datasets.digest import digest
 from models.datasets.open import open_data_set
+from models.efficientad import augmentation, losses
 from models.efficientad.checkpoint import load_model, progress_file
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import ModelSize, pdn
