@@ -2,17 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo test test-fast lint dist clean
 
 venv: .venv/installed
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml distributions/verdicts/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "inspectd needs Python 3.11 or newer")'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { test "$$(id -u)" = 0 && apt-get install -y python3-venv; } \
 		|| { echo "Python's venv module is missing: sudo apt install python3-venv" >&2; exit 2; }
 	@echo "setting up .venv (1 to 3 minutes)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable distributions/verdicts --editable '.[dev]'
 	@touch $@
 
 demo: venv
@@ -21,6 +21,14 @@ demo: venv
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+# Without what is marked slow: under two minutes on two cores.
+test-fast: venv
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow'
+
+# What a release consists of, into dist/.
+dist: venv
+	$(BIN)/python -m release.dist
+
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -28,4 +36,4 @@ lint: venv
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv demo-output build *.egg-info
+	rm -rf .venv demo-output build dist *.egg-info distributions/*/*.egg-info distributions/*/build
