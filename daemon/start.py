@@ -19,6 +19,7 @@ from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.publisher import Publisher
 from daemon.host.access import Access, CurveAccess
 from daemon.journal.journal import Journal, JournalFailed
+from daemon.journal.power_cut import machine_boot, note_power_cut
 from daemon.journal.reader import JournalReader
 from daemon.judging.product import Product
 from daemon.line import Line
@@ -115,14 +116,18 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
                 )
         journaled = JournaledPublisher(publisher, journal, control, on_journal_error=config.on_journal_error)
         if journal is not None and config.journal is not None:
-            unfinished = list(unfinished_verdicts(reader, config.journal.file, config.line, product))
+            cut = note_power_cut(journal, reader)
+            unfinished = list(
+                unfinished_verdicts(reader, config.journal.file, config.line, product, cut_off=cut)
+            )
             if unfinished:
                 _log.warning(
                     "%s: %d frames of an earlier start had no verdict: faults", path, len(unfinished)
                 )
                 journaled.send(unfinished)
             try:
-                journal.note("start", {"boot": boot, "product": product.name, "sha256": setup.hashes})
+                start = {"boot": boot, "machine": machine_boot(), "product": product.name}
+                journal.note("start", start | {"sha256": setup.hashes}, durable=True)
             except JournalFailed as error:
                 raise InputError(str(error)) from error
         line = Line(
