@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -270,7 +271,7 @@ def compare(engines: dict[str, Engine], batch: int, laps: int, label: str) -> di
         if engine.manifest.runtime == "tensorrt":
             turns[name] = repeated(ours(engine, frames))
         else:
-            turns[name] = repeated(lambda engine=engine: engine.infer(list(frames), UNCALIBRATED)[SCORE])
+            turns[name] = repeated(partial(engine.infer, list(frames), UNCALIBRATED))
     return take_turns(turns, laps, label)
 
 

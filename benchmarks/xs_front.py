@@ -95,8 +95,8 @@ class Candidate(NamedTuple):
             layers[6] = nn.Conv2d(self.inner, self.inner, 4)
             layers[8] = nn.Conv2d(self.inner, channels, 3, padding=int(padding))
         if self.strided:
-            layers[0] = Strided(3, self.first, 5, stride=2)
-            layers[0].border = (4, 3, 4, 3) if padding else (0, 0, 0, 0)
+            layers[0] = strided = Strided(3, self.first, 5, stride=2)
+            strided.border = (4, 3, 4, 3) if padding else (0, 0, 0, 0)
             del layers[2]
         return nn.Sequential(*layers)
 

@@ -60,10 +60,10 @@ def build_deb(
         os.link(wheel, share / "wheels" / wheel.name)
     shutil.copy2(REPOSITORY / "release/install.sh", share)
     _write_units(root)
-    for command in commands():
-        link = root / "usr/bin" / command
+    for name in commands():
+        link = root / "usr/bin" / name
         link.parent.mkdir(exist_ok=True)
-        link.symlink_to(f"/opt/inspectd/bin/{command}")
+        link.symlink_to(f"/opt/inspectd/bin/{name}")
     write_pages(root, version, f"{datetime.fromtimestamp(epoch, UTC):%Y-%m-%d}")
     shutil.copy2(REPOSITORY / "release/deb/copyright", documents)
     shutil.copytree(REPOSITORY / "configs", documents / "examples")
@@ -94,7 +94,7 @@ def build_deb(
             path.chmod(0o755 if path.is_dir() or _is_script(path) else 0o644)
     package = out / f"inspectd_{_debian(version)}_amd64.deb"
     # Wheels are compressed already.
-    command = ["dpkg-deb", "--build", "--root-owner-group", "-Znone", root, package]
+    command = ["dpkg-deb", "--build", "--root-owner-group", "-Znone", str(root), str(package)]
     subprocess.run(
         command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"SOURCE_DATE_EPOCH": str(epoch)}
     )
@@ -103,7 +103,7 @@ def build_deb(
 def _write_units(root: Path) -> None:
     """Write units, the user and the folders as ``inspectctl install-service`` does."""
     call = "import sys; from daemon.inspectctl.cli import main; sys.exit(main(sys.argv[1:]))"
-    options = ["--prefix", root / "usr/lib", "--inspectd", "/opt/inspectd/bin/inspectd"]
+    options = ["--prefix", f"{root}/usr/lib", "--inspectd", "/opt/inspectd/bin/inspectd"]
     command = [sys.executable, "-c", call, "install-service", *options]
     subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
 

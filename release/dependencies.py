@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -35,29 +36,19 @@ def download(wheels: Path, python: str) -> None:
     Raises:
         NotFetched: a wheel, or the network, is not there.
     """
-    pip = [sys.executable, "-m", "pip"]
+    pip: list[str | Path] = [sys.executable, "-m", "pip"]
     (ours,) = wheels.glob("inspectd-*.whl")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.write("".join(f"{name}=={version}\n" for name, version in sorted(_installed().items())))
         constraints.flush()
-        options = ["--find-links", wheels, "--constraint", constraints.name]
+        options: list[str | Path] = ["--find-links", wheels, "--constraint", constraints.name]
         for name in _SOURCE_ONLY:
             if not any(wheels.glob(f"{name}-*.whl")):
-                _run(
-                    [
-                        *pip,
-                        "wheel",
-                        *options,
-                        "--no-deps",
-                        "--no-build-isolation",
-                        "--wheel-dir",
-                        wheels,
-                        name,
-                    ]
-                )
-        system = ["linux_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64", "manylinux2010_x86_64"]
-        system += [f"manylinux_2_{minor}_x86_64" for minor in range(5, _NEWEST_GLIBC + 1)]
-        target = [f"--platform={name}" for name in system]
+                here = [*pip, "wheel", *options, "--no-deps", "--no-build-isolation", "--wheel-dir", wheels]
+                _run([*here, name])
+        systems = ["manylinux1_x86_64", "manylinux2010_x86_64", "manylinux2014_x86_64"]
+        systems += [f"manylinux_2_{minor}_x86_64" for minor in range(5, _NEWEST_GLIBC + 1)]
+        target = [f"--platform={name}" for name in systems]
         target += [f"--python-version={python}", "--implementation=cp"]
         target += [f"--abi={name}" for name in (f"cp{python.replace('.', '')}", "abi3", "none")]
         wanted = [f"{ours}[{','.join(EXTRAS)}]", "pip"]
@@ -74,7 +65,7 @@ def _installed() -> dict[str, str]:
     }
 
 
-def _run(command: list[str | Path]) -> None:
+def _run(command: Sequence[str | Path]) -> None:
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]

@@ -89,7 +89,7 @@ def _epoch() -> int:
     """Give the time of the release: its last commit's, or now where there is no git."""
     if "SOURCE_DATE_EPOCH" in os.environ:
         return int(os.environ["SOURCE_DATE_EPOCH"])
-    command = ["git", "-C", REPOSITORY, "log", "-1", "--format=%ct"]
+    command = ["git", "-C", str(REPOSITORY), "log", "-1", "--format=%ct"]
     try:
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     except (OSError, subprocess.CalledProcessError):

@@ -191,9 +191,9 @@ def test_validation_comes_from_training_images_alone(good: Path) -> None:
     assert torch.equal(split.validation, again.validation)
     assert not torch.equal(split.validation, other.validation)
     files, _ = training_images.stack(sorted((good / "train" / "good").iterdir()), Size(128, 128), None)
-    together, files = torch.cat([split.training, split.validation]), torch.cat(files)
+    together, alone = torch.cat([split.training, split.validation]), torch.cat(files)
     assert sorted(map(repr, together.sum((1, 2, 3)).tolist())) == sorted(
-        map(repr, files.sum((1, 2, 3)).tolist())
+        map(repr, alone.sum((1, 2, 3)).tolist())
     )
 
 

@@ -280,12 +280,12 @@ def test_a_proof_that_was_not_run_is_run_at_the_first_start(
 def test_a_proof_that_fails_at_the_first_start_refuses_the_engine(
     unproven: tuple[Path, Manifest, bytes, Reference],
 ) -> None:
-    *engine, reference = unproven
+    path, manifest, payload, reference = unproven
     # Off by more than FP16 may be, too: where there is a GPU, the engine is one in half.
     wrong = Reference(
         reference.quantiles, reference.outputs | {SCORE: reference.outputs[SCORE] * np.float32(1.1)}
     )
-    code, said = tried(*engine, wrong)
+    code, said = tried(path, manifest, payload, wrong)
     assert code == 2
     assert "its proof was not run where it was built, and fails here: parity failed" in said
     assert len(said.splitlines()) == 1

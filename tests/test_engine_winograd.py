@@ -50,7 +50,12 @@ def difference(found: Array, expected: Array) -> float:
 def graph(nodes: list[onnx.NodeProto], outputs: list[str], opset: int = 17) -> onnx.ModelProto:
     """Make a model on an input x of 3 channels; weights are drawn for every name that starts with w or b."""
     random = np.random.default_rng(5)
-    shapes = {"w3": (8, 3, 3, 3), "w4": (8, 3, 4, 4), "w5": (8, 3, 5, 5), "w34": (8, 3, 3, 4)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "w3": (8, 3, 3, 3),
+        "w4": (8, 3, 4, 4),
+        "w5": (8, 3, 5, 5),
+        "w34": (8, 3, 3, 4),
+    }
     shapes |= {"grouped": (6, 1, 3, 3), "b": (8,)}
     drawn = [
         numpy_helper.from_array(random.normal(0, 0.3, shape).astype(np.float32), name)
