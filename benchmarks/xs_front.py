@@ -33,7 +33,7 @@ from efficientad import networks, training_images
 from inspection import command
 from torch import nn
 
-from engine_runtime.engine import UNCALIBRATED
+from engine_runtime.engine import uncalibrated
 from engine_runtime.open import open_engine
 from foundation.files import replacing
 from models.backbones.onnx_file import OnnxBackbone
@@ -222,7 +222,9 @@ def measured_ms(folder: Path) -> dict[str, list[float]]:
             write_untrained(graph.with_suffix(".pt"), graph, "xs", SIZE)
         command("build-engine", graph, "--fast", "--max-batch", 1)
         engine = open_engine(graph.with_suffix(".engine"))
-        sides[candidate.name] = partial(timed, partial(engine.infer, [frame], UNCALIBRATED))
+        sides[candidate.name] = partial(
+            timed, partial(engine.infer, [frame], uncalibrated(engine.manifest.maps))
+        )
     return take_turns(sides, 40, "timing", warm_up=3)
 
 
