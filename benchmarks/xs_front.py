@@ -32,7 +32,7 @@ from detection.ours import SIZE
 from inspection import command
 from torch import nn
 
-from engine_runtime.engine import UNCALIBRATED
+from engine_runtime.engine import uncalibrated
 from engine_runtime.open import open_engine
 from foundation.files import replacing
 from models import training_images
@@ -223,7 +223,9 @@ def measured_ms(folder: Path) -> dict[str, list[float]]:
             write_untrained(graph.with_suffix(".pt"), graph, "xs", SIZE)
         command("build-engine", graph, "--fast", "--max-batch", 1)
         engine = open_engine(graph.with_suffix(".engine"))
-        sides[candidate.name] = partial(timed, partial(engine.infer, [frame], UNCALIBRATED))
+        sides[candidate.name] = partial(
+            timed, partial(engine.infer, [frame], uncalibrated(engine.manifest.maps))
+        )
     return take_turns(sides, 40, "timing", warm_up=3)
 
 

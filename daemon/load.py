@@ -112,7 +112,7 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
     largest = 0
     for name, entry in config.named_products().items():
         manifest = read_manifest(entry.engine, trusted)
-        calibration = load_calibration(entry.calibration, manifest.payload_sha256)
+        calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps)
         _check_cameras(path, config, entry, calibration)
         first = next(iter(products.values()), None)
         if first is not None and manifest.input_size != first.manifest.input_size:

@@ -1,4 +1,4 @@
-"""``lint-imports`` finds an import that goes up: between the packages, and between the rooms of the daemon."""
+"""`lint-imports` finds an import that goes up, between the packages and between the daemon's rooms."""
 
 import shutil
 import subprocess
