@@ -23,7 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="check config, engine, calibration, address and cameras, then exit",
+        help="check config, addresses, journal, archive, engine, calibration and cameras, then exit;"
+        " also beside the running line",
     )
     parser.add_argument("--version", action="version", version=f"inspectd {version('inspectd')}")
     arguments = parser.parse_args(argv)
@@ -41,10 +42,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(path: Path, *, check: bool) -> int:
-    from daemon.start import check_line, run_line
-
     if check:
-        config = asyncio.run(check_line(path))
+        from daemon.check import check_line
+
+        config, running, not_tried = asyncio.run(check_line(path))
         print(f"{path}: in order: line {config.line}, cameras {', '.join(config.cameras)}")
+        if running:
+            print(f"{path}: line {config.line} runs now, and has its addresses itself")
+        for what in not_tried:
+            print(f"{path}: {what}")
         return 0
+    from daemon.start import run_line
+
     return run_line(path)

@@ -13,7 +13,6 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from daemon.check import check_cameras
 from daemon.config import Config
 from daemon.delivery.journaled_publisher import Outlet
 from daemon.delivery.publisher import Publisher
@@ -27,19 +26,6 @@ from daemon.recovery import forget_counts, unfinished_verdicts
 from foundation.errors import InputError
 
 _log = logging.getLogger("inspectd")
-
-
-async def check_line(path: Path) -> Config:
-    """Open all that a config names, as the running daemon would, and close it again; nothing is judged.
-
-    Raises:
-        InputError: something does not open.
-    """
-    setup = load_setup(path)
-    with _sockets(setup.config):
-        size = next(iter(setup.products.values())).manifest.input_size
-        await check_cameras(setup.config.cameras, size)
-    return setup.config
 
 
 def run_line(path: Path) -> int:
