@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engine_runtime.engine import Quantiles
 from engine_runtime.manifest import VERSION_1_MAPS
 from foundation.errors import InputError
 from foundation.files import replacing
-from foundation.yaml_file import read_yaml, shown
+from foundation.yaml_file import read_yaml, shown, yaml_text
 from pictures.frames import Roi, Size
 from pictures.tiles import Tiles
 
@@ -77,7 +76,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     Raises:
         InputError: the folder of ``path`` cannot be written.
     """
-    text = yaml.safe_dump(calibration.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+    text = yaml_text(calibration.model_dump(mode="json"))
     with replacing(path) as file:
         file.write(b"# Written by calibrate. A part whose score is above the threshold is rejected.\n")
         file.write(text.encode())
@@ -94,13 +93,13 @@ def load_calibration(path: Path, engine_sha256: str, maps: Collection[str]) -> C
     Raises:
         InputError: the file is missing, is no calibration, or was made for another engine.
     """
-    content, _ = read_yaml(path, "a file written by calibrate")
-    version = content.get("format_version")
+    file = read_yaml(path, "a file written by calibrate")
+    version = file.content.get("format_version")
     if version != FORMAT_VERSION:
         found = shown(version) or repr(type(version).__name__)
         raise InputError(f"{path}: format_version is {found}; this inspectd reads {FORMAT_VERSION}")
     try:
-        calibration = Calibration.model_validate(content)
+        calibration = Calibration.model_validate_json(file.json, strict=True)
     except ValidationError as error:
         raise InputError(f"{path}: {_first(error)}") from error
     if calibration.engine_sha256 != engine_sha256:

@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from daemon.environment import require_own_packages
+from daemon.host.environment import require_own_packages
 from daemon.host.log import StderrHandler
 from foundation.errors import GpuNotWorking, InputError
 
@@ -41,17 +41,24 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="check config, engine, calibration, address and cameras, then exit",
+        help="check config, addresses, journal, archive, engine, calibration and cameras, then exit;"
+        " also beside the running line",
     )
     parser.add_argument("--version", action="version", version=f"inspectd {version('inspectd')}")
     return parser
 
 
 def _run(path: Path, *, check: bool) -> int:
-    from daemon.start import check_line, run_line
-
     if check:
-        config = asyncio.run(check_line(path))
+        from daemon.check import check_line
+
+        config, running, not_tried = asyncio.run(check_line(path))
         print(f"{path}: in order: line {config.line}, cameras {', '.join(config.cameras)}")
+        if running:
+            print(f"{path}: line {config.line} runs now, and has its addresses itself")
+        for what in not_tried:
+            print(f"{path}: {what}")
         return 0
+    from daemon.start import run_line
+
     return run_line(path)

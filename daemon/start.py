@@ -13,7 +13,6 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from daemon.check import check_cameras
 from daemon.config import Config
 from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.publisher import Publisher
@@ -28,18 +27,6 @@ from daemon.recovery import forget_counts, unfinished_verdicts
 from foundation.errors import InputError
 
 _log = logging.getLogger("inspectd")
-
-
-async def check_line(path: Path) -> Config:
-    """Open all that a config names, as the running daemon would, and close it again; nothing is judged.
-
-    Raises:
-        InputError: something does not open.
-    """
-    setup = load_setup(path)
-    with _sockets(setup.config):
-        await check_cameras(setup.config.cameras, setup.camera_plan.size)
-    return setup.config
 
 
 def run_line(path: Path) -> int:
