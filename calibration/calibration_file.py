@@ -52,7 +52,9 @@ class Calibration(BaseModel):
     @classmethod
     def _name_the_rows(cls, quantiles: Any) -> Any:
         if isinstance(quantiles, list | tuple) and len(quantiles) == len(VERSION_1_MAPS):
-            return dict(zip(VERSION_1_MAPS, quantiles, strict=True))
+            quantiles = dict(zip(VERSION_1_MAPS, quantiles, strict=True))
+        if isinstance(quantiles, dict):  # strict validation takes no list of Python's for a tuple
+            return {name: tuple(row) if isinstance(row, list) else row for name, row in quantiles.items()}
         return quantiles
 
     @model_validator(mode="after")
