@@ -6,14 +6,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from daemon.host.log import StderrHandler
-from foundation.errors import GpuNotWorking, InputError
+from foundation.errors import InputError, printable
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``inspectd``.
 
     Returns:
-        The exit code: 0 for done, 1 for a line given up or a GPU that does not answer, 2 for a wrong input.
+        The exit code: 0 for done, 1 for a line given up or what may mend itself, 2 for a wrong input.
     """
     parser = argparse.ArgumentParser(
         prog="inspectd",
@@ -33,8 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         logging.shutdown()  # what was logged before stands before it
         print(f"inspectd: {error}", file=sys.stderr)
-        # The service tries again what may pass; a wrong config does not heal by itself.
-        return 1 if isinstance(error, GpuNotWorking) else 2
+        return error.exit_code
+    except OSError as error:  # the machine is out of something, such as descriptors or threads
+        logging.shutdown()
+        print(f"inspectd: {printable(str(error))}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:  # before the line took the signal over
         print("inspectd: interrupted", file=sys.stderr)
         return 130

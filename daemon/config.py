@@ -32,6 +32,9 @@ _TCP = re.compile(r"tcp://\S+:\d+")
 _Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
+A_CONFIG = "the YAML config of a line"
+
+
 def _name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise ValueError('expected a name of 1 to 64 letters, digits, "_", "." or "-"')
@@ -185,14 +188,18 @@ def _tiling(settings: CameraSettings) -> str:
     return f"tiles {settings.tiles} of a roi of {settings.roi.width}×{settings.roi.height}"
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, text: bytes | None = None) -> Config:
     """Read and check a line's config.
+
+    Args:
+        path: its file.
+        text: what ``read_text`` gave; read here when None.
 
     Raises:
         InputError: the file cannot be read, is not YAML, or breaks a rule; the line names file, line, key,
             what was found and what was expected.
     """
-    content, document = read_yaml(path, "the YAML config of a line")
+    content, document = read_yaml(path, A_CONFIG, text)
     try:
         config = Config.model_validate(content)
     except ValidationError as error:

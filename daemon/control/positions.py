@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from foundation.errors import InputError
+from foundation.errors import InputError, refused_by_system
 from foundation.files import replacing
 from verdicts.message import NAME
 
@@ -84,7 +84,7 @@ def _read(file: Path) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+        raise refused_by_system(f"{file}: cannot be read: {error.strerror}", error) from error
     try:
         content: Any = json.loads(text)
         rows = content["acknowledged"]

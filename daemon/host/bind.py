@@ -1,9 +1,13 @@
+import errno
 import os
 from typing import Any
 
 import zmq
 
-from foundation.errors import InputError
+from foundation.errors import InputError, Unavailable
+
+# Another process has the address, or its interface is not up yet; a descriptor may become free.
+_MAY_PASS = {zmq.EADDRINUSE, zmq.EADDRNOTAVAIL, errno.ENODEV, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 def bind(socket: "zmq.Socket[Any]", address: str, key: str) -> None:
@@ -24,7 +28,8 @@ def bind(socket: "zmq.Socket[Any]", address: str, key: str) -> None:
     except zmq.ZMQError as error:
         in_use = error.errno == zmq.EADDRINUSE
         reason = "in use; does another inspectd run?" if in_use else f"cannot be bound: {error.strerror}"
-        raise InputError(f"{key}: {address} is {reason}") from error
+        refused = Unavailable if error.errno in _MAY_PASS else InputError
+        raise refused(f"{key}: {address} is {reason}") from error
     finally:
         if before is not None:
             os.umask(before)
