@@ -33,7 +33,7 @@ from daemon.capture.link import (
     linked_pair,
 )
 from daemon.capture.slots import FrameSlots
-from foundation.errors import InputError, printable
+from foundation.errors import InputError, Unavailable, printable
 from pictures.frames import Size
 from verdicts.message import CameraState
 
@@ -117,7 +117,7 @@ class DaemonCamera:
             self.slots = FrameSlots.create(count, shape)
         except OSError as error:
             megabytes = count * math.prod(shape) / 1e6
-            raise InputError(
+            raise Unavailable(
                 f"cameras.{name}.waiting: found {settings.waiting}; {megabytes:.0f} MB of shared memory "
                 f"for its frames cannot be had: {error.strerror}"
             ) from error

@@ -5,11 +5,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from daemon.delivery.publisher import Publisher
 from daemon.journal.journal import Journal, JournalFailed
 from verdicts.message import Decision, Health, JournalHealth, Verdict, encode
+
+if TYPE_CHECKING:
+    from daemon.control.server import Control
 
 _MOST_UNWRITTEN = 10_000
 """Verdicts that wait in memory for a journal that fails, about 6 MB; that older ones lack is noted in it."""
@@ -17,21 +20,7 @@ _RETRY_S = 1.0
 _log = logging.getLogger("inspectd")
 
 
-class Deliverer(Protocol):
-    """Who delivers from the journal to the subscribers that acknowledge: the control address."""
-
-    @property
-    def dropped_messages(self) -> int:
-        """What came in and was no request."""
-
-    def journaled(self) -> None:
-        """Hear that the journal has grown."""
-
-    def health(self, topic: bytes, payload: bytes) -> None:
-        """Pass a health on."""
-
-
-class JournaledPublisher:
+class Outlet:
     """Journals and publishes verdicts in the order of their ``seq``.
 
     While the journal fails, ``on_journal_error`` decides: ``fault`` publishes every verdict as a fault with
@@ -43,7 +32,7 @@ class JournaledPublisher:
         self,
         publisher: Publisher,
         journal: Journal | None,
-        control: Deliverer | None,
+        control: "Control | None",
         *,
         on_journal_error: Literal["fault", "continue"],
     ) -> None:
