@@ -26,7 +26,6 @@ class Beside:
     def __init__(self, line: str, ending: asyncio.Event) -> None:
         self._line = line
         self._ending = ending
-        self._threads = ThreadPoolExecutor(1)  # not the loop's own, for whose work the loop waits at its end
         self._loading: Future[Any] | None = None
 
     @property
@@ -41,7 +40,9 @@ class Beside:
             InputError: the line ends before it returns.
             Exception: what it raises.
         """
-        self._loading = loading = self._threads.submit(load)
+        threads = ThreadPoolExecutor(1)  # not the loop's own, for whose work the loop waits at its end
+        self._loading = loading = threads.submit(load)
+        threads.shutdown(wait=False)
         loaded, ending = asyncio.wrap_future(loading), asyncio.ensure_future(self._ending.wait())
         await asyncio.wait((loaded, ending), return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
