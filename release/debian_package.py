@@ -49,7 +49,7 @@ def build_deb(
         wheels: folder with all wheels for these Pythons.
         pythons: versions such as ``3.11``, with none left out between them.
         version: of the release.
-        epoch: of the release, in seconds since 1970; the same sources give the same package.
+        epoch: of the release, in seconds since 1970.
         work: empty folder on the same file system as the wheels.
     """
     root = work / "root"
