@@ -40,6 +40,20 @@ DEFAULT_STEPS = 70_000
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    try:
+        return _run(argv)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors"):
+            raise
+        print(
+            f"{PROG}: {error.name} is not installed; expected inspectd with [train], which a line's PC"
+            " does not need",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def _run(argv: list[str] | None) -> int:
     options = parser().parse_args(argv)
     # Threads that spin while they wait slow torch down twentyfold as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
