@@ -155,6 +155,8 @@ class Line:
             )
             # Nobody waits for a line that ends by itself: only deadlines limit its last frames.
             await self._until(lambda: self._given_up is not None or not len(self._ledger), self._idle)
+            if self._cameras.ended:
+                self._cameras.refuse_wrong()  # a video that is cut short does not end in order
         finally:
             self._service.stopping()
             self._state = "stopping"

@@ -4,6 +4,8 @@
 # EngineFailed             an engine that was fine broke while running
 
 
+from foundation.secrets import masked
+
 _LONGEST = 2000
 
 
@@ -19,11 +21,11 @@ class InputError(Exception):
 
     ``str(error)`` is the one line the user sees: it names the file, the key where there is one, what
     was found and what was expected. Names and keys may be anything, so what would break the line or move the
-    cursor is escaped, and a line without end is cut.
+    cursor is escaped, and a line without end is cut. Passwords in addresses are masked.
     """
 
     def __str__(self) -> str:
-        text = printable(super().__str__()[: _LONGEST + 1])
+        text = printable(masked(super().__str__())[: _LONGEST + 1])
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
