@@ -26,6 +26,8 @@ _STATUS: Final[dict[type[av.FFmpegError], str]] = {
     av.error.HTTPNotFoundError: "it answers 404: there is nothing at this path",
     av.error.HTTPTooManyRequestsError: "it answers 429: too many requests",
 }
+_TS_PACKETS: Final = (188, 192, 204)
+"""Bytes of a packet of a transport stream, and of one with a time stamp or an error correction."""
 _NOT_VIDEO: Final = frozenset({"tty"})  # FFmpeg draws text files
 
 
@@ -127,6 +129,9 @@ class VideoReader:
             raise VideoBroken(lost)
         if self._format == "avi" and packets < expected:
             raise VideoBroken(f"it holds {packets} of {expected} pictures")
+        size = 0 if self._is_live else self._container.size
+        if self._format == "mpegts" and size > 0 and all(size % length for length in _TS_PACKETS):
+            raise VideoBroken("its last packet is cut short")
 
     def close(self) -> None:
         """Give file or connection back."""
