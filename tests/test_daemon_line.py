@@ -315,7 +315,7 @@ def test_a_camera_that_cannot_work_is_refused_at_the_start(
     ("source", "expected"),
     [
         ("/dev/video97", "cameras.top: /dev/video97: no such device"),
-        ("http://127.0.0.1:9/", "does not open as a video stream"),
+        ("http://127.0.0.1:9/", "does not open: connection refused"),
     ],
 )
 def test_check_refuses_a_camera_that_is_not_there(line_folder: Path, source: str, expected: str) -> None:
