@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, SCORE, UNCALIBRATED, Engine, Quantiles
 from foundation.errors import InputError
-from pictures.frames import Frame, read_image
+from pictures.frames import Frame
+from pictures.image_file import read_image
 from pictures.map_quantiles import map_quantiles
 
 _MOST_VALUES = 50_000_000
