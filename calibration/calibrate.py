@@ -25,6 +25,7 @@ from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import EngineFailed, InputError
 from pictures.frames import Roi, Size, fit, read_image
+from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
 from pictures.trained_on import trained_on
@@ -90,7 +91,9 @@ def calibrate(
     try:
         manifest = engine.manifest
         trained = trained_on(manifest.model_metadata)
-        roi, tiles = roi or trained.roi, tiles or trained.tiles
+        images = good.files if defective is None else [*good.files, *defective.files]
+        seen = seen_region(images, roi, trained)
+        roi, tiles = seen.cut, tiles or trained.tiles
         prepare: Prepare = partial(fit, size=manifest.input_size, roi=roi)
         merge = None
         if tiles is not None:
@@ -121,7 +124,8 @@ def calibrate(
         confidence=CONFIDENCE,
         good_images=len(good.files),
         good_images_sha256=good.digest(good_folder),
-        roi=roi,
+        roi=seen.roi,
+        camera_picture=seen.camera_picture,
         tiles=tiles,
         # The more tiles, the more places where a good part's score may be high.
         tiled_size=None if merge is None else merge.grid.region,

@@ -17,6 +17,7 @@ from engine_runtime.engine import FRAMES, QUANTILES, UNCALIBRATED
 from engine_runtime.open import one_line
 from foundation.errors import EngineRefused, InputError
 from pictures.frames import Frame, Size, cut_out, fit, images_in, read_image
+from pictures.region import seen_region
 from pictures.tiles import TileGrid
 from pictures.trained_on import trained_on
 
@@ -42,7 +43,8 @@ def good_frames(folder: Path, graph: Graph) -> tuple[list[Frame], list[Frame]]:
             f"--good {folder}: holds {len(paths)} images; "
             f"expected at least {FEWEST}, of which half are for the proof"
         )
-    roi, tiles = trained_on(graph.metadata)
+    trained = trained_on(graph.metadata)
+    roi, tiles = seen_region(paths, None, trained).cut, trained.tiles
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _MOST)).round().astype(int))
     frames, random = [], np.random.default_rng(0)
     for path in (paths[index] for index in chosen):

@@ -14,6 +14,7 @@ from foundation.errors import InputError
 from models.datasets.data_set import DataSet
 from models.datasets.digest import digest
 from pictures.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
+from pictures.region import Seen, seen_region
 from pictures.tiles import TileGrid, Tiles
 
 VALIDATION = 0.1
@@ -44,6 +45,8 @@ class Split:
     """Of the pictures on disk, each once, sorted."""
     held_out: int
     """Number of the pictures that are kept for validation."""
+    seen: Seen
+    """Which region of the camera's pictures they show."""
 
 
 def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Tiles | None = None) -> Split:
@@ -66,7 +69,8 @@ def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Ti
         raise InputError(
             f"{data_set.root}: holds 1 good image; expected at least 2, one of them for validation"
         )
-    images, sizes = stack(files, size, roi, tiles)
+    seen = seen_region(files, roi)
+    images, sizes = stack(files, size, seen.cut, tiles)
     if good.validation:
         order, held_out = np.arange(len(files)), len(good.validation)
         validation, training = order[-held_out:], order[:-held_out]
@@ -80,6 +84,7 @@ def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Ti
         digest(data_set.root, files),
         sizes,
         held_out,
+        seen,
     )
 
 

@@ -46,6 +46,8 @@ class Run:
     map_normalisation: MapNormalisation = "quantile"
     tiles: Tiles | None = None
     """Into which the region of each image was cut; None when an image was one frame."""
+    camera_picture: Size | None = None
+    """Of the camera, of which the images showed ``roi``, or the whole; None where they did not say."""
 
 
 def save_model(path: Path, run: Run, model: EfficientAd) -> None:
@@ -69,6 +71,8 @@ def load_model(path: Path) -> tuple[Run, EfficientAd]:
         settings = dict(content["run"])
         settings["image_size"] = Size(*settings["image_size"])
         settings["roi"] = Roi(*settings["roi"]) if settings["roi"] else None
+        picture = settings.get("camera_picture")
+        settings["camera_picture"] = Size(*picture) if picture else None
         settings["tiles"] = Tiles(**settings["tiles"]) if settings.get("tiles") else None
         run = Run(**settings)
         if run.size not in SIZES:

@@ -23,6 +23,7 @@ from models.efficientad.checkpoint import Run
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import MEAN, STD, map_size
 from pictures.heatmap import MAP_STRIDE
+from pictures.trained_on import TrainedOn, as_metadata
 
 OPSET = 17
 
@@ -141,11 +142,7 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
         "autoencoder": "yes" if run.autoencoder else "no",
         "tool_version": run.tool_version,
     }
-    if run.roi is not None:
-        entries["roi"] = ",".join(map(str, run.roi))
-    if run.tiles is not None:
-        entries["tiles"] = str(run.tiles)
-    return entries
+    return entries | as_metadata(TrainedOn(run.roi, run.tiles, run.camera_picture))
 
 
 class Graph:

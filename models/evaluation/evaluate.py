@@ -18,8 +18,10 @@ from models.metrics.image import Ranking
 from models.metrics.pixel import Areas, PixelCurves, thresholds
 from pictures.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
 from pictures.heatmap import MapGeometry
+from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
+from pictures.trained_on import TrainedOn
 
 PRO_LIMITS = (0.3,)
 """False positive rates up to which AU-PRO is integrated, as usual for MVTec AD."""
@@ -116,7 +118,8 @@ def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None, tiles: T
             where it is cut into tiles, or the model gives it no finite score.
         EngineFailed: the runtime raised.
     """
-    roi, tiles = roi or judge.roi, tiles or judge.tiles
+    roi = seen_region([sample.image for sample in samples], roi, TrainedOn(judge.roi, judge.tiles)).cut
+    tiles = tiles or judge.tiles
     merge = None if tiles is None else _merge(judge, samples[0].image, roi, tiles)
     scores, maps, sizes = [], [], []
     with tqdm(desc="judging", total=len(samples), unit="image") as bar:
