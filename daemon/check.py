@@ -60,7 +60,7 @@ async def check_line(path: Path) -> Checked:
         _check_journal(path, config.line, config.journal, runs=running is not None)
     if config.archive is not None:
         _check_archive(path, config.archive)
-    size = load_setup(path).input_size
+    size = load_setup(path).camera_plan.size
     held = {
         name: settings
         for name, settings in config.cameras.items()

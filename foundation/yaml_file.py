@@ -84,6 +84,8 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what either version of YAML would take for something else than a text."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
+        if not text.isprintable():  # PyYAML folds some of Unicode's line breaks into spaces
+            return self.represent_scalar(_TEXT, text, style='"')
         clear = not (_UNCLEAR.fullmatch(text) or _FLOAT.fullmatch(text))
         return self.represent_scalar(_TEXT, text, style=None if clear else "'")
 
