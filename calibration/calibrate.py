@@ -26,6 +26,7 @@ from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import EngineFailed, InputError
 from pictures.frames import Roi, Size, fit
 from pictures.image_file import read_image
+from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
 from pictures.trained_on import trained_on
@@ -91,7 +92,9 @@ def calibrate(
     try:
         manifest = engine.manifest
         trained = trained_on(manifest.model_metadata)
-        roi, tiles = roi or trained.roi, tiles or trained.tiles
+        images = good.files if defective is None else [*good.files, *defective.files]
+        seen = seen_region(images, roi, trained)
+        roi, tiles = seen.cut, tiles or trained.tiles
         prepare: Prepare = partial(fit, size=manifest.input_size, roi=roi)
         merge = None
         if tiles is not None:
@@ -122,7 +125,8 @@ def calibrate(
         confidence=CONFIDENCE,
         good_images=len(good.files),
         good_images_sha256=good.digest(good_folder),
-        roi=roi,
+        roi=seen.roi,
+        camera_picture=seen.camera_picture,
         tiles=tiles,
         # The more tiles, the more places where a good part's score may be high.
         tiled_size=None if merge is None else merge.grid.region,

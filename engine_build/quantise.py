@@ -19,6 +19,7 @@ from foundation.errors import EngineRefused, InputError
 from pictures.frames import Frame, Size, cut_out, fit
 from pictures.image_file import read_image
 from pictures.image_folder import images_in
+from pictures.region import seen_region
 from pictures.tiles import TileGrid
 from pictures.trained_on import trained_on
 
@@ -44,7 +45,8 @@ def good_frames(folder: Path, graph: Graph) -> tuple[list[Frame], list[Frame]]:
             f"--good {folder}: holds {len(paths)} images; "
             f"expected at least {FEWEST}, of which half are for the proof"
         )
-    roi, tiles = trained_on(graph.metadata)
+    trained = trained_on(graph.metadata)
+    roi, tiles = seen_region(paths, None, trained).cut, trained.tiles
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _MOST)).round().astype(int))
     frames, random = [], np.random.default_rng(0)
     for path in (paths[index] for index in chosen):
