@@ -116,7 +116,7 @@ def test_a_forgotten_or_doubled_region_is_found_at_each_step(recorded: Path, lin
     thresholds = []
     for good in ("whole", "cut"):  # cut by calibrate, or by the recording: the same
         command(*calibrate, recorded / good)
-        made = load_calibration(calibration, manifest.payload_sha256)
+        made = load_calibration(calibration, manifest.payload_sha256, manifest.maps)
         assert (made.roi, made.camera_picture) == (ROI, CAMERA)
         thresholds.append(made.threshold)
     assert thresholds[0] == thresholds[1]
