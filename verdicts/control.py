@@ -77,6 +77,7 @@ class LineControl:
         """Disconnect. May be called twice."""
         if not self._socket.closed:
             self._socket.disable_monitor()
+            self._events.close(linger=0)
             self._socket.close()
 
     def replay(self, boot: str, first: int, last: int) -> Iterator[Verdict]:
