@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test test-fast lint dist clean
+.PHONY: venv demo test test-fast lint docs dist clean
 
 venv: .venv/installed
 
@@ -24,6 +24,10 @@ test: lint
 # Without what is marked slow: under two minutes on two cores.
 test-fast: venv
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow'
+
+# The docs as a site, into build/site.
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # What a release consists of, into dist/.
 dist: venv

@@ -32,7 +32,7 @@ from detection.ours import SIZE
 from inspection import command
 from torch import nn
 
-from engine_runtime.engine import UNCALIBRATED
+from engine_runtime.engine import uncalibrated
 from engine_runtime.open import open_engine
 from foundation.files import replacing
 from models import training_images
@@ -45,7 +45,8 @@ from models.efficientad.distill import PROJECTION_CROPS, fit_projection, learn
 from models.efficientad.train import train
 from models.evaluation.evaluate import evaluate
 from models.evaluation.judge import CheckpointJudge
-from pictures.frames import images_in, read_image
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 
 BATCH = 8
 CHANNELS = networks.TEACHER_CHANNELS["xs"]
@@ -223,7 +224,9 @@ def measured_ms(folder: Path) -> dict[str, list[float]]:
             write_untrained(graph.with_suffix(".pt"), graph, "xs", SIZE)
         command("build-engine", graph, "--fast", "--max-batch", 1)
         engine = open_engine(graph.with_suffix(".engine"))
-        sides[candidate.name] = partial(timed, partial(engine.infer, [frame], UNCALIBRATED))
+        sides[candidate.name] = partial(
+            timed, partial(engine.infer, [frame], uncalibrated(engine.manifest.maps))
+        )
     return take_turns(sides, 40, "timing", warm_up=3)
 
 

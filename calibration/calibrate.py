@@ -24,7 +24,8 @@ from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import EngineFailed, InputError
-from pictures.frames import Roi, Size, fit, read_image
+from pictures.frames import Roi, Size, fit
+from pictures.image_file import read_image
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
 from pictures.trained_on import trained_on
@@ -114,7 +115,7 @@ def calibrate(
         format_version=1,
         model=manifest.model,
         engine_sha256=manifest.payload_sha256,
-        quantiles=quantiles.tolist(),
+        quantiles=dict(zip(manifest.maps, quantiles.tolist(), strict=True)),
         threshold=threshold.value,
         wanted_false_reject_rate=rate,
         false_reject_rate_interval=threshold.rate_interval,

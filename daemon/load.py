@@ -1,24 +1,34 @@
 """Everything of a config that is loaded before a line can run, or change over to it."""
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.config import Config, CurveConfig, load_config
+from calibration.calibration_file import A_CALIBRATION, Calibration, load_calibration
+from daemon.capture.group import CameraPlan
+from daemon.config import A_CONFIG, Config, CurveConfig, ProductConfig, load_config
 from daemon.host.access import Client
 from daemon.host.cores import keep_to
 from daemon.journal.database import JournalFailed
 from daemon.journal.reader import JournalReader
-from daemon.judging.product import Product, load_products
+from daemon.judging.product import Product
 from engine_runtime.engine import Engine
+from engine_runtime.engine_file import read_manifest
+from engine_runtime.environment import environment_of
+from engine_runtime.manifest import Manifest
 from engine_runtime.open import runtime_module
+from engine_runtime.signatures import TrustedKeys
+from engine_runtime.tiled_engine import pictures_at_once
 from engine_runtime.trial import try_out
-from foundation.errors import InputError
-from foundation.files import sha256
+from foundation.errors import EngineRefused, InputError
+from foundation.yaml_file import read_text
 from pictures.frames import Size
+from pictures.heatmap import MapGeometry
+from pictures.tile_merge import TileMerge
 
 # What sockets, threads and files are made of at the start.
 _NEEDS_RESTART = ("line", "publish", "control", "lanes", "cores", "journal")
@@ -33,6 +43,8 @@ class Setup:
     opened: Sequence[Mapping[Product, Engine]]
     hashes: Mapping[str, str]
     """SHA-256 of the config, of each calibration and of each engine's payload, by file; for the journal."""
+    proven: Mapping[str, str]
+    """SHA-256 of each engine's payload, and by what it was found to run here; for the journal."""
 
     @property
     def input_size(self) -> Size:
@@ -40,14 +52,15 @@ class Setup:
         return next(iter(self.products.values())).manifest.input_size
 
     @property
-    def judged_at_once(self) -> int:
-        """Frames that all lanes together may hold."""
-        return max(product.max_batch for product in self.products.values()) * self.config.lanes
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether an engine computes on a GPU."""
-        return any(product.manifest.executed_on == "cuda" for product in self.products.values())
+    def camera_plan(self) -> CameraPlan:
+        """The cameras, and what they have to know of the engines."""
+        products = self.products.values()
+        return CameraPlan(
+            cameras=self.config.cameras,
+            size=self.input_size,
+            judged_at_once=max(product.max_batch for product in products) * self.config.lanes,
+            on_gpu=any(product.manifest.executed_on == "cuda" for product in products),
+        )
 
     def close(self) -> None:
         """Close the engines that were opened for it, when no lane has taken them."""
@@ -67,20 +80,22 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
         InputError: something is wrong with the config, an engine or a calibration, or it changes what a
             running line cannot change; engines that were opened are closed again.
     """
-    config = load_config(path)
+    text = read_text(path, A_CONFIG)
+    config = load_config(path, text)
     if running is None:
         _keep_to_cores(path, config)
     else:
         _refuse_restart(path, running.config, config)
     products = load_products(config, path)
+    hashes = _hashes(products) | {str(path): hashlib.sha256(text).hexdigest()}
     if running is not None:
         same = {product.fingerprint: product for product in running.products.values()}
         products = {name: same.get(product.fingerprint, product) for name, product in products.items()}
     kept = set() if running is None else set(running.products.values())
-    proven = _proven(config, running)
-    _try_out([product for product in products.values() if product.manifest.payload_sha256 not in proven])
+    _try_out(_unproven(products.values(), config, running))
     opened: list[dict[Product, Engine]] = [{} for _ in range(config.lanes)]
-    setup = Setup(config, products, opened, _hashes(path, config, products))
+    proven = {p.manifest.payload_sha256: environment_of(p.manifest) for p in products.values()}
+    setup = Setup(config, products, opened, hashes, proven)
     with ExitStack() as undo:
         undo.callback(setup.close)
         for engines in opened:
@@ -91,6 +106,91 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
     return setup
 
 
+def load_products(config: Config, path: Path) -> dict[str | None, Product]:
+    """Read what every product of a config says about itself; engines are not opened yet.
+
+    Args:
+        config: the line's config.
+        path: its file, for what is said about mistakes.
+
+    Returns:
+        The products by name, in the config's order; one of the name None when the config names none.
+
+    Raises:
+        InputError: an engine or calibration cannot be used, or does not fit the cameras or other products.
+    """
+    products: dict[str | None, Product] = {}
+    trusted = TrustedKeys(config.trusted_keys) if config.trusted_keys else None
+    largest = 0
+    for name, entry in config.named_products().items():
+        manifest = read_manifest(entry.engine, trusted)
+        text = read_text(entry.calibration, A_CALIBRATION)
+        calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
+        _check_cameras(path, config, entry, calibration)
+        first = next(iter(products.values()), None)
+        if first is not None and manifest.input_size != first.manifest.input_size:
+            raise InputError(
+                f"{path}: products.{name}.engine: {entry.engine} takes frames of {manifest.input_size}, "
+                f"{first.engine} of {first.manifest.input_size}; one line's products must share one size"
+            )
+        geometry, at_once, merge = _geometry(entry.engine, manifest), manifest.max_batch, None
+        grid = next(iter(config.cameras.values())).grid()  # the same for all of them
+        if grid is not None:
+            merge = TileMerge(grid, geometry)
+            geometry, at_once = merge.geometry, pictures_at_once(manifest.max_batch, merge)
+        products[name] = Product(
+            name=name,
+            engine=entry.engine,
+            calibration=entry.calibration,
+            calibration_sha256=hashlib.sha256(text).hexdigest(),
+            manifest=manifest,
+            trusted=trusted,
+            threads=config.threads,
+            max_batch=min(config.max_batch or at_once, at_once),
+            threshold=calibration.threshold,
+            quantiles=calibration.quantiles_array(),
+            geometry=geometry,
+            merge=merge,
+        )
+        largest = max(largest, at_once)
+    if config.max_batch is not None and config.max_batch > largest:
+        raise InputError(
+            f"{path}: max_batch: found {config.max_batch}, expected at most {largest}, for which its engine"
+            " was built"
+        )
+    return products
+
+
+def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration: Calibration) -> None:
+    """Refuse cameras that show the engine something else than what it was calibrated on.
+
+    Scores of another crop have another distribution: the threshold would mean nothing.
+    """
+    made = f"{entry.calibration} was made"
+    for camera, settings in config.cameras.items():
+        key = f"{path}: cameras.{camera}"
+        if calibration.roi is not None and settings.roi != calibration.roi:
+            raise InputError(
+                f"{key}.roi: found {settings.roi}, expected {calibration.roi}, with which {made}"
+            )
+        if settings.tiles != calibration.tiles:
+            found, expected = (tiles or "none" for tiles in (settings.tiles, calibration.tiles))
+            raise InputError(f"{key}.tiles: found {found}, expected {expected}, with which {made}")
+        grid, region = settings.grid(), calibration.tiled_size
+        if grid is not None and region is not None and grid.region != region:
+            raise InputError(
+                f"{key}.roi: found {settings.roi}, expected one of {region.width}×{region.height} pixels, "
+                f"with which {made}"
+            )
+
+
+def _geometry(engine: Path, manifest: Manifest) -> MapGeometry:
+    try:
+        return manifest.geometry
+    except EngineRefused as error:
+        raise EngineRefused(f"{engine}: {error}") from error
+
+
 def _keep_to_cores(path: Path, config: Config) -> None:
     """Have all that this process starts from now on, engines and cameras too, keep to the line's cores."""
     try:
@@ -99,19 +199,36 @@ def _keep_to_cores(path: Path, config: Config) -> None:
         raise InputError(f"{path}: {error}") from error
 
 
-def _proven(config: Config, running: Setup | None) -> set[str]:
-    """List the payloads that this line has run before, by SHA-256: they need no trial."""
+def _unproven(products: Iterable[Product], config: Config, running: Setup | None) -> list[Product]:
+    """List the products whose engine this line has not run before, or not by this runtime on this device."""
     if running is not None:
-        return {product.manifest.payload_sha256 for product in running.products.values()}
+        runs = {product.manifest.payload_sha256 for product in running.products.values()}
+        return [product for product in products if product.manifest.payload_sha256 not in runs]
+    proven = _proven(config)
+    return [
+        product
+        for product in products
+        # What is not known at all is not imported yet either: the trial does so meanwhile.
+        if product.manifest.payload_sha256 not in proven
+        or environment_of(product.manifest) not in proven[product.manifest.payload_sha256]
+    ]
+
+
+def _proven(config: Config) -> dict[str, set[str]]:
+    """Read what the journal says of the last start and the last reload: payloads, and by what they ran."""
     if config.journal is None:
-        return set()
+        return {}
     try:
         with JournalReader(config.journal.file) as reader:
             notes = [reader.last_event(kind) for kind in ("start", "reload")]
     except (InputError, JournalFailed):
-        return set()  # not there yet; or what is wrong with it is said when the line opens it
-    hashes = [note.get("sha256") for note in notes if note is not None]
-    return {str(found) for entry in hashes if isinstance(entry, dict) for found in entry.values()}
+        return {}  # not there yet; or what is wrong with it is said when the line opens it
+    proven: dict[str, set[str]] = {}
+    for note in notes:
+        said = None if note is None else note.get("proven")
+        for payload, environment in said.items() if isinstance(said, dict) else ():
+            proven.setdefault(payload, set()).add(str(environment))
+    return proven
 
 
 def _try_out(products: Sequence[Product]) -> None:
@@ -126,10 +243,11 @@ def _try_out(products: Sequence[Product]) -> None:
             trial.result()
 
 
-def _hashes(path: Path, config: Config, products: Mapping[str | None, Product]) -> dict[str, str]:
-    files = [path, *(entry.calibration for entry in config.named_products().values())]
-    engines = {str(product.engine): product.manifest.payload_sha256 for product in products.values()}
-    return {str(file): sha256(file) for file in files} | engines
+def _hashes(products: Mapping[str | None, Product]) -> dict[str, str]:
+    calibrations = {str(product.calibration): product.calibration_sha256 for product in products.values()}
+    return calibrations | {
+        str(product.engine): product.manifest.payload_sha256 for product in products.values()
+    }
 
 
 def clients_of(curve: CurveConfig) -> dict[str, Client]:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -69,6 +69,7 @@ class Control(threading.Thread):
         access: Access,
         required_subscribers: Collection[str] = (),
         resend_after_s: float = 1.0,
+        journal_may_wait: bool = False,
     ) -> None:
         """Bind the socket; ``start`` begins to answer.
 
@@ -79,6 +80,7 @@ class Control(threading.Thread):
             access: who may connect; to be closed after this.
             required_subscribers: names whose absence is to be seen in ``subscribers``.
             resend_after_s: seconds without acknowledgement after which verdicts are sent again.
+            journal_may_wait: whether to go on when the journal cannot be read yet.
 
         Raises:
             InputError: the address is in use or cannot be bound, the journal cannot be read, or the file
@@ -102,8 +104,12 @@ class Control(threading.Thread):
         self._ending = threading.Event()
         self._closed = False
         self.require(required_subscribers, resend_after_s)
-        with self._journal():  # fails at once when it cannot be read
-            self._snapshot = self._subscribers.health()
+        try:
+            with self._journal():
+                self._snapshot = self._subscribers.health()
+        except InputError:
+            if not journal_may_wait:
+                raise
         self._socket = access.context.socket(zmq.ROUTER)
         self._socket.router_mandatory = True  # so that a lost or stuffed client is noticed
         self._socket.rcvhwm = _WAITING_REQUESTS
@@ -186,7 +192,8 @@ class Control(threading.Thread):
                 give_up_s = min(give_up_s, time.monotonic() + _CLOSE_S)
                 if self._has_delivered() or time.monotonic() >= give_up_s:
                     break
-        self._positions.write(at_once=True)
+        with suppress(InputError), self._journal() as reader:
+            self._positions.write(reader.hash_of, at_once=True)
         self._close_reader()
         self._socket.close(linger=int(_CLOSE_S * 1000))
 
@@ -211,9 +218,9 @@ class Control(threading.Thread):
         try:
             with self._journal() as reader:
                 more |= self._subscribers.deliver(reader, reader.last_row())
+                self._positions.write(reader.hash_of)
         except InputError:
             pass  # the line says so in its health; it is tried again
-        self._positions.write()
         self._snapshot = self._subscribers.health()
         return more
 
@@ -320,7 +327,8 @@ class Control(threading.Thread):
         if self._reader is None:
             self._reader = JournalReader(self._journal_file)
             self._reader_inode = inode
-            self._subscribers.begin(self._reader.last_row())
+            self._subscribers.begin(self._reader)
+            self._positions.write(self._reader.hash_of, at_once=True)  # a place that was found anew is kept
         try:
             yield self._reader
         except JournalFailed as error:

@@ -27,12 +27,13 @@ from daemon.journal.database import (
     JournalFailed,
     create_if_missing,
     open_for_writing,
+    refused_by_sqlite,
     why,
 )
 from daemon.journal.retention import Retention
 from daemon.journal.stamps import Stamps, iso
 from daemon.journal.sync import DatabaseSync
-from foundation.errors import InputError
+from foundation.errors import InputError, Unavailable, refused_by_system
 from verdicts.message import Verdict
 
 __all__ = ["Journal", "JournalFailed"]
@@ -62,6 +63,10 @@ class _Entry(NamedTuple):
     payload: bytes
 
 
+class InUse(Unavailable):
+    """Another daemon writes this journal, and counts its frames beside it."""
+
+
 class Journal:
     """The one writer of a journal; used by one thread.
 
@@ -73,7 +78,9 @@ class Journal:
             ever written.
     """
 
-    def __init__(self, file: Path, *, line: str, keep_days: float, max_mb: float) -> None:
+    def __init__(
+        self, file: Path, *, line: str, keep_days: float, max_mb: float, may_wait: bool = False
+    ) -> None:
         """Open the journal of a line, or create it, and keep other daemons out of it.
 
         Args:
@@ -81,10 +88,13 @@ class Journal:
             line: name of the line.
             keep_days: older rows are removed.
             max_mb: the oldest rows are removed when the file and its write-ahead log would need more.
+            may_wait: whether to go on where the journal cannot be had now, as on a full disk: ``unopened``
+                then says why, and each write tries to open it.
 
         Raises:
-            InputError: the folder is missing or not writable, another daemon uses the journal, or the file
-                is no journal, damaged, or another version's or line's.
+            Unavailable: it cannot be had now, or another daemon uses it.
+            InputError: the folder is missing, or the file is no journal, damaged, or another version's or
+                line's.
         """
         self.file = file
         self._line = line
@@ -95,16 +105,19 @@ class Journal:
         self._most_wal_bytes = most_wal_bytes
         self._turn = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._lock = _locked(file)
+        self._lock: int | None = None
+        self.entries, self._head = 0, NOTHING
+        self.unopened: str | None = None
+        """Why it could not be had at first; None where it could."""
         try:
-            create_if_missing(file)
-            self._open()
-            self._write([])  # what has to be said of a new journal, or of the clock
-        except JournalFailed as error:
-            os.close(self._lock)
-            raise InputError(str(error)) from error
+            self._begin()
+        except Unavailable as error:
+            if not may_wait or isinstance(error, InUse):
+                self._unlock()
+                raise
+            self.unopened = str(error)
         except BaseException:
-            os.close(self._lock)
+            self._unlock()
             raise
         self._database_sync = DatabaseSync(file)
         self._checkpoints = Checkpoints(file, self._turn, most_wal_bytes, self._database_sync)
@@ -132,19 +145,20 @@ class Journal:
         """
         self._commit([_Entry(VERDICT, v.boot, v.seq, v.camera, v.frame, payload) for v, payload in verdicts])
 
-    def note(self, kind: str, content: Mapping[str, Any]) -> None:
+    def note(self, kind: str, content: Mapping[str, Any], *, durable: bool = False) -> None:
         """Write down what happened to the daemon, such as its start.
 
         Args:
             kind: such as "start", "stop" or "reload".
             content: JSON; its ``boot`` is the boot to which the row belongs.
+            durable: whether to wait until the disk has it, and all before it.
 
         Raises:
             JournalFailed: it is not written.
         """
         if kind == VERDICT:
             raise ValueError("verdicts are written with write()")
-        self._commit([_event(kind, content)])
+        self._commit([_event(kind, content)], durable=durable)
 
     def close(self) -> None:
         """End the checkpoints, put the log away and let other daemons in.
@@ -154,23 +168,36 @@ class Journal:
         self._checkpoints.close()
         self._drop_connection()
         self._database_sync.close()
-        os.close(self._lock)
+        self._unlock()
 
-    def _commit(self, entries: list[_Entry]) -> None:
+    def _begin(self) -> None:
+        try:
+            self._open()
+            self._write([])  # what has to be said of a new journal, or of the clock
+        except JournalFailed as error:
+            raise refused_by_sqlite(error) from error
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _commit(self, entries: list[_Entry], *, durable: bool = False) -> None:
         with self._turn:
             try:
                 if self._connection is None:
                     self._open()
                 self._check_in_place()
-                self._write(entries)
+                self._write(entries, durable=durable)
             except InputError as error:
                 raise JournalFailed(str(error)) from error
             self._checkpoints.committed(len(entries))
 
     def _open(self) -> None:
         """Open the file and find the end of the chain."""
-        if not self.file.exists():
-            create_if_missing(self.file)  # someone removed it while the daemon ran
+        if self._lock is None:
+            self._lock = _locked(self.file)
+        create_if_missing(self.file)  # also when someone removed it while the daemon ran
         connection = open_for_writing(self.file, self._line)
         try:
             connection.execute(f"PRAGMA journal_size_limit = {self._most_wal_bytes}")
@@ -182,8 +209,7 @@ class Journal:
             self._retention = Retention(connection, keep_days=self._keep_days, most_bytes=self._most_bytes)
         except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
             connection.close()
-            reason = why(error) if isinstance(error, SQLITE_ERRORS) else f"is damaged: {error}"
-            raise InputError(f"{self.file}: {reason}") from error
+            raise refused_by_sqlite(error, self.file) from error
         opened = self.file.stat()
         self._inode = (opened.st_dev, opened.st_ino)
         self._last_seqs: dict[str, int] = {}
@@ -200,11 +226,15 @@ class Journal:
             self._drop_connection()
             raise JournalFailed(f"{self.file}: was replaced by another file while it was written")
 
-    def _write(self, entries: Sequence[_Entry]) -> None:
+    def _write(self, entries: Sequence[_Entry], *, durable: bool = False) -> None:
         assert self._connection is not None
         committed = (self.entries, self._head)
         try:
+            if durable:
+                self._connection.execute("PRAGMA synchronous = FULL")
             self._insert(entries)
+            if durable:
+                self._connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException as error:
             # Opening it anew finds out what the file really holds; until then the last good end is told.
             self._drop_connection()
@@ -301,10 +331,14 @@ def _locked(file: Path) -> int:
     except FileNotFoundError as error:
         raise InputError(f"{file}: the journal cannot be opened: its folder does not exist") from error
     except OSError as error:
-        raise InputError(f"{file}: the journal cannot be opened for writing: {error.strerror}") from error
+        text = f"{file}: the journal cannot be opened for writing: {error.strerror}"
+        raise refused_by_system(text, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InUse(f"{file}: another inspectd writes this journal") from error
     except OSError as error:
         os.close(descriptor)
-        raise InputError(f"{file}: another inspectd writes this journal") from error
+        raise refused_by_system(f"{file}: the journal cannot be locked: {error.strerror}", error) from error
     return descriptor
