@@ -1,13 +1,13 @@
-"""The list of tests that ``make test-fast`` leaves out, besides those that are marked slow where they are written.
+"""The list of tests that ``make test-fast`` leaves out, besides those that are marked slow.
 
-To bring it up to date, after a run with ``pytest --junitxml=durations.xml``: ``python tests/slow_tests.py durations.xml``.
-Tests that did not run keep their entry.
+``pytest --junitxml=durations.xml && python tests/slow_tests.py durations.xml`` brings it up to date. Tests that did
+not run keep their entry.
 """
 
 import sys
-import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from pathlib import Path
+from xml.etree import ElementTree
 
 LIST = Path(__file__).with_suffix(".txt")
 LONGEST_S = 1.5
