@@ -1,6 +1,6 @@
 """The list of tests that ``make test-fast`` leaves out, besides those that are marked slow.
 
-``pytest --junitxml=durations.xml && python tests/slow_tests.py durations.xml`` brings it up to date. Tests that did
+``pytest --junitxml=durations.xml && python tests/slow_tests.py durations.xml`` writes it anew. Tests that did
 not run keep their entry.
 """
 
