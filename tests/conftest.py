@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 from brightness import THRESHOLD, brightness_model, calibrate
+from hypothesis import settings
 from line_rig import REPOSITORY
 from slow_tests import slow_tests
 
 # A shell lets what it starts in the background ignore Ctrl-C, and children inherit that: some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A deadline for each example would measure what else the machine does, and whether coverage counts lines.
+settings.register_profile("without-deadline", deadline=None)
+settings.load_profile("without-deadline")
 
 
 @pytest.hookimpl(tryfirst=True)
