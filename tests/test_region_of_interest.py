@@ -73,7 +73,17 @@ def test_a_recording_says_what_it_cut_out(recorded: Path, tmp_path: Path) -> Non
     assert np.array_equal(pixels, read_image(pictures(recorded / "whole")[0])[:, 16:144])
     cv2.imwrite(str(copy), pixels)  # another program's file brings none
     assert note_of(copy) is None
-    command("inspectctl", "record", recorded / "cut", "--out", tmp_path / "again", "--roi", "4,8,50,60")
+    command(
+        "inspectctl",
+        "record",
+        recorded / "cut",
+        "--out",
+        tmp_path / "again",
+        "--roi",
+        "4,8,50,60",
+        "--count",
+        1,
+    )
     again = note_of(tmp_path / "again/frame-000001.png")
     assert again is not None
     assert (again.roi, again.camera_picture) == (Roi(20, 8, 50, 60), CAMERA)
@@ -115,7 +125,7 @@ def test_a_forgotten_or_doubled_region_is_found_at_each_step(recorded: Path, lin
     thresholds = []
     for good in ("whole", "cut"):  # cut by calibrate, or by the recording: the same
         command(*calibrate, recorded / good)
-        made = load_calibration(calibration, manifest.payload_sha256)
+        made = load_calibration(calibration, manifest.payload_sha256, manifest.maps)
         assert (made.roi, made.camera_picture) == (ROI, CAMERA)
         thresholds.append(made.threshold)
     assert thresholds[0] == thresholds[1]
@@ -183,6 +193,8 @@ def test_a_region_that_is_the_whole_picture_is_none(tmp_path: Path) -> None:
     assert seen_region([cut], Roi(0, 0, 128, 128)) == Seen(None, ROI, CAMERA)  # as tiles need it
     with pytest.raises(InputError, match="once more"):
         seen_region([cut], Roi(0, 0, 127, 128))
+    # A model of an older version says its region, and not of which picture.
+    assert seen_region([cut], None, TrainedOn(ROI, None)) == Seen(None, ROI, CAMERA)
 
 
 SIDES = st.integers(1, 65_535)
