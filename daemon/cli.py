@@ -44,8 +44,31 @@ def command_line() -> argparse.ArgumentParser:
         help="check config, addresses, journal, archive, engine, calibration and cameras, then exit;"
         " also beside the running line",
     )
+    parser.add_argument(
+        "--schema",
+        action=_Schema,
+        choices=("config", "calibration"),
+        help="print the JSON schema of one of the two YAML files, for editors, then exit",
+    )
     parser.add_argument("--version", action="version", version=f"inspectd {version('inspectd')}")
     return parser
+
+
+class _Schema(argparse.Action):
+    """Prints a schema and ends, as ``--version`` does."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        from daemon.schema import schema_text
+
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+        print(schema_text("calibration" if values == "calibration" else "config"), end="")
+        parser.exit()
 
 
 def _run(path: Path, *, check: bool) -> int:
