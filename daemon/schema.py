@@ -23,7 +23,7 @@ def schema_text(kind: Kind) -> str:
 
 
 def _allow_names(definitions: dict[str, Any]) -> None:
-    """Let a region be written with the names of its sides, as in the examples; pydantic knows its row only."""
+    """Let a region be written with the names of its sides, as in the examples; pydantic knows rows only."""
     row = definitions["Roi"]
     sides = dict(zip(Roi._fields, row["prefixItems"], strict=True))
     named = {"type": "object", "properties": sides, "required": [*sides], "additionalProperties": False}
