@@ -54,7 +54,7 @@ def seen_region(
                 f"{file}: was recorded with the region {shown.roi}, and {option} {given.option} would cut it "
                 f"once more: leave {option} out, the region goes with the pictures"
             )
-        if model is not None and model.is_known and shown != model:
+        if model is not None and model.is_known and not shown.agrees_with(model):
             raise InputError(
                 f"{file}: shows {shown}, but the model was trained on {model}: "
                 "give pictures of the model's region, or train on this one"
@@ -77,6 +77,10 @@ class _Shown(NamedTuple):
     @property
     def is_known(self) -> bool:
         return self.roi is not None or self.camera_picture is not None
+
+    def agrees_with(self, other: "_Shown") -> bool:
+        sizes = {self.camera_picture, other.camera_picture} - {None}
+        return self.roi == other.roi and len(sizes) <= 1
 
     def __str__(self) -> str:
         size = self.camera_picture

@@ -441,6 +441,7 @@ def test_a_recording_that_cannot_work_is_refused(
     assert done.returncode == 2
     assert expected in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "good").exists()
 
 
 def test_help_answers_at_once() -> None:

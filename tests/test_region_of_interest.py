@@ -74,7 +74,17 @@ def test_a_recording_says_what_it_cut_out(recorded: Path, tmp_path: Path) -> Non
     assert np.array_equal(pixels, read_image(pictures(recorded / "whole")[0])[:, 16:144])
     cv2.imwrite(str(copy), pixels)  # another program's file brings none
     assert note_of(copy) is None
-    command("inspectctl", "record", recorded / "cut", "--out", tmp_path / "again", "--roi", "4,8,50,60")
+    command(
+        "inspectctl",
+        "record",
+        recorded / "cut",
+        "--out",
+        tmp_path / "again",
+        "--roi",
+        "4,8,50,60",
+        "--count",
+        1,
+    )
     again = note_of(tmp_path / "again/frame-000001.png")
     assert again is not None
     assert (again.roi, again.camera_picture) == (Roi(20, 8, 50, 60), CAMERA)
@@ -184,6 +194,8 @@ def test_a_region_that_is_the_whole_picture_is_none(tmp_path: Path) -> None:
     assert seen_region([cut], Roi(0, 0, 128, 128)) == Seen(None, ROI, CAMERA)  # as tiles need it
     with pytest.raises(InputError, match="once more"):
         seen_region([cut], Roi(0, 0, 127, 128))
+    # A model of an older version says its region, and not of which picture.
+    assert seen_region([cut], None, TrainedOn(ROI, None)) == Seen(None, ROI, CAMERA)
 
 
 SIDES = st.integers(1, 65_535)

@@ -32,6 +32,8 @@ def _record(options: argparse.Namespace) -> int:
     from daemon.inspectctl.recording import record
 
     settings = CameraSettings(options.source, roi=options.roi)
+    before = len(list(options.out.glob("frame-*.png")))
     saved = record(settings, options.out, options.count)
-    print(f"saved {saved} of {options.count} frames in {options.out}")
+    beside = f", after {before} that were there" if before else ""
+    print(f"saved {saved} of {options.count} frames in {options.out}{beside}")
     return 0 if saved == options.count else 1

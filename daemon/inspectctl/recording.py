@@ -1,6 +1,7 @@
 """Saves frames of a camera as images to train on, cut out exactly as the daemon will cut them out."""
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,7 @@ def record(settings: CameraSettings, folder: Path, count: int) -> int:
     Raises:
         InputError: the camera does not open or breaks off, or the folder cannot be written.
     """
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -40,11 +42,9 @@ def record(settings: CameraSettings, folder: Path, count: int) -> int:
     numbers = [int(m[1]) for path in folder.iterdir() if (m := re.fullmatch(r"frame-(\d+)\.png", path.name))]
     first = max(numbers, default=0) + 1
     saved = 0
+    camera = None
     try:
         camera = open_camera(settings)
-    except CameraFailed as error:
-        raise InputError(str(error)) from error
-    try:
         with tqdm(total=count, unit="frame", desc="recording", disable=None) as progress:
             bad = 0
             while saved < count:
@@ -64,9 +64,14 @@ def record(settings: CameraSettings, folder: Path, count: int) -> int:
                 saved += 1
                 progress.update()
     except (CameraFailed, BadPicture) as error:
-        raise InputError(f"{error}; {saved} frames lie in {folder}") from error
+        kept = f"; {saved} frames lie in {folder}" if saved else ""
+        raise InputError(f"{error}{kept}") from error
     finally:
-        camera.close()
+        if camera is not None:
+            camera.close()
+        if made and not saved:
+            with suppress(OSError):
+                folder.rmdir()  # a mistake leaves nothing behind
     return saved
 
 
