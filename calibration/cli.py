@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 from foundation.errors import EngineFailed, InputError
+from foundation.terminal import accept_any_text
 
 PROG = "calibrate"
 
@@ -10,6 +11,7 @@ PROG = "calibrate"
 def main(argv: list[str] | None = None) -> int:
     """Run ``calibrate`` and give its exit code."""
     arguments = _parser().parse_args(argv)
+    accept_any_text()
     engine: Path = arguments.engine
     target: Path = arguments.output or engine.with_suffix(".calibration.yaml")
     from calibration.calibrate import calibrate
