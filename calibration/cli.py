@@ -4,6 +4,7 @@ from pathlib import Path
 
 from foundation.errors import EngineFailed, InputError
 from foundation.option_types import share
+from foundation.terminal import accept_any_text
 
 PROG = "calibrate"
 
@@ -11,6 +12,7 @@ PROG = "calibrate"
 def main(argv: list[str] | None = None) -> int:
     """Run ``calibrate`` and give its exit code."""
     arguments = command_line().parse_args(argv)
+    accept_any_text()
     engine: Path = arguments.engine
     target: Path = arguments.output or engine.with_suffix(".calibration.yaml")
     from calibration.calibrate import calibrate
