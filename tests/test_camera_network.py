@@ -63,6 +63,27 @@ def test_an_intact_jpeg_has_the_pixels_that_opencv_reads() -> None:
     assert np.array_equal(decode_jpeg(jpeg(80)), expected)
 
 
+@pytest.mark.parametrize("level", [0, 90, 255])
+@pytest.mark.parametrize(
+    "options",
+    [(), (cv2.IMWRITE_JPEG_OPTIMIZE, 1), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_QUALITY, 5)],
+)
+def test_a_picture_without_anything_in_it_is_whole(level: int, options: tuple[int, ...]) -> None:
+    """With tables of its own its data may be zeros alone."""
+    for shape in ((256, 256), (256, 256, 3)):
+        flat = np.full(shape, level, np.uint8)
+        assert np.ptp(decode_jpeg(cv2.imencode(".jpg", flat, options)[1].tobytes())) <= 1
+
+
+def test_a_few_zeros_are_told_where_a_decoder_takes_them_for_values() -> None:
+    whole, told = jpeg(60, 96), 0
+    for at in range(700, len(whole) - 100, 50):
+        with pytest.raises(BadPicture):
+            decode_jpeg(whole[:at] + bytes(40) + whole[at + 40 :])
+        told += 1
+    assert told > 50
+
+
 def test_a_stream_that_ends_says_so(web: HttpCamera) -> None:
     web.parts = lambda: iter([jpeg(20)])
     camera = open_camera(CameraSettings(web.address("/stream")))
