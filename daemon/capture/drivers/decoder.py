@@ -134,7 +134,8 @@ def _fresh(context: av.VideoCodecContext) -> av.VideoCodecContext:
     if context.extradata is None:
         context.flush_buffers()
         return context
-    fresh = av.VideoCodecContext.create(context.name, "r")
+    fresh = av.CodecContext.create(context.name, "r")
+    assert isinstance(fresh, av.VideoCodecContext)
     fresh.extradata = context.extradata
     fresh.width, fresh.height = context.width, context.height
     return _strict(fresh)
