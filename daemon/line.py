@@ -21,8 +21,9 @@ from daemon.delivery.journaled_publisher import Outlet
 from daemon.delivery.verdict_batch import Outbox, Scored, wall_clock
 from daemon.host.access import Access, CurveAccess
 from daemon.host.sd_notify import Service
-from daemon.journal.journal import Journal, JournalFailed
+from daemon.journal.journal import JournalFailed
 from daemon.journal.stamps import iso
+from daemon.journal.writer import JournalWriter
 from daemon.judging.lane import Judged, NotJudged
 from daemon.judging.lanes import Lanes
 from daemon.judging.ledger import CapturedFrame, FrameKey, Ledger
@@ -65,7 +66,7 @@ class Line:
         *,
         boot: str,
         outlet: Outlet,
-        journal: Journal | None,
+        journal: JournalWriter | None,
         control: "Control | None",
         access: Access,
     ) -> None:

@@ -21,12 +21,14 @@ from daemon.host.access import Access, CurveAccess
 from daemon.journal.journal import Journal, JournalFailed
 from daemon.journal.power_cut import machine_boot, note_power_cut
 from daemon.journal.reader import JournalReader
+from daemon.journal.writer import JournalWriter
 from daemon.judging.product import Product
 from daemon.line import Line
 from daemon.load import Setup, clients_of, load_setup
 from daemon.recovery import forget_counts, unfinished_verdicts
 from foundation.errors import InputError
 
+_START_PATIENCE_S = 30.0  # a disk that has just come up may be slow, and nothing is judged yet
 _log = logging.getLogger("inspectd")
 
 
@@ -91,13 +93,14 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
         journal, control, product = None, None, next(iter(setup.products.values()))
         if config.journal is not None:
             section = config.journal
-            journal = stack.enter_context(
-                closing(
-                    Journal(
-                        section.file, line=config.line, keep_days=section.keep_days, max_mb=section.max_mb
-                    )
-                )
+            opened = Journal(
+                section.file,
+                line=config.line,
+                keep_days=section.keep_days,
+                max_mb=section.max_mb,
+                durable=section.durable,
             )
+            journal = stack.enter_context(closing(JournalWriter(opened)))
             reader = stack.enter_context(closing(JournalReader(section.file)))
             product = _selected(reader, setup) or product
             if config.control is not None:
@@ -116,6 +119,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
                     )
                 )
         outlet = Outlet(publisher, journal, control, on_journal_error=config.on_journal_error)
+        stack.callback(outlet.close)
         if journal is not None and config.journal is not None:
             cut = note_power_cut(journal, reader)
             unfinished = list(
@@ -128,7 +132,9 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
                 outlet.send(unfinished)
             try:
                 start = {"boot": boot, "machine": machine_boot(), "product": product.name}
-                journal.note("start", start | {"sha256": setup.hashes}, durable=True)
+                journal.note(
+                    "start", start | {"sha256": setup.hashes}, durable=True, patience_s=_START_PATIENCE_S
+                )
             except JournalFailed as error:
                 raise InputError(str(error)) from error
         line = Line(
