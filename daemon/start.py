@@ -13,9 +13,8 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from daemon.check import check_cameras
 from daemon.config import Config
-from daemon.delivery.journaled_publisher import Outlet
+from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.publisher import Publisher
 from daemon.host.access import Access, CurveAccess
 from daemon.journal.journal import Journal, JournalFailed
@@ -30,19 +29,6 @@ from foundation.errors import InputError
 
 _START_PATIENCE_S = 30.0  # a disk that has just come up may be slow, and nothing is judged yet
 _log = logging.getLogger("inspectd")
-
-
-async def check_line(path: Path) -> Config:
-    """Open all that a config names, as the running daemon would, and close it again; nothing is judged.
-
-    Raises:
-        InputError: something does not open.
-    """
-    setup = load_setup(path)
-    with _sockets(setup.config):
-        size = next(iter(setup.products.values())).manifest.input_size
-        await check_cameras(setup.config.cameras, size)
-    return setup.config
 
 
 def run_line(path: Path) -> int:
@@ -118,8 +104,8 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
                         )
                     )
                 )
-        outlet = Outlet(publisher, journal, control, on_journal_error=config.on_journal_error)
-        stack.callback(outlet.close)
+        journaled = JournaledPublisher(publisher, journal, control, on_journal_error=config.on_journal_error)
+        stack.callback(journaled.close)
         if journal is not None and config.journal is not None:
             cut = note_power_cut(journal, reader)
             unfinished = list(
@@ -129,7 +115,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
                 _log.warning(
                     "%s: %d frames of an earlier start had no verdict: faults", path, len(unfinished)
                 )
-                outlet.send(unfinished)
+                journaled.send(unfinished)
             try:
                 start = {"boot": boot, "machine": machine_boot(), "product": product.name}
                 journal.note(
@@ -142,7 +128,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
             setup,
             product,
             boot=boot,
-            outlet=outlet,
+            publisher=journaled,
             journal=journal,
             control=control,
             access=access,
@@ -154,7 +140,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
         gc.freeze()  # what was loaded stays: looking it through again and again would hold verdicts up
         code = await line.run()
         if journal is not None and config.journal is not None:
-            outlet.catch_up()
+            journaled.catch_up()
             if line.complete:
                 forget_counts(config.journal.file)
             try:

@@ -7,15 +7,12 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 from daemon.delivery.publisher import Publisher
 from daemon.journal.journal import JournalFailed
 from daemon.journal.writer import JournalWriter
 from verdicts.message import Decision, Health, JournalHealth, Verdict, encode
-
-if TYPE_CHECKING:
-    from daemon.control.server import Control
 
 _MOST_UNWRITTEN: Final = 10_000
 """Verdicts that wait in memory for a journal that fails, about 6 MB; that older ones lack is noted in it."""
@@ -36,7 +33,21 @@ class _Batch(NamedTuple):
     """How many of the verdicts that the journal refused before are written with them."""
 
 
-class Outlet:
+class Deliverer(Protocol):
+    """Who delivers from the journal to the subscribers that acknowledge: the control address."""
+
+    @property
+    def dropped_messages(self) -> int:
+        """What came in and was no request."""
+
+    def journaled(self, row: int | None) -> None:
+        """Hear that the journal has grown, and up to which row all is published."""
+
+    def health(self, topic: bytes, payload: bytes) -> None:
+        """Pass a health on."""
+
+
+class JournaledPublisher:
     """Journals and publishes verdicts in the order of their ``seq``.
 
     A thread writes; this waits for none of it. While the journal fails, or does not answer for half a second,
@@ -49,7 +60,7 @@ class Outlet:
         self,
         publisher: Publisher,
         journal: JournalWriter | None,
-        control: "Control | None",
+        control: Deliverer | None,
         *,
         on_journal_error: Literal["fault", "continue"],
     ) -> None:
