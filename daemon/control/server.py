@@ -94,6 +94,7 @@ class Control(threading.Thread):
         self._positions = Positions(journal.with_name(journal.name + "-subscribers"))
         self._subscribers = Subscribers(self._positions, self._send)
         self._snapshot: dict[str, SubscriberHealth] = {}
+        self._statistics: tuple[bytes, ...] = ()
         self._published_row: int | None = None
         self._dropped = 0
         self._last_health: bytes | None = None
@@ -147,6 +148,10 @@ class Control(threading.Thread):
         """Pass a health on to the subscribers, and to those who ask for the status."""
         self._last_health = self._untold_health = payload
         os.eventfd_write(self._wake, 1)
+
+    def statistics(self, payload: bytes) -> None:
+        """Keep for those who ask for the status what health does not tell."""
+        self._statistics = (payload,)
 
     def require(self, subscribers: Collection[str], resend_after_s: float) -> None:
         """Change which subscribers are required, and when verdicts are sent again."""
@@ -260,7 +265,9 @@ class Control(threading.Thread):
             case Status():
                 if self._last_health is None:
                     raise InputError("the line has no health yet; ask again in a second")
-                self._send(connection, Reply("health", request.id, 1), (self._last_health,))
+                # Behind the health, where older clients do not look.
+                frames = (self._last_health, *self._statistics)
+                self._send(connection, Reply("health", request.id, len(frames)), frames)
             case Reload():
                 self._command(connection, request.id, peer, "reload", {})
             case Select():

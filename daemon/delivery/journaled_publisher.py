@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import Final, Literal, NamedTuple, Protocol
 
 from daemon.delivery.publisher import Publisher
+from daemon.delivery.tally import Tally
 from daemon.journal.journal import JournalFailed
 from daemon.journal.writer import JournalWriter
 from verdicts.message import Decision, Health, JournalHealth, Verdict, encode
+from verdicts.statistics import encode_statistics
 
 _MOST_UNWRITTEN: Final = 10_000
 """Verdicts that wait in memory for a journal that fails, about 6 MB; that older ones lack is noted in it."""
@@ -46,6 +48,9 @@ class Deliverer(Protocol):
     def health(self, topic: bytes, payload: bytes) -> None:
         """Pass a health on."""
 
+    def statistics(self, payload: bytes) -> None:
+        """Keep what is told to those who ask for more than health."""
+
 
 class JournaledPublisher:
     """Journals and publishes verdicts in the order of their ``seq``.
@@ -78,6 +83,7 @@ class JournaledPublisher:
         self.faults: Counter[str] = Counter()
         """Camera to its published faults."""
         self.journal_error: str | None = None
+        self._tally = Tally()
         self._publisher = publisher
         self._control = control
         self._loop = asyncio.get_running_loop()
@@ -249,6 +255,7 @@ class JournaledPublisher:
         for verdict, _, _ in encoded:
             self.decisions[verdict.decision] += 1
             self.faults[verdict.camera] += verdict.decision == "fault"
+            self._tally.count(verdict)
         if self._control is not None:
             self._control.journaled(None if self._journal is None else self._journal.entries)
 
@@ -272,4 +279,6 @@ class JournaledPublisher:
         topic, payload = encode(health)
         self._publisher.send((topic, payload))
         if self._control is not None:
+            self._control.statistics(encode_statistics(self._tally.statistics(health.boot)))
             self._control.health(topic, payload)
+        self._tally.log(health.line)
