@@ -24,7 +24,8 @@ from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import EngineFailed, InputError
-from pictures.frames import Roi, Size, fit, read_image
+from pictures.frames import Roi, Size, fit
+from pictures.image_file import read_image
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
 from pictures.trained_on import trained_on

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from foundation.errors import InputError
 from foundation.files import sha256
-from pictures.frames import images_in
+from pictures.image_folder import images_in
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ from verdicts.message import NAME
 _Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
+A_CONFIG = "the YAML config of a line"
+
+
 def _name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise ValueError('expected a name of 1 to 64 letters, digits, "_", "." or "-"')
@@ -184,14 +187,18 @@ def _tiling(settings: CameraSettings) -> str:
     return f"tiles {settings.tiles} of a roi of {settings.roi.width}×{settings.roi.height}"
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, text: bytes | None = None) -> Config:
     """Read and check a line's config.
+
+    Args:
+        path: its file.
+        text: what ``read_text`` gave; read here when None.
 
     Raises:
         InputError: the file cannot be read, is not YAML, or breaks a rule; the line names file, line, key,
             what was found and what was expected.
     """
-    file = read_yaml(path, "the YAML config of a line")
+    file = read_yaml(path, A_CONFIG, text)
     try:
         config = Config.model_validate_json(file.json, strict=True)
     except ValidationError as error:

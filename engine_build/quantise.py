@@ -16,7 +16,9 @@ from engine_build.graph import Graph
 from engine_runtime.engine import FRAMES, QUANTILES, Quantiles, uncalibrated
 from engine_runtime.open import one_line
 from foundation.errors import EngineRefused, InputError
-from pictures.frames import Frame, Size, cut_out, fit, images_in, read_image
+from pictures.frames import Frame, Size, cut_out, fit
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 from pictures.tiles import TileGrid
 from pictures.trained_on import trained_on
 

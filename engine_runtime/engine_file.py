@@ -20,7 +20,7 @@ from engine_runtime.engine import QUANTILES, SCORE
 from engine_runtime.manifest import FORMAT_VERSION, Manifest
 from engine_runtime.proof import Reference
 from engine_runtime.signatures import TrustedKeys
-from foundation.errors import EngineRefused
+from foundation.errors import EngineRefused, EngineUnavailable, may_pass
 from foundation.files import replacing
 from pictures.frames import Frame
 
@@ -128,7 +128,8 @@ def _opened(path: Path, trusted: TrustedKeys | None = None) -> Iterator[zipfile.
         with zipfile.ZipFile(file) as archive:
             yield archive
     except OSError as error:
-        raise EngineRefused(f"{path}: cannot be read: {error.strerror or error}") from error
+        refused = EngineUnavailable if may_pass(error) else EngineRefused
+        raise refused(f"{path}: cannot be read: {error.strerror or error}") from error
     except _DAMAGE as error:
         raise EngineRefused(f"{path}: not an engine file, or a damaged one: {error}") from error
 

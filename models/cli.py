@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import EngineFailed, InputError
+from foundation.terminal import accept_any_text
 from models.errors import TrainingFailed
 from models.option_types import (
     decay,
@@ -40,7 +41,22 @@ DEFAULT_STEPS = 70_000
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    try:
+        return _run(argv)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors"):
+            raise
+        print(
+            f"{PROG}: {error.name} is not installed; expected inspectd with [train], which a line's PC"
+            " does not need",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def _run(argv: list[str] | None) -> int:
     options = parser().parse_args(argv)
+    accept_any_text()
     # Threads that spin while they wait slow torch down twentyfold as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command: Callable[[argparse.Namespace], None] = options.command
@@ -314,6 +330,7 @@ def train_command(options: argparse.Namespace) -> None:
     """Train a model on good images; after a kill the same command resumes."""
     from foundation.files import sha256
     from models import training_images
+    from models.datasets.contents import contents
     from models.datasets.open import open_data_set
     from models.efficientad.checkpoint import Run
     from models.efficientad.teacher import load_teacher, teacher_file
@@ -324,6 +341,7 @@ def train_command(options: argparse.Namespace) -> None:
     teacher = load_teacher(size, file)
     data_set = open_data_set(options.data, options.layout)
     split = training_images.load(data_set, options.image_size, options.roi, options.seed, tiles=options.tiles)
+    print(contents(data_set), file=sys.stderr)
     if options.roi is None and options.tiles is None and len(split.sizes) > 1:
         print(
             f"images of {len(split.sizes)} sizes, from {split.sizes[0]} to {split.sizes[-1]} pixels: "
@@ -343,6 +361,7 @@ def train_command(options: argparse.Namespace) -> None:
         batch=options.batch,
         seed=options.seed,
         training_digest=split.digest,
+        pixel_digests=split.pixel_digests,
         teacher_digest=sha256(file),
         penalty_digest=penalty.digest if penalty else None,
         tool_version=version("inspectd"),
@@ -417,6 +436,7 @@ def ablate_command(options: argparse.Namespace) -> None:
 
     from foundation.files import replacing, sha256
     from models import training_images
+    from models.datasets.contents import contents
     from models.datasets.open import open_data_set
     from models.efficientad.ablation import Settings, Teacher, ablate, as_markdown
     from models.efficientad.checkpoint import Run
@@ -441,6 +461,7 @@ def ablate_command(options: argparse.Namespace) -> None:
         seed: training_images.load(data_set, options.image_size, options.roi, seed)
         for seed in range(options.seeds)
     }
+    print(contents(data_set), file=sys.stderr)
     base = Run(
         size=options.size,
         image_size=options.image_size,
@@ -470,6 +491,7 @@ def tune_command(options: argparse.Namespace) -> None:
 
     from foundation.files import replacing, sha256
     from models import training_images
+    from models.datasets.contents import contents
     from models.datasets.open import open_data_set
     from models.efficientad.checkpoint import Run
     from models.efficientad.teacher import load_teacher, teacher_file
@@ -495,6 +517,7 @@ def tune_command(options: argparse.Namespace) -> None:
         split = training_images.load(data_set, size, options.roi, options.seed)
         penalty = options.penalty_images and training_images.load_natural(options.penalty_images, size)
         materials[size] = Material(split, penalty)
+    print(contents(data_set), file=sys.stderr)
     base = Run(
         size=options.sizes[0],
         image_size=image_sizes[0],

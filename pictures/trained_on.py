@@ -4,10 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 from foundation.errors import InputError
+from pictures.digest import unpack_digests
 from pictures.frames import Roi, parse_roi
 from pictures.tiles import Tiles, parse_tiles
 
-Setting = TypeVar("Setting", Roi, Tiles)
+PIXEL_DIGESTS = "training_pixels"
+"""Key of the model's metadata."""
+
+Setting = TypeVar("Setting", Roi, Tiles, frozenset[int])
 
 
 class TrainedOn(NamedTuple):
@@ -27,6 +31,15 @@ def trained_on(metadata: Mapping[str, str]) -> TrainedOn:
         InputError: an entry cannot be read.
     """
     return TrainedOn(_entry(metadata, "roi", parse_roi), _entry(metadata, "tiles", parse_tiles))
+
+
+def trained_pixels(metadata: Mapping[str, str]) -> frozenset[int]:
+    """Read the ``pixel_digest`` of each picture that the weights learnt from; none in models of old versions.
+
+    Raises:
+        InputError: the entry cannot be read.
+    """
+    return _entry(metadata, PIXEL_DIGESTS, unpack_digests) or frozenset()
 
 
 def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[str], Setting]) -> Setting | None:

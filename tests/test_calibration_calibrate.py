@@ -22,7 +22,9 @@ from engine_runtime.engine_file import read_engine, read_manifest, write_engine
 from engine_runtime.manifest import VERSION_1_MAPS
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
-from pictures.frames import Frame, Roi, Size, fit, images_in, read_image
+from pictures.frames import Frame, Roi, Size, fit
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
 

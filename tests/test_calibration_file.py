@@ -100,7 +100,7 @@ CONTENT = calibration().model_dump(mode="json")
         # Larger in float64, equal in the float32 that the engine gets.
         ({"quantiles": [[0, 1], [1.0, 1.000000001]]}, "quantiles of the map global are 1 and 1"),
         ({"quantiles": [[0, 1e300], [0, 1]]}, "quantiles of the map local are 0 and inf"),
-        ({"quantiles": [[0, 1]]}, "quantiles: Input should be a valid dictionary"),
+        ({"quantiles": [[0, 1]]}, "quantiles: Input should be an object"),
         ({"roi": [1, 2, 3]}, "roi"),
         ({"tiles": {"size": 8, "overlap": 0}}, "tiles: found size 8, expected at least 16 pixels"),
         ({"tiles": {"size": 64, "overlap": 33}}, "tiles: found overlap 33, expected 0 to 32 pixels"),

@@ -189,6 +189,22 @@ def test_whoever_asked_for_a_reload_is_told_that_the_line_ends(line_folder: Path
     assert line.process.returncode == 0
 
 
+def test_whoever_asked_for_a_reload_hears_at_once_that_the_daemon_was_killed(line_folder: Path) -> None:
+    config = line_config(line_folder)
+    control = yaml.safe_load(config.read_text())["control"]
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 20)
+        config.unlink()
+        os.mkfifo(config)
+        asking = [COMMANDS / "inspectctl", "reload", "--control", control]
+        asked = subprocess.Popen(asking, stderr=subprocess.PIPE, text=True)
+        with asked, config.open("w"):  # opens when the line reads
+            line.process.kill()
+            _, said = asked.communicate(timeout=10)
+    assert said == f"inspectctl: the daemon at {control} has ended, and has not answered before\n"
+    assert asked.returncode == 1
+
+
 def test_a_reload_that_the_end_overtakes_starts_no_camera(line_folder: Path) -> None:
     config = line_config(line_folder)
     with running(config) as line:

@@ -215,3 +215,17 @@ def test_beside_python_daemon_the_daemon_is_refused(
     subprocess.run([*ours, "--force-reinstall"], check=True, capture_output=True)
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert "line3.yaml" in done.stderr and "python-daemon" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train --data good --out model.pt", "export model.pt"])
+def test_without_torch_efficientad_says_what_is_missing(command: str) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; from models.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    call = [sys.executable, "-c", program, *command.split()]
+    done = subprocess.run(call, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "efficientad: torch is not installed; expected inspectd with [train], "
+        "which a line's PC does not need\n",
+    )

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from verdicts.connection import connected
 from verdicts.curve import CurveKeys
@@ -28,7 +29,7 @@ from verdicts.statistics import Statistics, decode_statistics
 
 
 class ControlSilent(TimeoutError):
-    """No answer came from the control address: no daemon is there, or it does not let this key in."""
+    """No answer came from the control address: no daemon is there, it ended, or does not let this key in."""
 
 
 class ControlRefused(Exception):
@@ -61,7 +62,9 @@ class LineControl:
         self._curve = curve
         self._timeout_s = timeout_s
         self._last_id = 0
-        self._socket = connected(zmq.DEALER, address, curve)
+        self._stands = False
+        """Whether the connection is known to stand."""
+        self._start()
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +76,9 @@ class LineControl:
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
-        self._socket.close()
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._socket.close()
 
     def replay(self, boot: str, first: int, last: int) -> Iterator[Verdict]:
         """Read verdicts of one boot from the journal, in order of ``seq``.
@@ -160,13 +165,15 @@ class LineControl:
 
     def _ask(self, request: Request, expected: str) -> tuple[Reply, list[bytes]]:
         frame = encode_request(request)
+        while self._events.poll(0):
+            self._broke()  # before this request
         try:
             self._socket.send(frame, zmq.NOBLOCK)
         except zmq.Again:
             self._start_over()
             self._socket.send(frame, zmq.NOBLOCK)
         end_s = time.monotonic() + self._timeout_s
-        while self._socket.poll(max(0, math.ceil((end_s - time.monotonic()) * 1000))):
+        while self._answered(end_s):
             reply, frames = decode_reply(self._socket.recv_multipart())
             if reply.id != request.id:
                 continue  # late: its request was given up
@@ -175,13 +182,42 @@ class LineControl:
             if reply.reply != expected or (expected == "health" and not frames):
                 raise MalformedMessage(f"reply: found {reply.reply}, expected {expected}")
             return reply, frames
+        ended = time.monotonic() < end_s
         # libzmq gives some connections up for good, as after a stranger on the port.
         self._start_over()
+        if ended:
+            raise ControlSilent(f"the daemon at {self._address} has ended, and has not answered before")
         hint = "" if self._curve is None else ", and is this key among its clients"
         raise ControlSilent(
             f"no answer from {self._address} for {self._timeout_s:g} s: does the daemon run{hint}?"
         )
 
-    def _start_over(self) -> None:
-        self._socket.close()
+    def _answered(self, end_s: float) -> bool:
+        """Wait for a message; False when none came in time, or the connection broke.
+
+        A daemon that starts anew knows nothing of the request.
+        """
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._events, zmq.POLLIN)
+        while woken := dict(poller.poll(max(0, math.ceil((end_s - time.monotonic()) * 1000)))):
+            if self._socket in woken:
+                return True  # also what came before the connection broke
+            if self._broke():
+                return bool(self._socket.poll(0))
+        return False
+
+    def _broke(self) -> bool:
+        """Take one event of the connection; whether it was its end, after it had stood."""
+        stands = recv_monitor_message(self._events)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        stood, self._stands = self._stands, stands
+        return stood and not stands
+
+    def _start(self) -> None:
         self._socket = connected(zmq.DEALER, self._address, self._curve)
+        self._events = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._stands = False
+
+    def _start_over(self) -> None:
+        self.close()
+        self._start()

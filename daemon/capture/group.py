@@ -89,7 +89,7 @@ class CameraGroup:
     @property
     def ended(self) -> bool:
         """Whether no more frames will come from any."""
-        return all(camera.state == "ended" for camera in self._cameras.values())
+        return all(camera.over for camera in self._cameras.values())
 
     @property
     def alive(self) -> bool:

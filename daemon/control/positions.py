@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from foundation.errors import InputError
+from foundation.errors import InputError, refused_by_system
 from foundation.files import replacing, sync_folder
 from verdicts.message import NAME
 
@@ -117,7 +117,7 @@ def _read(file: Path) -> tuple[dict[str, int], dict[str, str]]:
     except FileNotFoundError:
         return {}, {}
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+        raise refused_by_system(f"{file}: cannot be read: {error.strerror}", error) from error
     try:
         content: Any = json.loads(text)
         rows = content["acknowledged"]

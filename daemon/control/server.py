@@ -69,6 +69,7 @@ class Control(threading.Thread):
         access: Access,
         required_subscribers: Collection[str] = (),
         resend_after_s: float = 1.0,
+        journal_may_wait: bool = False,
     ) -> None:
         """Bind the socket; ``start`` begins to answer.
 
@@ -79,6 +80,7 @@ class Control(threading.Thread):
             access: who may connect; to be closed after this.
             required_subscribers: names whose absence is to be seen in ``subscribers``.
             resend_after_s: seconds without acknowledgement after which verdicts are sent again.
+            journal_may_wait: whether to go on when the journal cannot be read yet.
 
         Raises:
             InputError: the address is in use or cannot be bound, the journal cannot be read, or the file
@@ -104,8 +106,12 @@ class Control(threading.Thread):
         self._ending = threading.Event()
         self._closed = False
         self.require(required_subscribers, resend_after_s)
-        with self._journal():  # fails at once when it cannot be read
-            self._snapshot = self._subscribers.health()
+        try:
+            with self._journal():
+                self._snapshot = self._subscribers.health()
+        except InputError:
+            if not journal_may_wait:
+                raise
         self._socket = access.context.socket(zmq.ROUTER)
         self._socket.router_mandatory = True  # so that a lost or stuffed client is noticed
         self._socket.rcvhwm = _WAITING_REQUESTS

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from daemon.delivery.publisher import Publisher
 from daemon.delivery.tally import Tally
@@ -15,6 +15,9 @@ from daemon.journal.journal import JournalFailed
 from daemon.journal.writer import JournalWriter
 from verdicts.message import Decision, Health, JournalHealth, Verdict, encode
 from verdicts.statistics import encode_statistics
+
+if TYPE_CHECKING:
+    from daemon.control.server import Control
 
 _MOST_UNWRITTEN: Final = 10_000
 """Verdicts that wait in memory for a journal that fails, about 6 MB; that older ones lack is noted in it."""
@@ -35,24 +38,7 @@ class _Batch(NamedTuple):
     """How many of the verdicts that the journal refused before are written with them."""
 
 
-class Deliverer(Protocol):
-    """Who delivers from the journal to the subscribers that acknowledge: the control address."""
-
-    @property
-    def dropped_messages(self) -> int:
-        """What came in and was no request."""
-
-    def journaled(self, row: int | None) -> None:
-        """Hear that the journal has grown, and up to which row all is published."""
-
-    def health(self, topic: bytes, payload: bytes) -> None:
-        """Pass a health on."""
-
-    def statistics(self, payload: bytes) -> None:
-        """Keep what is told to those who ask for more than health."""
-
-
-class JournaledPublisher:
+class Outlet:
     """Journals and publishes verdicts in the order of their ``seq``.
 
     A thread writes; this waits for none of it. While the journal fails, or does not answer for half a second,
@@ -65,7 +51,7 @@ class JournaledPublisher:
         self,
         publisher: Publisher,
         journal: JournalWriter | None,
-        control: Deliverer | None,
+        control: "Control | None",
         *,
         on_journal_error: Literal["fault", "continue"],
     ) -> None:

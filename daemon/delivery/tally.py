@@ -1,4 +1,4 @@
-"""Counts what is published: fault reasons, rates and latencies for the status; a line for the log each minute."""
+"""Counts what is published: reasons, rates and latencies for the status, and a line of the log a minute."""
 
 import logging
 import math

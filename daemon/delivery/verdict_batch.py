@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.delivery.archive import Archive
-from daemon.delivery.journaled_publisher import JournaledPublisher
+from daemon.delivery.journaled_publisher import Outlet
 from daemon.journal.stamps import iso
 from daemon.judging.lane import Judged, NotJudged
 from daemon.judging.ledger import CapturedFrame, FrameKey, Ledger
@@ -38,6 +38,7 @@ class VerdictBatch:
         archive: where the pictures of rejects go; None: nowhere.
         seq: of the last verdict: they are numbered without a gap.
         idle: set when every captured frame has had its verdict sent.
+        on_engine_failure: told of each batch on which an engine failed.
     """
 
     def __init__(
@@ -46,9 +47,8 @@ class VerdictBatch:
         boot: str,
         *,
         ledger: Ledger,
-        publisher: JournaledPublisher,
+        outlet: Outlet,
         archive: Archive | None,
-        on_engine_failure: Callable[[NotJudged], None],
     ) -> None:
         """Begin with ``seq`` 0.
 
@@ -56,18 +56,17 @@ class VerdictBatch:
             line: name of the line.
             boot: hexadecimal digits that name this start of the daemon.
             ledger: in which every captured frame is open until its verdict.
-            publisher: where the verdicts go.
+            outlet: where the verdicts go.
             archive: where the pictures of rejects go.
-            on_engine_failure: told of each batch on which an engine failed.
         """
         self.archive = archive
         self.seq = 0
         self.idle = asyncio.Event()
+        self.on_engine_failure: Callable[[NotJudged], object] = lambda _: None
         self._line = line
         self._boot = boot
         self._ledger = ledger
-        self._publisher = publisher
-        self._on_engine_failure = on_engine_failure
+        self._outlet = outlet
         self._loop = asyncio.get_running_loop()
         self._verdicts: list[Verdict] = []
 
@@ -84,7 +83,7 @@ class VerdictBatch:
         else:
             for captured in result.frames:
                 self.fault(captured.key, "engine")
-            self._on_engine_failure(result)
+            self.on_engine_failure(result)
         for captured in result.frames:
             captured.free()
 
@@ -156,7 +155,7 @@ class VerdictBatch:
         """Journal and publish what is there."""
         if self._verdicts:
             verdicts, self._verdicts = self._verdicts, []
-            self._publisher.send(verdicts)
+            self._outlet.send(verdicts)
         if not len(self._ledger):
             self.idle.set()
 

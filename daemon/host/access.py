@@ -8,7 +8,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from daemon.host.scheduling import can_give_way
-from foundation.errors import InputError
+from foundation.errors import InputError, refused_by_system
 from verdicts.curve import CurveKeys, is_key, read_secret_key
 
 _CREDENTIAL = "credential:"
@@ -103,7 +103,10 @@ class CurveAccess(Access):
         try:
             public_key, self._secret_key = read_secret_key(_path_of(secret_key))
         except ValueError as error:
-            raise InputError(f"curve.secret_key: {error}") from error
+            text, cause = f"curve.secret_key: {error}", error.__cause__
+            if isinstance(cause, OSError):
+                raise refused_by_system(text, cause) from error
+            raise InputError(text) from error
         self.public_key = public_key
         self.replace(clients)
         super().__init__()

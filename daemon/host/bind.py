@@ -7,11 +7,14 @@ from typing import Any
 
 import zmq
 
-from foundation.errors import InputError
+from foundation.errors import InputError, Unavailable
 from verdicts.address import Ipc, allow_ipv6, parse_address
 
+# Its interface is not up yet; a descriptor may become free.
+_MAY_PASS = {zmq.EADDRNOTAVAIL, errno.ENODEV, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
-class AddressInUse(InputError):
+
+class AddressInUse(Unavailable):
     """Something listens on an address already."""
 
 
@@ -38,7 +41,8 @@ def bind(socket: "zmq.Socket[Any]", address: str, key: str) -> None:
     except zmq.ZMQError as error:
         if error.errno == zmq.EADDRINUSE:
             raise _in_use(key, address) from error
-        raise InputError(f"{key}: {address} cannot be bound: {_why(error)}") from error
+        refused = Unavailable if error.errno in _MAY_PASS else InputError
+        raise refused(f"{key}: {address} cannot be bound: {_why(error)}") from error
     finally:
         if before is not None:
             os.umask(before)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from daemon.journal.chain import Row
-from foundation.errors import InputError
+from foundation.errors import InputError, Unavailable, refused_by_system
 
 APPLICATION_ID: Final = 0x696E7370  # "insp"
 VERSION: Final = 1
@@ -49,7 +49,7 @@ def create_if_missing(file: Path) -> None:
     except FileExistsError:
         return
     except OSError as error:
-        raise InputError(f"{file}: the journal cannot be created: {error.strerror}") from error
+        raise refused_by_system(f"{file}: the journal cannot be created: {error.strerror}", error) from error
     try:
         os.fchmod(descriptor, 0o640)  # whatever the umask; SQLite gives its other files the same mode
     finally:
@@ -76,7 +76,7 @@ def open_for_writing(file: Path, line: str) -> sqlite3.Connection:
         connection.execute("PRAGMA secure_delete = OFF")  # some builds overwrite what is deleted
     except SQLITE_ERRORS as error:
         connection.close()
-        raise InputError(f"{file}: {why(error)}") from error
+        raise refused_by_sqlite(error, file) from error
     except BaseException:
         connection.close()
         raise
@@ -96,11 +96,11 @@ def open_for_reading(file: Path) -> tuple[sqlite3.Connection, bool]:
     try:
         is_file = file.is_file()
     except OSError as error:  # such as a folder on the way that may not be entered
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+        raise refused_by_system(f"{file}: cannot be read: {error.strerror}", error) from error
     if not is_file:
         raise InputError(f"{file}: expected a journal, found no such file")
     if not os.access(file, os.R_OK):
-        raise InputError(f"{file}: cannot be read: Permission denied")
+        raise Unavailable(f"{file}: cannot be read: Permission denied")
     try:
         return _read_only(file, "mode=ro"), False
     except SQLITE_ERRORS as error:
@@ -109,11 +109,11 @@ def open_for_reading(file: Path) -> tuple[sqlite3.Connection, bool]:
             sqlite3.SQLITE_READONLY,
         }
         if not no_room_for_index or wal_of(file).exists():
-            raise InputError(f"{file}: {why(error)}") from error
+            raise refused_by_sqlite(error, file) from error
     try:
         return _read_only(file, "mode=ro&immutable=1"), True
     except SQLITE_ERRORS as error:
-        raise InputError(f"{file}: {why(error)}") from error
+        raise refused_by_sqlite(error, file) from error
 
 
 def check_identity(connection: sqlite3.Connection, file: Path) -> None:
@@ -146,6 +146,24 @@ def why(error: sqlite3.Error | UnicodeDecodeError) -> str:
     return f"{plain}: {error}"
 
 
+def refused_by_sqlite(error: BaseException, file: Path | None = None) -> InputError:
+    """Make the error of what SQLite refuses: ``Unavailable`` unless only a person can mend it.
+
+    Args:
+        error: SQLite's own, or the ``JournalFailed`` that came of it.
+        file: which journal; None where the error says so.
+    """
+    cause = error.__cause__ if isinstance(error, JournalFailed) else error
+    may_pass = isinstance(cause, SQLITE_ERRORS) and _code_of(cause) & 0xFF in _MAY_PASS
+    if isinstance(cause, InputError):
+        return cause
+    if file is None:
+        text = str(error)
+    else:
+        text = f"{file}: {why(cause) if isinstance(cause, SQLITE_ERRORS) else f'is damaged: {cause}'}"
+    return (Unavailable if may_pass else InputError)(text)
+
+
 def _code_of(error: sqlite3.Error | UnicodeDecodeError) -> int:
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return code
@@ -159,6 +177,13 @@ _PLAIN: Final = {
     sqlite3.SQLITE_BUSY: "is held by another program",
     sqlite3.SQLITE_CONSTRAINT: "refuses a second entry of the same",
 }
+
+
+_MAY_PASS: Final = {
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL),
+}
+"""The disk is full, read-only or fails, or another program holds the file: the journal may be sound."""
 
 
 def _claim(connection: sqlite3.Connection, file: Path, line: str) -> None:

@@ -27,12 +27,13 @@ from daemon.journal.database import (
     JournalFailed,
     create_if_missing,
     open_for_writing,
+    refused_by_sqlite,
     why,
 )
 from daemon.journal.retention import Retention
 from daemon.journal.stamps import Stamps, iso
 from daemon.journal.sync import DatabaseSync
-from foundation.errors import InputError
+from foundation.errors import InputError, Unavailable, refused_by_system
 from verdicts.message import Verdict
 
 __all__ = ["Journal", "JournalFailed"]
@@ -62,6 +63,10 @@ class _Entry(NamedTuple):
     payload: bytes
 
 
+class InUse(Unavailable):
+    """Another daemon writes this journal, and counts its frames beside it."""
+
+
 class Journal:
     """The one writer of a journal; used by one thread.
 
@@ -74,7 +79,14 @@ class Journal:
     """
 
     def __init__(
-        self, file: Path, *, line: str, keep_days: float, max_mb: float, durable: bool = False
+        self,
+        file: Path,
+        *,
+        line: str,
+        keep_days: float,
+        max_mb: float,
+        durable: bool = False,
+        may_wait: bool = False,
     ) -> None:
         """Open the journal of a line, or create it, and keep other daemons out of it.
 
@@ -84,10 +96,13 @@ class Journal:
             keep_days: older rows are removed.
             max_mb: the oldest rows are removed when the file and its write-ahead log would need more.
             durable: whether each transaction waits until the disk has it, and so survives a power cut, too.
+            may_wait: whether to go on where the journal cannot be had now, as on a full disk: ``unopened``
+                then says why, and each write tries to open it.
 
         Raises:
-            InputError: the folder is missing or not writable, another daemon uses the journal, or the file
-                is no journal, damaged, or another version's or line's.
+            Unavailable: it cannot be had now, or another daemon uses it.
+            InputError: the folder is missing, or the file is no journal, damaged, or another version's or
+                line's.
         """
         self.file = file
         self._line = line
@@ -99,16 +114,19 @@ class Journal:
         self._most_wal_bytes = most_wal_bytes
         self._turn = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._lock = _locked(file)
+        self._lock: int | None = None
+        self.entries, self._head = 0, NOTHING
+        self.unopened: str | None = None
+        """Why it could not be had at first; None where it could."""
         try:
-            create_if_missing(file)
-            self._open()
-            self._write([])  # what has to be said of a new journal, or of the clock
-        except JournalFailed as error:
-            os.close(self._lock)
-            raise InputError(str(error)) from error
+            self._begin()
+        except Unavailable as error:
+            if not may_wait or isinstance(error, InUse):
+                self._unlock()
+                raise
+            self.unopened = str(error)
         except BaseException:
-            os.close(self._lock)
+            self._unlock()
             raise
         self._database_sync = DatabaseSync(file)
         self._checkpoints = Checkpoints(file, self._turn, most_wal_bytes, self._database_sync)
@@ -205,7 +223,19 @@ class Journal:
         self._checkpoints.close()
         self._drop_connection()
         self._database_sync.close()
-        os.close(self._lock)
+        self._unlock()
+
+    def _begin(self) -> None:
+        try:
+            self._open()
+            self._write([])  # what has to be said of a new journal, or of the clock
+        except JournalFailed as error:
+            raise refused_by_sqlite(error) from error
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _commit(self, entries: list[_Entry], *, durable: bool = False) -> None:
         with self._turn:
@@ -220,8 +250,9 @@ class Journal:
 
     def _open(self) -> None:
         """Open the file and find the end of the chain."""
-        if not self.file.exists():
-            create_if_missing(self.file)  # someone removed it while the daemon ran
+        if self._lock is None:
+            self._lock = _locked(self.file)
+        create_if_missing(self.file)  # also when someone removed it while the daemon ran
         connection = open_for_writing(self.file, self._line)
         try:
             if self._durable:
@@ -235,8 +266,7 @@ class Journal:
             self._retention = Retention(connection, keep_days=self._keep_days, most_bytes=self._most_bytes)
         except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
             connection.close()
-            reason = why(error) if isinstance(error, SQLITE_ERRORS) else f"is damaged: {error}"
-            raise InputError(f"{self.file}: {reason}") from error
+            raise refused_by_sqlite(error, self.file) from error
         opened = self.file.stat()
         self._inode = (opened.st_dev, opened.st_ino)
         self._last_seqs: dict[str, int] = {}
@@ -358,10 +388,14 @@ def _locked(file: Path) -> int:
     except FileNotFoundError as error:
         raise InputError(f"{file}: the journal cannot be opened: its folder does not exist") from error
     except OSError as error:
-        raise InputError(f"{file}: the journal cannot be opened for writing: {error.strerror}") from error
+        text = f"{file}: the journal cannot be opened for writing: {error.strerror}"
+        raise refused_by_system(text, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InUse(f"{file}: another inspectd writes this journal") from error
     except OSError as error:
         os.close(descriptor)
-        raise InputError(f"{file}: another inspectd writes this journal") from error
+        raise refused_by_system(f"{file}: the journal cannot be locked: {error.strerror}", error) from error
     return descriptor

@@ -26,6 +26,7 @@ class _Note:
     content: Mapping[str, Any]
     durable: bool
     error: Exception | None = None
+    given_up: bool = False
     written: threading.Event = field(default_factory=threading.Event)
 
 
@@ -63,6 +64,8 @@ class JournalWriter:
         self.entries, self.head = journal.entries, journal.head
         self.on_answer: Callable[[], None] = _nobody
         self.file: Path = journal.file
+        self.unopened = journal.unopened
+        """Why it could not be had at first; None where it could."""
         self._journal = journal
         self._jobs: SimpleQueue[_Verdicts | _Note | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -132,6 +135,7 @@ class JournalWriter:
         note = _Note(kind, content, durable)
         self._jobs.put(note)
         if not note.written.wait(patience_s):
+            note.given_up = True
             raise JournalFailed(f"{self.file}: the disk does not answer; not noted yet: {kind}")
         with self._lock:
             self.entries, self.head = self._end
@@ -173,6 +177,8 @@ class JournalWriter:
         self._journal.close()
 
     def _note(self, note: _Note) -> None:
+        if note.given_up:
+            return
         try:
             self._journal.note(note.kind, note.content, durable=note.durable)
         except Exception as error:

@@ -24,6 +24,7 @@ from models.efficientad.model import EfficientAd
 from models.efficientad.networks import MEAN, STD, map_size
 from pictures.heatmap import MAP_STRIDE
 from pictures.map_quantiles import MAP_NORMALISATION
+from pictures.trained_on import PIXEL_DIGESTS
 
 OPSET = 17
 
@@ -151,6 +152,8 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
         "autoencoder": "yes" if run.autoencoder else "no",
         "tool_version": run.tool_version,
     }
+    if run.pixel_digests:
+        entries[PIXEL_DIGESTS] = run.pixel_digests
     if run.roi is not None:
         entries["roi"] = ",".join(map(str, run.roi))
     if run.tiles is not None:

@@ -10,14 +10,16 @@ from tqdm import tqdm
 
 from foundation.errors import InputError
 from models.datasets.data_set import GOOD, DataSet, Sample
-from models.datasets.digest import digest
 from models.datasets.masks import regions
 from models.evaluation.judge import Judge, Judgement
 from models.metrics.bootstrap import Estimate, Floats, estimate, stratified_weights
 from models.metrics.image import Ranking
 from models.metrics.pixel import Areas, PixelCurves, thresholds
-from pictures.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
+from pictures.digest import set_digest
+from pictures.frames import Frame, Roi, Size, cut_out, fit
 from pictures.heatmap import MapGeometry
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
 
@@ -270,7 +272,7 @@ def _judge_all(judge: Judge, frames: list[Frame], merge: TileMerge | None) -> Ju
 
 def _trained_on(judge: Judge, samples: list[Sample]) -> Path | None:
     for folder in sorted({sample.image.parent for sample in samples if sample.defect is None}):
-        if judge.training_digest == digest(folder, images_in(folder)):
+        if judge.training_digest == set_digest(folder, images_in(folder)):
             return folder
     return None
 

@@ -5,11 +5,14 @@ import os
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from daemon.journal.reader import JournalReader
 from faults.preload import built
 from faults.trial import BELT, JOURNAL_FAILED, PATIENCE_S, Trial, faulted, health
 from verdicts import Health
@@ -226,6 +229,64 @@ def test_disk_full_at_the_end(trial: Trial, small_disk: Path) -> None:
     trial.recovered()
     # What was published and never written down does not get a second verdict.
     trial.finish(faults={("top", "journal")}, journal_complete=False)
+
+
+@contextlib.contextmanager
+def full(trial: Trial) -> Iterator[None]:
+    filler = fill(trial.journal.parent)
+    yield
+    filler.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(trial: Trial) -> Iterator[None]:
+    with contextlib.closing(sqlite3.connect(trial.journal, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+AT_THE_START = pytest.mark.parametrize(
+    ("fault", "policy"),
+    [
+        pytest.param(
+            fault,
+            policy,
+            marks=pytest.mark.faults("Journal", f"{name} at the start, `on_journal_error: {policy}`"),
+        )
+        for name, fault in (("disk full", full), ("held by another program", held))
+        for policy in ("fault", "continue")
+    ],
+)
+
+
+@AT_THE_START
+def test_not_to_be_had_at_the_start(
+    trial: Trial, small_disk: Path, fault: Callable[[Trial], AbstractContextManager[None]], policy: str
+) -> None:
+    trial.start({"top": BELT}, journal={"file": str(small_disk / "line3.journal")}, on_journal_error=policy)
+    trial.killed()  # what it captured last is to be a fault of the next start at which the journal works
+    with fault(trial):
+        trial.inject()
+        trial.launch()
+        if policy == "fault":
+            trial.detected_in_log("line3.journal: ")
+            trial.exited(1)
+        else:
+            trial.detected(JOURNAL_FAILED)
+            assert "the line starts without it" in trial.log
+            trial.uninterrupted("top")
+    if policy == "fault":
+        trial.launch()
+        trial.wait_for(health("running", lambda health: health.state == "running"))
+    else:
+        trial.recovered_when(OK)
+        with JournalReader(trial.journal) as reader:
+            trial.wait_until(lambda: (reader.last_event("start") or {}).get("boot") == trial.health.boot)
+        trial.send(signal.SIGTERM)
+        trial.exited(0)
+        trial.launch()
+        trial.wait_for(health("running", lambda h: h.state == "running"), since_s=time.monotonic())
+    trial.finish(possible={("top", "shutdown")})
 
 
 def damage(file: Path, first: int, last: int) -> None:
