@@ -90,13 +90,6 @@ def test_a_recording_says_what_it_cut_out(recorded: Path, tmp_path: Path) -> Non
     assert (again.roi, again.camera_picture) == (Roi(20, 8, 50, 60), CAMERA)
 
 
-def test_a_note_names_no_password(tmp_path: Path) -> None:
-    from daemon.inspectctl.recording import _without_secrets
-
-    assert _without_secrets("rtsp://user:p@ss@host/1?token=x") == "rtsp://host/1"
-    assert _without_secrets("parts/a@b") == "parts/a@b"
-
-
 def test_a_forgotten_or_doubled_region_is_found_at_each_step(recorded: Path, line_folder: Path) -> None:
     engine, calibration = line_folder / "brightness.engine", line_folder / "brightness.calibration.yaml"
     calibrate = ("calibrate", engine, "-o", calibration, "--good")

@@ -14,6 +14,7 @@ from daemon.capture.drivers import BadPicture, CameraFailed, CameraSettings, Pic
 from daemon.capture.drivers.open import open_camera
 from foundation.errors import InputError
 from foundation.files import replacing
+from foundation.secrets import masked
 from pictures.frames import Roi, Size, cut_out
 from pictures.recording_note import RecordingNote, note_of, with_note
 
@@ -87,18 +88,9 @@ def _note(settings: CameraSettings, picture: Picture) -> RecordingNote:
         else:
             roi = Roi(earlier.roi.x + roi.x, earlier.roi.y + roi.y, roi.width, roi.height)
     return RecordingNote(
-        source=_without_secrets(settings.source),
+        source=masked(settings.source),
         camera_picture=size,
         roi=roi,
         captured_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         tool_version=version("inspectd"),
     )
-
-
-def _without_secrets(source: str) -> str:
-    """Leave out user and password of an address, and what follows its question mark: it may be a token."""
-    scheme, separator, rest = source.partition("://")
-    if not separator or scheme == "simulated":
-        return source
-    host = rest.partition("?")[0]
-    return f"{scheme}://{host.rpartition('@')[2]}"
