@@ -3,6 +3,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import argparse
     from pathlib import Path
 
 
@@ -15,28 +16,16 @@ def main(argv: list[str] | None = None) -> int:
     # Its default ends the process, and until the line hears it there is nothing to reload. Everything else is
     # imported after this, as it takes a third of a second.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    import argparse
     import logging
-    from importlib.metadata import version
-    from pathlib import Path
 
+    from daemon.host.environment import require_own_packages
     from daemon.host.log import StderrHandler
     from foundation.errors import InputError, printable
 
-    parser = argparse.ArgumentParser(
-        prog="inspectd",
-        description="Inspect the parts of one production line and publish a verdict on every frame.",
-    )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the line's YAML config")
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="check config, engine, calibration, address and cameras, then exit",
-    )
-    parser.add_argument("--version", action="version", version=f"inspectd {version('inspectd')}")
-    arguments = parser.parse_args(argv)
+    arguments = command_line().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="inspectd: %(message)s", handlers=[StderrHandler()])
     try:
+        require_own_packages()
         return _run(arguments.config, check=arguments.check)
     except InputError as error:
         logging.shutdown()  # what was logged before stands before it
@@ -51,13 +40,48 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _run(path: "Path", *, check: bool) -> int:
-    from daemon.start import check_line, run_line
+def command_line() -> "argparse.ArgumentParser":
+    """Describe the command line."""
+    import argparse
+    from importlib.metadata import version
+    from pathlib import Path
 
+    from daemon.print_schema import PrintSchema
+
+    parser = argparse.ArgumentParser(
+        prog="inspectd",
+        description="Inspect the parts of one production line and publish a verdict on every frame.",
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the line's YAML config")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check config, addresses, journal, archive, engine, calibration and cameras, then exit;"
+        " also beside the running line",
+    )
+    parser.add_argument(
+        "--schema",
+        action=PrintSchema,
+        choices=("config", "calibration"),
+        help="print the JSON schema of one of the two YAML files, for editors, then exit",
+    )
+    parser.add_argument("--version", action="version", version=f"inspectd {version('inspectd')}")
+    return parser
+
+
+def _run(path: "Path", *, check: bool) -> int:
     if check:
         import asyncio
 
-        config = asyncio.run(check_line(path))
+        from daemon.check import check_line
+
+        config, running, not_tried = asyncio.run(check_line(path))
         print(f"{path}: in order: line {config.line}, cameras {', '.join(config.cameras)}")
+        if running:
+            print(f"{path}: line {config.line} runs now, and has its addresses itself")
+        for what in not_tried:
+            print(f"{path}: {what}")
         return 0
+    from daemon.start import run_line
+
     return run_line(path)

@@ -95,6 +95,8 @@ class Line:
             )
             # Nobody waits for a line that ends by itself: only deadlines limit its last frames.
             await self._until(lambda: not len(self._on.ledger), self._on.verdicts.idle)
+            if self._on.intake.cameras.ended:
+                self._on.intake.cameras.refuse_wrong()  # a video that is cut short does not end in order
         finally:
             self._ending.set()
             self._service.stopping()

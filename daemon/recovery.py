@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.capture.counter import counter_files, read_counter
+from daemon.journal.power_cut import MOST_LOST
 from daemon.journal.reader import JournalReader
 from daemon.journal.recovery import unjudged
 from daemon.journal.stamps import iso
@@ -24,7 +25,7 @@ def forget_counts(journal: Path) -> None:
 
 
 def unfinished_verdicts(
-    reader: JournalReader, journal: Path, line: str, product: Product
+    reader: JournalReader, journal: Path, line: str, product: Product, *, cut_off: str | None = None
 ) -> Iterator[Verdict]:
     """Make the fault verdicts of the frames that earlier boots left without one.
 
@@ -36,9 +37,11 @@ def unfinished_verdicts(
         journal: the journal's file, beside which the frames are counted.
         line: name of the line.
         product: named in the verdicts as the one that would judge now.
+        cut_off: the boot that a power cut ended. Its last verdicts may have been published and are lost, so
+            that their numbers are left out.
     """
     now = iso(datetime.now(UTC))
-    last_seq: dict[str, int] = {}
+    last_seq = {} if cut_off is None else {cut_off: reader.last_seq(cut_off) + MOST_LOST}
     boots = frozenset(reader.boots())
     for camera, file in counter_files(journal).items():
         counted = read_counter(file)

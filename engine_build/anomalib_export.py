@@ -1,11 +1,12 @@
 """Exports of anomalib, brought to contract 1.
 
 They take N×3×H×W float32, RGB from 0 to 1, and give a map that their post-processing has scaled and cut off
-at 0 and 1. Here the map takes the place of both maps, unlimited, and calibration sets its scale; the score is
-its largest value, as for every model.
+at 0 and 1. Here the map stands alone, unlimited, and calibration sets its scale; the score is its largest
+value, as for every model.
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from onnx.utils import Extractor
 
 from engine_build.graph_interface import dimensions, inputs_of
-from engine_runtime.engine import ANOMALY_MAP, FRAMES, GLOBAL_MAP, LOCAL_MAP, QUANTILES, SCORE
+from engine_build.limits import highest_value, unlimit
+from engine_runtime.engine import ANOMALY_MAP, CONTRACT, FRAMES, MAPS, QUANTILES, SCORE, map_output
 from foundation.errors import InputError
 from pictures.frames import Size
+from pictures.heatmap import HIGHEST_VALUE
 
 _PREFIX = "anomalib/"
+_MAP = "local"
 _AXES_ARE_INPUTS = 18
 """Operator set from which on reductions are told their axes by an input."""
 
@@ -63,31 +67,32 @@ def wrapped(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     made.add("Transpose", ["rgb"], _PREFIX + image, perm=[0, 3, 1, 2])
     before = made.take()
 
+    raw = map_output(_MAP)
     if len(map_sides) == 4:
-        made.add("Squeeze", [_PREFIX + ANOMALY_MAP, made.constant(np.array([1]))], LOCAL_MAP)
+        made.add("Squeeze", [_PREFIX + ANOMALY_MAP, made.constant(np.array([1]))], raw)
     else:
-        made.add("Identity", [_PREFIX + ANOMALY_MAP], LOCAL_MAP)
-    made.add("Identity", [LOCAL_MAP], GLOBAL_MAP)
-    # As for a model without an autoencoder: with equal maps both rows of the quantiles are equal.
+        made.add("Identity", [_PREFIX + ANOMALY_MAP], raw)
     made.add("Gather", [QUANTILES, made.constant(np.array(0))], "row", axis=0)
     made.add("Gather", ["row", made.constant(np.array(0))], "q_a", axis=0)
     made.add("Gather", ["row", made.constant(np.array(1))], "q_b", axis=0)
     made.add("Sub", ["q_b", "q_a"], "spread")
-    made.add("Sub", [LOCAL_MAP, "q_a"], "above")
+    made.add("Sub", [raw, "q_a"], "above")
     made.add("Mul", ["above", made.constant(np.float32(0.1))], "tenths")
     made.add("Div", ["tenths", "spread"], ANOMALY_MAP)
     made.reduce("ReduceMax", ANOMALY_MAP, SCORE, (1, 2))
 
-    nodes = [*before, *_unlimited(graph), *made.take()]
+    unlimit(graph)
+    limit = highest_value(graph, _PREFIX + ANOMALY_MAP)
+    nodes = [*before, *graph.node, *made.take()]
     value = helper.make_tensor_value_info
-    maps = [value(name, TensorProto.FLOAT, ["N", *map_size]) for name in (ANOMALY_MAP, LOCAL_MAP, GLOBAL_MAP)]
+    maps = [value(name, TensorProto.FLOAT, ["N", *map_size]) for name in (ANOMALY_MAP, raw)]
     result = helper.make_model(
         helper.make_graph(
             nodes,
             "anomalib",
             [
                 value(FRAMES, TensorProto.UINT8, ["N", *size, 3]),
-                value(QUANTILES, TensorProto.FLOAT, [2, 2]),
+                value(QUANTILES, TensorProto.FLOAT, [1, 2]),
             ],
             [value(SCORE, TensorProto.FLOAT, ["N"]), *maps],
             [*graph.initializer, *made.weights],
@@ -98,7 +103,10 @@ def wrapped(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         producer_name=model.producer_name,
     )
     kept = {entry.key: entry.value for entry in model.metadata_props}
-    helper.set_model_props(result, kept | {"channel_order": "BGR", "wrapped": "anomalib"})
+    said = {CONTRACT: "2", MAPS: _MAP, "channel_order": "BGR", "wrapped": "anomalib"}
+    if limit != math.inf:
+        said[HIGHEST_VALUE] = f"{limit:.9g}"
+    helper.set_model_props(result, kept | said)
     return result
 
 
@@ -142,22 +150,3 @@ class _Nodes:
     def take(self) -> list[onnx.NodeProto]:
         nodes, self._nodes = self._nodes, []
         return nodes
-
-
-def _unlimited(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Give the nodes of a graph, those that cut values off at 0 and 1 replaced by nothing."""
-    constants = {weight.name: weight for weight in graph.initializer}
-
-    def holds(name: str, value: float) -> bool:
-        return name in constants and bool((numpy_helper.to_array(constants[name]) == value).all())
-
-    for node in graph.node:
-        if (
-            node.op_type == "Clip"
-            and len(node.input) == 3
-            and holds(node.input[1], 0)
-            and holds(node.input[2], 1)
-        ):
-            yield helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.name)
-        else:
-            yield node

@@ -8,20 +8,18 @@ from numpy.typing import NDArray
 
 from engine_build.graph import Graph
 from engine_runtime.engine import (
+    ANOMALY_MAP,
     FRAMES,
-    GLOBAL_MAP,
-    LOCAL_MAP,
-    OUTPUTS,
     QUANTILES,
     SCORE,
-    UNCALIBRATED,
     Quantiles,
+    uncalibrated,
 )
 from engine_runtime.open import one_line
 from engine_runtime.proof import Reference
 from foundation.errors import InputError
 from pictures.frames import Frame
-from pictures.map_quantiles import map_quantiles
+from pictures.map_quantiles import MAP_NORMALISATION, PEAKS, map_quantiles
 
 
 def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], object]) -> Reference:
@@ -45,16 +43,16 @@ def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], o
         def run(quantiles: Quantiles) -> dict[str, NDArray[np.float32]]:
             rows = []
             for frame in frames:
-                rows.append(session.run(list(OUTPUTS), {FRAMES: frame[None], QUANTILES: quantiles}))
+                rows.append(session.run(list(graph.outputs), {FRAMES: frame[None], QUANTILES: quantiles}))
                 advance()
             return {
                 name: np.concatenate(arrays).astype(np.float32)
-                for name, arrays in zip(OUTPUTS, zip(*rows, strict=True), strict=True)
+                for name, arrays in zip(graph.outputs, zip(*rows, strict=True), strict=True)
             }
 
-        uncalibrated = run(UNCALIBRATED)
-        _check_shapes(uncalibrated, len(frames))
-        quantiles = _quantiles(uncalibrated)
+        raw = run(uncalibrated(graph.maps))
+        _check_shapes(raw, len(frames))
+        quantiles = _quantiles(graph, raw)
         outputs = run(quantiles)
     except InputError:
         raise
@@ -67,23 +65,32 @@ def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], o
 
 
 def _check_shapes(outputs: dict[str, NDArray[np.float32]], count: int) -> None:
-    map_shape = outputs[LOCAL_MAP].shape
+    map_shape = outputs[ANOMALY_MAP].shape
     for name, values in outputs.items():
         expected = (count,) if name == SCORE else map_shape
         if values.shape != expected or len(map_shape) != 3:
             raise InputError(
                 f"{count} frames give {name} of shape {values.shape}; "
-                f"expected score N and three maps N×h×w of one size"
+                f"expected score N and maps N×h×w of one size"
             )
 
 
-def _quantiles(outputs: dict[str, NDArray[np.float32]]) -> Quantiles:
-    quantiles = np.stack([map_quantiles(outputs[name]) for name in (LOCAL_MAP, GLOBAL_MAP)])
-    for name, (q_a, q_b) in zip((LOCAL_MAP, GLOBAL_MAP), quantiles, strict=True):
-        if not np.isfinite([q_a, q_b]).all():
+def _quantiles(graph: Graph, outputs: dict[str, NDArray[np.float32]]) -> Quantiles:
+    """Give quantiles with which scores have a magnitude that differences can be held against.
+
+    Those of calibration, but with ``peaks`` the map itself, of which the largest value becomes 0.1: z-scores
+    of frames that are no good parts would make a difference look as large as these frames happen to be alike.
+    """
+    maps = graph.maps.values()
+    largest = graph.metadata.get(MAP_NORMALISATION) == PEAKS
+    for name in maps:
+        values = outputs[name]
+        if not np.isfinite(values).all():
             raise InputError(f"the graph's {name} is NaN or infinite on a parity frame")
-        if not q_b > q_a:
+        if not np.ptp(values) > 0 and (len(values) > 1 or not largest):
             raise InputError(
-                f"the graph's {name} is {q_a:g} all over the parity frames: it sees nothing in them"
+                f"the graph's {name} is {values.max():g} all over the parity frames: it sees nothing in them"
             )
-    return quantiles
+    if largest:
+        return np.array([[0, np.abs(outputs[name]).max()] for name in maps], dtype=np.float32)
+    return np.stack([map_quantiles(outputs[name]) for name in maps])

@@ -8,6 +8,8 @@
 import errno
 from typing import ClassVar
 
+from foundation.secrets import masked
+
 _LONGEST = 2000
 
 
@@ -23,14 +25,14 @@ class InputError(Exception):
 
     ``str(error)`` is the one line the user sees: it names the file, the key where there is one, what
     was found and what was expected. Names and keys may be anything, so what would break the line or move the
-    cursor is escaped, and a line without end is cut.
+    cursor is escaped, and a line without end is cut. Passwords in addresses are masked.
     """
 
     exit_code: ClassVar[int] = 2
     """Of ``inspectd`` when it cannot start; after 2 a service is not tried again: a person has to mend it."""
 
     def __str__(self) -> str:
-        text = printable(super().__str__()[: _LONGEST + 1])
+        text = printable(masked(super().__str__())[: _LONGEST + 1])
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

@@ -243,6 +243,7 @@ def _suggested(trial: optuna.Trial, search: Search) -> Run:
         weight_decay=trial.suggest_float("weight_decay", *_DECAYS, log=True),
         teacher_digest=search.teachers[size].digest,
         training_digest=material.split.digest,
+        pixel_digests=material.split.pixel_digests,
         penalty_digest=None if material.penalty is None else material.penalty.digest,
     )
 

@@ -1,10 +1,11 @@
 """The one preprocessing that training, calibration and the daemon share: crop, then area resize."""
 
-from pathlib import Path
-from typing import NamedTuple
+import re
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from foundation.errors import InputError
@@ -12,7 +13,9 @@ from foundation.errors import InputError
 Frame = NDArray[np.uint8]
 """H×W×3 uint8, BGR as OpenCV delivers."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+LARGEST = 65_535
+"""Pixels of a side: more are a typing mistake."""
 
 
 class Size(NamedTuple):
@@ -28,13 +31,18 @@ class Size(NamedTuple):
 class Roi(NamedTuple):
     """Region of interest of a camera's picture, in its pixels, from its upper left corner."""
 
-    x: int
-    y: int
-    width: int
-    height: int
+    x: Annotated[int, Ge(0), Le(LARGEST)]
+    y: Annotated[int, Ge(0), Le(LARGEST)]
+    width: Annotated[int, Ge(1), Le(LARGEST)]
+    height: Annotated[int, Ge(1), Le(LARGEST)]
 
     def __str__(self) -> str:
         return f"{self.width}×{self.height}+{self.x}+{self.y}"
+
+    @property
+    def option(self) -> str:
+        """As ``parse_roi`` reads it."""
+        return f"{self.x},{self.y},{self.width},{self.height}"
 
 
 def parse_roi(text: str) -> Roi:
@@ -44,11 +52,13 @@ def parse_roi(text: str) -> Roi:
         ValueError: it is something else.
     """
     parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
-        raise ValueError(f"{text!r} is not x,y,width,height in whole pixels")
+    if len(parts) != 4 or not all(re.fullmatch(r" *[0-9]{1,9} *", part, re.ASCII) for part in parts):
+        raise ValueError(f"found {text!r:.60}, expected x,y,width,height in whole pixels")
     roi = Roi(*map(int, parts))
     if roi.width == 0 or roi.height == 0:
-        raise ValueError(f"{text!r} has no area")
+        raise ValueError(f"found {text!r}, expected a region that has an area")
+    if max(roi) > LARGEST:
+        raise ValueError(f"found {text!r}, expected at most {LARGEST} pixels")
     return roi
 
 
@@ -94,38 +104,3 @@ def fit(picture: Frame, size: Size, roi: Roi | None = None, out: Frame | None = 
     if not np.may_share_memory(picture, out):
         out[...] = picture
     return out
-
-
-def images_in(folder: Path) -> list[Path]:
-    """List the images of a folder and its subfolders, sorted by path.
-
-    Raises:
-        InputError: the folder does not exist or holds no image.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: not a folder; expected a folder of images")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise InputError(
-            f"{folder}: holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    return found
-
-
-def read_image(path: Path) -> Frame:
-    """Read an image as H×W×3 uint8, BGR; grey images get three equal channels.
-
-    Raises:
-        InputError: the file is missing, cannot be read or is no image.
-    """
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise InputError(f"{path}: is not an image that OpenCV can read")
-    return picture.astype(np.uint8, copy=False)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from engine_graphs import UNCALIBRATED
 from line_rig import part_image, running, write_config
 from numpy.typing import NDArray
 from treacherous import FAILS, GOOD, HANGS, SLOW, WANTS_ALL_MEMORY, draw_parts, make_treacherous
@@ -22,7 +23,7 @@ from daemon.judging.lanes import Lanes
 from daemon.judging.ledger import CapturedFrame, FrameKey
 from daemon.judging.queue import WaitingFrames
 from daemon.load import Setup, load_products
-from engine_runtime.engine import ANOMALY_MAP, SCORE, UNCALIBRATED
+from engine_runtime.engine import ANOMALY_MAP, SCORE
 from engine_runtime.manifest import Manifest
 from foundation.errors import EngineFailed
 

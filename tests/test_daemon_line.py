@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 import pytest
 from brightness import SIZE, THRESHOLD
-from line_rig import COMMANDS, RunningLine, exists, free_address, part_image, running, write_config
+from line_rig import COMMANDS, RunningLine, exists, part_image, running, write_config
 
 from daemon.capture.drivers.simulated import SimulatedLine
 from engine_runtime.engine_file import read_manifest
+from fuzzing.free_port import free_port
 
 
 def every_frame_has_one_verdict(line: RunningLine) -> None:
@@ -241,9 +242,9 @@ def ip_camera() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def free_port() -> int:
-    return int(free_address().rpartition(":")[2])
+@pytest.fixture(name="free_port")
+def a_free_port() -> int:
+    return free_port()
 
 
 def test_a_stream_that_breaks_off_is_a_fault_and_is_opened_again(line_folder: Path, ip_camera: str) -> None:
@@ -314,7 +315,7 @@ def test_a_camera_that_cannot_work_is_refused_at_the_start(
     ("source", "expected"),
     [
         ("/dev/video97", "cameras.top: /dev/video97: no such device"),
-        ("http://127.0.0.1:9/", "does not open as a video stream"),
+        ("http://127.0.0.1:9/", "does not open: connection refused"),
     ],
 )
 def test_check_refuses_a_camera_that_is_not_there(line_folder: Path, source: str, expected: str) -> None:
@@ -424,7 +425,7 @@ def test_recorded_frames_are_what_the_daemon_will_judge(tmp_path: Path) -> None:
     [
         ("/dev/video97", [], "/dev/video97: no such device"),
         ("simulated://", ["--roi", "0,0,9999,9"], "roi 9999×9+0+0 does not lie inside"),
-        ("simulated://", ["--roi", "a,b"], "expected X,Y,WIDTH,HEIGHT"),
+        ("simulated://", ["--roi", "a,b"], "expected x,y,width,height in whole pixels"),
         ("simulated://", ["--count", "0"], "--count"),
     ],
 )
@@ -440,6 +441,7 @@ def test_a_recording_that_cannot_work_is_refused(
     assert done.returncode == 2
     assert expected in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "good").exists()
 
 
 def test_help_answers_at_once() -> None:

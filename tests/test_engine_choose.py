@@ -8,12 +8,11 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from engine_graphs import little_model, save
+from engine_graphs import OUTPUTS, UNCALIBRATED, little_model, save
 
 import engine_build.build
 from engine_build.choose import Candidate
 from engine_build.cli import main
-from engine_runtime.engine import OUTPUTS, UNCALIBRATED
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
@@ -168,12 +167,12 @@ def test_engine_files_of_before_are_still_read(model: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--time-limit", "0"], "'0' is not a number of seconds from 1 to 86400"),
-        (["--time-limit", "nan"], "'nan' is not a number of seconds"),
-        (["--time-limit", "soon"], "'soon' is not a number of seconds"),
+        (["--time-limit", "0"], "found '0', expected a number from 1 to 86400"),
+        (["--time-limit", "nan"], "found 'nan', expected a number"),
+        (["--time-limit", "soon"], "found 'soon', expected a number"),
         (["--fast", "--time-limit", "5"], "not allowed with"),
         (["--optimise", "memory"], "invalid choice: 'memory'"),
-        (["--threads", "0"], "'0' is not a number from 1 to 1024"),
+        (["--threads", "0"], "found '0', expected a whole number from 1 to 1024"),
     ],
 )
 def test_options_that_cannot_be_met(

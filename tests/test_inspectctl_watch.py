@@ -201,13 +201,12 @@ def test_a_wrong_config_is_one_line(tmp_path: Path, content: str | None, complai
     ("arguments", "complaint"),
     [
         ([], "inspectctl: the following arguments are required: COMMAND"),
-        (["tail"], "inspectctl: which line: expected --address and --line, or --config alone"),
         (["status", "--line", "line3"], "inspectctl: which line: expected --address and --line"),
         (["tail", "--line", "l", "--config", "x.yaml"], "inspectctl: which line: expected"),
         (["tail", "--line", "a/b", "--address", "tcp://127.0.0.1:1"], "inspectctl: line: found 'a/b'"),
         (
             ["status", "--line", "a", "--address", "here"],
-            "inspectctl: address: found 'here', expected such as",
+            "inspectctl: address: found 'here', expected tcp://HOST:PORT",
         ),
         (
             ["tail", "--decisions", "rejects"],

@@ -34,6 +34,11 @@ ABSENT_AFTER_S: Final = 3.0
 """How long the line does without, before it calls a subscriber absent."""
 
 
+REPEATED: Final = "repeated"
+"""``text`` of a reply whose verdicts may have been sent to this name before: not acknowledged then, or the
+acknowledgement was lost with the daemon or with the machine's power."""
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
     """Ask for one page of the journal: the verdicts ``first`` to ``last``, both included, of one boot."""
@@ -128,7 +133,8 @@ class Reply:
         rows: of verdicts: their rows in the journal, one for each frame; None otherwise.
         kept_from: of a page: when the oldest verdict was captured that retention has left in the journal;
             None when it is empty.
-        text: of done and refused: one line for people.
+        text: of done and refused: one line for people; of verdicts: ``REPEATED``, or None when none of them
+            was sent to this name before.
     """
 
     reply: ReplyKind

@@ -156,6 +156,11 @@ class DaemonCamera:
         return (live or self.settings.fps is not None) and len(self._in_use) == self.slots.count
 
     @property
+    def over(self) -> bool:
+        """Whether no more frames will come: its source has ended, or turned out wrong amid its frames."""
+        return self.state == "ended" or (self.state == "failed" and self.wrong and self._opened is not None)
+
+    @property
     def alive(self) -> bool:
         """Whether its supervision makes progress, for a watchdog; a camera that fails is alive, too."""
         if self._process is not None:
@@ -163,7 +168,7 @@ class DaemonCamera:
             return time.monotonic() - self._heard_s < patience_s + _SUPERVISION_S
         if self._retry is not None:
             return asyncio.get_running_loop().time() < self._retry.when() + _SUPERVISION_S
-        return self.state == "ended" or self._stopping
+        return self.over or self._stopping
 
     def start(self) -> None:
         """Start the camera's process; its frames go on behind the counter."""
@@ -305,6 +310,7 @@ class DaemonCamera:
             return
         self._first_picture_size = first
         self._opened = opened
+        self.wrong = False
         self._opened_s = self._delivered_s = time.monotonic()
         self.error = None
         self._set_state("running")
@@ -399,6 +405,8 @@ class DaemonCamera:
             self._retry_s = _FIRST_RETRY_S
         self.error = reason
         self._set_state("failed")
+        if self.over:
+            return
         # With jitter, so that cameras that failed together do not all come back at the same instant.
         delay_s = self._retry_s * random.uniform(0.75, 1.25)
         self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S)

@@ -79,7 +79,14 @@ class Journal:
     """
 
     def __init__(
-        self, file: Path, *, line: str, keep_days: float, max_mb: float, may_wait: bool = False
+        self,
+        file: Path,
+        *,
+        line: str,
+        keep_days: float,
+        max_mb: float,
+        durable: bool = False,
+        may_wait: bool = False,
     ) -> None:
         """Open the journal of a line, or create it, and keep other daemons out of it.
 
@@ -88,6 +95,7 @@ class Journal:
             line: name of the line.
             keep_days: older rows are removed.
             max_mb: the oldest rows are removed when the file and its write-ahead log would need more.
+            durable: whether each transaction waits until the disk has it, and so survives a power cut, too.
             may_wait: whether to go on where the journal cannot be had now, as on a full disk: ``unopened``
                 then says why, and each write tries to open it.
 
@@ -99,6 +107,7 @@ class Journal:
         self.file = file
         self._line = line
         self._keep_days = keep_days
+        self._durable = durable
         most_wal_bytes = int(min(_MOST_WAL_BYTES, max_mb * 1e6 / _WAL_SHARE))
         # The log grows for up to a second beyond its limit before it is looked at.
         self._most_bytes = int(max_mb * 1e6) - 2 * most_wal_bytes
@@ -128,6 +137,11 @@ class Journal:
         return self._head.hex()
 
     @property
+    def end(self) -> tuple[int, bytes]:
+        """Number and hash of the newest row, for ``take_back``."""
+        return self.entries, self._head
+
+    @property
     def trouble(self) -> str | None:
         """One line about checkpoints that fail while rows can be written; None when all is well."""
         return self._checkpoints.trouble
@@ -145,19 +159,61 @@ class Journal:
         """
         self._commit([_Entry(VERDICT, v.boot, v.seq, v.camera, v.frame, payload) for v, payload in verdicts])
 
-    def note(self, kind: str, content: Mapping[str, Any]) -> None:
+    def note(self, kind: str, content: Mapping[str, Any], *, durable: bool = False) -> None:
         """Write down what happened to the daemon, such as its start.
 
         Args:
             kind: such as "start", "stop" or "reload".
             content: JSON; its ``boot`` is the boot to which the row belongs.
+            durable: whether to wait until the disk has it, and all before it.
 
         Raises:
             JournalFailed: it is not written.
         """
         if kind == VERDICT:
             raise ValueError("verdicts are written with write()")
-        self._commit([_event(kind, content)])
+        self._commit([_event(kind, content)], durable=durable)
+
+    def take_back(self, end: tuple[int, bytes]) -> None:
+        """Remove the verdicts behind a row, which nobody was told of.
+
+        Their transaction took so long that they were published otherwise. Events behind the row stay, such as
+        what retention has removed; they close up.
+
+        Args:
+            end: what ``end`` was before they were written.
+
+        Raises:
+            JournalFailed: they are still there.
+        """
+        with self._turn:
+            try:
+                if self._connection is None:
+                    self._open()
+                self._check_in_place()
+                self._take_back(*end)
+            except InputError as error:
+                raise JournalFailed(str(error)) from error
+            except SQLITE_ERRORS as error:
+                raise JournalFailed(f"{self.file}: {why(error)}") from error
+            finally:
+                self._drop_connection()  # opened anew, it is known what the file holds
+            self._checkpoints.committed(1)
+
+    def _take_back(self, entries: int, head: bytes) -> None:
+        assert self._connection is not None
+        query = f"SELECT {COLUMNS} FROM journal WHERE id >= ? ORDER BY id"
+        written = [Row(*row) for row in self._connection.execute(query, (entries,))]
+        if entries and not (written and written[0].id == entries and hash_of(written.pop(0)) == head):
+            return  # another file has taken its place
+        events = [row for row in written if row.kind != VERDICT]
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute("DELETE FROM journal WHERE id > ?", (entries,))
+        self.entries, self._head = entries, head
+        for row in events:
+            entry = _Entry(row.kind, row.boot, row.seq, row.camera, row.frame, row.payload)
+            self._connection.executemany(_INSERTS[1], self._chained([entry], row.written_at))
+        self._connection.execute("COMMIT")
 
     def close(self) -> None:
         """End the checkpoints, put the log away and let other daemons in.
@@ -181,13 +237,13 @@ class Journal:
             os.close(self._lock)
             self._lock = None
 
-    def _commit(self, entries: list[_Entry]) -> None:
+    def _commit(self, entries: list[_Entry], *, durable: bool = False) -> None:
         with self._turn:
             try:
                 if self._connection is None:
                     self._open()
                 self._check_in_place()
-                self._write(entries)
+                self._write(entries, durable=durable)
             except InputError as error:
                 raise JournalFailed(str(error)) from error
             self._checkpoints.committed(len(entries))
@@ -199,6 +255,8 @@ class Journal:
         create_if_missing(self.file)  # also when someone removed it while the daemon ran
         connection = open_for_writing(self.file, self._line)
         try:
+            if self._durable:
+                connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA journal_size_limit = {self._most_wal_bytes}")
             last = connection.execute(f"SELECT {COLUMNS} FROM journal ORDER BY id DESC LIMIT 1").fetchone()
             newest = None if last is None else Row(*last)
@@ -225,11 +283,15 @@ class Journal:
             self._drop_connection()
             raise JournalFailed(f"{self.file}: was replaced by another file while it was written")
 
-    def _write(self, entries: Sequence[_Entry]) -> None:
+    def _write(self, entries: Sequence[_Entry], *, durable: bool = False) -> None:
         assert self._connection is not None
         committed = (self.entries, self._head)
         try:
+            if durable:
+                self._connection.execute("PRAGMA synchronous = FULL")
             self._insert(entries)
+            if durable and not self._durable:
+                self._connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException as error:
             # Opening it anew finds out what the file really holds; until then the last good end is told.
             self._drop_connection()

@@ -152,6 +152,7 @@ def run_of(settings: Settings, row: Row, seed: int, split: Split, penalty: Natur
         teacher_digest=teacher.digest,
         seed=seed,
         training_digest=split.digest,
+        pixel_digests=split.pixel_digests,
         penalty_digest=penalty.digest if row.pretraining_penalty else None,
         p_hard=P_HARD if row.hard_feature_loss else 0.0,
         autoencoder=row.autoencoder,
