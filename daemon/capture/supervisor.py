@@ -116,9 +116,11 @@ class DaemonCamera:
         try:
             self.slots = FrameSlots.create(count, shape)
         except OSError as error:
-            megabytes = count * math.prod(shape) / 1e6
-            raise Unavailable(
-                f"cameras.{name}.waiting: found {settings.waiting}; {megabytes:.0f} MB of shared memory "
+            wanted = count * math.prod(shape)
+            there_is = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            refused = Unavailable if wanted < there_is else InputError  # others may give some back
+            raise refused(
+                f"cameras.{name}.waiting: found {settings.waiting}; {wanted / 1e6:.0f} MB of shared memory "
                 f"for its frames cannot be had: {error.strerror}"
             ) from error
         self.captured = counter.captured
