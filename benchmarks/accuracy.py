@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from foundation.errors import InputError
 from foundation.files import replacing
+from foundation.option_types import whole_number
 
 if TYPE_CHECKING:  # it imports torch
     from models.efficientad.networks import ModelSize
@@ -192,6 +193,9 @@ def write(path: Path | None, content: str) -> None:
             file.write(content.encode())
 
 
+positive = whole_number(1)
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="accuracy.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -218,12 +222,6 @@ def names(text: str) -> Sequence[str]:
         if name not in METHODS:
             raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(METHODS)}")
     return found
-
-
-def positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,11 @@ class Calibration(BaseModel):
     good_images: int = Field(gt=0)
     good_images_sha256: str = Field(description="over the names and contents of the good images")
     roi: Roi | None = Field(description="x, y, width, height in the camera's pixels")
+    camera_picture: Size | None = Field(
+        default=None,
+        description="height and width of the camera's whole picture, where the good images say so; no roi"
+        " then means all of it",
+    )
     tiles: Tiles | None = Field(default=None, description="into which a picture is cut; None for one frame")
     tiled_size: Size | None = Field(
         default=None, description="height and width that the tiles were laid over"

@@ -46,6 +46,8 @@ def command_line() -> "argparse.ArgumentParser":
     from importlib.metadata import version
     from pathlib import Path
 
+    from daemon.print_schema import PrintSchema
+
     parser = argparse.ArgumentParser(
         prog="inspectd",
         description="Inspect the parts of one production line and publish a verdict on every frame.",
@@ -56,6 +58,12 @@ def command_line() -> "argparse.ArgumentParser":
         action="store_true",
         help="check config, addresses, journal, archive, engine, calibration and cameras, then exit;"
         " also beside the running line",
+    )
+    parser.add_argument(
+        "--schema",
+        action=PrintSchema,
+        choices=("config", "calibration"),
+        help="print the JSON schema of one of the two YAML files, for editors, then exit",
     )
     parser.add_argument("--version", action="version", version=f"inspectd {version('inspectd')}")
     return parser

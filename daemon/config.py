@@ -67,6 +67,7 @@ class JournalConfig(_Section):
     file: Path
     keep_days: float = Field(default=90, gt=0)
     max_mb: float = Field(default=1000, ge=1)
+    durable: bool = Field(default=False, description="publish a verdict only when the disk has it")
 
 
 class ClientConfig(_Section):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.calibration_file import A_CALIBRATION, Calibration, load_calibration
+from daemon.capture.drivers import CameraSettings
 from daemon.capture.group import CameraPlan
 from daemon.config import A_CONFIG, Config, CurveConfig, ProductConfig, load_config
 from daemon.host.access import Client
@@ -26,8 +27,10 @@ from engine_runtime.tiled_engine import pictures_at_once
 from engine_runtime.trial import try_out
 from foundation.errors import EngineRefused, InputError
 from foundation.yaml_file import read_text
-from pictures.frames import Size
+from pictures.frames import Roi, Size
 from pictures.heatmap import MapGeometry
+from pictures.image_folder import images_in
+from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 
 # What sockets, threads and files are made of at the start.
@@ -169,9 +172,15 @@ def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration
     made = f"{entry.calibration} was made"
     for camera, settings in config.cameras.items():
         key = f"{path}: cameras.{camera}"
-        if calibration.roi is not None and settings.roi != calibration.roi:
+        shown = _shown_region(f"{key}.roi", settings)
+        picture = calibration.camera_picture
+        whole = None if picture is None else Roi(0, 0, picture.width, picture.height)
+        is_known = calibration.roi is not None or whole is not None
+        if is_known and shown != calibration.roi and not (shown == whole and calibration.roi is None):
             raise InputError(
-                f"{key}.roi: found {settings.roi}, expected {calibration.roi}, with which {made}"
+                f"{key}.roi: found {shown or 'the whole picture'}, expected "
+                f"{calibration.roi or 'none, the whole picture'}, with which {made}: "
+                "set it so, or calibrate on pictures of this region"
             )
         if settings.tiles != calibration.tiles:
             found, expected = (tiles or "none" for tiles in (settings.tiles, calibration.tiles))
@@ -182,6 +191,18 @@ def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration
                 f"{key}.roi: found {settings.roi}, expected one of {region.width}×{region.height} pixels, "
                 f"with which {made}"
             )
+
+
+def _shown_region(key: str, settings: CameraSettings) -> Roi | None:
+    """Tell what a camera shows of its picture; the pictures of a folder may be cut out already."""
+    folder = Path(settings.source)
+    if "://" in settings.source or not folder.is_dir():
+        return settings.roi
+    try:
+        files = images_in(folder)
+    except InputError:
+        return settings.roi  # the camera says what is wrong
+    return seen_region(files, settings.roi, option=key).roi
 
 
 def _geometry(engine: Path, manifest: Manifest) -> MapGeometry:

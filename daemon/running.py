@@ -10,7 +10,8 @@ from daemon.delivery.journaled_publisher import Outlet
 from daemon.delivery.verdict_batch import VerdictBatch
 from daemon.host.access import Access
 from daemon.intake import Intake
-from daemon.journal.journal import Journal, JournalFailed
+from daemon.journal.journal import JournalFailed
+from daemon.journal.writer import JournalWriter
 from daemon.judging.lanes import Lanes
 from daemon.judging.ledger import Ledger
 from daemon.judging.product import Product
@@ -40,7 +41,7 @@ class Running:
     lanes: Lanes
     outlet: Outlet
     """Where verdicts go."""
-    journal: Journal | None
+    journal: JournalWriter | None
     """Where events are noted; None without one."""
     control: "Control | None"
     """Whose subscribers health tells of; None without one."""
@@ -68,7 +69,7 @@ def assemble(
     *,
     boot: str,
     outlet: Outlet,
-    journal: Journal | None,
+    journal: JournalWriter | None,
     counted_beside: Path | None,
     control: "Control | None",
     access: Access,

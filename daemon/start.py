@@ -22,6 +22,7 @@ from daemon.journal.database import refused_by_sqlite
 from daemon.journal.journal import Journal, JournalFailed
 from daemon.journal.power_cut import machine_boot, note_power_cut
 from daemon.journal.reader import JournalReader
+from daemon.journal.writer import JournalWriter
 from daemon.judging.product import Product
 from daemon.line import Line
 from daemon.load import Setup, clients_of, load_setup
@@ -29,6 +30,7 @@ from daemon.recovery import forget_counts, unfinished_verdicts
 from daemon.running import assemble
 from foundation.errors import InputError, Unavailable
 
+_START_PATIENCE_S = 30.0  # a disk that has just come up may be slow, and nothing is judged yet
 _RETRY_S = 1.0
 _log = logging.getLogger("inspectd")
 
@@ -80,7 +82,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
     with ExitStack() as stack:
         journal, reader, control = None, None, None
         if config.journal is not None:
-            journal = stack.enter_context(closing(_open_journal(config, config.journal)))
+            journal = stack.enter_context(closing(JournalWriter(_open_journal(config, config.journal))))
             if journal.unopened is None:
                 reader = stack.enter_context(closing(JournalReader(journal.file)))
             if config.control is not None:
@@ -101,6 +103,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
                 )
         product = _judged_first(setup, journal, reader)
         outlet = Outlet(publisher, journal, control, on_journal_error=config.on_journal_error)
+        stack.callback(outlet.close)
         note = {
             "boot": boot,
             "machine": machine_boot(),
@@ -151,11 +154,12 @@ def _open_journal(config: Config, section: JournalConfig) -> Journal:
         line=config.line,
         keep_days=section.keep_days,
         max_mb=section.max_mb,
+        durable=section.durable,
         may_wait=config.on_journal_error == "continue",
     )
 
 
-def _judged_first(setup: Setup, journal: Journal | None, reader: JournalReader | None) -> Product:
+def _judged_first(setup: Setup, journal: JournalWriter | None, reader: JournalReader | None) -> Product:
     """Choose the product: the one that was selected last, until the config names another one first.
 
     Raises:
@@ -177,7 +181,7 @@ def _judged_first(setup: Setup, journal: Journal | None, reader: JournalReader |
 def _begin(
     path: Path,
     config: Config,
-    journal: Journal,
+    journal: JournalWriter,
     reader: JournalReader | None,
     *,
     outlet: Outlet,
@@ -201,7 +205,7 @@ def _begin(
             _log.warning("%s: %d frames of an earlier start had no verdict: faults", path, len(unfinished))
             outlet.send(unfinished)
         try:
-            journal.note("start", note, durable=True)
+            journal.note("start", note, durable=True, patience_s=_START_PATIENCE_S)
             return True
         except JournalFailed as error:
             if config.on_journal_error == "fault":
@@ -212,7 +216,7 @@ def _begin(
     return False
 
 
-async def _note_when_it_works(journal: Journal, outlet: Outlet, note: Mapping[str, Any]) -> None:
+async def _note_when_it_works(journal: JournalWriter, outlet: Outlet, note: Mapping[str, Any]) -> None:
     """Write down the start of a line that began before its journal could be had."""
     while True:
         await asyncio.sleep(_RETRY_S)

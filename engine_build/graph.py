@@ -41,14 +41,17 @@ class Graph:
         """All outputs of contract 1."""
         return outputs_of(self.maps)
 
-    @property
-    def fp32_nodes(self) -> tuple[str, ...]:
-        """Prefixes of the names of nodes that stay FP32 in whatever precision the rest is built."""
-        return names_in(self.metadata, FP32_NODES)
+    def fp32_tensors(self) -> set[str]:
+        """Name what the nodes give that stay FP32 in whatever precision the rest is built.
 
-    def stays_fp32(self, node: onnx.NodeProto) -> bool:
-        """Say whether the graph asks for a node to be left in FP32."""
-        return bool(self.fp32_nodes) and node.name.startswith(self.fp32_nodes)
+        These are the nodes that the metadata name, and all that compute with what they give.
+        """
+        prefixes = names_in(self.metadata, FP32_NODES)
+        tensors: set[str] = set()
+        for node in onnx.load_model_from_string(self.content).graph.node if prefixes else ():
+            if node.name.startswith(prefixes) or not tensors.isdisjoint(node.input):
+                tensors.update(node.output)
+        return tensors
 
 
 def read_graph(path: Path) -> Graph:

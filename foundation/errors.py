@@ -62,7 +62,7 @@ def may_pass(error: OSError) -> bool:
 
 _FOR_A_PERSON = frozenset(
     {
-        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+        *(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
         *(errno.EINVAL, errno.EILSEQ, errno.EXDEV, errno.EFBIG, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT),
     }
 )

@@ -251,18 +251,30 @@ def run(inputs: int, seed: int) -> dict[Counted, Counter[str]]:
 
 
 def table(counts: dict[Counted, Counter[str]]) -> str:
-    """Write the counts as Markdown: a row for each format and kind of damage, and their sums."""
-    outcomes = ("fault", "equal", "valid", "missed")
-    lines = ["| recording | damage | inputs | " + " | ".join(outcomes) + " |", "|---" * 7 + "|"]
-    whole: Counter[str] = Counter()
-    for (recording, damage), counted in sorted(counts.items()):
-        whole += counted
-        figures = " | ".join(f"{counted[name]:,}" for name in outcomes)
-        lines.append(f"| {recording} | {damage} | {counted.total():,} | {figures} |")
-    lines.append(
-        f"| all | | {whole.total():,} | " + " | ".join(f"{whole[name]:,}" for name in outcomes) + " |"
-    )
-    return "\n".join(lines)
+    """Write the counts as Markdown: what passed with other pixels, by damage and format; and the sums."""
+    families = {recording: _family(recording) for recording, _ in counts}
+    columns = list(dict.fromkeys(families.values()))
+    lines = [f"| damage | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for damage in DAMAGES:
+        cells = []
+        for column in columns:
+            found = [
+                c for key, c in counts.items() if key.damage == damage and families[key.recording] == column
+            ]
+            counted = sum(found, Counter())
+            cells.append(f"{_passed(counted):,} of {counted.total():,}" if found else "–")
+        lines.append(f"| {damage} | {' | '.join(cells)} |")
+    whole = sum(counts.values(), Counter())
+    sums = ", ".join(f"{whole[name]:,} {name}" for name in ("fault", "equal", "valid", "missed"))
+    return "\n".join([*lines, "", f"{whole.total():,} inputs: {sums}"])
+
+
+def _family(recording: str) -> str:
+    return "H.264, " + recording.rpartition(", ")[2] if "H.264" in recording else recording
+
+
+def _passed(counted: Counter[str]) -> int:
+    return counted["valid"] + counted["missed"]
 
 
 def main() -> int:

@@ -17,11 +17,10 @@ from models.option_types import (
     natural,
     positive,
     rate,
-    roi,
     share,
     teacher_of_size,
-    tiles,
 )
+from pictures.option_types import region, tiles
 
 if TYPE_CHECKING:  # torch, for which --help should not wait
     from models.efficientad.networks import ModelSize
@@ -112,7 +111,7 @@ def _add_train(commands: "Commands") -> None:
         help="what the model sees; default 256",
     )
     train.add_argument(
-        "--roi", type=roi, metavar="X,Y,W,H", help="region of interest in pixels of the pictures"
+        "--roi", type=region, metavar="X,Y,W,H", help="region of interest in pixels of the pictures"
     )
     train.add_argument(
         "--tiles",
@@ -178,7 +177,7 @@ def _add_evaluate(commands: "Commands") -> None:
         "--calibration", type=Path, metavar="FILE", help="made by calibrate: quantiles and threshold"
     )
     evaluate.add_argument(
-        "--roi", type=roi, metavar="X,Y,W,H", help="region of interest; default: that of the model"
+        "--roi", type=region, metavar="X,Y,W,H", help="region of interest; default: that of the model"
     )
     evaluate.add_argument(
         "--tiles", type=tiles, metavar="SIZE,OVERLAP", help="of large pictures; default: those of the model"
@@ -212,7 +211,7 @@ def _add_ablate(commands: "Commands") -> None:
     ablate.add_argument("--larger-size", choices=SIZES, help="adds the row of the larger size")
     ablate.add_argument("--larger-teacher", type=Path, metavar="FILE", help="teacher of the larger size")
     ablate.add_argument("--image-size", type=image_size, default="256", metavar="N|HxW", help="default 256")
-    ablate.add_argument("--roi", type=roi, metavar="X,Y,W,H", help="region of interest in the pictures")
+    ablate.add_argument("--roi", type=region, metavar="X,Y,W,H", help="region of interest in the pictures")
     ablate.add_argument("--batch", type=positive, default=1, metavar="N", help="images per step; default 1")
     ablate.add_argument(
         "--checkpoint-every", type=positive, default=500, metavar="N", help="steps; default 500"
@@ -258,7 +257,7 @@ def _add_tune(commands: "Commands") -> None:
         metavar="N|HxW",
         help="to try; default 256",
     )
-    tune.add_argument("--roi", type=roi, metavar="X,Y,W,H", help="region of interest in the pictures")
+    tune.add_argument("--roi", type=region, metavar="X,Y,W,H", help="region of interest in the pictures")
     tune.add_argument(
         "--penalty-images", type=Path, metavar="DIR", help="natural images for the pretraining penalty"
     )
@@ -356,7 +355,8 @@ def train_command(options: argparse.Namespace) -> None:
     run = Run(
         size=size,
         image_size=options.image_size,
-        roi=options.roi,
+        roi=split.seen.roi,
+        camera_picture=split.seen.camera_picture,
         steps=options.steps,
         batch=options.batch,
         seed=options.seed,
@@ -521,7 +521,8 @@ def tune_command(options: argparse.Namespace) -> None:
     base = Run(
         size=options.sizes[0],
         image_size=image_sizes[0],
-        roi=options.roi,
+        roi=split.seen.roi,
+        camera_picture=split.seen.camera_picture,
         steps=options.steps,
         batch=options.batch,
         seed=options.seed,

@@ -15,6 +15,7 @@ from pictures.digest import pack_digests, pixel_digest, set_digest
 from pictures.frames import Frame, Roi, Size, cut_out, fit
 from pictures.image_file import read_image, read_unchanged
 from pictures.image_folder import images_in
+from pictures.region import Seen, seen_region
 from pictures.tiles import TileGrid, Tiles
 
 VALIDATION = 0.1
@@ -47,6 +48,8 @@ class Split:
     """Number of the pictures that are kept for validation."""
     pixel_digests: str
     """Of the pictures of ``training``, see ``pack_digests``."""
+    seen: Seen
+    """Which region of the camera's pictures they show."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Ti
         raise InputError(
             f"{data_set.root}: holds 1 good image; expected at least 2, one of them for validation"
         )
-    pictures = stack(files, size, roi, tiles)
+    seen = seen_region(files, roi)
+    pictures = stack(files, size, seen.cut, tiles)
     if good.validation:
         order, held_out = np.arange(len(files)), len(good.validation)
         validation, training = order[-held_out:], order[:-held_out]
@@ -96,6 +100,7 @@ def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Ti
         sorted(set(pictures.sizes)),
         held_out,
         pack_digests(pictures.digests[index] for index in training),
+        seen,
     )
 
 

@@ -14,6 +14,9 @@ from pictures.frames import Frame, Size
 MAP_STRIDE = "map_stride"
 """Key of the model's metadata: frame pixels from one value of the anomaly map to the next."""
 
+HIGHEST_VALUE = "map_highest_value"
+"""Key of the model's metadata: the limit that no value of the map before normalisation can exceed, if any."""
+
 
 class MapGeometry(NamedTuple):
     """How an anomaly map lies over its frame.

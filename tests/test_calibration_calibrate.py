@@ -384,7 +384,7 @@ def test_rates_that_make_no_sense(folder: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as raised:
         main([str(folder / "line3.engine"), "--good", str(folder), f"--false-reject-rate={wrong}"])
     assert raised.value.code == 2
-    assert "is not a rate from 0.000001 to 0.1" in capsys.readouterr().err
+    assert "expected a share from 1e-06 to 0.1" in capsys.readouterr().err
 
 
 def test_help_waits_for_no_heavy_import() -> None:

@@ -425,7 +425,7 @@ def test_recorded_frames_are_what_the_daemon_will_judge(tmp_path: Path) -> None:
     [
         ("/dev/video97", [], "/dev/video97: no such device"),
         ("simulated://", ["--roi", "0,0,9999,9"], "roi 9999×9+0+0 does not lie inside"),
-        ("simulated://", ["--roi", "a,b"], "expected X,Y,WIDTH,HEIGHT"),
+        ("simulated://", ["--roi", "a,b"], "expected x,y,width,height in whole pixels"),
         ("simulated://", ["--count", "0"], "--count"),
     ],
 )
@@ -441,6 +441,7 @@ def test_a_recording_that_cannot_work_is_refused(
     assert done.returncode == 2
     assert expected in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "good").exists()
 
 
 def test_help_answers_at_once() -> None:

@@ -22,6 +22,7 @@ from verdicts.request import (
     decode_reply,
     encode_request,
 )
+from verdicts.statistics import Statistics, decode_statistics
 
 # ControlSilent    no answer from the line's control address
 # ControlRefused   the line answered, and will not
@@ -77,6 +78,7 @@ class LineControl:
         """Disconnect. May be called twice."""
         if not self._socket.closed:
             self._socket.disable_monitor()
+            self._events.close(linger=0)
             self._socket.close()
 
     def replay(self, boot: str, first: int, last: int) -> Iterator[Verdict]:
@@ -124,6 +126,17 @@ class LineControl:
             ControlRefused: there is none yet.
         """
         return decode_health(self._ask(Status(self._next_id()), "health")[1][0])
+
+    def statistics(self) -> Statistics | None:
+        """Ask for fault reasons, rates and latencies; None from a line of an older version.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: there is none yet.
+            MalformedMessage: the answer cannot be read.
+        """
+        _, frames = self._ask(Status(self._next_id()), "health")
+        return decode_statistics(frames[1]) if len(frames) > 1 else None
 
     def reload(self) -> str:
         """Have the line read its config anew; give what it says about it.

@@ -84,7 +84,9 @@ class CameraGroup:
     def tried(self) -> bool:
         """Whether it is known of all how their first opening went, or of one that it can never work."""
         cameras = self._cameras.values()
-        return all(camera.tried for camera in cameras) or any(camera.wrong for camera in cameras)
+        # One that has said so may live for another moment, and is refused when it has failed.
+        hopeless = any(camera.wrong and camera.state == "failed" for camera in cameras)
+        return hopeless or all(camera.tried for camera in cameras)
 
     @property
     def ended(self) -> bool:

@@ -96,6 +96,8 @@ class Control(threading.Thread):
         self._positions = Positions(journal.with_name(journal.name + "-subscribers"))
         self._subscribers = Subscribers(self._positions, self._send)
         self._snapshot: dict[str, SubscriberHealth] = {}
+        self._statistics: tuple[bytes, ...] = ()
+        self._published_row: int | None = None
         self._dropped = 0
         self._last_health: bytes | None = None
         self._untold_health: bytes | None = None
@@ -139,14 +141,23 @@ class Control(threading.Thread):
         """How many messages were malformed, oversized or not allowed, and connections refused."""
         return self._dropped + self._access.refused
 
-    def journaled(self) -> None:
-        """Tell that the journal has grown."""
+    def journaled(self, row: int | None = None) -> None:
+        """Tell that the journal has grown.
+
+        Args:
+            row: up to which all is published; what lies behind may yet be taken back. None for all there is.
+        """
+        self._published_row = row
         os.eventfd_write(self._wake, 1)
 
     def health(self, topic: bytes, payload: bytes) -> None:
         """Pass a health on to the subscribers, and to those who ask for the status."""
         self._last_health = self._untold_health = payload
         os.eventfd_write(self._wake, 1)
+
+    def statistics(self, payload: bytes) -> None:
+        """Keep for those who ask for the status what health does not tell."""
+        self._statistics = (payload,)
 
     def require(self, subscribers: Collection[str], resend_after_s: float) -> None:
         """Change which subscribers are required, and when verdicts are sent again."""
@@ -217,7 +228,7 @@ class Control(threading.Thread):
             self._subscribers.tell_health(payload)
         try:
             with self._journal() as reader:
-                more |= self._subscribers.deliver(reader, reader.last_row())
+                more |= self._subscribers.deliver(reader, self._last_row(reader))
                 self._positions.write(reader.hash_of)
         except InputError:
             pass  # the line says so in its health; it is tried again
@@ -253,14 +264,16 @@ class Control(threading.Thread):
                     self._dropped += 1
                     raise InputError(f"name: found {request.name}, expected {peer.name}, the name of the key")
                 with self._journal() as reader:
-                    self._dropped += not self._subscribers.hear(connection, request, reader.last_row())
+                    self._dropped += not self._subscribers.hear(connection, request, self._last_row(reader))
                 # Last: whoever has seen a health has its place, and gets every verdict from here on.
                 if request.join and self._last_health is not None:
                     self._send(connection, Reply("health", frames=1), (self._last_health,))
             case Status():
                 if self._last_health is None:
                     raise InputError("the line has no health yet; ask again in a second")
-                self._send(connection, Reply("health", request.id, 1), (self._last_health,))
+                # Behind the health, where older clients do not look.
+                frames = (self._last_health, *self._statistics)
+                self._send(connection, Reply("health", request.id, len(frames)), frames)
             case Reload():
                 self._command(connection, request.id, peer, "reload", {})
             case Select():
@@ -334,6 +347,11 @@ class Control(threading.Thread):
         except JournalFailed as error:
             self._close_reader()
             raise InputError(str(error)) from error
+
+    def _last_row(self, reader: JournalReader) -> int:
+        """Give the newest row that may be delivered."""
+        last, published = reader.last_row(), self._published_row
+        return last if published is None else min(last, published)
 
     def _close_reader(self) -> None:
         reader, self._reader, self._reader_inode = self._reader, None, None

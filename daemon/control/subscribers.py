@@ -226,7 +226,7 @@ class Subscribers:
         repeated_to = self._perhaps_sent.get(name, 0)
         found = journal.after(subscriber.sent, min(_BATCH, _WINDOW - len(subscriber.in_flight)))
         for row, payload in found:
-            if rows and rows[-1] <= repeated_to < row:
+            if row > self._last_row or (rows and rows[-1] <= repeated_to < row):
                 break  # a reply's mark holds for all of its verdicts
             rows.append(row)
             payloads.append(payload)

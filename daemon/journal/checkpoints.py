@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,8 @@ _SHORTEST_INTERVAL_S: Final = 0.03
 _MANY_ROWS: Final = 150
 """A checkpoint of more holds up a line that needs all cores: it takes one of them for as long. With 2500 and
 with 500, a fast line's verdicts were later than with this."""
+_LONGEST_S: Final = 5.0
+"""A disk that takes longer for a checkpoint hangs, or will fill the log."""
 _READERS_PATIENCE_MS: Final = 20  # the writer waits as long
 _log = logging.getLogger("inspectd")
 
@@ -43,8 +46,8 @@ class Checkpoints:
             most_wal_bytes: when the log is larger, the writer is held off for a moment.
             database_sync: of the journal.
         """
-        self.trouble: str | None = None
-        """One line about why the log cannot be carried over; None when all is well."""
+        self._trouble: str | None = None
+        self._began_s: float | None = None
         self._file = file
         self._turn = turn
         self._most_wal_bytes = most_wal_bytes
@@ -61,6 +64,15 @@ class Checkpoints:
         self._opened: os.stat_result | None = None
         self._thread = threading.Thread(target=self._run, name="journal-checkpoints", daemon=True)
         self._thread.start()
+
+    @property
+    def trouble(self) -> str | None:
+        """One line about why the log cannot be carried over; None when all is well."""
+        began_s = self._began_s
+        if began_s is not None and time.monotonic() - began_s > _LONGEST_S:
+            lasts_s = time.monotonic() - began_s
+            return f"{self._file}: its checkpoint has not ended for {lasts_s:.0f} s: the disk does not answer"
+        return self._trouble
 
     def committed(self, rows: int) -> None:
         """Tell of a transaction; called by the writer while it holds ``turn``."""
@@ -82,6 +94,7 @@ class Checkpoints:
         give_way()
         while self._committed.wait() and not self._stop.is_set():
             self._committed.clear()
+            self._began_s = time.monotonic()
             try:
                 self._carry(self._connected())
                 self._tell(self._reader_in_the_way())
@@ -91,6 +104,7 @@ class Checkpoints:
             except OSError as error:
                 self._disconnect()
                 self._tell(f"{self._file}: its checkpoint failed: {error.strerror}")
+            self._began_s = None
             self._pause()
         self._disconnect()
 
@@ -164,11 +178,11 @@ class Checkpoints:
         self._due.clear()
 
     def _tell(self, trouble: str | None) -> None:
-        if trouble is not None and self.trouble is None:
+        if trouble is not None and self._trouble is None:
             _log.warning("journal: %s", trouble)
-        elif trouble is None and self.trouble is not None:
+        elif trouble is None and self._trouble is not None:
             _log.info("journal: checkpoints go on")
-        self.trouble = trouble
+        self._trouble = trouble
 
 
 def _checkpoint(connection: sqlite3.Connection, how: str) -> tuple[bool, int]:

@@ -79,7 +79,14 @@ class Journal:
     """
 
     def __init__(
-        self, file: Path, *, line: str, keep_days: float, max_mb: float, may_wait: bool = False
+        self,
+        file: Path,
+        *,
+        line: str,
+        keep_days: float,
+        max_mb: float,
+        durable: bool = False,
+        may_wait: bool = False,
     ) -> None:
         """Open the journal of a line, or create it, and keep other daemons out of it.
 
@@ -88,6 +95,7 @@ class Journal:
             line: name of the line.
             keep_days: older rows are removed.
             max_mb: the oldest rows are removed when the file and its write-ahead log would need more.
+            durable: whether each transaction waits until the disk has it, and so survives a power cut, too.
             may_wait: whether to go on where the journal cannot be had now, as on a full disk: ``unopened``
                 then says why, and each write tries to open it.
 
@@ -99,6 +107,7 @@ class Journal:
         self.file = file
         self._line = line
         self._keep_days = keep_days
+        self._durable = durable
         most_wal_bytes = int(min(_MOST_WAL_BYTES, max_mb * 1e6 / _WAL_SHARE))
         # The log grows for up to a second beyond its limit before it is looked at.
         self._most_bytes = int(max_mb * 1e6) - 2 * most_wal_bytes
@@ -126,6 +135,11 @@ class Journal:
     def head(self) -> str:
         """SHA-256 of the newest row, 64 hexadecimal digits."""
         return self._head.hex()
+
+    @property
+    def end(self) -> tuple[int, bytes]:
+        """Number and hash of the newest row, for ``take_back``."""
+        return self.entries, self._head
 
     @property
     def trouble(self) -> str | None:
@@ -159,6 +173,47 @@ class Journal:
         if kind == VERDICT:
             raise ValueError("verdicts are written with write()")
         self._commit([_event(kind, content)], durable=durable)
+
+    def take_back(self, end: tuple[int, bytes]) -> None:
+        """Remove the verdicts behind a row, which nobody was told of.
+
+        Their transaction took so long that they were published otherwise. Events behind the row stay, such as
+        what retention has removed; they close up.
+
+        Args:
+            end: what ``end`` was before they were written.
+
+        Raises:
+            JournalFailed: they are still there.
+        """
+        with self._turn:
+            try:
+                if self._connection is None:
+                    self._open()
+                self._check_in_place()
+                self._take_back(*end)
+            except InputError as error:
+                raise JournalFailed(str(error)) from error
+            except SQLITE_ERRORS as error:
+                raise JournalFailed(f"{self.file}: {why(error)}") from error
+            finally:
+                self._drop_connection()  # opened anew, it is known what the file holds
+            self._checkpoints.committed(1)
+
+    def _take_back(self, entries: int, head: bytes) -> None:
+        assert self._connection is not None
+        query = f"SELECT {COLUMNS} FROM journal WHERE id >= ? ORDER BY id"
+        written = [Row(*row) for row in self._connection.execute(query, (entries,))]
+        if entries and not (written and written[0].id == entries and hash_of(written.pop(0)) == head):
+            return  # another file has taken its place
+        events = [row for row in written if row.kind != VERDICT]
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute("DELETE FROM journal WHERE id > ?", (entries,))
+        self.entries, self._head = entries, head
+        for row in events:
+            entry = _Entry(row.kind, row.boot, row.seq, row.camera, row.frame, row.payload)
+            self._connection.executemany(_INSERTS[1], self._chained([entry], row.written_at))
+        self._connection.execute("COMMIT")
 
     def close(self) -> None:
         """End the checkpoints, put the log away and let other daemons in.
@@ -200,6 +255,8 @@ class Journal:
         create_if_missing(self.file)  # also when someone removed it while the daemon ran
         connection = open_for_writing(self.file, self._line)
         try:
+            if self._durable:
+                connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA journal_size_limit = {self._most_wal_bytes}")
             last = connection.execute(f"SELECT {COLUMNS} FROM journal ORDER BY id DESC LIMIT 1").fetchone()
             newest = None if last is None else Row(*last)
@@ -233,7 +290,7 @@ class Journal:
             if durable:
                 self._connection.execute("PRAGMA synchronous = FULL")
             self._insert(entries)
-            if durable:
+            if durable and not self._durable:
                 self._connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException as error:
             # Opening it anew finds out what the file really holds; until then the last good end is told.

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from daemon.journal.chain import POWER_CUT
-from daemon.journal.journal import Journal
 from daemon.journal.reader import JournalReader
+from daemon.journal.writer import JournalWriter
 
 MOST_LOST: Final = 1_000_000
 """Verdicts that a power cut can have cost at the most, in numbers of ``seq``.
@@ -46,7 +46,7 @@ def cut_off(reader: JournalReader) -> str | None:
     return boot
 
 
-def note_power_cut(journal: Journal, reader: JournalReader) -> str | None:
+def note_power_cut(journal: JournalWriter, reader: JournalReader) -> str | None:
     """Note in the journal that the machine went down under the last daemon, when it did.
 
     Returns:

@@ -48,6 +48,8 @@ class Run:
     """Into which the region of each image was cut; None when an image was one frame."""
     pixel_digests: str = field(default="", compare=False)
     """Of the images that the weights learnt from, see ``pack_digests``."""
+    camera_picture: Size | None = None
+    """Of the camera, of which the images showed ``roi``, or the whole; None where they did not say."""
 
 
 def save_model(path: Path, run: Run, model: EfficientAd) -> None:
@@ -71,6 +73,8 @@ def load_model(path: Path) -> tuple[Run, EfficientAd]:
         settings = dict(content["run"])
         settings["image_size"] = Size(*settings["image_size"])
         settings["roi"] = Roi(*settings["roi"]) if settings["roi"] else None
+        picture = settings.get("camera_picture")
+        settings["camera_picture"] = Size(*picture) if picture else None
         settings["tiles"] = Tiles(**settings["tiles"]) if settings.get("tiles") else None
         run = Run(**settings)
         if run.size not in SIZES:

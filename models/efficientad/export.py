@@ -24,7 +24,7 @@ from models.efficientad.model import EfficientAd
 from models.efficientad.networks import MEAN, STD, map_size
 from pictures.heatmap import MAP_STRIDE
 from pictures.map_quantiles import MAP_NORMALISATION
-from pictures.trained_on import PIXEL_DIGESTS
+from pictures.trained_on import PIXEL_DIGESTS, TrainedOn, as_metadata
 
 OPSET = 17
 
@@ -154,11 +154,7 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     }
     if run.pixel_digests:
         entries[PIXEL_DIGESTS] = run.pixel_digests
-    if run.roi is not None:
-        entries["roi"] = ",".join(map(str, run.roi))
-    if run.tiles is not None:
-        entries["tiles"] = str(run.tiles)
-    return entries
+    return entries | as_metadata(TrainedOn(run.roi, run.tiles, run.camera_picture))
 
 
 class Graph:

@@ -20,8 +20,10 @@ from pictures.frames import Frame, Roi, Size, cut_out, fit
 from pictures.heatmap import MapGeometry
 from pictures.image_file import read_image
 from pictures.image_folder import images_in
+from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
+from pictures.trained_on import TrainedOn
 
 PRO_LIMITS = (0.3,)
 """False positive rates up to which AU-PRO is integrated, as usual for MVTec AD."""
@@ -118,7 +120,8 @@ def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None, tiles: T
             where it is cut into tiles, or the model gives it no finite score.
         EngineFailed: the runtime raised.
     """
-    roi, tiles = roi or judge.roi, tiles or judge.tiles
+    roi = seen_region([sample.image for sample in samples], roi, TrainedOn(judge.roi, judge.tiles)).cut
+    tiles = tiles or judge.tiles
     merge = None if tiles is None else _merge(judge, samples[0].image, roi, tiles)
     scores, maps, sizes = [], [], []
     with tqdm(desc="judging", total=len(samples), unit="image") as bar:

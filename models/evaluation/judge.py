@@ -126,7 +126,8 @@ class EngineJudge:
         self.training_digest = manifest.model_metadata.get("training_digest")
         self.threshold: float | None = None
         if calibration is None:
-            self.roi, self.tiles = _trained_on(path, manifest)
+            trained = _trained_on(path, manifest)
+            self.roi, self.tiles = trained.roi, trained.tiles
             self._quantiles = _trained_quantiles(path, manifest)
         else:
             given = load_calibration(calibration, manifest.payload_sha256, manifest.maps)

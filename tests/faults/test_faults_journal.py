@@ -145,6 +145,48 @@ def test_disk_fails_to_sync(trial: Trial, file: str) -> None:
     trial.finish()
 
 
+def hanging_disk(trial: Trial, *calls: str) -> tuple[Path, dict[str, str]]:
+    """A disk that answers none of these calls on the journal's files while a file exists."""
+    hanging = trial.folder / "hanging"
+    environment = {
+        "LD_PRELOAD": built("hanging_disk.c", trial.folder),
+        "HANGS_WHILE": str(hanging),
+        **{call: str(trial.folder / "line3.journal") for call in calls},
+    }
+    return hanging, environment
+
+
+@pytest.mark.faults("Journal", "disk hangs: no sync is answered")
+def test_disk_hangs_in_sync(trial: Trial) -> None:
+    hanging, disk = hanging_disk(trial, "HANGING_SYNC")
+    trial.start({"top": BELT | {"fps": 400}}, environment=disk)
+    trial.inject()
+    hanging.touch()
+    message = trial.detected(health("degraded", lambda health: health.state == "degraded"))
+    assert isinstance(message, Health) and message.journal is not None
+    assert "its checkpoint has not ended" in str(message.journal.error)
+    trial.uninterrupted("top", verdicts=400, pause_s=1.0)
+    hanging.unlink()
+    trial.recovered_when(health("running", lambda health: health.state == "running"))
+    # A checkpoint that held the writer off when the disk began to hang has made faults of what came then.
+    trial.finish(possible={("top", "journal")})
+
+
+@pytest.mark.faults("Journal", "disk hangs: no write is answered")
+def test_disk_hangs_in_write(trial: Trial) -> None:
+    hanging, disk = hanging_disk(trial, "HANGING_SYNC", "HANGING_WRITE")
+    trial.start({"top": BELT}, environment=disk)
+    trial.inject()
+    hanging.touch()
+    trial.detected(faulted("journal"))
+    trial.wait_for(JOURNAL_FAILED)
+    trial.uninterrupted("top", verdicts=200)
+    hanging.unlink()
+    trial.recovered()
+    # The write that hung is done after all: what it wrote was published otherwise, and is taken back.
+    trial.finish(faults={("top", "journal")})
+
+
 @pytest.mark.faults("Journal", "file removed")
 def test_removed(trial: Trial) -> None:
     trial.start({"top": BELT})

@@ -10,7 +10,7 @@ from av.codec.context import Flags
 
 from daemon.capture.drivers import BadPicture
 from daemon.capture.drivers.ffmpeg_log import complaint
-from daemon.capture.drivers.jpeg import decode_jpeg
+from daemon.capture.drivers.jpeg import END, decode_jpeg
 from daemon.capture.drivers.nal_units import has_impossible_bytes, length_bytes_of
 from pictures.frames import Frame
 
@@ -23,7 +23,6 @@ Undecoded = Callable[[], Frame]
 """A picture to come: H×W×3 uint8, BGR. Raises BadPicture when it is damaged."""
 
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode+careful+compliant+aggressive"}
-_JPEG_END = b"\xff\xd9"
 _TURNED = {90: 1, 180: 2, -180: 2, -90: 3, 270: 3}
 """FFmpeg's angle, anticlockwise, to quarter turns of ``numpy.rot90``."""
 
@@ -135,8 +134,8 @@ def _fresh(context: av.VideoCodecContext) -> av.VideoCodecContext:
     if context.extradata is None:
         context.flush_buffers()
         return context
-    fresh = av.VideoCodecContext.create(context.name, "r")
-    assert isinstance(fresh, av.VideoCodecContext)  # of a video's name
+    fresh = av.CodecContext.create(context.name, "r")
+    assert isinstance(fresh, av.VideoCodecContext)
     fresh.extradata = context.extradata
     fresh.width, fresh.height = context.width, context.height
     return _strict(fresh)
@@ -150,7 +149,7 @@ def _to_bgr(frame: av.VideoFrame, upright: bool) -> Frame:
 
 def _whole_jpeg(data: bytes) -> Frame:
     pixels = decode_jpeg(data)
-    behind = data[data.rfind(_JPEG_END) + len(_JPEG_END) :]
+    behind = data[data.rfind(END) + len(END) :]
     # Some servers count the line's end in; with a part of the next boundary the length was another one.
     if behind == b"\r" or behind.startswith(b"\r\n-"):
         raise BadPicture("the picture is not as long as was announced", None)

@@ -28,7 +28,9 @@ class VideoFile:
         try:
             self._reader = self._opened()
         except VideoBroken as broken:
-            raise InputError(f"{path}: does not open: {broken}") from broken
+            raise InputError(
+                f"{path}: {'is' if broken.is_no_video else 'does not open:'} {broken}"
+            ) from broken
         self.picture_size = self._reader.picture_size
 
     def grab(self) -> Picture | None:

@@ -73,7 +73,7 @@ class VideoReader:
         self._format = self._container.format.name
         videos = [stream for stream in self._container.streams.video if stream.codec_context is not None]
         if not videos or self._format in _NOT_VIDEO:
-            raise VideoBroken("it holds no pictures", is_no_video=True)
+            raise VideoBroken("not a video: it holds no pictures", is_no_video=True)
         self._stream = videos[0]
         self._decoder = decoder_of(self._stream, upright=upright)
         self._pictures = self._read()
@@ -150,9 +150,9 @@ def _broken(error: av.FFmpegError) -> VideoBroken:
         case av.error.ExitError() | av.error.TimeoutError():
             reason = f"no answer within {_TIMEOUT_S:g} s"
         case av.error.InvalidDataError():
-            reason = f"it is not a video that FFmpeg can read: {said or 'invalid data'}"
+            reason = f"not a video that FFmpeg can read: {said or 'invalid data'}"
         case av.error.EOFError():
-            reason = "it ends before the first picture"
+            reason = "empty"
         case _:
             reason = (error.strerror or type(error).__name__).lower()
             if said is not None and reason in {"input/output error", "immediate exit requested"}:
