@@ -24,7 +24,8 @@ def encoded(
     codec: str, pictures: int = PICTURES, **options: str
 ) -> tuple[av.VideoCodecContext, list[av.Packet]]:
     """Encode pictures of ten, twenty … grey levels, with a pattern on them."""
-    encoder = av.VideoCodecContext.create(codec, "w")
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, av.VideoCodecContext)
     encoder.width = encoder.height = 64
     encoder.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(codec, "yuv420p")
     encoder.time_base, encoder.framerate, encoder.gop_size = Fraction(1, 25), Fraction(25), KEY_EVERY
@@ -46,6 +47,7 @@ def write_video(path: Path, lost: Iterable[int] = (), pictures: int = PICTURES) 
     encoder, packets = encoded(codec, pictures)
     with av.open(str(path), "w", format=container) as output:
         stream = output.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64, 64, encoder.pix_fmt
         for index, packet in enumerate(packets):
             if index not in set(lost):
