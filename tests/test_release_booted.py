@@ -185,7 +185,7 @@ def test_the_package_from_its_installation_to_its_purge(system: BootedSystem) ->
     line.verdicts(1)
 
     # Removed, with all that is the user's left; then purged.
-    system.run("dpkg", "--remove", "inspectd")
+    system.run("dpkg", "--remove", "inspectd", patience_s=INSTALL_S)
     assert system.show(LINE, "ActiveState") == "inactive"
     left = system.run("find", "/opt", "/etc/inspectd", "/var/lib/inspectd", "-type", "f").split()
     kept = {"line3.yaml", "line3.engine", "line3.calibration.yaml", "journal"}
@@ -193,7 +193,7 @@ def test_the_package_from_its_installation_to_its_purge(system: BootedSystem) ->
     assert not [path for path in left if path.startswith("/opt")]
     for gone in ("/usr/bin/inspectd", "/usr/lib/systemd/system/inspectd@.service", "/usr/share/inspectd"):
         assert system.try_run("test", "-e", gone).returncode == 1, gone
-    system.run("dpkg", "--purge", "inspectd")
+    system.run("dpkg", "--purge", "inspectd", patience_s=INSTALL_S)
     for gone in ("/etc/inspectd", "/var/lib/inspectd", "/run/inspectd", "/opt/inspectd"):
         assert system.try_run("test", "-e", gone).returncode == 1, gone
     wants = "/etc/systemd/system/multi-user.target.wants"
