@@ -200,12 +200,13 @@ class JournalWriter:
                 error, self._refused_turn = failure, turn
         with self._lock:
             wanted = turn == self._turn
+            tell = wanted and not self._answers  # else they are about to be taken, and this with them
             if wanted:
                 self._end = (self._journal.entries, self._journal.head)
                 self._answers.append((len(batches), error))
-        if wanted:
+        if tell:
             self.on_answer()
-        elif error is None and self._journal.end != before:
+        if not wanted and error is None and self._journal.end != before:
             self._take_back(before)
 
     def _take_back(self, before: tuple[int, bytes]) -> None:

@@ -33,6 +33,9 @@ second.
 A journal that is removed, damaged, or cannot be written until the end cannot hold everything that was
 published: in these rows of the section Journal the wire has to have every verdict.
 
+A power cut takes what the disk had not taken. Without `durable: true` that includes verdicts of the last two
+seconds that were published: they count as lost here, and the journal, the log and a gap in `seq` tell so.
+
 Any order of faults is the subject of `pytest tests/faults/test_faults_at_random.py --lives 100`: in each life
 of a line twenty events at random (its config changes, its daemon or a camera is killed, stopped or held up,
 its engine fails or hangs), while a gate acknowledges what it gets. Every frame has to have one verdict, and
