@@ -1,5 +1,6 @@
 """Packets of a video stream made into pictures, or into the word that one is damaged."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, Protocol
@@ -23,6 +24,7 @@ Undecoded = Callable[[], Frame]
 """A picture to come: H×W×3 uint8, BGR. Raises BadPicture when it is damaged."""
 
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode+careful+compliant+aggressive"}
+_MOST_DELAYED = 64  # pictures that a decoder may hold back to bring them into order
 _TURNED = {90: 1, 180: 2, -180: 2, -90: 3, 270: 3}
 """FFmpeg's angle, anticlockwise, to quarter turns of ``numpy.rot90``."""
 
@@ -68,12 +70,13 @@ class _FFmpegDecoder:
         self._number = 0
         self._spoilt_up_to = 0
         self._reason: str | None = "no key picture came before it"
-        self._told: set[int] = set()
+        self._told: deque[int] = deque(maxlen=_MOST_DELAYED)
 
     def decode(self, packet: VideoPacket, lost: str | None) -> Iterator[Undecoded]:
         if packet.is_keyframe and self._spoilt_up_to:
             yield from self._decoded(None)
-            self._context, self._told = _fresh(self._context), set()
+            self._context = _fresh(self._context)
+            self._told.clear()
         if packet.size:
             self._number += 1
         if lost is not None or packet.is_corrupt:
@@ -99,7 +102,7 @@ class _FFmpegDecoder:
         for frame in frames:
             yield from self._judged(frame)
         if error is not None and packet is not None and number not in self._told:
-            self._told.add(number)
+            self._told.append(number)
             yield partial(_bad, self._reason or error)
 
     def _spoil(self, up_to: int, reason: str) -> None:
@@ -116,7 +119,7 @@ class _FFmpegDecoder:
         if self._reason is None:
             yield partial(_to_bgr, frame, self._upright)
         elif number not in self._told:
-            self._told.add(number)
+            self._told.append(number)
             yield partial(_bad, self._reason)
 
 
