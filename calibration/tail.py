@@ -86,8 +86,8 @@ def suspects(scores: Floats) -> list[int]:
     In an exponential tail the spacings between neighbouring scores, times their rank from above, are
     independent and exponential (Rényi 1953). The highest one, two … up to a tenth of the scores are separated
     from the rest in turn, and the spacing between is compared with those below it; the most significant
-    separation is taken, and the rest looked through again, as in a generalised ESD test: so defects do not hide
-    each other.
+    separation is taken, and the rest looked through again, as in a generalised ESD test: so defects do not
+    hide each other.
 
     Args:
         scores: of good parts, float64; fewer than 21 give no suspects.
