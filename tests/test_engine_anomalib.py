@@ -112,13 +112,14 @@ def respelled(path: Path, spelling: str) -> Path:
     model = onnx.load(path)
     graph, places = model.graph, [node.op_type for node in model.graph.node]
     place = places.index("Clip")
-    bounds = [helper.make_node("Constant", [], [f"{name}_constant"], value=tensor)
-              for name in ("least", "most") for tensor in graph.initializer if tensor.name == name]  # fmt: skip
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    bounds = [
+        helper.make_node("Constant", [], [f"{name}_constant"], value=weights[name])
+        for name in ("least", "most")
+    ]
+    clip = helper.make_node("Clip", ["centred", "least_constant", "most_constant"], ["anomaly_map"])
     cut = {
-        "constants": [
-            *bounds,
-            helper.make_node("Clip", ["centred", "least_constant", "most_constant"], ["anomaly_map"]),
-        ],
+        "constants": [*bounds, clip],
         "min and max": [
             helper.make_node("Max", ["least", "centred"], ["from_zero"]),
             helper.make_node("Min", ["from_zero", "most"], ["anomaly_map"]),

@@ -92,12 +92,6 @@ def test_damage_in_a_compressed_tiff_is_refused(tmp_path: Path) -> None:
     assert "damaged TIFF" in refused(path, whole[:middle] + bytes(200) + whole[middle + 200 :])
 
 
-def test_a_tiff_of_jpegs_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.tif"
-    cv2.imwrite(str(path), PICTURE, [cv2.IMWRITE_TIFF_COMPRESSION, 7])
-    np.testing.assert_array_equal(read_image(path), cv2.imread(str(path)))
-
-
 def test_several_pages_are_refused_and_a_thumbnail_is_none(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.stack([PICTURE] * 3), photometric="rgb")
