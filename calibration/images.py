@@ -7,7 +7,7 @@ from foundation.errors import InputError
 from foundation.files import sha256
 from pictures.digest import set_digest
 from pictures.folder_names import check_good, named, role
-from pictures.image_folder import images_in, subfolders
+from pictures.image_folder import images_in, is_folder, subfolders
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,15 @@ def good_set(folder: Path) -> ImageSet:
             name.
     """
     _refuse_splits(folder)
-    good = named(folder, "good")
-    others = [path for path in subfolders(folder) if role(path) not in {"good", "masks"}]
+    good = named(folder, "good") if is_folder(folder) else None
+    others = [path for path in subfolders(folder) if role(path) not in {"good", "masks"}] if good else []
     if good is not None and others:
         raise InputError(
             f"{folder}: is a data set with the folders {good.name} and {others[0].name}; name the folder of "
             "images in it"
         )
-    check_good(folder)
+    if is_folder(folder):
+        check_good(folder)
     return image_set(folder)
 
 
@@ -54,7 +55,7 @@ def defective_set(folder: Path) -> ImageSet:
         InputError: the folder is missing, holds no image, is a data set, or has a folder of good parts.
     """
     _refuse_splits(folder)
-    good = named(folder, "good")
+    good = named(folder, "good") if is_folder(folder) else None
     if good is not None:
         raise InputError(f"{good}: its name says that it holds good parts; expected defective ones")
     return image_set(folder)
@@ -74,8 +75,7 @@ def image_set(folder: Path) -> ImageSet:
 
 
 def _refuse_splits(folder: Path) -> None:
-    images_in(folder)
-    for path in subfolders(folder):
+    for path in subfolders(folder) if is_folder(folder) else ():
         if role(path) in {"train", "validation", "test"}:
             raise InputError(
                 f"{folder}: is a data set with a folder {path.name!r}; name the folder of images in it"

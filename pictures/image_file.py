@@ -35,6 +35,8 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_JPEG, _TIFF_DEFLATE = 7, (8, 32946)
 _TIFF_REDUCED = 1
 """A page that is a smaller copy of another."""
+_NOT_CHECKED = "Could not determine subsampling"
+"""TurboJPEG's word for the few JPEGs whose channels have sizes that it does not know."""
 _LONGEST_REASON = 200
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -119,6 +121,8 @@ def check_jpeg(content: bytes) -> None:
         simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
     except ValueError as error:
         reason = _reason(error)
+        if _NOT_CHECKED in reason:  # sound, perhaps: OpenCV reads it, and refuses it where it is cut short
+            return
         if reason == "Premature end of JPEG file":
             raise _Damaged("is a JPEG that is cut short: its end marker is missing") from error
         raise _Damaged(f"is a damaged JPEG: {reason}") from error

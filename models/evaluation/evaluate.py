@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from calibration.ranking import Ranking
 from foundation.errors import InputError
 from models.datasets.data_set import GOOD, DataSet, Sample
 from models.datasets.masks import regions
 from models.evaluation.judge import Judge, Judgement
 from models.metrics.bootstrap import Estimate, Floats, estimate, stratified_weights
-from models.metrics.image import Ranking
 from models.metrics.pixel import Areas, PixelCurves, thresholds
 from pictures.digest import set_digest
 from pictures.frames import Frame, Roi, Size, cut_out, fit
