@@ -129,8 +129,8 @@ def test_defects_do_not_hide_each_other(defects: int) -> None:
         good = random.gamma(4, 0.02, size=109)
         bad = good.max() * random.uniform(2, 8, size=defects)
         found = np.array(suspects(np.concatenate([good, bad])))
-        named += np.count_nonzero(found >= 109)
-        falsely += np.count_nonzero(found < 109)
+        named += int(np.count_nonzero(found >= 109))
+        falsely += int(np.count_nonzero(found < 109))
     assert named >= 0.9 * 20 * defects
     assert falsely <= 4
 

@@ -26,7 +26,7 @@ from pictures.image_folder import images_in
 
 PICTURE: Frame = cv2.GaussianBlur(
     np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8), (0, 0), 2
-)
+).astype(np.uint8)
 SUFFIXES = (".png", ".jpg", ".bmp", ".tif", ".webp")
 
 
