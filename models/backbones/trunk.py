@@ -1,0 +1,123 @@
+"""The first layers of a backbone as an ONNX graph of one image size: what features are computed with.
+
+The graph is written once and used twice: a model is fitted on its features, and holds it when it is exported.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from pictures.frames import Size
+
+IMAGE = "image"
+"""Input of a trunk: N×3×H×W float, RGB from 0 to 255."""
+
+OPSET = 17
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Nodes from ``IMAGE`` to features."""
+
+    name: str
+    licence: str
+    size: Size
+    nodes: list[Any]
+    weights: list[Any]
+    features: dict[str, tuple[int, int, int]]
+    """Tensor → channels, height and width."""
+
+    def model(self) -> onnx.ModelProto:
+        """Give the graph as a model of its own."""
+        value = helper.make_tensor_value_info
+        outputs = [value(name, TensorProto.FLOAT, ["N", *shape]) for name, shape in self.features.items()]
+        image = value(IMAGE, TensorProto.FLOAT, ["N", 3, *self.size])
+        graph = helper.make_graph(self.nodes, "backbone", [image], outputs, self.weights)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+
+class Layers:
+    """Layers of a convolutional network, in the order they are added.
+
+    Args:
+        size: of the images.
+        mean: of R, G and B, subtracted first.
+        std: by which they are divided then.
+    """
+
+    def __init__(self, size: Size, mean: Sequence[float], std: Sequence[float]) -> None:
+        self._size = size
+        self._nodes: list[Any] = []
+        self._weights: list[Any] = []
+        self._shapes = {IMAGE: (3, *size)}
+        centre = self._weight("trunk/mean", np.array(mean).reshape(3, 1, 1))
+        self._nodes.append(helper.make_node("Sub", [IMAGE, centre], ["trunk/centred"], name="trunk/centred"))
+        self._std = np.array(std)
+
+    def shape(self, value: str) -> tuple[int, int, int]:
+        """Give channels, height and width of a tensor."""
+        return self._shapes[value]
+
+    def convolution(
+        self, value: str, kernel: NDArray[np.float64], bias: NDArray[np.float64], stride: int
+    ) -> str:
+        """Add a convolution with TensorFlow's padding "same".
+
+        Args:
+            value: the input.
+            kernel: outputs×inputs×k×k; of each channel for itself where inputs is 1.
+            bias: outputs.
+            stride: 1 or 2.
+        """
+        channels, height, width = self._shapes[value]
+        outputs, inputs, side, _ = kernel.shape
+        if value == IMAGE:
+            value, kernel = "trunk/centred", kernel / self._std[:, None, None]
+        name = f"trunk/conv_{len(self._nodes)}"
+        rows, columns = -(-height // stride), -(-width // stride)
+        around = [max((rows - 1) * stride + side - height, 0), max((columns - 1) * stride + side - width, 0)]
+        before = [total // 2 for total in around]
+        tensors = [self._weight(f"{name}/weight", kernel), self._weight(f"{name}/bias", bias)]
+        self._nodes.append(
+            helper.make_node(
+                "Conv",
+                [value, *tensors],
+                [name],
+                name=name,
+                group=channels // inputs,
+                kernel_shape=[side, side],
+                strides=[stride, stride],
+                pads=[*before, *(total - half for total, half in zip(around, before, strict=True))],
+            )
+        )
+        self._shapes[name] = (outputs, rows, columns)
+        return name
+
+    def clip(self, value: str, least: float, most: float) -> str:
+        """Clamp a tensor."""
+        name = f"trunk/clip_{len(self._nodes)}"
+        limits = [self._weight(f"{name}/least", np.array(least)), self._weight(f"{name}/most", np.array(most))]
+        self._nodes.append(helper.make_node("Clip", [value, *limits], [name], name=name))
+        self._shapes[name] = self._shapes[value]
+        return name
+
+    def add(self, first: str, second: str) -> str:
+        """Add two tensors."""
+        name = f"trunk/add_{len(self._nodes)}"
+        self._nodes.append(helper.make_node("Add", [first, second], [name], name=name))
+        self._shapes[name] = self._shapes[first]
+        return name
+
+    def trunk(self, features: Sequence[str], name: str, licence: str) -> Trunk:
+        """Finish."""
+        shapes = {feature: self._shapes[feature] for feature in features}
+        return Trunk(name, licence, self._size, self._nodes, self._weights, shapes)
+
+    def _weight(self, name: str, values: NDArray[Any]) -> str:
+        self._weights.append(numpy_helper.from_array(values.astype(np.float32), name))
+        return name
