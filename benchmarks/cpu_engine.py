@@ -24,7 +24,7 @@ from inspection import BIN
 from tqdm import tqdm
 
 from engine_build.device import cpu_name, usable_cores
-from engine_runtime.engine import UNCALIBRATED, Engine
+from engine_runtime.engine import Engine, uncalibrated
 from engine_runtime.open import open_engine
 from pictures.frames import Size
 
@@ -102,11 +102,11 @@ def measure(size: str, engines: dict[str, Engine], options: argparse.Namespace) 
         frames = list(draw_frames(ours.input_size, batch))
         laps: dict[str, list[float]] = {name: [] for name in engines}
         for engine in engines.values():
-            engine.infer(frames, UNCALIBRATED)
+            engine.infer(frames, uncalibrated(engine.manifest.maps))
         for _ in tqdm(range(options.laps), desc=f"{size}, batch {batch}", leave=False, disable=None):
             for name, engine in engines.items():
                 started = time.perf_counter()
-                engine.infer(frames, UNCALIBRATED)
+                engine.infer(frames, uncalibrated(engine.manifest.maps))
                 laps[name].append((time.perf_counter() - started) * 1e3)
         base = statistics.median(laps["openvino"])
         for name, times in laps.items():

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from engine_build.device import cpu_name, usable_cores
 from engine_runtime.cuda_driver import gpu
-from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
+from engine_runtime.engine import SCORE, Engine, uncalibrated
 from engine_runtime.engine_file import read_manifest
 from engine_runtime.open import open_engine
 from engine_runtime.tensorrt_library import is_installed
@@ -260,17 +261,18 @@ def compare(engines: dict[str, Engine], batch: int, laps: int, label: str) -> di
         NotTheSame: a rewrite changed the scores.
     """
     frames = draw_frames(IMAGE, batch)
-    expected = engines[EXPORTED].infer(list(frames), UNCALIBRATED)[SCORE]
+    quantiles = uncalibrated(engines[EXPORTED].manifest.maps)
+    expected = engines[EXPORTED].infer(list(frames), quantiles)[SCORE]
     turns: dict[str, Turn] = {}
     for name, engine in engines.items():
-        found = engine.infer(list(frames), UNCALIBRATED)[SCORE]
+        found = engine.infer(list(frames), quantiles)[SCORE]
         apart = float(np.abs(found - expected).max() / np.abs(expected).max())
         if not apart <= SAME[engine.manifest.precision]:
             raise NotTheSame(f"{label}, {name}: scores differ by {apart:.1e}")
         if engine.manifest.runtime == "tensorrt":
             turns[name] = repeated(ours(engine, frames))
         else:
-            turns[name] = repeated(lambda engine=engine: engine.infer(list(frames), UNCALIBRATED)[SCORE])
+            turns[name] = repeated(partial(engine.infer, list(frames), quantiles))
     return take_turns(turns, laps, label)
 
 

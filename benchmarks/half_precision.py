@@ -18,7 +18,7 @@ from engine_build.graph import read_graph
 from engine_build.half import HALF, halved
 from engine_build.parity_frames import parity_frames_from
 from engine_build.reference import run_reference
-from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
+from engine_runtime.engine import FRAMES, QUANTILES, SCORE
 from engine_runtime.proof import ProofFailed
 
 DISTANCES = HALF | {"Split", "Sub", "Mul", "ReduceMean"}
@@ -41,22 +41,25 @@ def main() -> None:
     with tqdm(desc="FP32", total=2 * len(frames)) as bar:
         reference = run_reference(graph, frames, bar.update)
     result: dict[str, dict[str, float] | str] = {}
-    print("| in half | score | local map | global map |\n|---|--:|--:|--:|")
+    columns = ["in half", "score", *(f"{name} map" for name in graph.maps)]
+    print(f"| {' | '.join(columns)} |\n|---{'|--:' * (len(columns) - 1)}|")
     for name, operators in STEPS.items():
         session = onnxruntime.InferenceSession(halved(graph, operators), providers=["CPUExecutionProvider"])
-        largest = dict.fromkeys(OUTPUTS, 0.0)
+        largest = dict.fromkeys(graph.outputs, 0.0)
         try:
             for row, frame in enumerate(tqdm(frames, desc=name)):
-                answers = session.run(list(OUTPUTS), {FRAMES: frame[None], QUANTILES: reference.quantiles})
-                found = reference.largest_differences(dict(zip(OUTPUTS, answers, strict=True)), [row])
-                largest = {output: max(largest[output], found[output]) for output in OUTPUTS}
+                answers = session.run(
+                    list(graph.outputs), {FRAMES: frame[None], QUANTILES: reference.quantiles}
+                )
+                found = reference.largest_differences(dict(zip(graph.outputs, answers, strict=True)), [row])
+                largest = {output: max(largest[output], found[output]) for output in graph.outputs}
         except ProofFailed as error:
-            print(f"| {name} | {error} | | |")
+            print(f"| {name} | {error} {'| ' * (len(columns) - 1)}")
             result[name] = str(error)
             continue
         result[name] = largest
-        score, _, local, large = (f"{np.float64(largest[output]):.1e}" for output in OUTPUTS)
-        print(f"| {name} | {score} | {local} | {large} |")
+        shown = [f"{np.float64(largest[output]):.1e}" for output in (SCORE, *graph.maps.values())]
+        print(f"| {name} | {' | '.join(shown)} |")
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 

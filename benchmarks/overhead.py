@@ -65,7 +65,9 @@ def bare_engine(options: argparse.Namespace) -> float:
     """Give the frames per second of the engine alone."""
     engine = open_engine(options.engine)
     manifest = engine.manifest
-    quantiles = load_calibration(options.calibration, manifest.payload_sha256).quantiles_array()
+    quantiles = load_calibration(
+        options.calibration, manifest.payload_sha256, manifest.maps
+    ).quantiles_array()
     line = SimulatedLine(seed=9, width=256, height=256)
     frames = [fit(line.frame(index)[0], manifest.input_size) for index in range(manifest.max_batch)]
     batches = -(-options.frames // manifest.max_batch)

@@ -13,7 +13,7 @@ def write_passing_calibration(path: Path, engine: Path) -> None:
         format_version=1,
         model=manifest.model,
         engine_sha256=manifest.payload_sha256,
-        quantiles=((0.0, 0.1), (0.0, 0.1)),
+        quantiles=dict.fromkeys(manifest.maps, (0.0, 0.1)),
         threshold=1e9,
         wanted_false_reject_rate=0.0,
         false_reject_rate_interval=(0.0, 1.0),

@@ -29,15 +29,16 @@ from comparison.models import draw_frames, write_untrained
 from comparison.pairing import Spread, take_turns, timed
 from detection.command_line import as_shown
 from detection.ours import SIZE
-from efficientad import networks, training_images
 from inspection import command
 from torch import nn
 
-from engine_runtime.engine import UNCALIBRATED
+from engine_runtime.engine import uncalibrated
 from engine_runtime.open import open_engine
 from foundation.files import replacing
+from models import training_images
 from models.backbones.onnx_file import OnnxBackbone
 from models.datasets.open import open_data_set
+from models.efficientad import networks
 from models.efficientad.checkpoint import Run
 from models.efficientad.crops import Crops
 from models.efficientad.distill import PROJECTION_CROPS, fit_projection, learn
@@ -94,8 +95,8 @@ class Candidate(NamedTuple):
             layers[6] = nn.Conv2d(self.inner, self.inner, 4)
             layers[8] = nn.Conv2d(self.inner, channels, 3, padding=int(padding))
         if self.strided:
-            layers[0] = Strided(3, self.first, 5, stride=2)
-            layers[0].border = (4, 3, 4, 3) if padding else (0, 0, 0, 0)
+            layers[0] = strided = Strided(3, self.first, 5, stride=2)
+            strided.border = (4, 3, 4, 3) if padding else (0, 0, 0, 0)
             del layers[2]
         return nn.Sequential(*layers)
 
@@ -222,7 +223,9 @@ def measured_ms(folder: Path) -> dict[str, list[float]]:
             write_untrained(graph.with_suffix(".pt"), graph, "xs", SIZE)
         command("build-engine", graph, "--fast", "--max-batch", 1)
         engine = open_engine(graph.with_suffix(".engine"))
-        sides[candidate.name] = partial(timed, partial(engine.infer, [frame], UNCALIBRATED))
+        sides[candidate.name] = partial(
+            timed, partial(engine.infer, [frame], uncalibrated(engine.manifest.maps))
+        )
     return take_turns(sides, 40, "timing", warm_up=3)
 
 

@@ -114,7 +114,7 @@ def calibrate(
         format_version=1,
         model=manifest.model,
         engine_sha256=manifest.payload_sha256,
-        quantiles=quantiles.tolist(),
+        quantiles=dict(zip(manifest.maps, quantiles.tolist(), strict=True)),
         threshold=threshold.value,
         wanted_false_reject_rate=rate,
         false_reject_rate_interval=threshold.rate_interval,

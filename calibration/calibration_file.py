@@ -1,16 +1,17 @@
 """The calibration file: what ``calibrate`` measured on one engine and the daemon judges with."""
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, Quantiles
+from engine_runtime.engine import Quantiles
+from engine_runtime.manifest import VERSION_1_MAPS
 from foundation.errors import InputError
 from foundation.files import replacing
-from foundation.yaml_file import read_yaml, shown
+from foundation.yaml_file import read_yaml, shown, yaml_text
 from pictures.frames import Roi, Size
 from pictures.tiles import Tiles
 
@@ -28,8 +29,8 @@ class Calibration(BaseModel):
     format_version: Literal[1]
     model: str = Field(description="name of the engine's model")
     engine_sha256: str = Field(description="the payload_sha256 of the engine's manifest")
-    quantiles: tuple[tuple[Finite, Finite], tuple[Finite, Finite]] = Field(
-        description="rows: student–teacher, student–autoencoder; columns: q_a, q_b"
+    quantiles: dict[str, tuple[Finite, Finite]] = Field(
+        min_length=1, description="map → q_a, q_b; in files made before maps had names, two rows"
     )
     threshold: Finite = Field(description="a part with a higher score is rejected")
     wanted_false_reject_rate: Share
@@ -47,19 +48,26 @@ class Calibration(BaseModel):
     made_at: str = Field(description="ISO 8601, UTC")
     tool_version: str
 
+    @field_validator("quantiles", mode="before")
+    @classmethod
+    def _name_the_rows(cls, quantiles: Any) -> Any:
+        if isinstance(quantiles, list | tuple) and len(quantiles) == len(VERSION_1_MAPS):
+            return dict(zip(VERSION_1_MAPS, quantiles, strict=True))
+        return quantiles
+
     @model_validator(mode="after")
     def _check_quantiles(self) -> "Calibration":
-        for name, (q_a, q_b) in zip((LOCAL_MAP, GLOBAL_MAP), self.quantiles_array(), strict=True):
+        for name, (q_a, q_b) in zip(self.quantiles, self.quantiles_array(), strict=True):
             if not (np.isfinite([q_a, q_b]).all() and q_b > q_a):
                 raise ValueError(
-                    f"quantiles of the {name} are {q_a:g} and {q_b:g}; q_b must be larger than q_a"
+                    f"quantiles of the map {name} are {q_a:g} and {q_b:g}; q_b must be larger than q_a"
                 )
         return self
 
     def quantiles_array(self) -> Quantiles:
-        """Give the quantiles as the 2×2 float32 input of an engine."""
+        """Give the quantiles as the K×2 float32 input of an engine."""
         with np.errstate(over="ignore"):
-            return np.array(self.quantiles, dtype=np.float32)
+            return np.array(list(self.quantiles.values()), dtype=np.float32)
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
@@ -68,29 +76,30 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     Raises:
         InputError: the folder of ``path`` cannot be written.
     """
-    text = yaml.safe_dump(calibration.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+    text = yaml_text(calibration.model_dump(mode="json"))
     with replacing(path) as file:
         file.write(b"# Written by calibrate. A part whose score is above the threshold is rejected.\n")
         file.write(text.encode())
 
 
-def load_calibration(path: Path, engine_sha256: str) -> Calibration:
+def load_calibration(path: Path, engine_sha256: str, maps: Collection[str]) -> Calibration:
     """Read a calibration that was made for a given engine.
 
     Args:
         path: a file written by ``calibrate``.
         engine_sha256: the ``payload_sha256`` of the engine's manifest.
+        maps: the maps of the engine's manifest; the quantiles are brought into their order.
 
     Raises:
         InputError: the file is missing, is no calibration, or was made for another engine.
     """
-    content, _ = read_yaml(path, "a file written by calibrate")
-    version = content.get("format_version")
+    file = read_yaml(path, "a file written by calibrate")
+    version = file.content.get("format_version")
     if version != FORMAT_VERSION:
         found = shown(version) or repr(type(version).__name__)
         raise InputError(f"{path}: format_version is {found}; this inspectd reads {FORMAT_VERSION}")
     try:
-        calibration = Calibration.model_validate(content)
+        calibration = Calibration.model_validate_json(file.json, strict=True)
     except ValidationError as error:
         raise InputError(f"{path}: {_first(error)}") from error
     if calibration.engine_sha256 != engine_sha256:
@@ -98,7 +107,10 @@ def load_calibration(path: Path, engine_sha256: str) -> Calibration:
             f"{path}: was made for another engine: {calibration.engine_sha256[:12]}… (model "
             f"{calibration.model!r:.60}); the engine here is {engine_sha256[:12]}…: run calibrate on it"
         )
-    return calibration
+    if calibration.quantiles.keys() != set(maps):
+        found, expected = (f"{', '.join(names):.80}" for names in (calibration.quantiles, maps))
+        raise InputError(f"{path}: quantiles: found {found}; expected {expected}, the engine's maps")
+    return calibration.model_copy(update={"quantiles": {name: calibration.quantiles[name] for name in maps}})
 
 
 def _first(error: ValidationError) -> str:

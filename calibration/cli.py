@@ -9,7 +9,7 @@ PROG = "calibrate"
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``calibrate`` and give its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_line().parse_args(argv)
     engine: Path = arguments.engine
     target: Path = arguments.output or engine.with_suffix(".calibration.yaml")
     from calibration.calibrate import calibrate
@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="Measure on good parts how an engine's anomaly maps are scaled and from which score on "

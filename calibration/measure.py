@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, SCORE, UNCALIBRATED, Engine, Quantiles
+from engine_runtime.engine import SCORE, Engine, Quantiles, uncalibrated
 from foundation.errors import InputError
 from pictures.frames import Frame, read_image
-from pictures.map_quantiles import map_quantiles
+from pictures.map_quantiles import MAP_NORMALISATION, PEAKS, good_map_quantiles
 
-_MOST_VALUES = 50_000_000
-"""Of one map, over all images: 200 MB."""
+_MOST_VALUES = 100_000_000
+"""Of all maps over all images: 400 MB."""
 
 
 Prepare = Callable[[Frame], Frame]
@@ -22,9 +22,10 @@ Prepare = Callable[[Frame], Frame]
 
 
 def measure_quantiles(engine: Engine, files: Sequence[Path], prepare: Prepare) -> Quantiles:
-    """Measure q_a and q_b of both anomaly maps over all pixels of good images (paper §4.4).
+    """Measure q_a and q_b of each anomaly map over good images, in the way that the model asks for.
 
-    Of maps so large and many that they would not fit into memory, as many pixels as do are drawn from each.
+    That is over all cells (paper §4.4), or over the largest values of the images. Of maps so large and many
+    that they would not fit into memory, as many cells as do are drawn from each.
 
     Args:
         engine: gives the maps before normalisation.
@@ -32,25 +33,29 @@ def measure_quantiles(engine: Engine, files: Sequence[Path], prepare: Prepare) -
         prepare: what becomes of an image before the engine sees it.
 
     Returns:
-        2×2 float32: rows student–teacher, student–autoencoder; columns q_a, q_b.
+        K×2 float32: a row for each map, in the order of the engine's manifest; columns q_a, q_b.
 
     Raises:
         InputError: an image cannot be read or prepared; a map is the same everywhere.
         EngineFailed: the runtime raised.
     """
-    names = (LOCAL_MAP, GLOBAL_MAP)
+    metadata, names = engine.manifest.model_metadata, tuple(engine.manifest.maps.values())
+    by_peaks = metadata.get(MAP_NORMALISATION) == PEAKS
     cells = math.prod(engine.manifest.map_size)
-    kept = min(cells, max(1, _MOST_VALUES // len(files)))
+    kept = 1 if by_peaks else min(cells, max(1, _MOST_VALUES // (len(files) * len(names))))
     maps = {name: np.empty((len(files), kept), dtype=np.float32) for name in names}
     random = np.random.default_rng(0)
     row = 0
     for frames in _batches(engine, files, prepare, "quantiles of the maps"):
-        results = engine.infer(frames, UNCALIBRATED, names)
+        results = engine.infer(frames, uncalibrated(names), names)
         chosen = slice(None) if kept == cells else random.choice(cells, kept, replace=False)
         for name in names:
-            maps[name][row : row + len(frames)] = results[name].reshape(len(frames), cells)[:, chosen]
+            values = results[name].reshape(len(frames), cells)
+            maps[name][row : row + len(frames)] = (
+                values.max(1, keepdims=True) if by_peaks else values[:, chosen]
+            )
         row += len(frames)
-    quantiles = np.stack([map_quantiles(maps[name]) for name in names])
+    quantiles = np.stack([good_map_quantiles(maps[name], metadata) for name in names])
     for name, (q_a, q_b) in zip(names, quantiles, strict=True):
         if not np.isfinite([q_a, q_b]).all() or not q_b > q_a:
             raise InputError(
@@ -67,7 +72,7 @@ def measure_scores(
 
     Args:
         engine: the engine.
-        quantiles: 2×2 float32.
+        quantiles: K×2 float32.
         files: images.
         prepare: what becomes of an image before the engine sees it.
         what: the images' name on the progress bar.

@@ -18,7 +18,6 @@ def report(target: Path, measured: Measured) -> str:
     calibration, threshold = measured.calibration, measured.threshold
     scores = measured.good_scores
     low, high = threshold.rate_interval
-    (local_a, local_b), (global_a, global_b) = calibration.quantiles
     copies = f" ({measured.good.copies} copies left out)" if measured.good.copies else ""
     rows = [
         ("calibration", f"{target}"),
@@ -28,7 +27,9 @@ def report(target: Path, measured: Measured) -> str:
         ("good images", f"{len(scores)}{copies}"),
         (
             "quantiles q_a, q_b",
-            f"local map {local_a:.4g}, {local_b:.4g}; global map {global_a:.4g}, {global_b:.4g}",
+            "; ".join(
+                f"{name} map {q_a:.4g}, {q_b:.4g}" for name, (q_a, q_b) in calibration.quantiles.items()
+            ),
         ),
         ("good scores", f"median {np.median(scores):.4g}, highest {_highest(measured.good.files, scores)}"),
         ("threshold", f"{threshold.value:.4g}, to reject {_per_thousand(threshold.wanted_rate)} good parts"),

@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from daemon.host.environment import require_own_packages
 from daemon.host.log import StderrHandler
 from foundation.errors import GpuNotWorking, InputError
 
@@ -15,20 +16,10 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 for done, 1 for a line given up or a GPU that does not answer, 2 for a wrong input.
     """
-    parser = argparse.ArgumentParser(
-        prog="inspectd",
-        description="Inspect the parts of one production line and publish a verdict on every frame.",
-    )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the line's YAML config")
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="check config, engine, calibration, address and cameras, then exit",
-    )
-    parser.add_argument("--version", action="version", version=f"inspectd {version('inspectd')}")
-    arguments = parser.parse_args(argv)
+    arguments = command_line().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="inspectd: %(message)s", handlers=[StderrHandler()])
     try:
+        require_own_packages()
         return _run(arguments.config, check=arguments.check)
     except InputError as error:
         logging.shutdown()  # what was logged before stands before it
@@ -40,11 +31,34 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _run(path: Path, *, check: bool) -> int:
-    from daemon.start import check_line, run_line
+def command_line() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(
+        prog="inspectd",
+        description="Inspect the parts of one production line and publish a verdict on every frame.",
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the line's YAML config")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check config, addresses, journal, archive, engine, calibration and cameras, then exit;"
+        " also beside the running line",
+    )
+    parser.add_argument("--version", action="version", version=f"inspectd {version('inspectd')}")
+    return parser
 
+
+def _run(path: Path, *, check: bool) -> int:
     if check:
-        config = asyncio.run(check_line(path))
+        from daemon.check import check_line
+
+        config, running, not_tried = asyncio.run(check_line(path))
         print(f"{path}: in order: line {config.line}, cameras {', '.join(config.cameras)}")
+        if running:
+            print(f"{path}: line {config.line} runs now, and has its addresses itself")
+        for what in not_tried:
+            print(f"{path}: {what}")
         return 0
+    from daemon.start import run_line
+
     return run_line(path)

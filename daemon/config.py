@@ -25,10 +25,9 @@ from foundation.errors import InputError
 from foundation.yaml_file import read_yaml, shown
 from pictures.frames import Roi
 from pictures.tiles import Tiles
+from verdicts.address import address_from, parse_address
 from verdicts.message import NAME
 
-_LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|ipc://.+")
-_TCP = re.compile(r"tcp://\S+:\d+")
 _Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
@@ -42,7 +41,7 @@ Name = Annotated[str, AfterValidator(_name)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ProductConfig(_Section):
@@ -63,8 +62,8 @@ class JournalConfig(_Section):
     """Where every verdict is written down before it is published."""
 
     file: Path
-    keep_days: float = Field(default=90, gt=0, allow_inf_nan=False)
-    max_mb: float = Field(default=1000, ge=1, allow_inf_nan=False)
+    keep_days: float = Field(default=90, gt=0)
+    max_mb: float = Field(default=1000, ge=1)
 
 
 class ClientConfig(_Section):
@@ -132,17 +131,16 @@ class Config(_Section):
 
     @field_validator("publish", "control")
     @classmethod
-    def _other_hosts_need_keys(cls, address: str | None, info: ValidationInfo) -> str | None:
-        if address is None or _LOOPBACK.fullmatch(address):
-            return address
-        if not _TCP.fullmatch(address):
-            raise ValueError("expected tcp://HOST:PORT or ipc://PATH")
-        if info.data.get("curve") is None:
+    def _other_hosts_need_keys(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text is None:
+            return None
+        address = parse_address(text)
+        if not address.is_loopback and info.data.get("curve", ...) is None:
             raise ValueError(
                 "expected a loopback address such as tcp://127.0.0.1:5560, or ipc://PATH; "
                 "other interfaces need the section curve (inspectctl keygen)"
             )
-        return address
+        return text
 
     @field_validator("control")
     @classmethod
@@ -192,18 +190,26 @@ def load_config(path: Path) -> Config:
         InputError: the file cannot be read, is not YAML, or breaks a rule; the line names file, line, key,
             what was found and what was expected.
     """
-    content, document = read_yaml(path, "the YAML config of a line")
+    file = read_yaml(path, "the YAML config of a line")
     try:
-        config = Config.model_validate(content)
+        config = Config.model_validate_json(file.json, strict=True)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InputError(f"{path}:{_describe(problems[0], document)}{more}") from error
-    return _from_folder(config, path.parent)
+        raise InputError(f"{path}:{_describe(problems[0], file.document)}{more}") from error
+    config = _from_folder(config, path)
+    control = config.control
+    if control is not None and parse_address(control).overlaps(parse_address(config.publish)):
+        line = _line_of(file.document, ["control"])
+        raise InputError(
+            f"{path}:{line}: control: found {control}, expected another address than publish has"
+        )
+    return config
 
 
-def _from_folder(config: Config, folder: Path) -> Config:
+def _from_folder(config: Config, path: Path) -> Config:
     """Count relative paths from the config file's folder."""
+    folder = path.parent
 
     def moved(section: _Section | None, *keys: str) -> Any:
         if section is None:
@@ -225,10 +231,19 @@ def _from_folder(config: Config, folder: Path) -> Config:
             "archive": moved(config.archive, "folder"),
             "journal": moved(config.journal, "file"),
             "curve": curve,
+            "publish": _address_from(path, "publish", config.publish),
+            "control": config.control and _address_from(path, "control", config.control),
             "trusted_keys": config.trusted_keys and tuple(folder / file for file in config.trusted_keys),
             "cameras": {name: _camera_from(folder, camera) for name, camera in config.cameras.items()},
         }
     )
+
+
+def _address_from(path: Path, key: str, text: str) -> str:
+    try:
+        return address_from(path.parent, text)
+    except ValueError as error:
+        raise InputError(f"{path}: {key}: found {text}, {error}") from error
 
 
 def _camera_from(folder: Path, camera: CameraSettings) -> CameraSettings:
@@ -249,6 +264,16 @@ def _describe(problem: ErrorDetails, document: yaml.Node | None) -> str:
             return f"{line}: {key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
         case "value_error":
             wanted = str(problem["ctx"]["error"])
+        case "list_type" | "tuple_type":
+            wanted = "expected a list"
+        case "dict_type" | "model_type" | "dataclass_type":
+            wanted = "expected keys and values"
+        case "named_tuple_type":  # of a region
+            wanted = "expected {x: …, y: …, width: …, height: …} in pixels"
+        case "bool_type":
+            wanted = "expected true or false"
+        case "string_type":
+            wanted = "expected a text; write it in quotes"
         case _:
             wanted = "expected " + problem["msg"].removeprefix("Input should be ")
     found = shown(problem["input"])

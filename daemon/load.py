@@ -7,18 +7,25 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.config import Config, CurveConfig, load_config
+from calibration.calibration_file import Calibration, load_calibration
+from daemon.capture.group import CameraPlan
+from daemon.config import Config, CurveConfig, ProductConfig, load_config
 from daemon.host.access import Client
 from daemon.host.cores import keep_to
 from daemon.journal.database import JournalFailed
 from daemon.journal.reader import JournalReader
-from daemon.judging.product import Product, load_products
+from daemon.judging.product import Product
 from engine_runtime.engine import Engine
+from engine_runtime.engine_file import read_manifest
+from engine_runtime.manifest import Manifest
 from engine_runtime.open import runtime_module
+from engine_runtime.signatures import TrustedKeys
+from engine_runtime.tiled_engine import pictures_at_once
 from engine_runtime.trial import try_out
-from foundation.errors import InputError
+from foundation.errors import EngineRefused, InputError
 from foundation.files import sha256
-from pictures.frames import Size
+from pictures.heatmap import MapGeometry
+from pictures.tile_merge import TileMerge
 
 # What sockets, threads and files are made of at the start.
 _NEEDS_RESTART = ("line", "publish", "control", "lanes", "cores", "journal")
@@ -35,19 +42,15 @@ class Setup:
     """SHA-256 of the config, of each calibration and of each engine's payload, by file; for the journal."""
 
     @property
-    def input_size(self) -> Size:
-        """Size of the frames that the engines take."""
-        return next(iter(self.products.values())).manifest.input_size
-
-    @property
-    def judged_at_once(self) -> int:
-        """Frames that all lanes together may hold."""
-        return max(product.max_batch for product in self.products.values()) * self.config.lanes
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether an engine computes on a GPU."""
-        return any(product.manifest.executed_on == "cuda" for product in self.products.values())
+    def camera_plan(self) -> CameraPlan:
+        """The cameras, and what they have to know of the engines."""
+        products = self.products.values()
+        return CameraPlan(
+            cameras=self.config.cameras,
+            size=next(iter(products)).manifest.input_size,
+            judged_at_once=max(product.max_batch for product in products) * self.config.lanes,
+            on_gpu=any(product.manifest.executed_on == "cuda" for product in products),
+        )
 
     def close(self) -> None:
         """Close the engines that were opened for it, when no lane has taken them."""
@@ -89,6 +92,88 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
                     engines[product] = product.open()
         undo.pop_all()
     return setup
+
+
+def load_products(config: Config, path: Path) -> dict[str | None, Product]:
+    """Read what every product of a config says about itself; engines are not opened yet.
+
+    Args:
+        config: the line's config.
+        path: its file, for what is said about mistakes.
+
+    Returns:
+        The products by name, in the config's order; one of the name None when the config names none.
+
+    Raises:
+        InputError: an engine or calibration cannot be used, or does not fit the cameras or other products.
+    """
+    products: dict[str | None, Product] = {}
+    trusted = TrustedKeys(config.trusted_keys) if config.trusted_keys else None
+    largest = 0
+    for name, entry in config.named_products().items():
+        manifest = read_manifest(entry.engine, trusted)
+        calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps)
+        _check_cameras(path, config, entry, calibration)
+        first = next(iter(products.values()), None)
+        if first is not None and manifest.input_size != first.manifest.input_size:
+            raise InputError(
+                f"{path}: products.{name}.engine: {entry.engine} takes frames of {manifest.input_size}, "
+                f"{first.engine} of {first.manifest.input_size}; one line's products must share one size"
+            )
+        geometry, at_once, merge = _geometry(entry.engine, manifest), manifest.max_batch, None
+        grid = next(iter(config.cameras.values())).grid()  # the same for all of them
+        if grid is not None:
+            merge = TileMerge(grid, geometry)
+            geometry, at_once = merge.geometry, pictures_at_once(manifest.max_batch, merge)
+        products[name] = Product(
+            name=name,
+            engine=entry.engine,
+            manifest=manifest,
+            trusted=trusted,
+            threads=config.threads,
+            max_batch=min(config.max_batch or at_once, at_once),
+            threshold=calibration.threshold,
+            quantiles=calibration.quantiles_array(),
+            geometry=geometry,
+            merge=merge,
+        )
+        largest = max(largest, at_once)
+    if config.max_batch is not None and config.max_batch > largest:
+        raise InputError(
+            f"{path}: max_batch: found {config.max_batch}, expected at most {largest}, for which its engine"
+            " was built"
+        )
+    return products
+
+
+def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration: Calibration) -> None:
+    """Refuse cameras that show the engine something else than what it was calibrated on.
+
+    Scores of another crop have another distribution: the threshold would mean nothing.
+    """
+    made = f"{entry.calibration} was made"
+    for camera, settings in config.cameras.items():
+        key = f"{path}: cameras.{camera}"
+        if calibration.roi is not None and settings.roi != calibration.roi:
+            raise InputError(
+                f"{key}.roi: found {settings.roi}, expected {calibration.roi}, with which {made}"
+            )
+        if settings.tiles != calibration.tiles:
+            found, expected = (tiles or "none" for tiles in (settings.tiles, calibration.tiles))
+            raise InputError(f"{key}.tiles: found {found}, expected {expected}, with which {made}")
+        grid, region = settings.grid(), calibration.tiled_size
+        if grid is not None and region is not None and grid.region != region:
+            raise InputError(
+                f"{key}.roi: found {settings.roi}, expected one of {region.width}×{region.height} pixels, "
+                f"with which {made}"
+            )
+
+
+def _geometry(engine: Path, manifest: Manifest) -> MapGeometry:
+    try:
+        return manifest.geometry
+    except EngineRefused as error:
+        raise EngineRefused(f"{engine}: {error}") from error
 
 
 def _keep_to_cores(path: Path, config: Config) -> None:

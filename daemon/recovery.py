@@ -1,24 +1,17 @@
 """Frames that a daemon captured and had not judged when it was killed: the next start closes them."""
 
 import contextlib
-import glob
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from daemon.capture.counter import read_counter
+from daemon.capture.counter import counter_files, read_counter
+from daemon.journal.power_cut import MOST_LOST
 from daemon.journal.reader import JournalReader
 from daemon.journal.recovery import unjudged
 from daemon.journal.stamps import iso
 from daemon.judging.product import Product
 from verdicts.message import Latency, Verdict
-
-_SUFFIX = ".captured"
-
-
-def counter_file(journal: Path, camera: str) -> Path:
-    """Say where a camera's captured frames are counted, beside the journal."""
-    return journal.with_name(f"{journal.name}.{camera}{_SUFFIX}")
 
 
 def forget_counts(journal: Path) -> None:
@@ -26,13 +19,13 @@ def forget_counts(journal: Path) -> None:
 
     Otherwise those whose verdict could not be written down would get a second one at the next start.
     """
-    for file in _counter_files(journal):
+    for file in counter_files(journal).values():
         with contextlib.suppress(OSError):  # where nothing can be removed, nothing can be written either
             file.unlink()
 
 
 def unfinished_verdicts(
-    reader: JournalReader, journal: Path, line: str, product: Product
+    reader: JournalReader, journal: Path, line: str, product: Product, *, cut_off: str | None = None
 ) -> Iterator[Verdict]:
     """Make the fault verdicts of the frames that earlier boots left without one.
 
@@ -44,17 +37,17 @@ def unfinished_verdicts(
         journal: the journal's file, beside which the frames are counted.
         line: name of the line.
         product: named in the verdicts as the one that would judge now.
+        cut_off: the boot that a power cut ended. Its last verdicts may have been published and are lost, so
+            that their numbers are left out.
     """
     now = iso(datetime.now(UTC))
-    last_seq: dict[str, int] = {}
+    last_seq = {} if cut_off is None else {cut_off: reader.last_seq(cut_off) + MOST_LOST}
     boots = frozenset(reader.boots())
-    prefix = f"{journal.name}."
-    for file in _counter_files(journal):
+    for camera, file in counter_files(journal).items():
         counted = read_counter(file)
         if counted is None or counted[0] not in boots:  # of a boot in another journal, which was put away
             continue
         boot, captured = counted
-        camera = file.name.removeprefix(prefix).removesuffix(_SUFFIX)
         for frame in unjudged(reader, boot, camera, captured):
             last_seq[boot] = last_seq.get(boot, reader.last_seq(boot)) + 1
             yield Verdict(
@@ -74,7 +67,3 @@ def unfinished_verdicts(
                 model=product.manifest.model,
                 archive=None,
             )
-
-
-def _counter_files(journal: Path) -> list[Path]:
-    return sorted(journal.parent.glob(f"{glob.escape(journal.name)}.*{_SUFFIX}"))

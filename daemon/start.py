@@ -13,12 +13,12 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from daemon.check import check_cameras
 from daemon.config import Config
-from daemon.delivery.journaled_publisher import Outlet
+from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.publisher import Publisher
 from daemon.host.access import Access, CurveAccess
 from daemon.journal.journal import Journal, JournalFailed
+from daemon.journal.power_cut import machine_boot, note_power_cut
 from daemon.journal.reader import JournalReader
 from daemon.judging.product import Product
 from daemon.line import Line
@@ -27,19 +27,6 @@ from daemon.recovery import forget_counts, unfinished_verdicts
 from foundation.errors import InputError
 
 _log = logging.getLogger("inspectd")
-
-
-async def check_line(path: Path) -> Config:
-    """Open all that a config names, as the running daemon would, and close it again; nothing is judged.
-
-    Raises:
-        InputError: something does not open.
-    """
-    setup = load_setup(path)
-    with _sockets(setup.config):
-        size = next(iter(setup.products.values())).manifest.input_size
-        await check_cameras(setup.config.cameras, size)
-    return setup.config
 
 
 def run_line(path: Path) -> int:
@@ -114,16 +101,20 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
                         )
                     )
                 )
-        outlet = Outlet(publisher, journal, control, on_journal_error=config.on_journal_error)
+        journaled = JournaledPublisher(publisher, journal, control, on_journal_error=config.on_journal_error)
         if journal is not None and config.journal is not None:
-            unfinished = list(unfinished_verdicts(reader, config.journal.file, config.line, product))
+            cut = note_power_cut(journal, reader)
+            unfinished = list(
+                unfinished_verdicts(reader, config.journal.file, config.line, product, cut_off=cut)
+            )
             if unfinished:
                 _log.warning(
                     "%s: %d frames of an earlier start had no verdict: faults", path, len(unfinished)
                 )
-                outlet.send(unfinished)
+                journaled.send(unfinished)
             try:
-                journal.note("start", {"boot": boot, "product": product.name, "sha256": setup.hashes})
+                start = {"boot": boot, "machine": machine_boot(), "product": product.name}
+                journal.note("start", start | {"sha256": setup.hashes}, durable=True)
             except JournalFailed as error:
                 raise InputError(str(error)) from error
         line = Line(
@@ -131,7 +122,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
             setup,
             product,
             boot=boot,
-            outlet=outlet,
+            publisher=journaled,
             journal=journal,
             control=control,
             access=access,
@@ -143,7 +134,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
         gc.freeze()  # what was loaded stays: looking it through again and again would hold verdicts up
         code = await line.run()
         if journal is not None and config.journal is not None:
-            outlet.catch_up()
+            journaled.catch_up()
             if line.complete:
                 forget_counts(config.journal.file)
             try:

@@ -1,8 +1,8 @@
 """Exports of anomalib, brought to contract 1.
 
 They take N×3×H×W float32, RGB from 0 to 1, and give a map that their post-processing has scaled and cut off
-at 0 and 1. Here the map takes the place of both maps, unlimited, and calibration sets its scale; the score is
-its largest value, as for every model.
+at 0 and 1. Here the map stands alone, unlimited, and calibration sets its scale; the score is its largest
+value, as for every model.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,11 +15,12 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from onnx.utils import Extractor
 
 from engine_build.graph_interface import dimensions, inputs_of
-from engine_runtime.engine import ANOMALY_MAP, FRAMES, GLOBAL_MAP, LOCAL_MAP, QUANTILES, SCORE
+from engine_runtime.engine import ANOMALY_MAP, CONTRACT, FRAMES, MAPS, QUANTILES, SCORE, map_output
 from foundation.errors import InputError
 from pictures.frames import Size
 
 _PREFIX = "anomalib/"
+_MAP = "local"
 _AXES_ARE_INPUTS = 18
 """Operator set from which on reductions are told their axes by an input."""
 
@@ -63,31 +64,30 @@ def wrapped(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     made.add("Transpose", ["rgb"], _PREFIX + image, perm=[0, 3, 1, 2])
     before = made.take()
 
+    raw = map_output(_MAP)
     if len(map_sides) == 4:
-        made.add("Squeeze", [_PREFIX + ANOMALY_MAP, made.constant(np.array([1]))], LOCAL_MAP)
+        made.add("Squeeze", [_PREFIX + ANOMALY_MAP, made.constant(np.array([1]))], raw)
     else:
-        made.add("Identity", [_PREFIX + ANOMALY_MAP], LOCAL_MAP)
-    made.add("Identity", [LOCAL_MAP], GLOBAL_MAP)
-    # As for a model without an autoencoder: with equal maps both rows of the quantiles are equal.
+        made.add("Identity", [_PREFIX + ANOMALY_MAP], raw)
     made.add("Gather", [QUANTILES, made.constant(np.array(0))], "row", axis=0)
     made.add("Gather", ["row", made.constant(np.array(0))], "q_a", axis=0)
     made.add("Gather", ["row", made.constant(np.array(1))], "q_b", axis=0)
     made.add("Sub", ["q_b", "q_a"], "spread")
-    made.add("Sub", [LOCAL_MAP, "q_a"], "above")
+    made.add("Sub", [raw, "q_a"], "above")
     made.add("Mul", ["above", made.constant(np.float32(0.1))], "tenths")
     made.add("Div", ["tenths", "spread"], ANOMALY_MAP)
     made.reduce("ReduceMax", ANOMALY_MAP, SCORE, (1, 2))
 
     nodes = [*before, *_unlimited(graph), *made.take()]
     value = helper.make_tensor_value_info
-    maps = [value(name, TensorProto.FLOAT, ["N", *map_size]) for name in (ANOMALY_MAP, LOCAL_MAP, GLOBAL_MAP)]
+    maps = [value(name, TensorProto.FLOAT, ["N", *map_size]) for name in (ANOMALY_MAP, raw)]
     result = helper.make_model(
         helper.make_graph(
             nodes,
             "anomalib",
             [
                 value(FRAMES, TensorProto.UINT8, ["N", *size, 3]),
-                value(QUANTILES, TensorProto.FLOAT, [2, 2]),
+                value(QUANTILES, TensorProto.FLOAT, [1, 2]),
             ],
             [value(SCORE, TensorProto.FLOAT, ["N"]), *maps],
             [*graph.initializer, *made.weights],
@@ -98,7 +98,8 @@ def wrapped(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         producer_name=model.producer_name,
     )
     kept = {entry.key: entry.value for entry in model.metadata_props}
-    helper.set_model_props(result, kept | {"channel_order": "BGR", "wrapped": "anomalib"})
+    said = {CONTRACT: "2", MAPS: _MAP, "channel_order": "BGR", "wrapped": "anomalib"}
+    helper.set_model_props(result, kept | said)
     return result
 
 

@@ -29,7 +29,6 @@ from engine_build.quantise import good_frames, quantised
 from engine_build.reference import run_reference
 from engine_build.tensorrt_plan import Profile
 from engine_runtime.cuda_driver import gpu
-from engine_runtime.engine import OUTPUTS
 from engine_runtime.engine_file import write_engine
 from engine_runtime.manifest import FORMAT_VERSION, Device, Manifest, Precision, Runtime
 from engine_runtime.open import load, runtime_module
@@ -233,7 +232,8 @@ def _proven(candidate: Candidate, prepared: _Prepared) -> Manifest:
         input_size=graph.input_size,
         map_size=reference.map_size,
         max_batch=prepared.max_batch or _MOST_TRIED,
-        outputs=OUTPUTS,
+        outputs=graph.outputs,
+        maps=graph.maps,
         payload="model.onnx",
         payload_sha256=hashlib.sha256(candidate.content).hexdigest(),
         source_sha256=graph.source_sha256,

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from engine_build.graph import Graph
 from engine_build.winograd.rewrite import Block, find_blocks, isolated, rewrite
-from engine_runtime.engine import FRAMES, QUANTILES, UNCALIBRATED, Runner
+from engine_runtime.engine import FRAMES, QUANTILES, Runner, uncalibrated
 from engine_runtime.manifest import Measurement, Precision, Runtime
 from engine_runtime.open import one_line, runtime_module
 from foundation.errors import EngineFailed, EngineRefused, InputError
@@ -97,8 +97,8 @@ def candidates(graph: Graph, frame: Frame, settings: Settings) -> list[Candidate
     """
     started = time.monotonic()
     model = onnx.load_model_from_string(graph.content)
-    inputs: Inputs = {FRAMES: np.stack([frame] * settings.batch), QUANTILES: UNCALIBRATED}
-    blocks = find_blocks(model, _shapes(model, {FRAMES: frame[None], QUANTILES: UNCALIBRATED}))
+    inputs: Inputs = {FRAMES: np.stack([frame] * settings.batch), QUANTILES: uncalibrated(graph.maps)}
+    blocks = find_blocks(model, _shapes(model, {FRAMES: frame[None], QUANTILES: uncalibrated(graph.maps)}))
     kinds = _kinds(blocks)
     found: list[Candidate] = []
     refusals: list[InputError] = []
@@ -149,7 +149,7 @@ def quantised_candidates(graph: Graph, content: bytes, frame: Frame, settings: S
     Raises:
         InputError: a runtime is not installed or does not take a graph.
     """
-    inputs: Inputs = {FRAMES: np.stack([frame] * settings.batch), QUANTILES: UNCALIBRATED}
+    inputs: Inputs = {FRAMES: np.stack([frame] * settings.batch), QUANTILES: uncalibrated(graph.maps)}
     graphs = [
         candidate
         for runtime in settings.runtimes

@@ -16,7 +16,7 @@ PROG = "build-engine"
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``build-engine`` and give its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_line().parse_args(argv)
     source: Path = arguments.model
     target: Path = arguments.output or source.with_suffix(".engine")
     from engine_build.build import build
@@ -113,7 +113,8 @@ def _measured(manifest: "Manifest") -> "Iterator[str]":
         )
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="Turn an ONNX model into an engine file for this machine. The engine is compared with"

@@ -16,7 +16,7 @@ from engine_build.quantise import quantised
 from engine_build.reference import run_reference
 from engine_build.tensorrt_plan import Profile, build_plan
 from engine_runtime.cuda_driver import gpu
-from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
+from engine_runtime.engine import FRAMES, QUANTILES, SCORE
 from engine_runtime.engine_file import pack_parity, write_engine
 from engine_runtime.manifest import FORMAT_VERSION, Manifest, Precision, Proof, Runtime
 from engine_runtime.open import load
@@ -96,7 +96,8 @@ def build_for_gpu(
         input_size=graph.input_size,
         map_size=reference.map_size,
         max_batch=profile.largest,
-        outputs=OUTPUTS,
+        outputs=graph.outputs,
+        maps=graph.maps,
         payload=payload.name,
         payload_sha256=hashlib.sha256(payload.content).hexdigest(),
         source_sha256=graph.source_sha256,
@@ -152,13 +153,13 @@ def _graph_difference(
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     score = 0.0
     for row, frame in enumerate(tqdm(frames, desc="comparing", leave=False, disable=None)):
-        answers = session.run(list(OUTPUTS), {FRAMES: frame[None], QUANTILES: reference.quantiles})
-        differences = reference.largest_differences(dict(zip(OUTPUTS, answers, strict=True)), [row])
+        answers = session.run(list(reference.outputs), {FRAMES: frame[None], QUANTILES: reference.quantiles})
+        differences = reference.largest_differences(dict(zip(reference.outputs, answers, strict=True)), [row])
         for name, difference in differences.items():
             if difference > PARITY_LIMIT[precision]:
                 raise ProofFailed(
                     f"in {precision} the graph's {name} differs from FP32 by {difference:.1e} of its largest"
                     f" value; {PARITY_LIMIT[precision]:.0e} is allowed"
                 )
-        score = max(score, differences[OUTPUTS[0]])
+        score = max(score, differences[SCORE])
     return score

@@ -1,6 +1,7 @@
 """Reads an ONNX file and holds it against contract 1."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ from onnx import TensorProto, numpy_helper
 
 from engine_build.anomalib_export import is_anomalib_export, wrapped
 from engine_build.graph_interface import dimensions, inputs_of
-from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
+from engine_runtime.engine import CONTRACT, FRAMES, MAPS, QUANTILES, map_output, outputs_of
+from engine_runtime.manifest import FP32_NODES, MOST_MAPS, VERSION_1_MAPS, names_in
 from foundation.errors import InputError
 from pictures.frames import Size
+from pictures.map_quantiles import MAP_NORMALISATION, MAP_NORMALISATIONS
 
+_MAP_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 
 
@@ -28,15 +32,31 @@ class Graph:
     """The whole model, serialised; weights that lay in files of their own are inside."""
     source_sha256: str
     input_size: Size
+    maps: dict[str, str]
+    """Map → the output that holds it before normalisation, in the order of the quantiles' rows."""
     metadata: dict[str, str]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """All outputs of contract 1."""
+        return outputs_of(self.maps)
+
+    @property
+    def fp32_nodes(self) -> tuple[str, ...]:
+        """Prefixes of the names of nodes that stay FP32 in whatever precision the rest is built."""
+        return names_in(self.metadata, FP32_NODES)
+
+    def stays_fp32(self, node: onnx.NodeProto) -> bool:
+        """Say whether the graph asks for a node to be left in FP32."""
+        return bool(self.fp32_nodes) and node.name.startswith(self.fp32_nodes)
 
 
 def read_graph(path: Path) -> Graph:
     """Read and validate an ONNX file; an export of anomalib is brought to contract 1.
 
     Raises:
-        InputError: the file is missing or no ONNX; its inputs or outputs are not those of contract 1; a
-            weight is not a finite number.
+        InputError: the file is missing or no ONNX; its metadata, inputs or outputs are not those of
+            contract 1; a weight is not a finite number.
     """
     try:
         source = path.read_bytes()
@@ -54,8 +74,11 @@ def read_graph(path: Path) -> Graph:
     if is_anomalib_export(model.graph):
         _check_model(path, model)
         model = wrapped(model, path)
-    input_size = _check_inputs(path, model.graph)
-    _check_outputs(path, model.graph)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    maps = _maps(path, metadata)
+    input_size = _check_inputs(path, model.graph, len(maps))
+    _check_outputs(path, model.graph, maps)
+    _check_fp32_nodes(path, model.graph, metadata)
     _check_weights(path, model.graph)
     _check_model(path, model)
     return Graph(
@@ -63,15 +86,41 @@ def read_graph(path: Path) -> Graph:
         content=model.SerializeToString(),
         source_sha256=hashlib.sha256(source).hexdigest(),
         input_size=input_size,
-        metadata={entry.key: entry.value for entry in model.metadata_props},
+        maps=maps,
+        metadata=metadata,
     )
 
 
-def _check_inputs(path: Path, graph: onnx.GraphProto) -> Size:
+def _maps(path: Path, metadata: dict[str, str]) -> dict[str, str]:
+    """Read which maps a graph gives."""
+    version = metadata.get(CONTRACT, "1")
+    if version == "1":
+        return VERSION_1_MAPS
+    if version != "2":
+        raise InputError(
+            f"{path}: metadata {CONTRACT} is {version!r:.40}; this build-engine reads versions 1 and 2"
+        )
+    names = names_in(metadata, MAPS)
+    named = all(_MAP_NAME.fullmatch(name) for name in names)
+    if not (named and 1 <= len(names) <= MOST_MAPS and len(set(names)) == len(names)):
+        raise InputError(
+            f"{path}: metadata {MAPS} is {metadata.get(MAPS)!r:.80}; expected 1 to {MOST_MAPS} different"
+            " names of lower-case letters, digits and underscores, separated by commas"
+        )
+    normalisation = metadata.get(MAP_NORMALISATION, MAP_NORMALISATIONS[0])
+    if normalisation not in MAP_NORMALISATIONS:
+        raise InputError(
+            f"{path}: metadata {MAP_NORMALISATION} is {normalisation!r:.40};"
+            f" expected one of {', '.join(MAP_NORMALISATIONS)}"
+        )
+    return {name: map_output(name) for name in names}
+
+
+def _check_inputs(path: Path, graph: onnx.GraphProto, maps: int) -> Size:
     inputs = inputs_of(graph)
     found = ", ".join(_described(name, tensor) for name, tensor in inputs.items()) or "none"
     refusal = InputError(
-        f"{path}: inputs are {found}; expected frames uint8 N×H×W×3 and quantiles float32 2×2, "
+        f"{path}: inputs are {found}; expected frames uint8 N×H×W×3 and quantiles float32 {maps}×2, "
         "as efficientad export writes them"
     )
     if set(inputs) != {FRAMES, QUANTILES}:
@@ -80,21 +129,29 @@ def _check_inputs(path: Path, graph: onnx.GraphProto) -> Size:
     if frames.elem_type != TensorProto.UINT8 or quantiles.elem_type != TensorProto.FLOAT:
         raise refusal
     match dimensions(frames), dimensions(quantiles):
-        case ([str(), int(height), int(width), 3], [2, 2]) if height > 0 and width > 0:
+        case ([str(), int(height), int(width), 3], [rows, 2]) if rows == maps and height > 0 and width > 0:
             return Size(height, width)
-        case ([int(batch), int(), int(), 3], [2, 2]):
+        case ([int(batch), int(), int(), 3], [rows, 2]) if rows == maps:
             raise InputError(
                 f"{path}: frames is fixed to a batch of {batch}; export it with a free batch dimension"
             )
     raise refusal
 
 
-def _check_outputs(path: Path, graph: onnx.GraphProto) -> None:
+def _check_outputs(path: Path, graph: onnx.GraphProto, maps: dict[str, str]) -> None:
     names = {value.name for value in graph.output}
-    missing = [name for name in OUTPUTS if name not in names]
+    missing = [name for name in outputs_of(maps) if name not in names]
     if missing:
         found = ", ".join(_described(value.name, value.type.tensor_type) for value in graph.output)
         raise InputError(f"{path}: output {', '.join(missing)} is missing; found {found or 'none'}")
+
+
+def _check_fp32_nodes(path: Path, graph: onnx.GraphProto, metadata: dict[str, str]) -> None:
+    for prefix in names_in(metadata, FP32_NODES):
+        if not prefix or not any(node.name.startswith(prefix) for node in graph.node):
+            raise InputError(
+                f"{path}: metadata {FP32_NODES} names {prefix!r:.60}, with which no node's name begins"
+            )
 
 
 def _check_model(path: Path, model: onnx.ModelProto) -> None:

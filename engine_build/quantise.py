@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from engine_build.graph import Graph
-from engine_runtime.engine import FRAMES, QUANTILES, UNCALIBRATED
+from engine_runtime.engine import FRAMES, QUANTILES, Quantiles, uncalibrated
 from engine_runtime.open import one_line
 from foundation.errors import EngineRefused, InputError
 from pictures.frames import Frame, Size, cut_out, fit, images_in, read_image
@@ -84,7 +84,7 @@ def quantised(
             quantize_static(
                 source,
                 target,
-                _Reader(frames, advance),
+                _Reader(frames, uncalibrated(graph.maps), advance),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
@@ -107,8 +107,9 @@ def _of_few_channels(graph: Graph) -> list[str]:
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime brings no types
-    def __init__(self, frames: Sequence[Frame], advance: Callable[[], object]) -> None:
+    def __init__(self, frames: Sequence[Frame], quantiles: Quantiles, advance: Callable[[], object]) -> None:
         self._frames: Iterator[Frame] = iter(frames)
+        self._quantiles = quantiles
         self._advance = advance
 
     def get_next(self) -> Mapping[str, NDArray[Any]] | None:
@@ -116,7 +117,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime bring
         if frame is None:
             return None
         self._advance()
-        return {FRAMES: frame[None], QUANTILES: UNCALIBRATED}
+        return {FRAMES: frame[None], QUANTILES: self._quantiles}
 
 
 @contextmanager

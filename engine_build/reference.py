@@ -8,20 +8,18 @@ from numpy.typing import NDArray
 
 from engine_build.graph import Graph
 from engine_runtime.engine import (
+    ANOMALY_MAP,
     FRAMES,
-    GLOBAL_MAP,
-    LOCAL_MAP,
-    OUTPUTS,
     QUANTILES,
     SCORE,
-    UNCALIBRATED,
     Quantiles,
+    uncalibrated,
 )
 from engine_runtime.open import one_line
 from engine_runtime.proof import Reference
 from foundation.errors import InputError
 from pictures.frames import Frame
-from pictures.map_quantiles import map_quantiles
+from pictures.map_quantiles import good_map_quantiles
 
 
 def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], object]) -> Reference:
@@ -45,16 +43,16 @@ def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], o
         def run(quantiles: Quantiles) -> dict[str, NDArray[np.float32]]:
             rows = []
             for frame in frames:
-                rows.append(session.run(list(OUTPUTS), {FRAMES: frame[None], QUANTILES: quantiles}))
+                rows.append(session.run(list(graph.outputs), {FRAMES: frame[None], QUANTILES: quantiles}))
                 advance()
             return {
                 name: np.concatenate(arrays).astype(np.float32)
-                for name, arrays in zip(OUTPUTS, zip(*rows, strict=True), strict=True)
+                for name, arrays in zip(graph.outputs, zip(*rows, strict=True), strict=True)
             }
 
-        uncalibrated = run(UNCALIBRATED)
-        _check_shapes(uncalibrated, len(frames))
-        quantiles = _quantiles(uncalibrated)
+        raw = run(uncalibrated(graph.maps))
+        _check_shapes(raw, len(frames))
+        quantiles = _quantiles(graph, raw)
         outputs = run(quantiles)
     except InputError:
         raise
@@ -67,19 +65,20 @@ def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], o
 
 
 def _check_shapes(outputs: dict[str, NDArray[np.float32]], count: int) -> None:
-    map_shape = outputs[LOCAL_MAP].shape
+    map_shape = outputs[ANOMALY_MAP].shape
     for name, values in outputs.items():
         expected = (count,) if name == SCORE else map_shape
         if values.shape != expected or len(map_shape) != 3:
             raise InputError(
                 f"{count} frames give {name} of shape {values.shape}; "
-                f"expected score N and three maps N×h×w of one size"
+                f"expected score N and maps N×h×w of one size"
             )
 
 
-def _quantiles(outputs: dict[str, NDArray[np.float32]]) -> Quantiles:
-    quantiles = np.stack([map_quantiles(outputs[name]) for name in (LOCAL_MAP, GLOBAL_MAP)])
-    for name, (q_a, q_b) in zip((LOCAL_MAP, GLOBAL_MAP), quantiles, strict=True):
+def _quantiles(graph: Graph, outputs: dict[str, NDArray[np.float32]]) -> Quantiles:
+    maps = graph.maps.values()
+    quantiles = np.stack([good_map_quantiles(outputs[name], graph.metadata) for name in maps])
+    for name, (q_a, q_b) in zip(maps, quantiles, strict=True):
         if not np.isfinite([q_a, q_b]).all():
             raise InputError(f"the graph's {name} is NaN or infinite on a parity frame")
         if not q_b > q_a:

@@ -3,6 +3,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from engine_runtime.engine import Quantiles
+from engine_runtime.manifest import Manifest
 from pictures.frames import Frame, Size
 
 
@@ -23,6 +25,21 @@ def check_frames(frames: Sequence[Frame], size: Size, capacity: int) -> None:
     for frame in frames:
         if frame.shape != shape or frame.dtype != np.uint8:
             raise ValueError(f"a frame is {frame.dtype} {frame.shape}; the engine takes uint8 {shape}")
+
+
+def check_quantiles(quantiles: Quantiles, manifest: Manifest) -> None:
+    """Refuse quantiles that are not one row for each map.
+
+    Raises:
+        ValueError: they have another shape or type.
+    """
+    maps = manifest.maps
+    if quantiles.shape != (len(maps), 2) or quantiles.dtype != np.float32:
+        found = "×".join(map(str, quantiles.shape)) or "one number"
+        raise ValueError(
+            f"quantiles are {quantiles.dtype} {found}; the engine takes float32 {len(maps)}×2, a row for"
+            f" each of its maps: {', '.join(maps)}"
+        )
 
 
 class Batch:

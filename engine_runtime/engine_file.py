@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from engine_runtime.engine import OUTPUTS, QUANTILES
+from engine_runtime.engine import QUANTILES, SCORE
 from engine_runtime.manifest import FORMAT_VERSION, Manifest
 from engine_runtime.proof import Reference
 from engine_runtime.signatures import TrustedKeys
@@ -70,13 +70,15 @@ def read_parity(path: Path, manifest: Manifest) -> tuple[list[Frame], Reference]
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             frames, quantiles = arrays["frames"], arrays[QUANTILES]
-            outputs: dict[str, NDArray[np.float32]] = {name: arrays[name] for name in OUTPUTS}
+            outputs: dict[str, NDArray[np.float32]] = {name: arrays[name] for name in manifest.outputs}
     except (*_DAMAGE, OSError) as error:
         raise EngineRefused(f"{path}: {PARITY} is damaged: {error}") from error
     count = len(frames)
-    expected = dict.fromkeys(OUTPUTS[1:], (count, *manifest.map_size)) | {OUTPUTS[0]: (count,)}
-    if frames.shape[1:] != (*manifest.input_size, 3) or frames.dtype != np.uint8 or quantiles.shape != (2, 2):
+    expected = dict.fromkeys(outputs, (count, *manifest.map_size)) | {SCORE: (count,)}
+    if frames.shape[1:] != (*manifest.input_size, 3) or frames.dtype != np.uint8:
         raise EngineRefused(f"{path}: {PARITY} holds frames {frames.dtype} {frames.shape}, not the engine's")
+    if quantiles.shape != (len(manifest.maps), 2):
+        raise EngineRefused(f"{path}: {PARITY} holds quantiles {quantiles.shape}, not the engine's")
     if not count or any(outputs[name].shape != shape for name, shape in expected.items()):
         raise EngineRefused(f"{path}: {PARITY} holds maps of another size than the manifest says")
     return list(frames), Reference(quantiles, outputs)

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -11,8 +12,20 @@ Runtime = Literal["openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Device = Literal["cpu", "cuda"]
 
+VERSION_1_MAPS: Final = {"local": "local_map", "global": "global_map"}
+"""Of a graph whose metadata name none: map → output that holds it."""
+MOST_MAPS: Final = 8
+FP32_NODES: Final = "fp32_nodes"
+"""Key of the model's metadata: prefixes of the names of nodes that are left in FP32, separated by commas."""
+
 _LONGEST_SIDE = 65_535
 _MOST_BATCH_BYTES = 1 << 31
+
+
+def names_in(metadata: Mapping[str, str], key: str) -> tuple[str, ...]:
+    """Give the names that a key of a model's metadata lists, separated by commas; none without it."""
+    listed = metadata.get(key, "")
+    return tuple(name.strip() for name in listed.split(",")) if listed.strip() else ()
 
 
 def _is_possible(size: Size) -> Size:
@@ -90,6 +103,12 @@ class Manifest(BaseModel):
     map_size: PossibleSize
     max_batch: int = Field(gt=0, le=1024)
     outputs: tuple[str, ...]
+    maps: dict[str, str] = Field(
+        default=VERSION_1_MAPS,
+        min_length=1,
+        max_length=MOST_MAPS,
+        description="map → the output that holds it before normalisation, in the order of quantiles",
+    )
     payload: str = Field(description="name of the payload's entry")
     payload_sha256: str
     source_sha256: str = Field(description="of the ONNX file the engine was built from")
@@ -125,6 +144,14 @@ class Manifest(BaseModel):
             EngineRefused: the stride that the model names is no positive number.
         """
         return MapGeometry.of(self.input_size, self.map_size, self.model_metadata)
+
+    @field_validator("maps")
+    @classmethod
+    def _maps_are_outputs(cls, maps: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        outputs: tuple[str, ...] = info.data.get("outputs", ())
+        if not set(maps.values()) <= set(outputs):
+            raise ValueError(f"expected maps among the outputs {', '.join(outputs)}")
+        return maps
 
     @field_validator("max_batch")
     @classmethod

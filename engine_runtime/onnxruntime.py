@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from engine_runtime.batch import Batch
+from engine_runtime.batch import Batch, check_quantiles
 from engine_runtime.cuda_driver import needed_gpu
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles, Runner
 from engine_runtime.manifest import Device, Manifest, Precision
@@ -37,6 +37,7 @@ class OnnxRuntimeEngine:
         self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = (SCORE, ANOMALY_MAP)
     ) -> dict[str, NDArray[np.float32]]:
         """See ``Engine.infer``."""
+        check_quantiles(quantiles, self.manifest)
         batch = self._batch.gather(frames)
         try:
             results = self._session.run(list(outputs), {FRAMES: batch, QUANTILES: quantiles})

@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
+from engine_runtime.engine import SCORE, Engine, uncalibrated
 from engine_runtime.engine_file import read_engine
 from engine_runtime.manifest import Manifest, Runtime
 from engine_runtime.signatures import TrustedKeys
@@ -102,7 +102,7 @@ def _warm_up(engine: Engine) -> None:
     size, map_size = engine.manifest.input_size, engine.manifest.map_size
     frame = np.full((*size, 3), 128, dtype=np.uint8)
     for count in {1, engine.manifest.max_batch}:
-        results = engine.infer([frame] * count, UNCALIBRATED, engine.manifest.outputs)
+        results = engine.infer([frame] * count, uncalibrated(engine.manifest.maps), engine.manifest.outputs)
         for name, result in results.items():
             expected = (count,) if name == SCORE else (count, *map_size)
             if result.shape != expected:

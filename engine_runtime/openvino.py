@@ -7,7 +7,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from engine_runtime.batch import Batch
+from engine_runtime.batch import Batch, check_quantiles
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles, Runner
 from engine_runtime.manifest import Manifest, Precision
 from foundation.errors import EngineFailed, EngineRefused
@@ -34,6 +34,7 @@ class OpenVinoEngine:
         self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = (SCORE, ANOMALY_MAP)
     ) -> dict[str, NDArray[np.float32]]:
         """See ``Engine.infer``."""
+        check_quantiles(quantiles, self.manifest)
         batch = self._batch.gather(frames)
         try:
             self._request.infer({FRAMES: batch, QUANTILES: quantiles}, share_inputs=True)

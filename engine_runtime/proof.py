@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_runtime.engine import LOCAL_MAP, OUTPUTS, SCORE, Engine, Quantiles
+from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine, Quantiles
 from engine_runtime.manifest import Precision, Proof
 from pictures.frames import Frame, Size
 
@@ -38,7 +38,7 @@ class Reference:
     @property
     def map_size(self) -> Size:
         """Height and width of the maps."""
-        height, width = self.outputs[LOCAL_MAP].shape[1:]
+        height, width = self.outputs[ANOMALY_MAP].shape[1:]
         return Size(height, width)
 
     def largest_differences(
@@ -49,7 +49,7 @@ class Reference:
         Raises:
             ProofFailed: a value is NaN or infinite.
         """
-        return {name: _difference(name, found[name], self.outputs[name], rows) for name in OUTPUTS}
+        return {name: _difference(name, found[name], self.outputs[name], rows) for name in self.outputs}
 
 
 def batch_sizes(max_batch: int) -> list[int]:
@@ -80,11 +80,11 @@ def prove(
     """
     manifest = engine.manifest
     limit = PARITY_LIMIT[manifest.precision]
-    largest: dict[str, float] = dict.fromkeys(OUTPUTS, 0.0)
+    largest: dict[str, float] = dict.fromkeys(manifest.outputs, 0.0)
     for size in batch_sizes(manifest.max_batch):
         for start in range(len(frames)):
             rows = [(start + row) % len(frames) for row in range(size)]
-            results = engine.infer([frames[row] for row in rows], reference.quantiles, OUTPUTS)
+            results = engine.infer([frames[row] for row in rows], reference.quantiles, manifest.outputs)
             for name, difference in reference.largest_differences(results, rows).items():
                 largest[name] = max(largest[name], difference)
                 if difference > limit:

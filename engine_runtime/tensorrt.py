@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_runtime.batch import check_frames
+from engine_runtime.batch import check_frames, check_quantiles
 from engine_runtime.cuda_driver import DriverFailed, Gpu, needed_gpu
 from engine_runtime.cuda_graph import CudaGraph
-from engine_runtime.engine import ANOMALY_MAP, FRAMES, OUTPUTS, QUANTILES, SCORE, Quantiles
+from engine_runtime.engine import ANOMALY_MAP, FRAMES, QUANTILES, SCORE, Quantiles
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import one_line
 from engine_runtime.proof import batch_sizes
@@ -55,8 +55,10 @@ class TensorRtEngine:
             self._refuse_too_large()
             self._stream = cuda.Stream()
             self._done = cuda.Event(_event_flags(cuda))
-            self._quantiles = cuda.pagelocked_empty((2, 2), np.float32)
-            self._results = {name: cuda.pagelocked_empty(self._shape(name), np.float32) for name in OUTPUTS}
+            self._quantiles = cuda.pagelocked_empty((len(manifest.maps), 2), np.float32)
+            self._results = {
+                name: cuda.pagelocked_empty(self._shape(name), np.float32) for name in manifest.outputs
+            }
             sizes = {FRAMES: manifest.max_batch * self._frame_bytes, QUANTILES: self._quantiles.nbytes}
             sizes |= {name: array.nbytes for name, array in self._results.items()}
             self._memory = {name: cuda.mem_alloc(size) for name, size in sizes.items()}
@@ -69,6 +71,7 @@ class TensorRtEngine:
     ) -> dict[str, NDArray[np.float32]]:
         """See ``Engine.infer``."""
         check_frames(frames, self.manifest.input_size, self.manifest.max_batch)
+        check_quantiles(quantiles, self.manifest)
         self._quantiles[...] = quantiles
         count, cuda = len(frames), self._cuda
         try:

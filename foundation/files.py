@@ -36,6 +36,19 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         raise
 
 
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: a power cut could take a renaming back.
+
+    Raises:
+        OSError: the disk fails, or the folder cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sha256(path: Path) -> str:
     """Give the SHA-256 of a file's content as 64 hexadecimal digits.
 

@@ -1,8 +1,10 @@
 """The one way in which YAML that a person may have edited is read: bounded, safe, mistakes named by line."""
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
@@ -16,21 +18,85 @@ _MOST_NODES = 50_000
 class YamlFile(NamedTuple):
     """A file's keys and values, and the nodes that know where they stand."""
 
-    content: dict[Any, Any]
+    content: dict[str, Any]
     document: yaml.Node
+
+    @property
+    def json(self) -> str:
+        """The content as JSON: in its strict mode pydantic then takes a number for a number alone."""
+        return json.dumps(self.content)
 
 
 class _Loader(yaml.SafeLoader):
-    """Knows whole numbers of up to 64 bits: the longest that YAML can say Python refuses to write out."""
+    """Reads plain scalars as YAML 1.2 does, whose core schema is what people mean.
+
+    YAML 1.1, which PyYAML speaks, takes ``0500`` for 320, ``1:30`` for 90, ``on`` for true, ``1e3`` for a
+    text and ``2026-01-31`` for a date. What looks like a number and is none of YAML 1.2, or not a decimal
+    one, is refused by ``_unclear``.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {
+        tag: make
+        for tag, make in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in {"null", "bool", "int", "float", "str", "seq", "map"}
+    }
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        number: int = super().construct_yaml_int(node)
+        """Know whole numbers of up to 64 bits: the longest that YAML can say Python refuses to write out."""
+        text = str(self.construct_scalar(node))
+        if not _INT.fullmatch(text):
+            raise ValueError(f"found {text:.40}, expected a whole number in plain decimal digits")
+        number = int(text)
         if number.bit_length() > 64:
             raise ValueError("found a number of more than 64 bits")
         return number
 
 
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    re.ASCII,
+)
+_UNCLEAR = re.compile(
+    r"[-+]?(0[0-9_]+|0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|[0-9]+(:[0-9_]+)+(\.[0-9_]*)?"
+    r"|[0-9][0-9_]*_[0-9_]*(:[0-9_]+)*(\.[0-9_]*)?([eE][-+]?[0-9]+)?)",
+    re.ASCII,
+)
+"""Numbers that are read as others by some, and texts that look like numbers."""
+_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+_RESOLVERS = (
+    ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    ("int", _INT, "-+0123456789"),
+    ("float", _FLOAT, "-+.0123456789"),
+    ("null", re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]),
+    ("merge", re.compile(r"<<"), "<"),
+)
+for _kind, _pattern, _first in _RESOLVERS:
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern.pattern})\Z", _pattern.flags), list(_first)
+    )
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either version of YAML would take for something else than a text."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        clear = not (_UNCLEAR.fullmatch(text) or _FLOAT.fullmatch(text))
+        return self.represent_scalar(_TEXT, text, style=None if clear else "'")
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def yaml_text(content: object) -> str:
+    """Write what ``read_yaml`` reads as the same, in the order of its keys."""
+    text: str = yaml.dump(
+        content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True
+    )
+    return text
 
 
 def read_yaml(path: Path, expected: str) -> YamlFile:
@@ -41,8 +107,8 @@ def read_yaml(path: Path, expected: str) -> YamlFile:
         expected: what it should be, for what is said when it is not: "the config of a line".
 
     Raises:
-        InputError: it cannot be read, is too large, is not YAML, is no mapping or has a key twice; the line
-            names the file and, where there is one, the line in it.
+        InputError: it cannot be read, is too large, is not YAML, is no mapping, has a key twice, or a number
+            that is not what it looks like; the line names the file and, where there is one, the line in it.
     """
     document = _compose(path, expected)
     try:
@@ -72,7 +138,7 @@ def _compose(path: Path, expected: str) -> yaml.Node | None:
     if len(text) > _MOST_BYTES:
         raise InputError(f"{path}: is larger than {_MOST_BYTES} bytes; expected {expected}")
     try:
-        document: yaml.Node | None = yaml.compose(text, yaml.SafeLoader)
+        document: yaml.Node | None = yaml.compose(text, _Loader)
         written_out = 0 if document is None else _size(document, {})
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -83,6 +149,8 @@ def _compose(path: Path, expected: str) -> yaml.Node | None:
         raise InputError(f"{path}: found aliases of aliases without end; expected {expected}")
     for node, key in _repeated_keys(document):
         raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: stands here for the second time")
+    for node, key, wrong in _unclear(document):
+        raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: {wrong}")
     return document
 
 
@@ -121,6 +189,43 @@ def _repeated_keys(document: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]
                         yield key, key.value
                     seen.add(key.value)
                 nodes.append(value)
+
+
+def _unclear(document: yaml.Node | None) -> Iterator[tuple[yaml.Node, str, str]]:
+    """Find what is not what it looks like: the node, its key and what is wrong with it."""
+    nodes = [(document, "")] if document is not None else []
+    visited: set[int] = set()
+    while nodes:
+        node, at = nodes.pop()
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes.extend((entry, f"{at}.{index}") for index, entry in reversed([*enumerate(node.value)]))
+        elif isinstance(node, yaml.MappingNode):
+            for key, value in reversed(node.value):
+                name = f"{at}.{key.value}" if isinstance(key, yaml.ScalarNode) else at
+                nodes += [(value, name), (key, name)]
+                if key.tag not in {_TEXT, _MERGE}:
+                    yield key, name.lstrip(".") or "key", "expected a text as key; write it in quotes"
+        elif (
+            isinstance(node, yaml.ScalarNode)
+            and node.style is None
+            and node.tag == _TEXT
+            and _UNCLEAR.fullmatch(node.value)
+        ):
+            yield node, at.lstrip("."), _how_to_write(node.value)
+        elif any("\ud800" <= character <= "\udfff" for character in node.value):
+            yield node, at.lstrip("."), "found half of a character (a lone surrogate), expected text"
+
+
+def _how_to_write(text: str) -> str:
+    try:
+        other = yaml.safe_load(text) if len(text) <= 40 else text
+    except ValueError:
+        other = text
+    read = f", which YAML may read as {other}" if isinstance(other, int | float) else ""
+    return f"found {text:.40}{read}; expected plain decimal digits, or a text in quotes"
 
 
 def shown(found: object) -> str | None:

@@ -10,6 +10,7 @@ from pictures.frames import Roi, Size
 from pictures.tiles import Tiles
 
 _ENGINE = "5e" * 32
+_MAPS = ("local", "global")
 
 
 def sound_calibration(engine_sha256: str) -> Calibration:
@@ -18,7 +19,7 @@ def sound_calibration(engine_sha256: str) -> Calibration:
         format_version=1,
         model="flange",
         engine_sha256=engine_sha256,
-        quantiles=((0.0, 0.1), (0.25, 12.5)),
+        quantiles={"local": (0.0, 0.1), "global": (0.25, 12.5)},
         threshold=0.625,
         wanted_false_reject_rate=0.001,
         false_reject_rate_interval=(0.0, 0.01),
@@ -54,9 +55,9 @@ class Target:
     def run(self, data: bytes) -> None:
         self._path.write_bytes(data)
         try:
-            calibration = load_calibration(self._path, _ENGINE)
+            calibration = load_calibration(self._path, _ENGINE, _MAPS)
         except InputError as error:
             must_be_one_line(error, self._path)
             raise
         write_calibration(self._again, calibration)
-        assert load_calibration(self._again, _ENGINE) == calibration
+        assert load_calibration(self._again, _ENGINE, _MAPS) == calibration

@@ -9,10 +9,10 @@ from pathlib import Path
 from calibration.calibration_file import write_calibration
 from daemon.capture.drivers import CameraSettings
 from daemon.config import Config
-from daemon.judging.product import load_products
-from engine_runtime.engine import OUTPUTS
+from daemon.load import load_products
+from engine_runtime.engine import outputs_of
 from engine_runtime.engine_file import MANIFEST, read_engine, read_manifest, write_engine
-from engine_runtime.manifest import Manifest, Proof
+from engine_runtime.manifest import VERSION_1_MAPS, Manifest, Proof
 from foundation.errors import InputError
 from fuzzing.calibration_file import sound_calibration
 from fuzzing.mutation import mutate_bytes, mutate_json
@@ -30,7 +30,7 @@ SOUND = Manifest(
     input_size=Size(64, 96),
     map_size=Size(8, 16),
     max_batch=4,
-    outputs=OUTPUTS,
+    outputs=outputs_of(VERSION_1_MAPS),
     payload="model.onnx",
     payload_sha256=hashlib.sha256(_PAYLOAD).hexdigest(),
     source_sha256="0" * 64,

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from engine_runtime.engine import UNCALIBRATED
+from engine_runtime.engine import uncalibrated
 from engine_runtime.engine_file import write_engine
 from engine_runtime.open import open_engine
 from engine_runtime.trial import try_out
@@ -72,7 +72,7 @@ class Target:
             raise
         try:
             frame = np.zeros((_SIZE, _SIZE, 3), np.uint8)
-            assert engine.infer([frame], UNCALIBRATED)["score"].shape == (1,)
+            assert engine.infer([frame], uncalibrated(engine.manifest.maps))["score"].shape == (1,)
         finally:
             engine.close()
 

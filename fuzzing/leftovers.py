@@ -23,7 +23,7 @@ class Target:
         CaptureCounter.create(self._counter, "0123abcd").close()
         positions = Positions(self._positions)
         positions["gate"], positions["plc"] = 17, 0
-        positions.write(at_once=True)
+        positions.write(_hash_of, at_once=True)
         return [self._counter.read_bytes(), self._positions.read_bytes()]
 
     def mutate(self, data: bytes, chance: Chance) -> bytes:
@@ -39,8 +39,14 @@ class Target:
         except InputError as error:
             must_be_one_line(error, self._positions)
             raise
+        for name in positions.names():
+            positions.agrees(name, _hash_of)
         read = {name: positions[name] for name in positions.names()}
         positions["one-more"] = 1
-        positions.write(at_once=True)
+        positions.write(_hash_of, at_once=True)
         again = Positions(self._positions)
         assert {name: again[name] for name in again.names()} == read | {"one-more": 1}
+
+
+def _hash_of(row: int) -> bytes:
+    return bytes([row % 256]) * 32

@@ -23,6 +23,7 @@ from null_engine import SIZE, make_null_engine
 
 from fuzzing import request
 from fuzzing.child import Runner
+from fuzzing.free_port import free_port
 from fuzzing.mutation import mutate_bytes
 from fuzzing.target import Chance
 from verdicts import LineControl, LineSilent, Lost, Verdict, subscribe
@@ -51,7 +52,7 @@ class Target:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         engine, calibration = make_null_engine(folder)
-        self._ports = {name: _free_port() for name in ("publish", "control")}
+        self._ports = {name: free_port() for name in ("publish", "control")}
         self._addresses = {name: f"tcp://127.0.0.1:{port}" for name, port in self._ports.items()}
         config = folder / "line3.yaml"
         content = {
@@ -205,16 +206,6 @@ def _is_request(frames: list[bytes]) -> bool:
     except MalformedMessage:
         return False
     return len(frames) == 1
-
-
-def _free_port() -> int:
-    """Find a port that is free, and that the system gives to no connection before the daemon binds it."""
-    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.randrange(10_000, first_given)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def main() -> None:

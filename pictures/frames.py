@@ -1,10 +1,12 @@
 """The one preprocessing that training, calibration and the daemon share: crop, then area resize."""
 
+import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from foundation.errors import InputError
@@ -13,6 +15,10 @@ Frame = NDArray[np.uint8]
 """H×W×3 uint8, BGR as OpenCV delivers."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+LARGEST = 65_535
+"""Pixels of a side: more are a typing mistake."""
 
 
 class Size(NamedTuple):
@@ -28,13 +34,18 @@ class Size(NamedTuple):
 class Roi(NamedTuple):
     """Region of interest of a camera's picture, in its pixels, from its upper left corner."""
 
-    x: int
-    y: int
-    width: int
-    height: int
+    x: Annotated[int, Ge(0), Le(LARGEST)]
+    y: Annotated[int, Ge(0), Le(LARGEST)]
+    width: Annotated[int, Ge(1), Le(LARGEST)]
+    height: Annotated[int, Ge(1), Le(LARGEST)]
 
     def __str__(self) -> str:
         return f"{self.width}×{self.height}+{self.x}+{self.y}"
+
+    @property
+    def option(self) -> str:
+        """As ``parse_roi`` reads it."""
+        return f"{self.x},{self.y},{self.width},{self.height}"
 
 
 def parse_roi(text: str) -> Roi:
@@ -44,11 +55,13 @@ def parse_roi(text: str) -> Roi:
         ValueError: it is something else.
     """
     parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
-        raise ValueError(f"{text!r} is not x,y,width,height in whole pixels")
+    if len(parts) != 4 or not all(re.fullmatch(r" *[0-9]{1,9} *", part, re.ASCII) for part in parts):
+        raise ValueError(f"found {text!r:.60}, expected x,y,width,height in whole pixels")
     roi = Roi(*map(int, parts))
     if roi.width == 0 or roi.height == 0:
-        raise ValueError(f"{text!r} has no area")
+        raise ValueError(f"found {text!r}, expected a region that has an area")
+    if max(roi) > LARGEST:
+        raise ValueError(f"found {text!r}, expected at most {LARGEST} pixels")
     return roi
 
 

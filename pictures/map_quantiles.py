@@ -1,10 +1,48 @@
+from collections.abc import Mapping
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 Q_A, Q_B = 0.9, 0.995
 """Quantiles of the good maps that become 0 and 0.1 (paper §4.4)."""
 
+MAP_NORMALISATION: Final = "map_normalisation"
+"""Key of a model's metadata: how its maps are scaled."""
+PEAKS: Final = "peaks"
+MAP_NORMALISATIONS: Final = ("quantile", "gaussian", PEAKS)
+"""What may stand there; the second is a way of training that calibration replaces by the first."""
+
 _COINCIDE = 1e-3
+
+
+def good_map_quantiles(maps: NDArray[np.float32], metadata: Mapping[str, str]) -> NDArray[np.float32]:
+    """Measure q_a and q_b of one kind of anomaly map over good images, in the way that its model asks for.
+
+    Args:
+        maps: N×h×w, before normalisation.
+        metadata: of the model.
+
+    Returns:
+        q_a and q_b, float32.
+    """
+    return peak_quantiles(maps) if metadata.get(MAP_NORMALISATION) == PEAKS else map_quantiles(maps)
+
+
+def peak_quantiles(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give the mean of the images' largest values, and that and their standard deviation.
+
+    Ten times the normalised largest value of an image is a z-score then, and so is the mean over several maps
+    of which at most one has its peak in one cell, as where the others judge the picture as a whole.
+
+    Args:
+        maps: N×h×w, before normalisation.
+
+    Returns:
+        q_a and q_b, float32; both the same only where all images have one largest value.
+    """
+    peaks = maps.reshape(len(maps), -1).max(axis=1).astype(np.float64)
+    return np.array([peaks.mean(), peaks.mean() + peaks.std()], dtype=np.float32)
 
 
 def map_quantiles(maps: NDArray[np.float32]) -> NDArray[np.float32]:

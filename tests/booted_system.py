@@ -30,13 +30,16 @@ Reached = TypeVar("Reached")
 class BootedSystem:
     """The running system; what it writes is gone with it."""
 
-    def __init__(self, root: Path, log: Path, *, seen_at: dict[Path, str]) -> None:
+    def __init__(
+        self, root: Path, log: Path, *, seen_at: dict[Path, str], kept_at: dict[Path, str] | None = None
+    ) -> None:
         """Boot.
 
         Args:
             root: folder of the installed system; nothing in it changes.
             log: file for what the console says.
             seen_at: folders of this machine, and the place where the booted system sees each, read-only.
+            kept_at: as before, but written to: what would fill the memory, in which all else is kept.
         """
         self._log = log
         self._cgroup = f"inspectd-test-{os.getpid()}"
@@ -44,6 +47,7 @@ class BootedSystem:
         # enforced, for which the system must be allowed to load BPF programs.
         unified = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
         binds = [f"--bind-ro={folder}:{place}" for folder, place in seen_at.items()]
+        binds += [f"--bind={folder}:{place}" for folder, place in (kept_at or {}).items()]
         command = [
             *("setpriv", "--pdeathsig", "TERM"),
             *("sh", "-c", _ENTER_CGROUP, self._cgroup),
@@ -81,20 +85,22 @@ class BootedSystem:
             time.sleep(0.05)
         return reached
 
-    def try_run(self, *command: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    def try_run(
+        self, *command: str, stdin: str | None = None, patience_s: float = PATIENCE_S
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in the system as root and give how it ended."""
         return subprocess.run(
             ["nsenter", "--target", str(self._init), "--all", "--", *command],
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=patience_s,
             check=False,
         )
 
-    def run(self, *command: str, stdin: str | None = None) -> str:
+    def run(self, *command: str, stdin: str | None = None, patience_s: float = PATIENCE_S) -> str:
         """Run a command that must succeed and give what it printed."""
-        done = self.try_run(*command, stdin=stdin)
+        done = self.try_run(*command, stdin=stdin, patience_s=patience_s)
         assert done.returncode == 0, (
             f"{' '.join(command)}: exit code {done.returncode}: {done.stderr}{done.stdout}"
         )

@@ -17,7 +17,7 @@ CELL = 8
 THRESHOLD = 0.5
 """Of a score between 0 (black) and 1 (a white cell of CELL × CELL pixels)."""
 
-UNIT_QUANTILES = [[0.0, 0.1], [0.0, 0.1]]
+UNIT_QUANTILES = {"local": (0.0, 0.1), "global": (0.0, 0.1)}
 """With these the score is the brightness itself."""
 
 

@@ -25,7 +25,7 @@ class DeliveryLine:
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.folder = folder
-        self.options = {
+        self.options: dict[str, Any] = {
             "folder": str(folder),
             "publish": free_address(),
             "control": free_address(),
@@ -35,8 +35,8 @@ class DeliveryLine:
             "keep_days": 90,
             "boot": "aa",
         } | options
-        self.publish_address: str = self.options["publish"]
-        self.control_address: str = self.options["control"]
+        self.publish_address = str(self.options["publish"])
+        self.control_address = str(self.options["control"])
         self.journal = folder / "journal.db"
         self.start()
 

@@ -1,9 +1,7 @@
 """Runs ``inspectd`` as users do: a config file, a child process, and a subscriber on its socket."""
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,13 +24,9 @@ PATIENCE_S = 30.0
 
 
 def free_address() -> str:
-    """Find a port that is free, and that the system gives to no connection before it is bound."""
-    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.randrange(10_000, first_given)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return f"tcp://127.0.0.1:{port}"
+    from fuzzing.free_port import free_port  # not for the processes that import this module alone
+
+    return f"tcp://127.0.0.1:{free_port()}"
 
 
 def part_image(path: Path, *, bright: bool, size: int = SIZE, spot: tuple[int, int] | None = None) -> Path:

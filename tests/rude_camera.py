@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from daemon.capture.counter import CaptureCounter
-from daemon.capture.link import Arrival, CameraLink, Ended, Free, Heartbeat, Message, Opened, Settings, encode
+from daemon.capture.link import Arrival, CameraLink, Ended, Free, Heartbeat, Opened, Settings, encode
 from pictures.frames import Roi, Size
 
 
@@ -31,7 +31,7 @@ def packets(rudeness: str, frame: int, slot: int) -> list[bytes]:
     }
     if rudeness in rubbish:
         return [rubbish[rudeness]]
-    message: Message = {
+    message: Any = {
         "daemons-word": Free((1, 2)),
         "opened-twice": Opened(True, None),
         "frame-again": a_frame(frame - 2),

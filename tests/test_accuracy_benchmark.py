@@ -104,10 +104,11 @@ class SmallModule(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(7)
-        self.model = torch.nn.Module()
-        self.model.student, self.model.ae = torch.nn.Conv2d(3, 2, 3), torch.nn.Conv2d(3, 2, 3)
-        self.model.mean_std = {}
-        self.model.forward = self.losses
+        model: Any = torch.nn.Module()
+        model.student, model.ae = torch.nn.Conv2d(3, 2, 3), torch.nn.Conv2d(3, 2, 3)
+        model.mean_std = {}
+        model.forward = self.losses
+        self.model = model
 
     def teacher_channel_mean_std(self, batches: list[Any]) -> dict[str, torch.Tensor]:
         return {"mean": torch.stack([batch.image for batch in batches]).mean()}

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from engine_graphs import little_model, save
+from engine_graphs import GLOBAL_MAP, LOCAL_MAP, OUTPUTS, UNCALIBRATED, little_model, save
 from onnx import helper
 
 from calibration.calibration_file import load_calibration
@@ -17,8 +17,9 @@ from calibration.cli import main
 from calibration.images import image_set
 from calibration.tail import fit_threshold
 from engine_build.cli import main as build_engine
-from engine_runtime.engine import GLOBAL_MAP, LOCAL_MAP, OUTPUTS, SCORE, UNCALIBRATED
+from engine_runtime.engine import SCORE
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
+from engine_runtime.manifest import VERSION_1_MAPS
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
 from pictures.frames import Frame, Roi, Size, fit, images_in, read_image
@@ -77,7 +78,7 @@ def test_quantiles_and_threshold_are_those_of_the_engine_itself(folder: Path, tm
     arguments = [str(folder / "line3.engine"), "--good", str(folder / "good"), "-o", str(target)]
     assert main(arguments) == 0
     manifest = read_manifest(folder / "line3.engine")
-    made = load_calibration(target, manifest.payload_sha256)
+    made = load_calibration(target, manifest.payload_sha256, VERSION_1_MAPS)
     engine = open_engine(folder / "line3.engine")
     frames = [fit(read_image(file), manifest.input_size) for file in images_in(folder / "good")]
     outputs = [engine.infer([frame], UNCALIBRATED, OUTPUTS) for frame in frames]
@@ -171,7 +172,10 @@ def test_the_region_of_interest(folder: Path, tmp_path: Path, capsys: pytest.Cap
     assert main([str(engine), "--good", str(cropped), "-o", str(whole)]) == 0
     assert main([str(engine), "--good", str(good), "--roi", "8,4,72,64", "-o", str(part)]) == 0
     sha256 = read_manifest(engine).payload_sha256
-    with_roi, without = load_calibration(part, sha256), load_calibration(whole, sha256)
+    with_roi, without = (
+        load_calibration(part, sha256, VERSION_1_MAPS),
+        load_calibration(whole, sha256, VERSION_1_MAPS),
+    )
     assert with_roi.roi == Roi(8, 4, 72, 64)
     assert (with_roi.quantiles, with_roi.threshold) == (without.quantiles, without.threshold)
     line = refusal(capsys, engine, "--good", good, "--roi", "8,4,90,64")
@@ -187,7 +191,7 @@ def test_the_region_the_model_was_trained_with_is_the_default(
     engine, target = tmp_path / "cropped.engine", tmp_path / "cropped.calibration.yaml"
     write_engine(engine, manifest.model_copy(update={"model_metadata": {"roi": "8,4,72,64"}}), payload)
     assert main([str(engine), "--good", str(folder / "good")]) == 0
-    assert load_calibration(target, manifest.payload_sha256).roi == Roi(8, 4, 72, 64)
+    assert load_calibration(target, manifest.payload_sha256, VERSION_1_MAPS).roi == Roi(8, 4, 72, 64)
 
 
 def test_tiles(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +202,7 @@ def test_tiles(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     said = capsys.readouterr()
     assert "tiles               9 of 40×40 pixels, overlapping by 16" in said.out
     assert "leave gaps" not in said.err
-    made = load_calibration(target, read_manifest(engine_file).payload_sha256)
+    made = load_calibration(target, read_manifest(engine_file).payload_sha256, VERSION_1_MAPS)
     assert (made.roi, made.tiles, made.tiled_size) == (Roi(4, 2, 80, 70), Tiles(40, 16), (70, 80))
 
     inner = open_engine(engine_file)
@@ -208,7 +212,7 @@ def test_tiles(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         merge.grid.cut(read_image(file), inner.manifest.input_size, made.roi) for file in images_in(good)
     ]
     raw = [engine.infer([frame], UNCALIBRATED, (LOCAL_MAP, GLOBAL_MAP)) for frame in frames]
-    for name, measured in zip((LOCAL_MAP, GLOBAL_MAP), made.quantiles, strict=True):
+    for name, measured in zip((LOCAL_MAP, GLOBAL_MAP), made.quantiles.values(), strict=True):
         expected = np.quantile([found[name] for found in raw], (0.9, 0.995))
         np.testing.assert_allclose(measured, expected, rtol=1e-5)
     scores = [engine.infer([frame], made.quantiles_array(), (SCORE,))[SCORE][0] for frame in frames]
@@ -222,10 +226,12 @@ def test_of_maps_too_large_for_memory_pixels_are_drawn(
     whole, drawn = tmp_path / "whole.yaml", tmp_path / "drawn.yaml"
     arguments = [str(folder / "line3.engine"), "--good", str(folder / "good"), "-o"]
     assert main([*arguments, str(whole)]) == 0
-    monkeypatch.setattr("calibration.measure._MOST_VALUES", 70 * 60)  # 60 of the 80 of each image
+    monkeypatch.setattr("calibration.measure._MOST_VALUES", 2 * 70 * 60)  # 60 of the 80 of each image
     assert main([*arguments, str(drawn)]) == 0
     sha256 = read_manifest(folder / "line3.engine").payload_sha256
-    exact, estimated = (load_calibration(path, sha256).quantiles_array() for path in (whole, drawn))
+    exact, estimated = (
+        load_calibration(path, sha256, VERSION_1_MAPS).quantiles_array() for path in (whole, drawn)
+    )
     assert not np.array_equal(exact, estimated)
     np.testing.assert_allclose(estimated, exact, rtol=0.15)
 
@@ -239,7 +245,7 @@ def test_tiles_of_the_whole_picture_need_pictures_of_one_size(
     for file in images_in(folder / "good"):
         cv2.imwrite(str(good / file.name), read_image(file))
     assert main([str(engine), "--good", str(good), "--tiles", "64,16", "-o", str(target)]) == 0
-    made = load_calibration(target, read_manifest(engine).payload_sha256)
+    made = load_calibration(target, read_manifest(engine).payload_sha256, VERSION_1_MAPS)
     # Which part of a camera's picture they show is not known, but its size is.
     assert (made.roi, made.tiled_size) == (None, (80, 90))
     for size in ((88, 80), (100, 100)):
@@ -257,7 +263,7 @@ def test_the_tiles_the_model_was_trained_with_are_the_default(
     metadata = {"roi": "8,4,72,64", "tiles": "36,2", "map_stride": "4"}
     write_engine(engine, manifest.model_copy(update={"model_metadata": metadata}), payload)
     assert main([str(engine), "--good", str(folder / "good")]) == 0
-    made = load_calibration(target, manifest.payload_sha256)
+    made = load_calibration(target, manifest.payload_sha256, VERSION_1_MAPS)
     assert (made.roi, made.tiles, made.tiled_size) == (Roi(8, 4, 72, 64), Tiles(36, 2), (64, 72))
     least = TileMerge(TileGrid(made.tiles, Size(64, 72)), read_manifest(engine).geometry).least_overlap
     assert least > 2

@@ -12,6 +12,7 @@ from pictures.frames import Roi, Size
 from pictures.tiles import Tiles
 
 ENGINE = "ab" * 32
+MAPS = ("local", "global")
 
 
 def calibration(**changes: object) -> Calibration:
@@ -20,7 +21,7 @@ def calibration(**changes: object) -> Calibration:
             "format_version": 1,
             "model": "flange",
             "engine_sha256": ENGINE,
-            "quantiles": ((0.1, 0.3), (0.01, 0.02)),
+            "quantiles": {"local": (0.1, 0.3), "global": (0.01, 0.02)},
             "threshold": 0.25,
             "wanted_false_reject_rate": 0.001,
             "false_reject_rate_interval": (0.0001, 0.004),
@@ -43,7 +44,7 @@ finite = st.floats(-1e30, 1e30)
 @given(
     threshold=finite,
     first=st.floats(0, 1),
-    roi=st.none() | st.builds(Roi, *[st.integers(0, 10_000)] * 4),
+    roi=st.none() | st.builds(Roi, *[st.integers(1, 10_000)] * 4),
     tiles=st.none() | st.builds(Tiles, st.integers(16, 10_000), st.integers(0, 8)),
     model=st.text(max_size=20),
 )
@@ -58,10 +59,14 @@ def test_what_was_written_is_loaded(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "written.yaml"
     made = calibration(
-        threshold=threshold, quantiles=((first, 1.5), (-first, 1e6)), roi=roi, tiles=tiles, model=model
+        threshold=threshold,
+        quantiles={"local": (first, 1.5), "global": (-first, 1e6)},
+        roi=roi,
+        tiles=tiles,
+        model=model,
     )
     write_calibration(path, made)
-    loaded = load_calibration(path, ENGINE)
+    loaded = load_calibration(path, ENGINE, MAPS)
     assert loaded == made
     assert loaded.roi is None or isinstance(loaded.roi, Roi)
 
@@ -69,8 +74,8 @@ def test_what_was_written_is_loaded(
 def test_quantiles_survive_as_float32(tmp_path: Path) -> None:
     quantiles = np.random.default_rng(0).uniform(0, 1, (2, 2)).cumsum(axis=1).astype(np.float32)
     path = tmp_path / "line3.calibration.yaml"
-    write_calibration(path, calibration(quantiles=quantiles.tolist()))
-    loaded = load_calibration(path, ENGINE).quantiles_array()
+    write_calibration(path, calibration(quantiles=dict(zip(MAPS, quantiles.tolist(), strict=True))))
+    loaded = load_calibration(path, ENGINE, MAPS).quantiles_array()
     assert loaded.dtype == np.float32
     np.testing.assert_array_equal(loaded, quantiles)
 
@@ -89,13 +94,13 @@ CONTENT = calibration().model_dump(mode="json")
         ({"threshold": [1]}, "threshold: .*valid number"),
         (
             {"quantiles": [[0.3, 0.3], [0, 1]]},
-            "quantiles of the local_map are 0.3 and 0.3; q_b must be larger",
+            "quantiles of the map local are 0.3 and 0.3; q_b must be larger",
         ),
-        ({"quantiles": [[0, 1], [0.3, 0.1]]}, "quantiles of the global_map are 0.3 and 0.1"),
+        ({"quantiles": [[0, 1], [0.3, 0.1]]}, "quantiles of the map global are 0.3 and 0.1"),
         # Larger in float64, equal in the float32 that the engine gets.
-        ({"quantiles": [[0, 1], [1.0, 1.000000001]]}, "quantiles of the global_map are 1 and 1"),
-        ({"quantiles": [[0, 1e300], [0, 1]]}, "quantiles of the local_map are 0 and inf"),
-        ({"quantiles": [[0, 1]]}, "quantiles.1: Field required|quantiles"),
+        ({"quantiles": [[0, 1], [1.0, 1.000000001]]}, "quantiles of the map global are 1 and 1"),
+        ({"quantiles": [[0, 1e300], [0, 1]]}, "quantiles of the map local are 0 and inf"),
+        ({"quantiles": [[0, 1]]}, "quantiles: Input should be a valid dictionary"),
         ({"roi": [1, 2, 3]}, "roi"),
         ({"tiles": {"size": 8, "overlap": 0}}, "tiles: found size 8, expected at least 16 pixels"),
         ({"tiles": {"size": 64, "overlap": 33}}, "tiles: found overlap 33, expected 0 to 32 pixels"),
@@ -111,7 +116,7 @@ def test_files_that_are_refused(tmp_path: Path, changes: dict[str, object], expe
     path = tmp_path / "line3.calibration.yaml"
     path.write_text(yaml.safe_dump({**CONTENT, **changes}))
     with pytest.raises(InputError, match=expected) as raised:
-        load_calibration(path, ENGINE)
+        load_calibration(path, ENGINE, MAPS)
     assert str(raised.value).startswith(f"{path}: ")
     assert len(str(raised.value).splitlines()) == 1
 
@@ -121,7 +126,7 @@ def test_every_key_is_needed(tmp_path: Path) -> None:
     for key in CONTENT.keys() - {"format_version", "tiles", "tiled_size"}:
         path.write_text(yaml.safe_dump({name: value for name, value in CONTENT.items() if name != key}))
         with pytest.raises(InputError, match=f"{key}: Field required"):
-            load_calibration(path, ENGINE)
+            load_calibration(path, ENGINE, MAPS)
 
 
 BILLION_LAUGHS = "a0: &a0 [lol]\n" + "".join(
@@ -137,7 +142,8 @@ BILLION_LAUGHS = "a0: &a0 [lol]\n" + "".join(
         ("- 1\n- 2", "expected a file written by calibrate"),
         ("threshold: [1, 2", "not YAML"),
         ("a: !!python/object/apply:os.system [true]", "not YAML"),
-        ("a: 2026-99-99", "not YAML"),
+        ("a: !!float x", "not YAML"),
+        ("format_version: 1\ngood_images: 0500", "good_images: found 0500, which YAML may read as 320"),
         ("\x00", "not YAML"),
         ("[" * 5000, "not YAML"),
         (f"format_version: 1\n{BILLION_LAUGHS}", "aliases of aliases"),
@@ -149,7 +155,7 @@ def test_what_is_no_calibration(tmp_path: Path, text: str, expected: str) -> Non
     path = tmp_path / "line3.calibration.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=expected) as raised:
-        load_calibration(path, ENGINE)
+        load_calibration(path, ENGINE, MAPS)
     assert len(str(raised.value)) < 600
 
 
@@ -157,18 +163,18 @@ def test_files_made_before_there_were_tiles_are_read(tmp_path: Path) -> None:
     path = tmp_path / "line3.calibration.yaml"
     older = {name: value for name, value in CONTENT.items() if name not in {"tiles", "tiled_size"}}
     path.write_text(yaml.safe_dump(older))
-    loaded = load_calibration(path, ENGINE)
+    loaded = load_calibration(path, ENGINE, MAPS)
     assert (loaded.tiles, loaded.tiled_size) == (None, None)
 
 
 def test_missing_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.yaml: cannot be read: No such file"):
-        load_calibration(tmp_path / "gone.yaml", ENGINE)
+        load_calibration(tmp_path / "gone.yaml", ENGINE, MAPS)
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
-        load_calibration(tmp_path, ENGINE)
+        load_calibration(tmp_path, ENGINE, MAPS)
     (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
     with pytest.raises(InputError, match=r"binary\.yaml: not YAML"):
-        load_calibration(tmp_path / "binary.yaml", ENGINE)
+        load_calibration(tmp_path / "binary.yaml", ENGINE, MAPS)
 
 
 @given(
@@ -178,7 +184,7 @@ def test_any_bytes_are_refused_in_one_way(tmp_path_factory: pytest.TempPathFacto
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(data)
     with pytest.raises(InputError):
-        load_calibration(path, ENGINE)
+        load_calibration(path, ENGINE, MAPS)
 
 
 @given(position=st.integers(0, 10_000), value=st.integers(0, 255))
@@ -191,6 +197,6 @@ def test_any_changed_byte_is_read_or_refused(
     content[position % len(content)] = value
     path.write_bytes(content)
     try:
-        assert load_calibration(path, ENGINE).engine_sha256 == ENGINE
+        assert load_calibration(path, ENGINE, MAPS).engine_sha256 == ENGINE
     except InputError as error:
         assert len(str(error).splitlines()) == 1

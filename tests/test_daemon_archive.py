@@ -11,7 +11,8 @@ from line_rig import write_config
 from daemon.config import load_config
 from daemon.delivery import archive as module
 from daemon.delivery.archive import Archive
-from daemon.judging.product import Product, load_products
+from daemon.judging.product import Product
+from daemon.load import load_products
 from pictures.frames import Frame
 
 NOISE: Frame = np.random.default_rng(1).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)

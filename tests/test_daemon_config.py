@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from daemon.config import Config, load_config
 from foundation.errors import InputError
+from foundation.yaml_file import read_yaml, yaml_text
 from pictures.frames import Roi
 
 WHOLE = """\
@@ -59,7 +60,7 @@ def test_a_whole_config_is_read_with_paths_from_its_own_folder(tmp_path: Path) -
         ("fps: 25", "fps: fast", "line3.yaml:9: cameras.top.fps: found 'fast', expected a valid number"),
         ("fps: 25", "fps: -1", "line3.yaml:9: cameras.top.fps: found -1, expected greater than 0"),
         ("fps: 25", "fps: 25\n    fps: 26", "line3.yaml:10: fps: stands here for the second time"),
-        ("fps: 25", "cores: 1", "line3.yaml:9: cameras.top.cores: found 1, expected a valid list"),
+        ("fps: 25", "cores: 1", "line3.yaml:9: cameras.top.cores: found 1, expected a list"),
         ("line: line3", "cores: [-1]\nline: line3", "line3.yaml:1: cores.0: found -1, expected greater than"),
         ("line: line3", "cores: []\nline: line3", "line3.yaml:1: cores: expected List should have"),
         ("    source: parts\n", "", "line3.yaml:6: cameras.top.source: missing"),
@@ -90,6 +91,56 @@ def test_each_mistake_is_named_by_file_line_key_found_and_expected(
 )
 def test_what_is_no_config_is_refused(tmp_path: Path, text: str | bytes, expected: str) -> None:
     assert expected in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("fps: 25", "fps: 0500", "cameras.top.fps: found 0500, which YAML may read as 320"),
+        ("fps: 25", "fps: 1:30", "cameras.top.fps: found 1:30, which YAML may read as 90"),
+        ("fps: 25", "fps: 0x1F", "cameras.top.fps: found 0x1F, which YAML may read as 31"),
+        ("fps: 25", "waiting: 0o17", "cameras.top.waiting: found 0o17; expected plain decimal digits"),
+        ("fps: 25", "waiting: 08", "cameras.top.waiting: found 08; expected plain decimal digits"),
+        ("fps: 25", "waiting: 1_000", "cameras.top.waiting: found 1_000, which YAML may read as 1000"),
+        ("fps: 25", "fps: .inf", "cameras.top.fps: found inf, expected"),
+        ("fps: 25", "stalled_after_s: .inf", "stalled_after_s: found inf, expected a finite number"),
+        ("fps: 25", "stalled_after_s: 1e999", "stalled_after_s: found inf, expected a finite number"),
+        ("fps: 25", "stalled_after_s: .nan", "stalled_after_s: found nan, expected"),
+        ("fps: 25", "stalled_after_s: inf", "stalled_after_s: found 'inf', expected a valid number"),
+        ("fps: 25", "fps: '25'", "cameras.top.fps: found '25', expected a valid number"),
+        ("fps: 25", "fps: true", "cameras.top.fps: found True, expected a valid number"),
+        ("fps: 25", "waiting: 8.0", "cameras.top.waiting: found 8.0, expected a valid integer"),
+        ("fps: 25", "loop: yes", "cameras.top.loop: found 'yes', expected true or false"),
+        ("fps: 25", "loop: 1", "cameras.top.loop: found 1, expected true or false"),
+        ("line: line3", "line: 1e3", "line: found 1000.0, expected a text; write it in quotes"),
+        ("line: line3", "line: 0500", "line: found 0500, which YAML may read as 320"),
+        ("  top:", "  1:", "cameras.1: expected a text as key; write it in quotes"),
+        ("  top:", "  010:", "cameras.010: found 010, which YAML may read as 8"),
+        ("x: 1,", "x: -1,", "cameras.top.roi.x: found -1, expected"),
+        ("width: 30", "width: 0", "cameras.top.roi.width: found 0, expected"),
+        ("{x: 1, y: 2, width: 30, height: 40}", "1,2,3,4", "roi: found '1,2,3,4', expected {x: …, y: …"),
+    ],
+)
+def test_no_number_is_another_than_it_looks_like(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert expected in refused(tmp_path, WHOLE.replace(old, new))
+
+
+def test_words_and_dates_are_the_texts_that_they_look_like(tmp_path: Path) -> None:
+    path = tmp_path / "line3.yaml"
+    for name in ("on", "No", "y", "2026-01-31", "1e3x"):
+        text = WHOLE.replace("line: line3", f"line: {name}")
+        path.write_text(text.replace("fps: 25", f"features: {{TriggerMode: {name}, Gain: 1e1}}"))
+        config = load_config(path)
+        assert config.line == name
+        assert config.cameras["top"].features == {"TriggerMode": name, "Gain": 10.0}
+
+
+@given(st.text(max_size=12) | st.from_regex(r"[-+0-9._:eExobn]{1,8}", fullmatch=True))
+def test_what_is_written_is_read_as_the_same(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "text.yaml"
+    content = {"text": text, "float": 1e-5, "whole": 500, "none": None, "yes": True}
+    path.write_bytes(yaml_text(content).encode())
+    assert read_yaml(path, "keys").content == content
 
 
 KEYS = st.sampled_from([*Config.model_fields, "top", "source", "roi", "x", "tiles", "size", "overlap"])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from engine_graphs import UNCALIBRATED
 from line_rig import part_image, running, write_config
 from numpy.typing import NDArray
 from treacherous import FAILS, GOOD, HANGS, SLOW, WANTS_ALL_MEMORY, draw_parts, make_treacherous
@@ -20,10 +21,9 @@ from daemon.config import load_config
 from daemon.judging.lane import Judged, Lane, NotJudged, needed_ns
 from daemon.judging.lanes import Lanes
 from daemon.judging.ledger import CapturedFrame, FrameKey
-from daemon.judging.product import load_products
 from daemon.judging.queue import WaitingFrames
-from daemon.load import Setup
-from engine_runtime.engine import ANOMALY_MAP, SCORE, UNCALIBRATED
+from daemon.load import Setup, load_products
+from engine_runtime.engine import ANOMALY_MAP, SCORE
 from engine_runtime.manifest import Manifest
 from foundation.errors import EngineFailed
 
@@ -257,7 +257,7 @@ def test_a_lane_in_the_place_of_another_keeps_the_engines_of_all_products_open()
     [_] = lanes.replace_hung(0.0)
     for event in (flange.may_open, flange.may_judge, washer.may_open, washer.may_judge):
         event.set()
-    assert results.get(timeout=30).lane not in lanes
+    assert results.get(timeout=30).lane.abandoned
     for number, product in enumerate((washer, flange, washer, flange), start=2):
         capture(number, product)
         result = results.get(timeout=30)
@@ -283,7 +283,7 @@ def test_opening_an_engine_anew_is_no_hang_but_judging_too_long_is() -> None:
     assert [frame.key.frame for frame in hung.frames] == [1]
     assert hung.error == "the engine has hung for 0 s"
     product.may_judge.set()
-    assert results.get(timeout=30).lane not in lanes, "what it gives after all is not taken"
+    assert results.get(timeout=30).lane.abandoned, "what it gives after all is not taken"
     waiting.end()
     lanes.join(30)
 

@@ -3,6 +3,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from engine_graphs import UNCALIBRATED
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +11,6 @@ from daemon.capture.slots import FrameSlots
 from daemon.judging.ledger import CapturedFrame, FrameKey, Ledger
 from daemon.judging.product import Product
 from daemon.judging.queue import WaitingFrames
-from engine_runtime.engine import UNCALIBRATED
 from engine_runtime.manifest import Manifest
 from pictures.frames import Size
 from pictures.heatmap import MapGeometry

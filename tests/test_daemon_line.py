@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 import pytest
 from brightness import SIZE, THRESHOLD
-from line_rig import COMMANDS, RunningLine, exists, free_address, part_image, running, write_config
+from line_rig import COMMANDS, RunningLine, exists, part_image, running, write_config
 
 from daemon.capture.drivers.simulated import SimulatedLine
 from engine_runtime.engine_file import read_manifest
+from fuzzing.free_port import free_port
 
 
 def every_frame_has_one_verdict(line: RunningLine) -> None:
@@ -241,9 +242,9 @@ def ip_camera() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def free_port() -> int:
-    return int(free_address().rpartition(":")[2])
+@pytest.fixture(name="free_port")
+def a_free_port() -> int:
+    return free_port()
 
 
 def test_a_stream_that_breaks_off_is_a_fault_and_is_opened_again(line_folder: Path, ip_camera: str) -> None:

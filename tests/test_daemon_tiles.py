@@ -16,7 +16,7 @@ from test_daemon_reload import inspectctl
 
 from daemon.config import load_config
 from daemon.delivery.archive import Archive
-from daemon.judging.product import load_products
+from daemon.load import load_products
 from engine_runtime.engine_file import read_manifest
 from foundation.errors import InputError
 from pictures.frames import Frame, Roi

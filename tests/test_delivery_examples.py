@@ -18,7 +18,7 @@ def line(tmp_path: Path) -> Iterator[DeliveryLine]:
         line.kill()
 
 
-@pytest.mark.parametrize("script", ["acknowledged_gate.py", "acknowledge.py"])
+@pytest.mark.parametrize("script", ["acknowledged_gate.py", "without_the_package/acknowledge.py"])
 def test_an_example_misses_nothing_over_a_restart_of_the_daemon(line: DeliveryLine, script: str) -> None:
     command = [sys.executable, str(EXAMPLES / script), line.control_address, "line3", "gate"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as example:
@@ -50,5 +50,5 @@ def test_an_example_misses_nothing_over_a_restart_of_the_daemon(line: DeliveryLi
 def test_the_page_shows_the_examples_that_are_tested() -> None:
     page = (EXAMPLES.parent / "docs" / "subscribe.md").read_text()
     shown = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
-    for script in ("acknowledged_gate.py", "acknowledge.py"):
+    for script in ("acknowledged_gate.py", "without_the_package/acknowledge.py"):
         assert (EXAMPLES / script).read_text() in shown

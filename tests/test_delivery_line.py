@@ -131,8 +131,8 @@ def test_a_line_on_all_interfaces_lets_its_clients_in_and_nobody_else(config: Pa
                 "replay", "--since", "1h", "--config", config, *keys, tmp_path / "stranger.key_secret"
             )
             assert (stranger.returncode, stranger.stdout) == (1, "")
-            for command in (["replay", "--since", "1h"], ["status"]):
-                without = inspectctl(*command, "--config", config)
+            for question in (["replay", "--since", "1h"], ["status"]):
+                without = inspectctl(*question, "--config", config)
                 assert without.returncode == 2
                 assert "the line has a section curve; expected --key and --server-key" in without.stderr
         finally:

@@ -14,7 +14,7 @@ from data_set_folders import draw_mask, draw_part, mvtec_ad
 
 from calibration.cli import main as calibrate
 from engine_build.cli import main as build_engine
-from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES
+from engine_runtime.engine import FRAMES, QUANTILES
 from models.cli import main
 from models.efficientad.ablation import ROWS
 from models.efficientad.checkpoint import Run, load_model, save_model
@@ -223,14 +223,16 @@ def test_the_graph_without_an_autoencoder_keeps_the_contract(size: ModelSize, tm
     frames = np.random.default_rng(3).integers(0, 256, (2, *image, 3), dtype=np.uint8)
     quantiles = np.array([[0.2, 0.9], [0.2, 0.9]], dtype=np.float32)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    results = session.run(list(OUTPUTS), {FRAMES: frames, QUANTILES: quantiles})
-    found = dict(zip(OUTPUTS, results, strict=True))
+    outputs = [output.name for output in session.get_outputs()]
+    assert outputs == ["score", "anomaly_map", "map_local"]
+    found = dict(zip(outputs, session.run(outputs, {FRAMES: frames, QUANTILES: quantiles[:1]}), strict=True))
     with torch.no_grad():
-        expected = model(torch.from_numpy(frames), torch.from_numpy(quantiles))._asdict()
-    for name, tensor in expected.items():
+        expected = model(torch.from_numpy(frames), torch.from_numpy(quantiles))
+    for name, tensor in zip(
+        outputs, expected, strict=False
+    ):  # without the global map, which is the local one
         np.testing.assert_allclose(found[name], tensor.numpy(), rtol=1e-3, atol=1e-4)
-    assert np.array_equal(found["global_map"], found["local_map"])
-    np.testing.assert_allclose(found["anomaly_map"], (found["local_map"] - 0.2) / 7, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found["anomaly_map"], (found["map_local"] - 0.2) / 7, rtol=1e-3, atol=1e-4)
     metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert metadata["autoencoder"] == "no"
 

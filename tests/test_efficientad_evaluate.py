@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from calibration.calibration_file import load_calibration, write_calibration
 from engine_build.cli import main as build_engine
-from engine_runtime.engine import SCORE, UNCALIBRATED
+from engine_runtime.engine import SCORE, uncalibrated
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
@@ -225,7 +225,7 @@ def test_tiles_are_judged_as_the_daemon_judges_them(line_folder: Path, tmp_path:
     tiled = TiledEngine(engine, TileMerge(grid, engine.manifest.geometry))
     for image in results[0]["images"]:
         frame = grid.cut(read_image(data / image["image"]), engine.manifest.input_size)
-        [score] = tiled.infer([frame], UNCALIBRATED, (SCORE,))[SCORE]
+        [score] = tiled.infer([frame], uncalibrated(tiled.manifest.maps), (SCORE,))[SCORE]
         assert image["score"] == pytest.approx(float(score), rel=1e-6)
     tiled.close()
 
@@ -298,8 +298,8 @@ def test_the_calibration_brings_the_quantiles(line_folder: Path, tmp_path: Path)
     data, out = mvtec_ad(tmp_path / "bottle"), tmp_path / "report"
     engine = line_folder / "brightness.engine"
     path = line_folder / "brightness.calibration.yaml"
-    calibration = load_calibration(path, read_manifest(engine).payload_sha256)
-    halved = tuple((a, 2 * b) for a, b in UNIT_QUANTILES)
+    calibration = load_calibration(path, read_manifest(engine).payload_sha256, UNIT_QUANTILES)
+    halved = {name: (a, 2 * b) for name, (a, b) in UNIT_QUANTILES.items()}
     write_calibration(path, calibration.model_copy(update={"quantiles": halved, "threshold": 0.25}))
     arguments = ["evaluate", str(engine), "--calibration", str(path), "--data", str(data), "--out", str(out)]
     assert main(arguments) == 0

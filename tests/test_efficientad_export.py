@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine_build.cli import main as build_engine
-from engine_runtime.engine import FRAMES, LOCAL_MAP, OUTPUTS, QUANTILES, UNCALIBRATED, Engine
+from engine_runtime.engine import FRAMES, QUANTILES, Engine, map_output, outputs_of, uncalibrated
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
 from models.cli import main
@@ -21,6 +21,8 @@ from models.efficientad.networks import ModelSize, map_size
 from pictures.frames import Roi, Size, fit
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
+
+OUTPUTS = outputs_of({name: map_output(name) for name in ("local", "global")})
 
 
 def exported(folder: Path, size: ModelSize, image: Size) -> tuple[EfficientAd, Path]:
@@ -52,7 +54,8 @@ def test_graph_gives_what_torch_gives(tmp_path: Path, size: ModelSize, image: Si
     frames[1] //= 3
     quantiles = np.array([[0.2, 0.9], [0.01, 0.3]], dtype=np.float32)
     with torch.no_grad():
-        expected = model(torch.from_numpy(frames), torch.from_numpy(quantiles))._asdict()
+        judgement = model(torch.from_numpy(frames), torch.from_numpy(quantiles))
+    expected = dict(zip(OUTPUTS, judgement, strict=True))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     found = dict(
         zip(OUTPUTS, session.run(list(OUTPUTS), {FRAMES: frames, QUANTILES: quantiles}), strict=True)
@@ -91,9 +94,10 @@ def test_graph_keeps_the_contract(tmp_path: Path) -> None:
     }
     assert {value.name: described(value) for value in proto.graph.output} == {
         "score": (number, ["N"]),
-        **{name: (number, ["N", rows, columns]) for name in ("anomaly_map", "local_map", "global_map")},
+        **{name: (number, ["N", rows, columns]) for name in ("anomaly_map", "map_local", "map_global")},
     }
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    assert (metadata["contract"], metadata["maps"]) == ("2", "local,global")
     assert metadata["image_size"] == "128x160"
     assert metadata["channel_order"] == "BGR"
     assert metadata["model_size"] == "xs"
@@ -144,10 +148,11 @@ def test_tiles_give_the_map_of_the_whole_picture(
     picture = np.random.default_rng(5).integers(0, 256, (22, 31, 3), dtype=np.uint8)
     picture = fit(cv2.GaussianBlur(picture, (3, 3), 0).astype(np.uint8), REGION)
 
-    [whole] = engines[REGION].infer([picture], UNCALIBRATED, (LOCAL_MAP,))[LOCAL_MAP]
+    local, quantiles = map_output("local"), uncalibrated(["local"])
+    [whole] = engines[REGION].infer([picture], quantiles, (local,))[local]
     merge = TileMerge(TileGrid(tiles, REGION), engines[TILE].manifest.geometry)
     tiled = TiledEngine(engines[TILE], merge)
-    [merged] = tiled.infer([merge.grid.cut(picture, TILE)], UNCALIBRATED, (LOCAL_MAP,))[LOCAL_MAP]
+    [merged] = tiled.infer([merge.grid.cut(picture, TILE)], quantiles, (local,))[local]
     geometry = engines[REGION].manifest.geometry
     assert merge.least_overlap == 32
     np.testing.assert_allclose(merge.geometry.margin, geometry.margin, atol=1)

@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from efficientad import augmentation, losses, training_images
 
+from models import training_images
 from models.cli import main
 from models.datasets.digest import digest
 from models.datasets.open import open_data_set
+from models.efficientad import augmentation, losses
 from models.efficientad.checkpoint import load_model, progress_file
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import ModelSize, pdn
@@ -190,9 +191,9 @@ def test_validation_comes_from_training_images_alone(good: Path) -> None:
     assert torch.equal(split.validation, again.validation)
     assert not torch.equal(split.validation, other.validation)
     files, _ = training_images.stack(sorted((good / "train" / "good").iterdir()), Size(128, 128), None)
-    together, files = torch.cat([split.training, split.validation]), torch.cat(files)
+    together, alone = torch.cat([split.training, split.validation]), torch.cat(files)
     assert sorted(map(repr, together.sum((1, 2, 3)).tolist())) == sorted(
-        map(repr, files.sum((1, 2, 3)).tolist())
+        map(repr, alone.sum((1, 2, 3)).tolist())
     )
 
 

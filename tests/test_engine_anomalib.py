@@ -15,12 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from calibration.cli import main as calibrate
 from engine_build.cli import main as build_engine
 from engine_build.graph import read_graph
-from engine_runtime.engine import ANOMALY_MAP, GLOBAL_MAP, LOCAL_MAP, OUTPUTS, SCORE
+from engine_runtime.engine import ANOMALY_MAP, SCORE, map_output
 from engine_runtime.open import open_engine
 from pictures.frames import Size
 
 SIDE = 64
-QUANTILES = np.array([[0.2, 0.6], [0.2, 0.6]], dtype=np.float32)
+QUANTILES = np.array([[0.2, 0.6]], dtype=np.float32)
+LOCAL_MAP = map_output("local")
 
 
 def export(
@@ -94,13 +95,13 @@ def test_its_map_is_taken_as_it_was_before_it_was_cut_off(
 
     graph = read_graph(path)
     assert graph.input_size == Size(SIDE, SIDE)
+    assert graph.maps == {"local": LOCAL_MAP}
     assert graph.metadata["wrapped"] == "anomalib"
     session = onnxruntime.InferenceSession(graph.content, providers=["CPUExecutionProvider"])
-    answers: list[Any] = session.run(list(OUTPUTS), {"frames": seen, "quantiles": QUANTILES})
-    ours = dict(zip(OUTPUTS, answers, strict=True))
+    answers: list[Any] = session.run(list(graph.outputs), {"frames": seen, "quantiles": QUANTILES})
+    ours = dict(zip(graph.outputs, answers, strict=True))
     assert ours[LOCAL_MAP].max() > 1.5
     np.testing.assert_allclose(ours[LOCAL_MAP].clip(0, 1), theirs[:, 0], atol=1e-5)
-    np.testing.assert_array_equal(ours[GLOBAL_MAP], ours[LOCAL_MAP])
     # Paper §4.4: q_a becomes 0 and q_b becomes 0.1.
     np.testing.assert_allclose(ours[ANOMALY_MAP], 0.1 * (ours[LOCAL_MAP] - 0.2) / 0.4, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(ours[SCORE], ours[ANOMALY_MAP].max((1, 2)))
@@ -117,9 +118,9 @@ def test_it_is_proven_calibrated_and_run_as_any_other(tmp_path: Path) -> None:
         cv2.imwrite(str(good / f"{number:02}.png"), picture)
     assert calibrate([str(engine), "--good", str(good), "--false-reject-rate", "0.05"]) == 0
     found = yaml.safe_load((tmp_path / "part.calibration.yaml").read_text())
-    assert found["quantiles"][0] == found["quantiles"][1]
+    assert list(found["quantiles"]) == ["local"]
     opened = open_engine(engine, threads=1)
-    quantiles = np.array(found["quantiles"], np.float32)
+    quantiles = np.array([found["quantiles"]["local"]], np.float32)
     noisy, plain = frames(1)[0], cv2.resize(cv2.imread(str(good / "00.png")), (SIDE, SIDE))
     scores = opened.infer([noisy, plain.astype(np.uint8)], quantiles)[SCORE]
     assert scores[0] > found["threshold"] > scores[1]

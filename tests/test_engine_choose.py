@@ -8,12 +8,11 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from engine_graphs import little_model, save
+from engine_graphs import OUTPUTS, UNCALIBRATED, little_model, save
 
 import engine_build.build
 from engine_build.choose import Candidate
 from engine_build.cli import main
-from engine_runtime.engine import OUTPUTS, UNCALIBRATED
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine

@@ -3,11 +3,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from engine_graphs import OUTPUTS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_runtime.cuda_driver import gpu
-from engine_runtime.engine import OUTPUTS
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
 from engine_runtime.manifest import Manifest, Proof
 from engine_runtime.open import open_engine

@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from engine_graphs import UNCALIBRATED
 from onnx import numpy_helper
 
 from engine_build.cli import main
 from engine_build.graph import read_graph
 from engine_build.quantise import good_frames, quantised
-from engine_runtime.engine import SCORE, UNCALIBRATED
+from engine_runtime.engine import SCORE
 from engine_runtime.engine_file import read_engine, read_manifest
 from engine_runtime.open import open_engine
 from engine_runtime.tensorrt_library import is_installed

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from engine_graphs import little_model, save
+from engine_graphs import OUTPUTS, little_model, save
 
 from engine_build.cli import main as build_engine
-from engine_runtime.engine import OUTPUTS, SCORE, Engine
+from engine_runtime.engine import SCORE, Engine
 from engine_runtime.engine_file import read_engine, write_engine
 from engine_runtime.open import open_engine
 from foundation.errors import EngineFailed, EngineRefused

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,19 @@ import onnx
 import onnxruntime
 import pytest
 import yaml
-from engine_graphs import little_model, save
+from engine_graphs import OUTPUTS, UNCALIBRATED, little_model, save
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from engine_build import tensorrt_plan
 from engine_build.cli import main as build_engine
-from engine_build.graph import Graph, read_graph
+from engine_build.graph import read_graph
 from engine_build.half import halved
 from engine_build.parity_frames import generated_parity_frames
 from engine_build.reference import run_reference
 from engine_build.tensorrt_plan import Profile, build_plan
 from engine_runtime.cuda_driver import gpu
-from engine_runtime.engine import FRAMES, OUTPUTS, QUANTILES, SCORE, UNCALIBRATED
+from engine_runtime.engine import FRAMES, QUANTILES, SCORE
 from engine_runtime.engine_file import pack_parity, read_engine, read_manifest, read_parity, write_engine
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
@@ -99,7 +100,7 @@ def test_a_weight_that_half_cannot_hold(model: Path) -> None:
     with pytest.raises(
         InputError, match=rf"weight '{weight.name}' reaches .*at most 65504.*--precision fp32"
     ):
-        halved(Graph(graph.name, changed.SerializeToString(), "", graph.input_size, {}))
+        halved(replace(graph, content=changed.SerializeToString()))
 
 
 def test_an_engine_says_what_was_proven_and_what_was_not(
@@ -280,12 +281,12 @@ def test_a_proof_that_was_not_run_is_run_at_the_first_start(
 def test_a_proof_that_fails_at_the_first_start_refuses_the_engine(
     unproven: tuple[Path, Manifest, bytes, Reference],
 ) -> None:
-    *engine, reference = unproven
+    path, manifest, payload, reference = unproven
     # Off by more than FP16 may be, too: where there is a GPU, the engine is one in half.
     wrong = Reference(
         reference.quantiles, reference.outputs | {SCORE: reference.outputs[SCORE] * np.float32(1.1)}
     )
-    code, said = tried(*engine, wrong)
+    code, said = tried(path, manifest, payload, wrong)
     assert code == 2
     assert "its proof was not run where it was built, and fails here: parity failed" in said
     assert len(said.splitlines()) == 1
@@ -346,7 +347,10 @@ def test_half_precision_changes_no_verdict(tmp_path: Path, shared_data: Path) ->
     run("build-engine", tmp_path / "b.onnx", "--fast", "--max-batch", 1)
     run("calibrate", tmp_path / "b.engine", "--good", bottle / "train/good", "--false-reject-rate", 0.05)
     calibration = yaml.safe_load((tmp_path / "b.calibration.yaml").read_text())
-    quantiles, threshold = np.array(calibration["quantiles"], np.float32), calibration["threshold"]
+    quantiles, threshold = (
+        np.array(list(calibration["quantiles"].values()), np.float32),
+        calibration["threshold"],
+    )
     graph = read_graph(tmp_path / "b.onnx")
     frames = [fit(read_image(path), graph.input_size) for path in images_in(bottle / "test")]
     full, half = scores(graph.content, frames, quantiles), scores(halved(graph), frames, quantiles)

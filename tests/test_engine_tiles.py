@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from brightness import CELL, SIZE
-from engine_graphs import little_model, save
+from engine_graphs import GLOBAL_MAP, LOCAL_MAP, OUTPUTS, UNCALIBRATED, little_model, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine_build.cli import main as build_engine
-from engine_runtime.engine import ANOMALY_MAP, GLOBAL_MAP, LOCAL_MAP, OUTPUTS, SCORE, UNCALIBRATED, Engine
+from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import InputError

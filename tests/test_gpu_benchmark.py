@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from engine_runtime.cuda_driver import gpu
-from engine_runtime.engine import UNCALIBRATED
+from engine_runtime.engine import map_output, uncalibrated
 from engine_runtime.engine_file import read_manifest
 from engine_runtime.tensorrt_library import is_installed
 from pictures.frames import Size
+
+MAPS = ("local", "global")
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -79,7 +81,7 @@ def test_torchs_way_computes_what_the_model_does(ways: Any, tmp_path: Path) -> N
     model.load_state_dict(torch.load(weights, weights_only=True))
     frames = draw_frames(Size(side, side), 2)
     with torch.inference_mode():
-        expected = model(torch.from_numpy(frames), torch.from_numpy(UNCALIBRATED)).score.numpy()
+        expected = model(torch.from_numpy(frames), torch.from_numpy(uncalibrated(MAPS))).score.numpy()
     half = ways.HalfModel(weights, "xs", side, torch.device("cpu"))
     np.testing.assert_allclose(ways.published(half, frames, torch.device("cpu"))(), expected, rtol=0.02)
 
@@ -91,14 +93,14 @@ def test_rewritten_first_layers_compute_what_the_exported_graph_does(ways: Any, 
     from first_layers import EXPORTED, REWRITES
 
     write_untrained(tmp_path / "xs.pt", tmp_path / "xs.onnx", "xs", Size(128, 128))
-    given = {"frames": draw_frames(Size(128, 128), 2), "quantiles": UNCALIBRATED}
+    given = {"frames": draw_frames(Size(128, 128), 2), "quantiles": uncalibrated(MAPS)}
     found = {}
     for name, rewrite in REWRITES.items():
         model = onnx.load(tmp_path / "xs.onnx")
         rewrite(model)
         onnx.checker.check_model(model, full_check=True)
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        found[name] = session.run(["local_map", "global_map"], given)
+        found[name] = session.run([map_output(name) for name in MAPS], given)
     for maps in found.values():
         for rewritten, exported in zip(maps, found[EXPORTED], strict=True):
             np.testing.assert_allclose(rewritten, exported, rtol=1e-3, atol=1e-5)

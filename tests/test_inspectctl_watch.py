@@ -207,7 +207,7 @@ def test_a_wrong_config_is_one_line(tmp_path: Path, content: str | None, complai
         (["tail", "--line", "a/b", "--address", "tcp://127.0.0.1:1"], "inspectctl: line: found 'a/b'"),
         (
             ["status", "--line", "a", "--address", "here"],
-            "inspectctl: address: found 'here', expected such as",
+            "inspectctl: address: found 'here', expected tcp://HOST:PORT",
         ),
         (
             ["tail", "--decisions", "rejects"],

@@ -113,7 +113,9 @@ def exchange(one: int, other: int) -> tuple[tuple[str, tuple[Any, ...]], ...]:
 @given(st.sets(st.integers(1, ROWS), min_size=1, max_size=ROWS - 1), st.booleans())
 def test_removed_rows_are_found(whole: tuple[Path, str], rows: set[int], renumbered: bool) -> None:
     file, head = whole
-    removals = [("DELETE FROM journal WHERE id = ?", (row,)) for row in rows]
+    removals: list[tuple[str, tuple[int, ...]]] = [
+        ("DELETE FROM journal WHERE id = ?", (row,)) for row in rows
+    ]
     if renumbered:
         left = [row for row in range(1, ROWS + 1) if row not in rows]
         removals += [

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from c_library import c_library
 from line_rig import COMMANDS, REPOSITORY, free_address
 
 from engine_runtime.tensorrt_library import is_installed
+from release.distributions import build_distributions, copy_sources
 from verdicts import Health, Verdict, decode
 
 pytestmark = pytest.mark.slow
@@ -39,21 +39,6 @@ pip="/opt/inspectd/bin/python -m pip --quiet"
 $pip install --no-deps --no-index --ignore-installed --root-user-action=ignore {HERE}/*.whl
 echo {DEPENDENCIES} > /opt/inspectd/lib/python3.11/site-packages/dependencies.pth
 """
-
-
-def build_wheel(folder: Path) -> None:
-    """Build the package from a copy: building leaves things behind."""
-    source = folder / "source"
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    packages = project["tool"]["setuptools"]["packages"]["find"]["include"]
-    for pattern in (*packages, "systemd", "pyproject.toml", "README.md", "LICENSE"):
-        for path in REPOSITORY.glob(pattern):
-            if path.is_dir():
-                shutil.copytree(path, source / path.name, symlinks=True)
-            else:
-                shutil.copy2(path, source / path.name)
-    wheel = [COMMANDS / "python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*wheel, "-w", folder, source], check=True)
 
 
 def make_engines(folder: Path) -> None:
@@ -95,7 +80,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def system(folder: Path) -> Iterator[BootedSystem]:
     root = debian_12()
-    build_wheel(folder)
+    copy_sources(folder / "source")
+    build_distributions(folder / "source", folder, kinds=("wheel",))
     (packages,) = (Path(path) for path in sys.path if Path(path).name == "site-packages")
     system = BootedSystem(root, folder / "console.log", seen_at={packages: DEPENDENCIES, folder: HERE})
     try:

@@ -10,6 +10,7 @@ from line_process import LineProcess, a_health, a_verdict
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 EXAMPLES = DOCS.parent / "examples"
+WITHOUT = EXAMPLES / "without_the_package"
 
 
 def python(script: str) -> Callable[[Path], list[str]]:
@@ -32,7 +33,7 @@ def cpp(folder: Path) -> list[str]:
         ).returncode:
             pytest.skip(f"{package} is not installed")
     program = folder / "subscribe"
-    source = str(EXAMPLES / "subscribe.cpp")
+    source = str(WITHOUT / "subscribe.cpp")
     command = [
         "g++",
         "-std=c++17",
@@ -68,7 +69,7 @@ def node(folder: Path) -> list[str]:
         pytest.skip(
             f"npm cannot install zeromq: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}"
         )
-    shutil.copy(EXAMPLES / "subscribe.mjs", folder)
+    shutil.copy(WITHOUT / "subscribe.mjs", folder)
     return ["node", str(folder / "subscribe.mjs")]
 
 
@@ -83,7 +84,7 @@ def line() -> Iterator[LineProcess]:
     "prepare",
     [
         pytest.param(python("gate.py"), id="gate.py"),
-        pytest.param(python("subscribe.py"), id="subscribe.py"),
+        pytest.param(python("without_the_package/subscribe.py"), id="subscribe.py"),
         pytest.param(cpp, id="subscribe.cpp", marks=pytest.mark.slow),
         pytest.param(node, id="subscribe.mjs", marks=pytest.mark.slow),
     ],
@@ -129,9 +130,9 @@ def test_the_page_shows_the_examples_that_are_tested() -> None:
     examples = [
         "gate.py",
         "acknowledged_gate.py",
-        "subscribe.py",
-        "acknowledge.py",
-        "subscribe.cpp",
-        "subscribe.mjs",
+        "without_the_package/subscribe.py",
+        "without_the_package/acknowledge.py",
+        "without_the_package/subscribe.cpp",
+        "without_the_package/subscribe.mjs",
     ]
     assert shown == [(EXAMPLES / name).read_text() for name in examples]

@@ -293,7 +293,7 @@ def test_a_camera_the_line_does_not_have_is_warned_of_once(
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"address": "localhost"}, "address: found 'localhost', expected such as tcp://127.0.0.1:5560"),
+        ({"address": "localhost"}, "address: found 'localhost', expected tcp://HOST:PORT or ipc://PATH"),
         ({"line": "line3/top"}, "line: found 'line3/top'"),
         ({"cameras": "top"}, "cameras: found 'top', expected names"),
         ({"cameras": []}, "cameras: found"),

@@ -12,7 +12,7 @@ from verdicts.connection import connected
 from verdicts.curve import CurveKeys
 from verdicts.gaps import Gaps, Lost
 from verdicts.message import NAME, Decision, Health, MalformedMessage, Verdict, decode_health, decode_verdict
-from verdicts.request import SIGN_OF_LIFE_S, Acknowledge, Reply, decode_reply, encode_request
+from verdicts.request import REPEATED, SIGN_OF_LIFE_S, Acknowledge, Reply, decode_reply, encode_request
 from verdicts.silence import LineSilent, Silence
 from verdicts.subscription import ALL_DECISIONS, VerdictsLost, check_arguments
 
@@ -39,6 +39,9 @@ class AcknowledgedSubscription:
 
     Attributes:
         malformed: how many messages were dropped because they are not of schema 1.
+        repeated: whether the verdict that was given last may have been given to this name before: to an
+            earlier process, or by a daemon whose power was cut before it kept the acknowledgement. Lines of
+            older versions do not tell; then it is False.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class AcknowledgedSubscription:
         curve: CurveKeys | None,
     ) -> None:
         self.malformed = 0
+        self.repeated = False
         self._address = control
         self._line = line
         self._name = name
@@ -63,8 +67,8 @@ class AcknowledgedSubscription:
         self._curve = curve
         self._client = secrets.token_hex(8)
         self._gaps = Gaps()
-        self._arrived: deque[tuple[int, Verdict]] = deque()
-        self._waiting: deque[Lost | Verdict] = deque()  # for the caller
+        self._arrived: deque[tuple[int, Verdict, bool]] = deque()  # with row, and whether it is a repeat
+        self._waiting: deque[Lost | tuple[Verdict, bool]] = deque()  # for the caller
         self._open: dict[tuple[str, int], int] = {}  # handed out: the verdict's row in the journal
         self._last: Verdict | None = None
         self._done_row: int | None = None  # up to here everything is dealt with
@@ -102,12 +106,13 @@ class AcknowledgedSubscription:
             self._sort_arrived()
             while self._waiting:
                 entry = self._waiting.popleft()
-                if isinstance(entry, Verdict):
-                    self._last = entry
-                    if self._untold >= _ACKNOWLEDGE_AT_ONCE:
-                        self._tell()
-                    return entry
-                self._report(entry)
+                if isinstance(entry, Lost):
+                    self._report(entry)
+                    continue
+                self._last, self.repeated = entry
+                if self._untold >= _ACKNOWLEDGE_AT_ONCE:
+                    self._tell()
+                return self._last
             if self._refusal is not None:
                 raise self._refusal
             self._receive()
@@ -187,7 +192,8 @@ class AcknowledgedSubscription:
                 self._refusal = SubscriberRefused(f"{self._name}: {reply.text}")
             case "verdicts" if reply.rows is not None and self._joined:
                 verdicts = [decode_verdict(frame) for frame in frames]
-                self._arrived.extend(zip(reply.rows, verdicts, strict=True))
+                repeated = [reply.text == REPEATED] * len(verdicts)
+                self._arrived.extend(zip(reply.rows, verdicts, repeated, strict=True))
             case "health" if frames:
                 self._take_health(decode_health(frames[0]))
 
@@ -205,14 +211,14 @@ class AcknowledgedSubscription:
 
     def _sort_arrived(self) -> None:
         while self._arrived:
-            row, verdict = self._arrived.popleft()
+            row, verdict, repeated = self._arrived.popleft()
             key = (verdict.boot, verdict.seq)
             new, lost = self._gaps.verdict(*key)
             if lost is not None:
                 self._waiting.append(lost)
             if new and verdict.decision in self._decisions:
                 self._open[key] = row
-                self._waiting.append(verdict)
+                self._waiting.append((verdict, repeated))
             elif key in self._open:
                 self._open[key] = row  # sent again while the caller deals with it
             elif not self._open:

@@ -4,6 +4,7 @@ from typing import Final
 
 import zmq
 
+from verdicts.address import allow_ipv6, parse_address
 from verdicts.curve import CurveKeys
 
 # A pulled cable closes no connection: without heartbeats a client would wait on the dead one for ever.
@@ -19,8 +20,13 @@ def connected(
     """Make a socket whose connection is made, and when it breaks made anew, in the background.
 
     Raises:
-        ValueError: the address or a key is none.
+        ValueError: the address or a key is invalid.
     """
+    try:
+        parse_address(address)
+    except (ValueError, AttributeError) as error:
+        wanted = error if isinstance(error, ValueError) else "expected a text"
+        raise ValueError(f"address: found {address!r}, {wanted}, such as tcp://127.0.0.1:5560") from error
     # No ZMQ_MAXMSGSIZE: after one longer message libzmq drops the connection and never makes it anew
     # (seen with 4.3.5). What is too long is refused when it is decoded.
     socket: zmq.SyncSocket = zmq.Context.instance().socket(kind)
@@ -29,6 +35,7 @@ def connected(
     socket.heartbeat_ivl = _HEARTBEAT_MS
     socket.heartbeat_timeout = _HEARTBEAT_TIMEOUT_MS
     socket.connect_timeout = _CONNECT_TIMEOUT_MS
+    allow_ipv6(socket, address)
     if kind == zmq.SUB:
         socket.subscribe(subscription)
     if curve is not None:

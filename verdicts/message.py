@@ -263,7 +263,7 @@ def decode_verdict(payload: bytes) -> Verdict:
     Raises:
         MalformedMessage: for anything but a whole verdict of schema 1.
     """
-    return _verdict(_content(payload))
+    return _verdict(read_json(payload))
 
 
 def decode_health(payload: bytes) -> Health:
@@ -272,10 +272,11 @@ def decode_health(payload: bytes) -> Health:
     Raises:
         MalformedMessage: for anything but a whole health of schema 1.
     """
-    return _health(_content(payload))
+    return _health(read_json(payload))
 
 
-def _content(payload: bytes) -> object:
+def read_json(payload: bytes) -> object:
+    """Read JSON of schema 1 that came from anybody; a ``MalformedMessage`` is raised for anything else."""
     if len(payload) > MAX_BYTES:
         raise MalformedMessage(f"payload: found {len(payload)} bytes, expected at most {MAX_BYTES}")
     try:
@@ -296,29 +297,29 @@ def _topic(message: Verdict | Health) -> bytes:
 
 
 def _verdict(content: object) -> Verdict:
-    values = _object(content, _VERDICT_KEYS, "payload")
+    values = check_object(content, _VERDICT_KEYS, "payload")
     if values["peak"] is not None:
-        values["peak"] = Peak(**_object(values["peak"], _PEAK_KEYS, "peak"))
-    values["latency_ms"] = Latency(**_object(values["latency_ms"], _LATENCY_KEYS, "latency_ms"))
+        values["peak"] = Peak(**check_object(values["peak"], _PEAK_KEYS, "peak"))
+    values["latency_ms"] = Latency(**check_object(values["latency_ms"], _LATENCY_KEYS, "latency_ms"))
     verdict = Verdict(**values)
     _check_verdict(verdict)
     return verdict
 
 
 def _health(content: object) -> Health:
-    values = _object(content, _HEALTH_KEYS, "payload")
+    values = check_object(content, _HEALTH_KEYS, "payload")
     if not isinstance(values["cameras"], dict):
         raise _wrong("cameras", values["cameras"], "an object")
     values["cameras"] = {
-        name: CameraHealth(**_object(camera, _CAMERA_KEYS, f"cameras.{name}"))
+        name: CameraHealth(**check_object(camera, _CAMERA_KEYS, f"cameras.{name}"))
         for name, camera in values["cameras"].items()
     }
     if values["journal"] is not None:
-        values["journal"] = JournalHealth(**_object(values["journal"], _JOURNAL_KEYS, "journal"))
+        values["journal"] = JournalHealth(**check_object(values["journal"], _JOURNAL_KEYS, "journal"))
     if not isinstance(values["subscribers"], dict):
         raise _wrong("subscribers", values["subscribers"], "an object")
     values["subscribers"] = {
-        name: SubscriberHealth(**_object(subscriber, _SUBSCRIBER_KEYS, f"subscribers.{name}"))
+        name: SubscriberHealth(**check_object(subscriber, _SUBSCRIBER_KEYS, f"subscribers.{name}"))
         for name, subscriber in values["subscribers"].items()
     }
     health = Health(**values)
@@ -329,70 +330,71 @@ def _health(content: object) -> Health:
 def _check_verdict(verdict: Verdict) -> None:
     if type(verdict.schema) is not int or verdict.schema != SCHEMA:
         raise _wrong("schema", verdict.schema, f"{SCHEMA}")
-    _name("line", verdict.line)
-    _name("camera", verdict.camera)
-    _count("frame", verdict.frame)
-    _text("part", verdict.part, optional=True)
-    _boot(verdict.boot)
-    _count("seq", verdict.seq, least=1)
-    _one_of("decision", verdict.decision, _DECISIONS)
+    check_name("line", verdict.line)
+    check_name("camera", verdict.camera)
+    check_count("frame", verdict.frame)
+    check_text("part", verdict.part, optional=True)
+    check_boot(verdict.boot)
+    check_count("seq", verdict.seq, least=1)
+    check_one_of("decision", verdict.decision, _DECISIONS)
     fault = verdict.decision == "fault"
     if fault:
-        _one_of("reason", verdict.reason, _REASONS)
+        check_one_of("reason", verdict.reason, _REASONS)
     elif verdict.reason is not None:
         raise _wrong("reason", verdict.reason, f"null for a {verdict.decision}")
-    _number("score", verdict.score, optional=fault)
-    _number("threshold", verdict.threshold)
+    check_number("score", verdict.score, optional=fault)
+    check_number("threshold", verdict.threshold)
     if verdict.peak is not None:
-        _count("peak.x", verdict.peak.x)
-        _count("peak.y", verdict.peak.y)
-    _stamp("captured_at", verdict.captured_at)
-    _number("latency_ms.wait", verdict.latency_ms.wait, optional=fault)
-    _number("latency_ms.infer", verdict.latency_ms.infer, optional=fault)
-    _number("latency_ms.total", verdict.latency_ms.total)
-    _text("model", verdict.model)
-    _text("archive", verdict.archive, optional=True)
+        check_count("peak.x", verdict.peak.x)
+        check_count("peak.y", verdict.peak.y)
+    check_stamp("captured_at", verdict.captured_at)
+    check_number("latency_ms.wait", verdict.latency_ms.wait, optional=fault)
+    check_number("latency_ms.infer", verdict.latency_ms.infer, optional=fault)
+    check_number("latency_ms.total", verdict.latency_ms.total)
+    check_text("model", verdict.model)
+    check_text("archive", verdict.archive, optional=True)
 
 
 def _check_health(health: Health) -> None:
     if type(health.schema) is not int or health.schema != SCHEMA:
         raise _wrong("schema", health.schema, f"{SCHEMA}")
-    _name("line", health.line)
-    _boot(health.boot)
-    _count("seq", health.seq)
-    _one_of("state", health.state, _LINE_STATES)
-    _text("error", health.error, optional=True)
+    check_name("line", health.line)
+    check_boot(health.boot)
+    check_count("seq", health.seq)
+    check_one_of("state", health.state, _LINE_STATES)
+    check_text("error", health.error, optional=True)
     for name, camera in health.cameras.items():
-        _name("cameras", name)
-        _one_of(f"cameras.{name}.state", camera.state, _CAMERA_STATES)
-        _count(f"cameras.{name}.captured", camera.captured)
-        _count(f"cameras.{name}.faults", camera.faults)
-        _text(f"cameras.{name}.error", camera.error, optional=True)
+        check_name("cameras", name)
+        check_one_of(f"cameras.{name}.state", camera.state, _CAMERA_STATES)
+        check_count(f"cameras.{name}.captured", camera.captured)
+        check_count(f"cameras.{name}.faults", camera.faults)
+        check_text(f"cameras.{name}.error", camera.error, optional=True)
     if health.product is not None:
-        _name("product", health.product)
-    _text("engine", health.engine)
+        check_name("product", health.product)
+    check_text("engine", health.engine)
     if health.journal is not None:
-        _one_of("journal.state", health.journal.state, _JOURNAL_STATES)
-        _count("journal.entries", health.journal.entries)
+        check_one_of("journal.state", health.journal.state, _JOURNAL_STATES)
+        check_count("journal.entries", health.journal.entries)
         if not isinstance(health.journal.head, str) or not _HEAD.fullmatch(health.journal.head):
             raise _wrong("journal.head", health.journal.head, "64 hexadecimal digits")
-        _text("journal.error", health.journal.error, optional=True)
+        check_text("journal.error", health.journal.error, optional=True)
     for name, subscriber in health.subscribers.items():
-        _name("subscribers", name)
+        check_name("subscribers", name)
         if not isinstance(subscriber.present, bool):
             raise _wrong(f"subscribers.{name}.present", subscriber.present, "true or false")
-        _count(f"subscribers.{name}.unacknowledged", subscriber.unacknowledged)
-    _count("dropped_messages", health.dropped_messages)
+        check_count(f"subscribers.{name}.unacknowledged", subscriber.unacknowledged)
+    check_count("dropped_messages", health.dropped_messages)
     if not isinstance(health.verdicts, Mapping) or set(health.verdicts) != _DECISIONS:
         raise _wrong("verdicts", health.verdicts, f"the keys {_listed(_DECISIONS)}")
     for decision, count in health.verdicts.items():
-        _count(f"verdicts.{decision}", count)
-    _count("waiting", health.waiting)
-    _number("uptime_s", health.uptime_s)
-    _stamp("sent_at", health.sent_at)
+        check_count(f"verdicts.{decision}", count)
+    check_count("waiting", health.waiting)
+    check_number("uptime_s", health.uptime_s)
+    check_stamp("sent_at", health.sent_at)
 
 
-def _object(content: object, keys: tuple[str, ...], where: str) -> dict[str, Any]:
+def check_object(content: object, keys: tuple[str, ...], where: str) -> dict[str, Any]:
+    """Give an object that has exactly these keys. This and the checks below raise ``MalformedMessage``."""
     if not isinstance(content, dict):
         raise _wrong(where, content, "an object")
     if content.keys() != set(keys):
@@ -401,17 +403,20 @@ def _object(content: object, keys: tuple[str, ...], where: str) -> dict[str, Any
     return content
 
 
-def _name(key: str, value: object) -> None:
+def check_name(key: str, value: object) -> None:
+    """Refuse what is not the name of a line, a camera or a subscriber."""
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise _wrong(key, value, 'a name of 1 to 64 letters, digits, "_", "." or "-"')
 
 
-def _boot(value: object) -> None:
+def check_boot(value: object) -> None:
+    """Refuse what does not name a start of a daemon."""
     if not isinstance(value, str) or not _BOOT.fullmatch(value):
         raise _wrong("boot", value, "1 to 64 hexadecimal digits")
 
 
-def _text(key: str, value: object, optional: bool = False) -> None:
+def check_text(key: str, value: object, optional: bool = False) -> None:
+    """Refuse what is not text that UTF-8 can carry."""
     if value is None and optional:
         return
     if not isinstance(value, str):
@@ -420,12 +425,14 @@ def _text(key: str, value: object, optional: bool = False) -> None:
         raise _wrong(key, value, "text that UTF-8 can carry")  # Python's stand-ins for undecodable bytes
 
 
-def _count(key: str, value: object, least: int = 0) -> None:
+def check_count(key: str, value: object, least: int = 0) -> None:
+    """Refuse what is not a whole number that every reader of JSON keeps as it is."""
     if type(value) is not int or not least <= value <= _LARGEST:
         raise _wrong(key, value, f"a whole number from {least} to 2^53 - 1")
 
 
-def _number(key: str, value: object, optional: bool = False) -> None:
+def check_number(key: str, value: object, optional: bool = False) -> None:
+    """Refuse what is not a finite number."""
     if value is None and optional:
         return
     if isinstance(value, float):
@@ -436,12 +443,14 @@ def _number(key: str, value: object, optional: bool = False) -> None:
     raise _wrong(key, value, "a finite number or null" if optional else "a finite number")
 
 
-def _one_of(key: str, value: object, allowed: frozenset[str]) -> None:
+def check_one_of(key: str, value: object, allowed: frozenset[str]) -> None:
+    """Refuse what is not one of some words."""
     if not isinstance(value, str) or value not in allowed:
         raise _wrong(key, value, f"one of {_listed(allowed)}")
 
 
-def _stamp(key: str, value: object) -> None:
+def check_stamp(key: str, value: object) -> None:
+    """Refuse what is not a time in UTC as the daemon writes it."""
     if isinstance(value, str) and _STAMP.fullmatch(value):
         try:
             datetime.fromisoformat(value)
@@ -478,14 +487,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _keys_of(kind: type[Any]) -> tuple[str, ...]:
+def keys_of(kind: type[Any]) -> tuple[str, ...]:
+    """Name the fields of a message, which are its keys on the wire."""
     return tuple(entry.name for entry in fields(kind))
 
 
-_VERDICT_KEYS: Final = _keys_of(Verdict)
-_HEALTH_KEYS: Final = _keys_of(Health)
-_CAMERA_KEYS: Final = _keys_of(CameraHealth)
-_JOURNAL_KEYS: Final = _keys_of(JournalHealth)
-_SUBSCRIBER_KEYS: Final = _keys_of(SubscriberHealth)
-_LATENCY_KEYS: Final = _keys_of(Latency)
-_PEAK_KEYS: Final = _keys_of(Peak)
+_VERDICT_KEYS: Final = keys_of(Verdict)
+_HEALTH_KEYS: Final = keys_of(Health)
+_CAMERA_KEYS: Final = keys_of(CameraHealth)
+_JOURNAL_KEYS: Final = keys_of(JournalHealth)
+_SUBSCRIBER_KEYS: Final = keys_of(SubscriberHealth)
+_LATENCY_KEYS: Final = keys_of(Latency)
+_PEAK_KEYS: Final = keys_of(Peak)

@@ -6,19 +6,20 @@ it as many frames as ``Reply.frames`` says: verdicts or a health, as they were p
 
 import json
 import re
-from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Final, Literal, get_args
 
 from verdicts.message import (
     SCHEMA,
     MalformedMessage,
-    _content,
-    _count,
-    _name,
-    _object,
-    _one_of,
-    _stamp,
-    _text,
+    check_count,
+    check_name,
+    check_object,
+    check_one_of,
+    check_stamp,
+    check_text,
+    keys_of,
+    read_json,
 )
 
 ReplyKind = Literal["page", "joined", "verdicts", "health", "rejoin", "replaced", "done", "refused"]
@@ -31,6 +32,11 @@ SIGN_OF_LIFE_S: Final = 0.5
 
 ABSENT_AFTER_S: Final = 3.0
 """How long the line does without, before it calls a subscriber absent."""
+
+
+REPEATED: Final = "repeated"
+"""``text`` of a reply whose verdicts may have been sent to this name before: not acknowledged then, or the
+acknowledgement was lost with the daemon or with the machine's power."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +133,8 @@ class Reply:
         rows: of verdicts: their rows in the journal, one for each frame; None otherwise.
         kept_from: of a page: when the oldest verdict was captured that retention has left in the journal;
             None when it is empty.
-        text: of done and refused: one line for people.
+        text: of done and refused: one line for people; of verdicts: ``REPEATED``, or None when none of them
+            was sent to this name before.
     """
 
     reply: ReplyKind
@@ -147,7 +154,7 @@ def encode_request(request: Request) -> bytes:
         MalformedMessage: a value has the wrong type or range.
     """
     _check_request(request)
-    content = {key: getattr(request, key) for key in _keys_of(type(request))}
+    content = {key: getattr(request, key) for key in keys_of(type(request))}
     return _to_json({"schema": SCHEMA, "request": _NAMES[type(request)], **content}).encode()
 
 
@@ -157,7 +164,7 @@ def decode_request(frame: bytes) -> Request:
     Raises:
         MalformedMessage: for anything but a whole request of schema 1.
     """
-    content = _content(frame)
+    content = read_json(frame)
     if not isinstance(content, dict) or not isinstance(content.get("request"), str):
         raise MalformedMessage(f"request: expected one of {', '.join(_KINDS)}")
     kind = _KINDS.get(content["request"])
@@ -165,7 +172,7 @@ def decode_request(frame: bytes) -> Request:
         raise MalformedMessage(
             f"request: found {content['request']!r:.80}, expected one of {', '.join(_KINDS)}"
         )
-    values = _object(content, ("schema", "request", *_keys_of(kind)), "request")
+    values = check_object(content, ("schema", "request", *keys_of(kind)), "request")
     del values["schema"], values["request"]
     request = kind(**values)
     _check_request(request)
@@ -190,7 +197,7 @@ def decode_reply(frames: list[bytes]) -> tuple[Reply, list[bytes]]:
     """
     if not frames:
         raise MalformedMessage("reply: found no frame")
-    values = _object(_content(frames[0]), _REPLY_KEYS, "reply")
+    values = check_object(read_json(frames[0]), _REPLY_KEYS, "reply")
     if isinstance(values["rows"], list):
         values["rows"] = tuple(values["rows"])
     reply = Reply(**values)
@@ -201,24 +208,24 @@ def decode_reply(frames: list[bytes]) -> tuple[Reply, list[bytes]]:
 
 
 def _check_request(request: Request) -> None:
-    _count("id", request.id)
+    check_count("id", request.id)
     match request:
         case Replay():
             _hexadecimal("boot", request.boot)
-            _count("first", request.first, least=1)
-            _count("last", request.last, least=request.first)
+            check_count("first", request.first, least=1)
+            check_count("last", request.last, least=request.first)
         case ReplaySince():
-            _stamp("since", request.since)
-            _count("after", request.after)
+            check_stamp("since", request.since)
+            check_count("after", request.after)
         case Acknowledge():
-            _name("name", request.name)
+            check_name("name", request.name)
             _hexadecimal("client", request.client)
             if not isinstance(request.join, bool):
                 raise MalformedMessage(f"join: found {request.join!r:.80}, expected true or false")
             if request.row is not None:
-                _count("row", request.row)
+                check_count("row", request.row)
         case Select():
-            _name("product", request.product)
+            check_name("product", request.product)
 
 
 def _hexadecimal(key: str, value: object) -> None:
@@ -229,26 +236,22 @@ def _hexadecimal(key: str, value: object) -> None:
 def _check_reply(reply: Reply) -> None:
     if type(reply.schema) is not int or reply.schema != SCHEMA:
         raise MalformedMessage(f"schema: found {reply.schema!r:.80}, expected {SCHEMA}")
-    _one_of("reply", reply.reply, _REPLIES)
-    _count("id", reply.id)
-    _count("frames", reply.frames)
+    check_one_of("reply", reply.reply, _REPLIES)
+    check_count("id", reply.id)
+    check_count("frames", reply.frames)
     if reply.next is not None:
-        _count("next", reply.next)
+        check_count("next", reply.next)
     if reply.rows is not None:
         if not isinstance(reply.rows, tuple) or len(reply.rows) != reply.frames:
             raise MalformedMessage(f"rows: found {reply.rows!r:.80}, expected a row for each frame")
         for row in reply.rows:
-            _count("rows", row)
+            check_count("rows", row)
     if reply.kept_from is not None:
-        _stamp("kept_from", reply.kept_from)
-    _text("text", reply.text, optional=True)
-
-
-def _keys_of(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(entry.name for entry in fields(kind))
+        check_stamp("kept_from", reply.kept_from)
+    check_text("text", reply.text, optional=True)
 
 
 _HEXADECIMAL: Final = re.compile(r"[0-9a-f]{1,64}")
-_REPLY_KEYS: Final = _keys_of(Reply)
+_REPLY_KEYS: Final = keys_of(Reply)
 _REPLIES: Final = frozenset(get_args(ReplyKind))
 _to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

@@ -19,7 +19,7 @@ from acceleration.anomalib import NAME as ANOMALIB
 from acceleration.anomalib import HalfPeer
 from acceleration.torch_ways import HalfModel, Way, captured, compiled, model_flops, product_flops, published
 from daemon.capture.slots import FrameSlots
-from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
+from engine_runtime.engine import SCORE, Engine, uncalibrated
 from engine_runtime.open import open_engine
 from pictures.frames import Frame, Size
 
@@ -121,7 +121,8 @@ def ours(engine: Engine, frames: NDArray[np.uint8]) -> Way:
         slots[slot][...] = frame
     slots.close()  # the memory lives as long as its views
     given: Sequence[Frame] = [slots[slot] for slot in range(len(frames))]
-    return lambda: engine.infer(given, UNCALIBRATED)[SCORE]
+    quantiles = uncalibrated(engine.manifest.maps)
+    return lambda: engine.infer(given, quantiles)[SCORE]
 
 
 def _refuse_difference(ways: Mapping[str, Way]) -> None:

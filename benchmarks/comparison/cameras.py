@@ -11,7 +11,7 @@ from comparison.line import Camera, LineFailed, LineRun, run_line
 from comparison.pairing import Spread, ratio, take_turns
 from comparison.report import Part, Table
 from comparison.session import Session
-from engine_runtime.engine import UNCALIBRATED, Engine
+from engine_runtime.engine import Engine, uncalibrated
 from pictures.frames import fit
 
 COUNTS = (1, 2, 4, 8, 16)
@@ -87,9 +87,10 @@ def bare_engine(engine: Engine, seconds: float) -> float:
     size, batch = engine.manifest.input_size, engine.manifest.max_batch
     line = SimulatedLine(seed=0, width=SIDE, height=SIDE)
     frames = [fit(line.frame(index)[0], size) for index in range(batch)]
+    quantiles = uncalibrated(engine.manifest.maps)
     done, began = 0, time.perf_counter()
     while time.perf_counter() < began + seconds:
-        engine.infer(frames, UNCALIBRATED)
+        engine.infer(frames, quantiles)
         done += batch
     return done / (time.perf_counter() - began)
 

@@ -10,7 +10,7 @@ from peer.client import Peer
 from tqdm import tqdm
 
 from comparison.session import Session
-from engine_runtime.engine import ANOMALY_MAP, GLOBAL_MAP, LOCAL_MAP, UNCALIBRATED
+from engine_runtime.engine import ANOMALY_MAP, uncalibrated
 
 if TYPE_CHECKING:  # it imports torch
     from models.efficientad.networks import ModelSize
@@ -46,7 +46,8 @@ class SamePeer:
         self._folder = session.folder / f"peer-{size}-{side}"
         stack, self._frames = session.frames(side, _FRAMES)
         opened = session.open(engine)
-        self._ours = opened.infer(list(stack), UNCALIBRATED, (ANOMALY_MAP, LOCAL_MAP, GLOBAL_MAP))
+        manifest = opened.manifest
+        self._ours = opened.infer(list(stack), uncalibrated(manifest.maps), manifest.outputs)
         opened.close()
         self._ceiling = 4 * float(self._ours[ANOMALY_MAP].max())
         loaded = peer.ask(
@@ -62,10 +63,12 @@ class SamePeer:
         out = session.folder / "raw.npz"
         peer.ask("raw_maps", frames=str(self._frames), out=str(out))
         theirs = np.load(out)
-        for name in (LOCAL_MAP, GLOBAL_MAP) if self.whole else (LOCAL_MAP,):
-            found = difference(theirs[name], self._ours[name])
+        for name in ("local", "global") if self.whole else ("local",):
+            found = difference(theirs[name], self._ours[manifest.maps[name]])
             if found > TOLERANCE:
-                raise NotTheSame(f"{size} at {side}²: the {name} differ by {found:.1e} of the largest value")
+                raise NotTheSame(
+                    f"{size} at {side}²: the {name} maps differ by {found:.1e} of the largest value"
+                )
 
     def export(self, *, free: bool = False) -> dict[str, str]:
         """Export the model with the peer's own methods.

@@ -11,7 +11,7 @@ from comparison.line import Camera, LineFailed, run_line
 from comparison.pairing import Spread, Turn, ratio, take_turns, timed
 from comparison.report import Part, Table
 from comparison.session import Session
-from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
+from engine_runtime.engine import SCORE, Engine, uncalibrated
 from pictures.frames import Frame, fit
 
 OURS = "ours"
@@ -68,10 +68,11 @@ def compare(session: Session) -> Part:
 
 def judge(engine: Engine, picture: Frame) -> float:
     """Time our way from a frame to a decision, through the engine's API."""
+    quantiles = uncalibrated(engine.manifest.maps)
 
     def verdict() -> bool:
         frame = fit(picture, engine.manifest.input_size)
-        return bool(engine.infer([frame], UNCALIBRATED)[SCORE][0] > 1.0)
+        return bool(engine.infer([frame], quantiles)[SCORE][0] > 1.0)
 
     return timed(verdict)
 

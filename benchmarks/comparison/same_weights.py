@@ -12,7 +12,7 @@ from comparison.equality import TOLERANCE, NotTheSame, SamePeer
 from comparison.pairing import Spread, Turn, ratio, take_turns, timed
 from comparison.report import Part, Table
 from comparison.session import Session
-from engine_runtime.engine import SCORE, UNCALIBRATED, Engine
+from engine_runtime.engine import SCORE, Engine, uncalibrated
 from pictures.frames import Frame
 
 if TYPE_CHECKING:  # it imports torch
@@ -90,7 +90,8 @@ def open_rounded(session: Session) -> dict[str, Engine]:
 def _difference(session: Session, rounded: Engine, exact: Engine) -> float:
     """Give how far scores move, as a share of the largest."""
     frames: list[Frame] = list(session.frames(SIDE, session.max_batch)[0])
-    scores, others = (engine.infer(frames, UNCALIBRATED)[SCORE] for engine in (exact, rounded))
+    quantiles = uncalibrated(exact.manifest.maps)
+    scores, others = (engine.infer(frames, quantiles)[SCORE] for engine in (exact, rounded))
     return float(np.abs(others - scores).max() / np.abs(scores).max())
 
 
@@ -123,7 +124,8 @@ def precision_note(peer: Peer) -> str:
 def ours(engine: Engine, stack: NDArray[np.uint8]) -> Turn:
     """Make the turn that times our engine on a batch."""
     frames: list[Frame] = list(stack)
-    return lambda: timed(lambda: engine.infer(frames, UNCALIBRATED))
+    quantiles = uncalibrated(engine.manifest.maps)
+    return lambda: timed(lambda: engine.infer(frames, quantiles))
 
 
 def theirs(peer: Peer, name: str, frames: Path) -> Turn:

@@ -122,7 +122,7 @@ class PeerSide:
         return {"kept": kept}
 
     def raw_maps(self, *, frames: str, out: str) -> dict[str, Any]:
-        """Save ``local_map`` and ``global_map``, N×h×w: not yet padded, enlarged and normalised."""
+        """Save the maps ``local`` and ``global``, N×h×w: not yet padded, enlarged and normalised."""
         import torch
 
         batch = torch.from_numpy(planes(frames))
@@ -130,7 +130,7 @@ class PeerSide:
         with torch.inference_mode():
             student, distance = model.compute_student_teacher_distance(batch)
             rest = model.ae(batch, batch.shape[-2:]) - student[:, model.teacher_out_channels :]
-        np.savez(out, local_map=distance.mean(1).numpy(), global_map=rest.square().mean(1).numpy())
+        np.savez(out, **{"local": distance.mean(1).numpy(), "global": rest.square().mean(1).numpy()})
         return {}
 
     def export(self, *, folder: str, side: int | None) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """How many frames a camera has captured, kept where no death of a process can lose it."""
 
 import contextlib
+import glob
 import os
 import re
 import struct
@@ -15,6 +16,7 @@ _MAGIC = b"inspectd count 1"
 _COUNT = struct.Struct("<Q")
 _LENGTH = _HEAD.size + _COUNT.size
 _BOOT = re.compile(rb"[0-9a-f]{1,64}")
+_SUFFIX = ".captured"
 
 
 class CaptureCounter:
@@ -74,6 +76,17 @@ class CaptureCounter:
     def close(self) -> None:
         """Give the descriptor back; a file stays."""
         os.close(self.descriptor)
+
+
+def counter_file(journal: Path, camera: str) -> Path:
+    """Say where a camera's captured frames are counted, beside the journal."""
+    return journal.with_name(f"{journal.name}.{camera}{_SUFFIX}")
+
+
+def counter_files(journal: Path) -> dict[str, Path]:
+    """Find the counters beside a journal, by camera."""
+    files = sorted(journal.parent.glob(f"{glob.escape(journal.name)}.*{_SUFFIX}"))
+    return {file.name.removeprefix(f"{journal.name}.").removesuffix(_SUFFIX): file for file in files}
 
 
 def read_counter(path: Path) -> tuple[str, int] | None:

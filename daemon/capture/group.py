@@ -5,21 +5,37 @@ import logging
 from collections.abc import ItemsView, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
-from daemon.capture.counter import CaptureCounter
+from daemon.capture.counter import CaptureCounter, counter_file
+from daemon.capture.drivers import CameraSettings
 from daemon.capture.supervisor import DaemonCamera, FrameSink, refuse_failed
-from daemon.load import Setup
-from daemon.recovery import counter_file
 from engine_runtime.cuda_driver import DriverFailed
+from pictures.frames import Size
 
 _STOP_S = 2.0
 _log = logging.getLogger("inspectd")
 
 
 @dataclass(frozen=True, slots=True)
+class CameraPlan:
+    """The cameras that a config names, and what they have to know of its engines."""
+
+    cameras: Mapping[str, CameraSettings]
+    size: Size
+    """Of the frames that the engines take."""
+    judged_at_once: int
+    """Frames that all lanes together may hold."""
+    on_gpu: bool
+    """Whether an engine computes on a GPU, to which frames in locked memory are copied faster."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """Cameras that leave, and those that were made and wait to be started."""
 
+    plan: CameraPlan
+    """What is wanted then."""
     leaving: Mapping[str, DaemonCamera]
     arriving: Mapping[str, DaemonCamera]
 
@@ -36,24 +52,26 @@ class Exchange:
 class CameraGroup:
     """The cameras by name. Used by the daemon's thread only."""
 
-    def __init__(self, setup: Setup, *, boot: str, sink: FrameSink) -> None:
+    def __init__(self, plan: CameraPlan, *, boot: str, journal: Path | None, sink: FrameSink) -> None:
         """Make the cameras of a config; ``start`` starts them.
 
         Args:
-            setup: the config and what its engines take.
+            plan: which cameras.
             boot: hexadecimal digits that name this start of the daemon.
+            journal: beside which their frames are counted; None: only in memory.
             sink: where the frames go.
 
         Raises:
             InputError: there is no memory for their frames, or these cannot be counted beside the journal.
         """
-        self._setup = setup
+        self._plan = plan
         self._boot = boot
+        self._journal = journal
         self._sink = sink
         # Kept for a name that leaves: when it comes back, its frames go on being counted.
         self._counters: dict[str, CaptureCounter] = {}
         self._cameras: dict[str, DaemonCamera] = {}
-        self._cameras = self._make(setup, setup.config.cameras)
+        self._cameras = self._make(plan, plan.cameras)
 
     def __getitem__(self, name: str) -> DaemonCamera:
         return self._cameras[name]
@@ -67,13 +85,6 @@ class CameraGroup:
         """Whether it is known of all how their first opening went, or of one that it can never work."""
         cameras = self._cameras.values()
         return all(camera.tried for camera in cameras) or any(camera.wrong for camera in cameras)
-
-    @property
-    def in_order(self) -> bool:
-        """Whether none is in trouble."""
-        return all(
-            camera.state in {"running", "ended"} and not camera.error for camera in self._cameras.values()
-        )
 
     @property
     def ended(self) -> bool:
@@ -109,26 +120,26 @@ class CameraGroup:
         """End all of them; every frame they captured has reached the sink when this returns."""
         await _stop(self._cameras)
 
-    def prepare(self, setup: Setup) -> Exchange:
+    def prepare(self, plan: CameraPlan) -> Exchange:
         """Make the cameras that a new config wants and that are not among these.
 
         Raises:
             InputError: as the constructor; nothing has changed.
         """
-        old = self._setup
+        old = self._plan
         # Slots are made for one size and number of frames.
-        everything = (setup.input_size, setup.judged_at_once) != (old.input_size, old.judged_at_once)
+        everything = (plan.size, plan.judged_at_once) != (old.size, old.judged_at_once)
         leaving = {
             name: camera
             for name, camera in self._cameras.items()
-            if everything or setup.config.cameras.get(name) != camera.settings
+            if everything or plan.cameras.get(name) != camera.settings
         }
-        arriving = [name for name in setup.config.cameras if name in leaving or name not in self._cameras]
-        return Exchange(leaving, self._make(setup, arriving))
+        arriving = [name for name in plan.cameras if name in leaving or name not in self._cameras]
+        return Exchange(plan, leaving, self._make(plan, arriving))
 
-    def complete(self, exchange: Exchange, setup: Setup) -> None:
+    def complete(self, exchange: Exchange) -> None:
         """Let those that were made take the places of those that have stopped."""
-        self._setup = setup
+        self._plan = exchange.plan
         for name, camera in exchange.leaving.items():
             del self._cameras[name]
             camera.close()
@@ -136,29 +147,28 @@ class CameraGroup:
         for camera in exchange.arriving.values():
             camera.start()
 
-    def _make(self, setup: Setup, names: Iterable[str]) -> dict[str, DaemonCamera]:
+    def _make(self, plan: CameraPlan, names: Iterable[str]) -> dict[str, DaemonCamera]:
         with ExitStack() as undo:
             made: dict[str, DaemonCamera] = {}
             for name in names:
-                made[name] = self._make_one(name, setup)
+                made[name] = self._make_one(name, plan)
                 undo.callback(made[name].close)
             undo.pop_all()
         return made
 
-    def _make_one(self, name: str, setup: Setup) -> DaemonCamera:
+    def _make_one(self, name: str, plan: CameraPlan) -> DaemonCamera:
         if name not in self._counters:
-            journal = setup.config.journal
-            file = None if journal is None else counter_file(journal.file, name)
+            file = None if self._journal is None else counter_file(self._journal, name)
             self._counters[name] = CaptureCounter.create(file, self._boot)
         camera = DaemonCamera(
             name,
-            setup.config.cameras[name],
-            setup.input_size,
-            judged_at_once=setup.judged_at_once,
+            plan.cameras[name],
+            plan.size,
+            judged_at_once=plan.judged_at_once,
             sink=self._sink,
             counter=self._counters[name],
         )
-        if setup.on_gpu:
+        if plan.on_gpu:
             try:
                 camera.slots.page_lock()
             except DriverFailed as error:

@@ -1,19 +1,25 @@
-"""Up to where each acknowledging subscriber is done with the journal, kept over restarts."""
+"""Up to where each acknowledging subscriber is done with the journal, kept over restarts and power cuts."""
 
 import json
 import logging
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import replacing, sync_folder
 from verdicts.message import NAME
+
+HashOf = Callable[[int], bytes | None]
+"""Gives the SHA-256 of a row of the journal; None when the journal does not have that row."""
 
 _VERSION: Final = 1
 _MOST_BYTES: Final = 100_000
 _MOST_NAMES: Final = 64
 _BETWEEN_WRITES_S: Final = 1.0
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
 _log = logging.getLogger("inspectd")
 
 
@@ -21,6 +27,10 @@ class Positions:
     """A small file beside the journal: name of a subscriber to the last row it has acknowledged.
 
     It is written at most once per second, as a whole. What a crash takes back is delivered a second time.
+
+    The file holds the hash of each row, too. After a power cut the journal may end before a row that was
+    acknowledged, and go on with other rows under the same numbers: the hash tells such a row from the one
+    that the subscriber saw. Files of older versions have no hashes; their rows are known by number alone.
     """
 
     def __init__(self, file: Path) -> None:
@@ -30,7 +40,7 @@ class Positions:
             InputError: it cannot be read or is not ours.
         """
         self._file = file
-        self._rows = _read(file)
+        self._rows, self._hashes = _read(file)
         self._changed = False
         self._failing = False
         self._due_s = 0.0
@@ -45,11 +55,21 @@ class Positions:
         if self._rows.get(name) == row:
             return
         self._rows[name] = row
+        self._hashes.pop(name, None)  # of the row before; the next write looks the new one up
         self._changed = True
 
     def names(self) -> list[str]:
         """List the subscribers."""
         return list(self._rows)
+
+    def agrees(self, name: str, hash_of: HashOf) -> bool:
+        """Tell whether the journal holds the very row that a subscriber acknowledged last.
+
+        A row that retention has removed cannot be compared, and agrees; so does one whose hash is not known.
+        """
+        known = self._hashes.get(name)
+        found = None if known is None else hash_of(self._rows[name])
+        return found is None or found.hex() == known
 
     def is_full(self) -> bool:
         """Tell whether no further name fits; invented names must not fill a disk."""
@@ -58,17 +78,30 @@ class Positions:
     def forget(self, name: str) -> None:
         """Make room: the subscriber begins anew when it comes again."""
         del self._rows[name]
+        self._hashes.pop(name, None)
         self._changed = True
 
-    def write(self, *, at_once: bool = False) -> None:
-        """Write the file when something changed and the last time was a while ago."""
+    def write(self, hash_of: HashOf, *, at_once: bool = False) -> None:
+        """Write the file when something changed and the last time was a while ago.
+
+        Args:
+            hash_of: of the journal's rows.
+            at_once: however short ago the last time was.
+
+        Raises:
+            Whatever ``hash_of`` raises; then the file is as it was.
+        """
         if not self._changed or (time.monotonic() < self._due_s and not at_once):
             return
+        for name, row in self._rows.items():
+            if name not in self._hashes and (found := hash_of(row)) is not None:
+                self._hashes[name] = found.hex()
         self._due_s = time.monotonic() + _BETWEEN_WRITES_S
-        content = {"version": _VERSION, "acknowledged": self._rows}
+        content = {"version": _VERSION, "acknowledged": self._rows, "sha256": self._hashes}
         try:
             with replacing(self._file, mode=0o640) as file:
                 file.write(json.dumps(content, indent=1).encode() + b"\n")
+            sync_folder(self._file.parent)
         except (OSError, InputError) as error:
             if not self._failing:
                 _log.warning("%s: cannot be written, verdicts will be delivered again: %s", self._file, error)
@@ -77,19 +110,21 @@ class Positions:
         self._changed = self._failing = False
 
 
-def _read(file: Path) -> dict[str, int]:
+def _read(file: Path) -> tuple[dict[str, int], dict[str, str]]:
     try:
         with file.open("rb") as opened:
             text = opened.read(_MOST_BYTES + 1)
     except FileNotFoundError:
-        return {}
+        return {}, {}
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
     try:
         content: Any = json.loads(text)
         rows = content["acknowledged"]
-        if content["version"] != _VERSION or not all(
-            NAME.fullmatch(name) and type(row) is int and row >= 0 for name, row in rows.items()
+        hashes = content.get("sha256", {})
+        if content["version"] != _VERSION or not (
+            all(NAME.fullmatch(name) and type(row) is int and row >= 0 for name, row in rows.items())
+            and all(name in rows and _HASH.fullmatch(text) for name, text in hashes.items())
         ):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -97,4 +132,4 @@ def _read(file: Path) -> dict[str, int]:
             f"{file}: found no subscribers' positions of version {_VERSION}; "
             f"remove the file to let them begin with the newest verdict"
         ) from error
-    return dict(rows)
+    return dict(rows), dict(hashes)

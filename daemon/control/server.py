@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -186,7 +186,8 @@ class Control(threading.Thread):
                 give_up_s = min(give_up_s, time.monotonic() + _CLOSE_S)
                 if self._has_delivered() or time.monotonic() >= give_up_s:
                     break
-        self._positions.write(at_once=True)
+        with suppress(InputError), self._journal() as reader:
+            self._positions.write(reader.hash_of, at_once=True)
         self._close_reader()
         self._socket.close(linger=int(_CLOSE_S * 1000))
 
@@ -211,9 +212,9 @@ class Control(threading.Thread):
         try:
             with self._journal() as reader:
                 more |= self._subscribers.deliver(reader, reader.last_row())
+                self._positions.write(reader.hash_of)
         except InputError:
             pass  # the line says so in its health; it is tried again
-        self._positions.write()
         self._snapshot = self._subscribers.health()
         return more
 
@@ -320,7 +321,8 @@ class Control(threading.Thread):
         if self._reader is None:
             self._reader = JournalReader(self._journal_file)
             self._reader_inode = inode
-            self._subscribers.begin(self._reader.last_row())
+            self._subscribers.begin(self._reader)
+            self._positions.write(self._reader.hash_of, at_once=True)  # a place that was found anew is kept
         try:
             yield self._reader
         except JournalFailed as error:

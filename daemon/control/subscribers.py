@@ -1,20 +1,25 @@
 """Acknowledged delivery: the journal is the queue, and each subscriber has its place in it."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from daemon.control.positions import Positions
+from daemon.journal.stamps import iso
 from verdicts.message import SubscriberHealth
-from verdicts.request import ABSENT_AFTER_S, Acknowledge, Reply
+from verdicts.request import ABSENT_AFTER_S, REPEATED, Acknowledge, Reply
 
 _WINDOW: Final = 1000
 """Verdicts that are on their way to one subscriber or being dealt with there."""
 
 _BATCH: Final = 100
 _BATCH_BYTES: Final = 256 * 1024
+
+_log = logging.getLogger("inspectd")
 
 Send = Callable[[bytes, Reply, Sequence[bytes]], bool]
 """Sends a reply to a connection; False when it is gone or its queue is full."""
@@ -28,6 +33,15 @@ class Queue(Protocol):
 
     def last_row(self) -> int:
         """Give the newest row."""
+
+    def hash_of(self, row_id: int) -> bytes | None:
+        """Give the hash of a row, None when it is not there."""
+
+    def begun_at(self) -> str | None:
+        """Tell when the first row was written, None when it is not there any more."""
+
+    def power_cut_before(self, row_id: int) -> int | None:
+        """Give the row of the last power cut noted up to a row."""
 
 
 @dataclass(slots=True)
@@ -50,14 +64,40 @@ class Subscribers:
         self._send = send
         self._present: dict[str, _Subscriber] = {}
         self._last_row = 0
+        self._created_at = iso(datetime.now(UTC))
+        self._perhaps_sent: dict[str, int] = {}
+        """By name, the row up to which verdicts may have been sent to it before."""
 
-    def begin(self, last_row: int) -> None:
-        """Note the newest row of a journal that was opened."""
-        self._last_row = last_row
+    def begin(self, journal: Queue) -> None:
+        """Find each subscriber's place in a journal that was opened."""
+        self._last_row = journal.last_row()
         for name in self._positions.names():
-            if self._positions[name] > last_row:
-                self._positions[name] = 0  # the journal is another one: nothing of it is acknowledged
+            row = self._positions[name]
+            if row > self._last_row or not self._positions.agrees(name, journal.hash_of):
+                self._positions[name] = place = self._place_in(journal, row)
+                _log.warning(
+                    "subscriber %s: the journal does not have row %d, which it acknowledged (a power cut, or "
+                    "another file); it goes on after row %d",
+                    name,
+                    row,
+                    place,
+                )
+            self._perhaps_sent[name] = self._last_row
         self._place_required()
+
+    def _place_in(self, journal: Queue, row: int) -> int:
+        """Say where a subscriber goes on whose last row the journal does not have.
+
+        Whoever is told again what it knows, for hours, gets nothing live meanwhile. So it goes on after the
+        last row that both know or, where that cannot be found, with the next verdict.
+        """
+        begun_at = journal.begun_at()
+        if begun_at is not None and begun_at >= self._created_at:
+            return 0  # the file was begun while this line ran: all of it is new
+        if row > self._last_row:
+            return self._last_row  # the end was cut off: what is left, it has acknowledged
+        cut = journal.power_cut_before(row + 1)  # what follows the cut has taken the numbers of what was lost
+        return self._last_row if cut is None else cut - 1
 
     def hear(self, connection: bytes, said: Acknowledge, last_row: int) -> bool:
         """Take what a subscriber says of itself.
@@ -181,9 +221,13 @@ class Subscribers:
         subscriber.progress_s = time.monotonic()
 
     def _deliver_batch(self, name: str, subscriber: _Subscriber, journal: Queue) -> bool:
-        rows, payloads, size = [], [], 0
+        rows: list[int] = []
+        payloads, size = [], 0
+        repeated_to = self._perhaps_sent.get(name, 0)
         found = journal.after(subscriber.sent, min(_BATCH, _WINDOW - len(subscriber.in_flight)))
         for row, payload in found:
+            if rows and rows[-1] <= repeated_to < row:
+                break  # a reply's mark holds for all of its verdicts
             rows.append(row)
             payloads.append(payload)
             size += len(payload)
@@ -193,8 +237,11 @@ class Subscribers:
             subscriber.sent = self._last_row
             self._skip_rows_without_verdict(name, subscriber)
             return False
-        if not self._send(subscriber.connection, Reply("verdicts", 0, len(rows), rows=tuple(rows)), payloads):
+        mark = REPEATED if rows[0] <= repeated_to else None
+        reply = Reply("verdicts", 0, len(rows), rows=tuple(rows), text=mark)
+        if not self._send(subscriber.connection, reply, payloads):
             return False  # it takes nothing now: after a while it is sent again
+        self._perhaps_sent[name] = max(repeated_to, rows[-1])
         if not subscriber.in_flight:
             subscriber.progress_s = time.monotonic()
         subscriber.in_flight.extend(rows)

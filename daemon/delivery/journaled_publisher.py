@@ -5,14 +5,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from daemon.delivery.publisher import Publisher
 from daemon.journal.journal import Journal, JournalFailed
 from verdicts.message import Decision, Health, JournalHealth, Verdict, encode
-
-if TYPE_CHECKING:
-    from daemon.control.server import Control
 
 _MOST_UNWRITTEN = 10_000
 """Verdicts that wait in memory for a journal that fails, about 6 MB; that older ones lack is noted in it."""
@@ -20,7 +17,21 @@ _RETRY_S = 1.0
 _log = logging.getLogger("inspectd")
 
 
-class Outlet:
+class Deliverer(Protocol):
+    """Who delivers from the journal to the subscribers that acknowledge: the control address."""
+
+    @property
+    def dropped_messages(self) -> int:
+        """What came in and was no request."""
+
+    def journaled(self) -> None:
+        """Hear that the journal has grown."""
+
+    def health(self, topic: bytes, payload: bytes) -> None:
+        """Pass a health on."""
+
+
+class JournaledPublisher:
     """Journals and publishes verdicts in the order of their ``seq``.
 
     While the journal fails, ``on_journal_error`` decides: ``fault`` publishes every verdict as a fault with
@@ -32,7 +43,7 @@ class Outlet:
         self,
         publisher: Publisher,
         journal: Journal | None,
-        control: "Control | None",
+        control: Deliverer | None,
         *,
         on_journal_error: Literal["fault", "continue"],
     ) -> None:

@@ -48,7 +48,7 @@ class Publisher:
         self.dropped_messages = 0
         self._received: Counter[int] = Counter()  # subscriptions by the connection's file descriptor
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._on_subscription: Callable[[], None] | None = None
+        self._on_subscription: Callable[[], object] | None = None
         self._answer: asyncio.TimerHandle | None = None
         self._answered_s = 0.0
         self._socket = access.context.socket(zmq.XPUB)
@@ -71,7 +71,7 @@ class Publisher:
         self._endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
 
-    def watch(self, loop: asyncio.AbstractEventLoop, on_subscription: Callable[[], None]) -> None:
+    def watch(self, loop: asyncio.AbstractEventLoop, on_subscription: Callable[[], object]) -> None:
         """Read subscriptions in ``loop``, and call back soon after one, so that it is answered with health.
 
         The answer has to be made anew: an old health would name an old ``seq``, and the subscriber would

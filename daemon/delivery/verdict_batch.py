@@ -1,16 +1,24 @@
-"""Makes the verdicts, numbers them, and sends those of one turn of the event loop together."""
+"""Gives each frame its verdict, once, and sends those of one turn of the event loop together."""
 
+import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from daemon.delivery.journaled_publisher import Outlet
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.delivery.archive import Archive
+from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.journal.stamps import iso
-from daemon.judging.ledger import CapturedFrame
+from daemon.judging.lane import Judged, NotJudged
+from daemon.judging.ledger import CapturedFrame, FrameKey, Ledger
+from pictures.heatmap import MapGeometry
 from verdicts.message import Decision, Latency, Peak, Reason, Verdict
 
 
-class Scored(NamedTuple):
+class _Scored(NamedTuple):
     """What a verdict says of a frame that a lane has judged."""
 
     score: float
@@ -20,37 +28,104 @@ class Scored(NamedTuple):
     archive: str | None
 
 
-class Outbox:
-    """The verdicts of this turn, which one transaction journals. Used by one thread only.
+class VerdictBatch:
+    """The verdicts of this turn, which one transaction journals. Belongs to the thread of the event loop.
 
-    Args:
-        line: name of the line.
-        boot: hexadecimal digits that name this start of the daemon.
-        outlet: where they go.
+    Whoever comes first with a frame closes it in the ledger and so decides its verdict: the lane that judged
+    it, its deadline, a camera that died or the shutdown. What comes later finds it closed.
+
+    Attributes:
+        archive: where the pictures of rejects go; None: nowhere.
+        seq: of the last verdict: they are numbered without a gap.
+        idle: set when every captured frame has had its verdict sent.
     """
 
-    def __init__(self, line: str, boot: str, outlet: Outlet) -> None:
-        self.seq = 0
-        """Of the last verdict: they are numbered without a gap."""
-        self._line = line
-        self._boot = boot
-        self._outlet = outlet
-        self._verdicts: list[Verdict] = []
-
-    def __len__(self) -> int:
-        return len(self._verdicts)
-
-    def put(
-        self, captured: CapturedFrame, decision: Decision, reason: Reason | None, scored: Scored | None
+    def __init__(
+        self,
+        line: str,
+        boot: str,
+        *,
+        ledger: Ledger,
+        publisher: JournaledPublisher,
+        archive: Archive | None,
+        on_engine_failure: Callable[[NotJudged], None],
     ) -> None:
-        """Give a frame its verdict.
+        """Begin with ``seq`` 0.
 
         Args:
-            captured: the frame.
-            decision: on it.
-            reason: of a fault; None for the others.
-            scored: None when no lane has judged it.
+            line: name of the line.
+            boot: hexadecimal digits that name this start of the daemon.
+            ledger: in which every captured frame is open until its verdict.
+            publisher: where the verdicts go.
+            archive: where the pictures of rejects go.
+            on_engine_failure: told of each batch on which an engine failed.
         """
+        self.archive = archive
+        self.seq = 0
+        self.idle = asyncio.Event()
+        self._line = line
+        self._boot = boot
+        self._ledger = ledger
+        self._publisher = publisher
+        self._on_engine_failure = on_engine_failure
+        self._loop = asyncio.get_running_loop()
+        self._verdicts: list[Verdict] = []
+
+    def deliver(self, result: Judged | NotJudged) -> None:
+        """Have a result taken in the event loop's thread; called in a lane's."""
+        self._loop.call_soon_threadsafe(self.take, result)
+
+    def take(self, result: Judged | NotJudged) -> None:
+        """Give the frames of a lane's batch their verdicts, and their slots back to the cameras."""
+        if result.lane.abandoned:
+            return  # its frames were closed and freed when it was replaced
+        if isinstance(result, Judged):
+            self._judged(result)
+        else:
+            for captured in result.frames:
+                self.fault(captured.key, "engine")
+            self._on_engine_failure(result)
+        for captured in result.frames:
+            captured.free()
+
+    def _judged(self, judged: Judged) -> None:
+        for row, captured in enumerate(judged.frames):
+            if self._ledger.close(captured.key) is None:
+                continue  # its deadline was faster
+            score, anomaly_map = float(judged.scores[row]), judged.anomaly_maps[row]
+            # A verdict that comes too late for the gate is no pass, even if the timer has not fired yet.
+            late = time.monotonic_ns() > captured.deadline_ns
+            rejected = score > captured.product.threshold
+            decision: Decision = "fault" if late else "reject" if rejected else "pass"
+            archive = None
+            if decision == "reject" and self.archive is not None and captured.pixels is not None:
+                name = _picture_name(captured)
+                archive = self.archive.keep(name, captured.pixels, anomaly_map, captured.product)
+            scored = _Scored(
+                score,
+                _peak(captured, captured.product.geometry, anomaly_map),
+                (judged.started_ns - captured.captured_ns) / 1e6,
+                (judged.finished_ns - judged.started_ns) / 1e6,
+                None if archive is None else str(archive),
+            )
+            self._put(captured, decision, "deadline" if late else None, scored)
+
+    def fault(self, key: FrameKey, reason: Reason) -> CapturedFrame | None:
+        """Make a frame a fault; None when it had its verdict before."""
+        captured = self._ledger.close(key)
+        if captured is not None:
+            self._put(captured, "fault", reason)
+        return captured
+
+    def _put(
+        self,
+        captured: CapturedFrame,
+        decision: Decision,
+        reason: Reason | None = None,
+        scored: _Scored | None = None,
+    ) -> None:
+        if not self._verdicts:
+            self._loop.call_soon(self.flush)
         self.seq += 1
         total_ms = (time.monotonic_ns() - captured.captured_ns) / 1e6
         self._verdicts.append(
@@ -66,7 +141,7 @@ class Outbox:
                 score=None if scored is None else scored.score,
                 threshold=captured.product.threshold,
                 peak=None if scored is None else scored.peak,
-                captured_at=iso(wall_clock(captured.captured_ns)),
+                captured_at=iso(_wall_clock(captured.captured_ns)),
                 latency_ms=Latency(
                     wait=None if scored is None else round(scored.wait_ms, 3),
                     infer=None if scored is None else round(scored.infer_ms, 3),
@@ -81,9 +156,27 @@ class Outbox:
         """Journal and publish what is there."""
         if self._verdicts:
             verdicts, self._verdicts = self._verdicts, []
-            self._outlet.send(verdicts)
+            self._publisher.send(verdicts)
+        if not len(self._ledger):
+            self.idle.set()
 
 
-def wall_clock(monotonic_ns: int) -> datetime:
+def _picture_name(captured: CapturedFrame) -> str:
+    camera, frame = captured.key
+    return f"{_wall_clock(captured.captured_ns):%Y%m%dT%H%M%S}-{camera}-{frame:08d}"
+
+
+def _wall_clock(monotonic_ns: int) -> datetime:
     """Turn a monotonic time into the calendar's; the two clocks are compared now, as either may be set."""
     return datetime.fromtimestamp(time.time() - (time.monotonic_ns() - monotonic_ns) / 1e9, UTC)
+
+
+def _peak(captured: CapturedFrame, geometry: MapGeometry, anomaly_map: NDArray[np.float32]) -> Peak | None:
+    """Find the peak of an anomaly map in the camera's picture."""
+    region, size = captured.region, geometry.frame
+    if region is None:
+        return None
+    x, y = geometry.peak(anomaly_map)
+    return Peak(
+        int(region.x + x * region.width / size.width), int(region.y + y * region.height / size.height)
+    )

@@ -33,11 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 the line is silent or not well, 2 wrong input, 130 interrupted.
     """
-    parser = _Parser(prog="inspectctl", description="Look at a running inspectd, and steer it.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        importlib.import_module(f"daemon.inspectctl.{command}").add(commands)
-    options = parser.parse_args(argv)
+    options = command_line().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
@@ -50,3 +46,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # such as `inspectctl tail | head`; nothing more may go there, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = _Parser(prog="inspectctl", description="Look at a running inspectd, and steer it.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        importlib.import_module(f"daemon.inspectctl.{command}").add(commands)
+    return parser

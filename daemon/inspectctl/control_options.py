@@ -1,13 +1,13 @@
 """The control address of a line, and with which keys a command connects to it."""
 
 import argparse
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.inspectctl.key_options import add_key_options, curve_keys
+from daemon.inspectctl.line_options import address_in
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,5 +57,4 @@ def _address(options: argparse.Namespace) -> str:
         )
     if config.get("curve") is not None and options.key is None:
         raise InputError(f"{options.config}: the line has a section curve; expected --key and --server-key")
-    # A daemon that listens on every interface does so on this machine's loopback too.
-    return re.sub(r"^tcp://(\*|0\.0\.0\.0|\[::\]):", "tcp://127.0.0.1:", address)
+    return address_in(options.config, "control", address)

@@ -126,7 +126,9 @@ def _installed_inspectd() -> Path:
     inspectd = Path(sysconfig.get_path("scripts")) / "inspectd"
     for needed in (inspectd, Path(sys.executable), Path(sys.executable).resolve(), Path(__file__)):
         _check_reachable(needed)
-    return inspectd
+    # A release's installer keeps each version in a folder of its own, and beside them a link to the newest.
+    link = inspectd.parents[2] / "bin" / inspectd.name
+    return link if link.exists() and link.samefile(inspectd) else inspectd
 
 
 def _check_reachable(path: Path) -> None:

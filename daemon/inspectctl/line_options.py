@@ -1,7 +1,6 @@
 """Which line a command means."""
 
 import argparse
-import re
 from pathlib import Path
 
 from foundation.errors import InputError
@@ -28,8 +27,21 @@ def address_and_line(options: argparse.Namespace) -> tuple[str, str]:
     publish = _text(options.config, config, "publish", "tcp://127.0.0.1:5560")
     if config.get("curve") is not None and options.key is None:
         raise InputError(f"{options.config}: the line has a section curve; expected --key and --server-key")
-    # A daemon that publishes on every interface does so on this machine's loopback too.
-    return re.sub(r"^tcp://(\*|0\.0\.0\.0|\[::\]):", "tcp://127.0.0.1:", publish), line
+    return address_in(options.config, "publish", publish), line
+
+
+def address_in(config: Path, key: str, text: str) -> str:
+    """Give the address to connect to for one that a line's config names.
+
+    Raises:
+        InputError: it is no address.
+    """
+    from verdicts.address import address_from, from_this_machine
+
+    try:
+        return from_this_machine(address_from(config.parent, text))
+    except ValueError as error:
+        raise InputError(f"{config}: {key}: found {text!r}, {error}") from error
 
 
 def _text(path: Path, config: dict[str, object], key: str, example: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from daemon.journal.chain import CLOCK, NOTHING, START, STOP, UNJOURNALED, VERDICT, Row, hash_of
+from daemon.journal.chain import CLOCK, NOTHING, POWER_CUT, START, STOP, UNJOURNALED, VERDICT, Row, hash_of
 from daemon.journal.database import SCHEMA, JournalFailed
 from daemon.journal.ranges import Ranges
 from daemon.journal.reader import JournalReader
@@ -213,6 +213,11 @@ class _Walk:
             self.remarks.append(
                 f"row {row.id}: the verdicts {content['first']} to {content['last']} of boot "
                 f"{content['boot']} were given while the journal could not be written"
+            )
+        elif row.kind == POWER_CUT:
+            self.remarks.append(
+                f"row {row.id}: after a power cut, the verdicts of boot {content['boot']} that followed "
+                f"{content['last']} may have been published and are lost"
             )
         elif row.kind == CLOCK:
             self.remarks.append(f"row {row.id}: the clock was set by {content['set_by_s']} s")

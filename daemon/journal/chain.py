@@ -11,6 +11,7 @@ CREATED: Final = "created"
 RETENTION: Final = "retention"
 UNJOURNALED: Final = "unjournaled"
 CLOCK: Final = "clock"
+POWER_CUT: Final = "power_cut"
 START: Final = "start"
 STOP: Final = "stop"
 

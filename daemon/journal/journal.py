@@ -132,19 +132,20 @@ class Journal:
         """
         self._commit([_Entry(VERDICT, v.boot, v.seq, v.camera, v.frame, payload) for v, payload in verdicts])
 
-    def note(self, kind: str, content: Mapping[str, Any]) -> None:
+    def note(self, kind: str, content: Mapping[str, Any], *, durable: bool = False) -> None:
         """Write down what happened to the daemon, such as its start.
 
         Args:
             kind: such as "start", "stop" or "reload".
             content: JSON; its ``boot`` is the boot to which the row belongs.
+            durable: whether to wait until the disk has it, and all before it.
 
         Raises:
             JournalFailed: it is not written.
         """
         if kind == VERDICT:
             raise ValueError("verdicts are written with write()")
-        self._commit([_event(kind, content)])
+        self._commit([_event(kind, content)], durable=durable)
 
     def close(self) -> None:
         """End the checkpoints, put the log away and let other daemons in.
@@ -156,13 +157,13 @@ class Journal:
         self._database_sync.close()
         os.close(self._lock)
 
-    def _commit(self, entries: list[_Entry]) -> None:
+    def _commit(self, entries: list[_Entry], *, durable: bool = False) -> None:
         with self._turn:
             try:
                 if self._connection is None:
                     self._open()
                 self._check_in_place()
-                self._write(entries)
+                self._write(entries, durable=durable)
             except InputError as error:
                 raise JournalFailed(str(error)) from error
             self._checkpoints.committed(len(entries))
@@ -200,11 +201,15 @@ class Journal:
             self._drop_connection()
             raise JournalFailed(f"{self.file}: was replaced by another file while it was written")
 
-    def _write(self, entries: Sequence[_Entry]) -> None:
+    def _write(self, entries: Sequence[_Entry], *, durable: bool = False) -> None:
         assert self._connection is not None
         committed = (self.entries, self._head)
         try:
+            if durable:
+                self._connection.execute("PRAGMA synchronous = FULL")
             self._insert(entries)
+            if durable:
+                self._connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException as error:
             # Opening it anew finds out what the file really holds; until then the last good end is told.
             self._drop_connection()

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from daemon.journal.chain import CLOCK, START, VERDICT, Row
+from daemon.journal.chain import CLOCK, POWER_CUT, START, STOP, VERDICT, Row, hash_of
 from daemon.journal.database import COLUMNS, SQLITE_ERRORS, JournalFailed, open_for_reading, wal_of, why
 from daemon.journal.ranges import Ranges
 from daemon.journal.retention import newest_retention
@@ -60,6 +60,27 @@ class JournalReader:
     def last_row(self) -> int:
         """Give the number of the newest row; 0 when there is none."""
         return int(self._fetch("SELECT max(id) AS id FROM journal")[0][0] or 0)
+
+    def hash_of(self, row_id: int) -> bytes | None:
+        """Give the SHA-256 of a row; None when the journal does not have it."""
+        found = self.rows(row_id - 1, 1)
+        if not found or found[0].id != row_id:
+            return None
+        try:
+            return hash_of(found[0])
+        except TypeError as error:
+            raise JournalFailed(f"{self.file}: is damaged: row {row_id} was altered") from error
+
+    def begun_at(self) -> str | None:
+        """Tell when row 1 was written, as in ``written_at``; None when it is not there any more."""
+        found = self._fetch("SELECT written_at FROM journal WHERE id = 1")
+        return str(found[0][0]) if found else None
+
+    def power_cut_before(self, row_id: int) -> int | None:
+        """Give the row of the last power cut that was noted no later than in a row."""
+        query = "SELECT max(id) AS id FROM journal WHERE kind = ? AND kind <> 'verdict' AND id <= ?"
+        found: int | None = self._fetch(query, POWER_CUT, row_id)[0][0]
+        return found
 
     def after(self, row_id: int, limit: int) -> list[tuple[int, bytes]]:
         """Give the next verdicts behind a row, oldest first.
@@ -118,6 +139,14 @@ class JournalReader:
         newest = "SELECT boot FROM journal WHERE boot IS NOT NULL ORDER BY id DESC LIMIT 1"
         found = self._fetch(newest)
         return str(found[0][0]) if found else None
+
+    def unfinished_start(self) -> dict[str, Any] | None:
+        """Give the content of the newest ``start`` row when no ``stop`` follows it; None when one does."""
+        newest = (
+            "SELECT kind FROM journal WHERE kind IN (?, ?) AND kind <> 'verdict' ORDER BY id DESC LIMIT 1"
+        )
+        found = self._fetch(newest, START, STOP)
+        return self.last_event(START) if found and found[0][0] == START else None
 
     def last_event(self, kind: str) -> dict[str, Any] | None:
         """Give the content of the newest row of a kind that is no verdict; None when there is none."""

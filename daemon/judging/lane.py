@@ -95,7 +95,8 @@ class Lane(threading.Thread):
         self._wanted = frozenset(wanted)
         self._arriving: queue.SimpleQueue[tuple[frozenset[Product], Mapping[Product, Engine]]]
         self._arriving = queue.SimpleQueue()
-        self._abandoned = False
+        self.abandoned = False
+        """Whether it hung and another lane has its place: what it delivers after all is of no use."""
         self._took_ns = deque([0] * _BATCHES, maxlen=_BATCHES)
         self._waiting = waiting
         self._deliver = deliver
@@ -117,11 +118,11 @@ class Lane(threading.Thread):
 
     def abandon(self) -> None:
         """Let a lane that hangs end by itself if it ever comes back; no thread can be killed."""
-        self._abandoned = True
+        self.abandoned = True
 
     def run(self) -> None:
         give_way()
-        while not (self.given_up or self._abandoned) and (
+        while not (self.given_up or self.abandoned) and (
             frames := self._waiting.take(needed_ns(self._took_ns))
         ):
             self.work = Work(frames, time.monotonic_ns())

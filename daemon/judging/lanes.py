@@ -36,9 +36,6 @@ class Lanes:
     def __len__(self) -> int:
         return len(self._lanes)
 
-    def __contains__(self, lane: Lane) -> bool:
-        return lane in self._lanes
-
     @property
     def failing(self) -> bool:
         """Whether the last batch of one of them failed."""
@@ -61,8 +58,8 @@ class Lanes:
         Opening an engine anew may take as long as it may at the start: a GPU compiles all it runs.
 
         Returns:
-            What the hung lanes had in their hands. What they deliver after all is to be ignored: they are no
-            longer among the lanes.
+            What the hung lanes had in their hands. What they deliver after all is to be ignored: they are
+            ``abandoned``.
         """
         results: list[NotJudged] = []
         for index, lane in enumerate(self._lanes):

@@ -4,7 +4,6 @@ import heapq
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from daemon.capture.slots import FrameSlots
 from daemon.judging.product import Product
 from pictures.frames import Frame, Roi
 
@@ -16,10 +15,19 @@ class FrameKey(NamedTuple):
     frame: int
 
 
+class Slots(Protocol):
+    """Where frames lie until they are judged."""
+
+    def __getitem__(self, slot: int) -> Frame:
+        """Give a view of a slot's frame, H×W×3 or tiles×H×W×3 uint8 BGR."""
+
+
 class FrameSource(Protocol):
     """The camera over all its processes, which owns the slots."""
 
-    slots: FrameSlots
+    @property
+    def slots(self) -> Slots:
+        """The slots of its frames."""
 
     def free(self, slot: int) -> None:
         """Let the camera write into a slot again."""

@@ -4,15 +4,12 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration.calibration_file import Calibration, load_calibration
-from daemon.config import Config, ProductConfig
 from engine_runtime.engine import Engine, Quantiles
-from engine_runtime.engine_file import read_manifest
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
 from engine_runtime.signatures import TrustedKeys
-from engine_runtime.tiled_engine import TiledEngine, pictures_at_once
-from foundation.errors import EngineRefused, InputError
+from engine_runtime.tiled_engine import TiledEngine
+from foundation.errors import EngineRefused
 from pictures.frames import Frame
 from pictures.heatmap import MapGeometry
 from pictures.tile_merge import TileMerge
@@ -99,85 +96,3 @@ class Product:
             engine.close()
         except Exception as error:  # whatever a driver raises
             _log.error("%s: could not be closed: %s", self.engine, error)
-
-
-def load_products(config: Config, path: Path) -> dict[str | None, Product]:
-    """Read what every product of a config says about itself; engines are not opened yet.
-
-    Args:
-        config: the line's config.
-        path: its file, for what is said about mistakes.
-
-    Returns:
-        The products by name, in the config's order; one of the name None when the config names none.
-
-    Raises:
-        InputError: an engine or calibration cannot be used, or does not fit the cameras or other products.
-    """
-    products: dict[str | None, Product] = {}
-    trusted = TrustedKeys(config.trusted_keys) if config.trusted_keys else None
-    largest = 0
-    for name, entry in config.named_products().items():
-        manifest = read_manifest(entry.engine, trusted)
-        calibration = load_calibration(entry.calibration, manifest.payload_sha256)
-        _check_cameras(path, config, entry, calibration)
-        first = next(iter(products.values()), None)
-        if first is not None and manifest.input_size != first.manifest.input_size:
-            raise InputError(
-                f"{path}: products.{name}.engine: {entry.engine} takes frames of {manifest.input_size}, "
-                f"{first.engine} of {first.manifest.input_size}; one line's products must share one size"
-            )
-        geometry, at_once, merge = _geometry(entry.engine, manifest), manifest.max_batch, None
-        grid = next(iter(config.cameras.values())).grid()  # the same for all of them
-        if grid is not None:
-            merge = TileMerge(grid, geometry)
-            geometry, at_once = merge.geometry, pictures_at_once(manifest.max_batch, merge)
-        products[name] = Product(
-            name=name,
-            engine=entry.engine,
-            manifest=manifest,
-            trusted=trusted,
-            threads=config.threads,
-            max_batch=min(config.max_batch or at_once, at_once),
-            threshold=calibration.threshold,
-            quantiles=calibration.quantiles_array(),
-            geometry=geometry,
-            merge=merge,
-        )
-        largest = max(largest, at_once)
-    if config.max_batch is not None and config.max_batch > largest:
-        raise InputError(
-            f"{path}: max_batch: found {config.max_batch}, expected at most {largest}, for which its engine"
-            " was built"
-        )
-    return products
-
-
-def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration: Calibration) -> None:
-    """Refuse cameras that show the engine something else than what it was calibrated on.
-
-    Scores of another crop have another distribution: the threshold would mean nothing.
-    """
-    made = f"{entry.calibration} was made"
-    for camera, settings in config.cameras.items():
-        key = f"{path}: cameras.{camera}"
-        if calibration.roi is not None and settings.roi != calibration.roi:
-            raise InputError(
-                f"{key}.roi: found {settings.roi}, expected {calibration.roi}, with which {made}"
-            )
-        if settings.tiles != calibration.tiles:
-            found, expected = (tiles or "none" for tiles in (settings.tiles, calibration.tiles))
-            raise InputError(f"{key}.tiles: found {found}, expected {expected}, with which {made}")
-        grid, region = settings.grid(), calibration.tiled_size
-        if grid is not None and region is not None and grid.region != region:
-            raise InputError(
-                f"{key}.roi: found {settings.roi}, expected one of {region.width}×{region.height} pixels, "
-                f"with which {made}"
-            )
-
-
-def _geometry(engine: Path, manifest: Manifest) -> MapGeometry:
-    try:
-        return manifest.geometry
-    except EngineRefused as error:
-        raise EngineRefused(f"{engine}: {error}") from error

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from engine_runtime.engine import ANOMALY_MAP, FRAMES, GLOBAL_MAP, LOCAL_MAP, QUANTILES, SCORE
+from engine_runtime.engine import ANOMALY_MAP, CONTRACT, FRAMES, MAPS, QUANTILES, SCORE, map_output
 from foundation.files import replacing
 from models.efficientad.checkpoint import Run
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import MEAN, STD, map_size
 from pictures.heatmap import MAP_STRIDE
+from pictures.map_quantiles import MAP_NORMALISATION
 
 OPSET = 17
 
@@ -75,14 +76,14 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
             helper.make_node("Split", [outputs["student"], split], halves, name="split_student", axis=1)
         )
         pairs = [(outputs["teacher"], halves[0], "local"), (outputs["autoencoder"], halves[1], "global")]
-    local, *rest = [graph.mean_square(*pair) for pair in pairs]
-    large = rest[0] if rest else local
-    graph.node("Concat", [local, large], "maps", axis=1)
+    maps = map_names(model)
+    planes = [graph.mean_square(*pair) for pair in pairs]
+    graph.node("Concat", planes, "maps", axis=1)
     first = graph.weight("axis_1", np.array([1], dtype=np.int64))
-    graph.node("Squeeze", [local, first], LOCAL_MAP)
-    graph.node("Squeeze", [large, first], GLOBAL_MAP)
+    for name, plane in zip(maps, planes, strict=True):
+        graph.node("Squeeze", [plane, first], map_output(name))
 
-    column = graph.weight("quantile_shape", np.array([2, 1, 1], dtype=np.int64))
+    column = graph.weight("quantile_shape", np.array([len(maps), 1, 1], dtype=np.int64))
     graph.nodes.append(helper.make_node("Split", [QUANTILES], ["q_a", "q_b"], name="split_quantiles", axis=1))
     graph.node("Sub", ["q_b", "q_a"], "spread")
     graph.node("Reshape", ["q_a", column], "lower")
@@ -101,13 +102,13 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
             "efficientad",
             [
                 value(FRAMES, TensorProto.UINT8, ["N", height, width, 3]),
-                value(QUANTILES, TensorProto.FLOAT, [2, 2]),
+                value(QUANTILES, TensorProto.FLOAT, [len(maps), 2]),
             ],
             [
                 value(SCORE, TensorProto.FLOAT, ["N"]),
                 *(
                     value(name, TensorProto.FLOAT, ["N", *cells])
-                    for name in (ANOMALY_MAP, LOCAL_MAP, GLOBAL_MAP)
+                    for name in (ANOMALY_MAP, *map(map_output, maps))
                 ),
             ],
             graph.weights,
@@ -124,11 +125,20 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
     return len(graph.nodes)
 
 
+def map_names(model: EfficientAd) -> tuple[str, ...]:
+    """Name the maps that a model gives, in the order of the quantiles' rows."""
+    return ("local",) if model.autoencoder is None else ("local", "global")
+
+
 def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     """Say in words what a graph does not: strings, as ONNX wants them."""
     quantiles = io.StringIO()
-    np.savetxt(quantiles, model.quantiles.cpu().numpy().reshape(1, -1), fmt="%.9g", delimiter=",", newline="")
+    maps = map_names(model)
+    rows = model.quantiles[: len(maps)].cpu().numpy()
+    np.savetxt(quantiles, rows.reshape(1, -1), fmt="%.9g", delimiter=",", newline="")
     entries = {
+        CONTRACT: "2",
+        MAPS: ",".join(maps),
         "image_size": f"{run.image_size.height}x{run.image_size.width}",
         "channel_order": "BGR",
         MAP_STRIDE: "4",  # of every PDN, which pools twice
@@ -137,7 +147,7 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
         "teacher_digest": run.teacher_digest,
         "training_steps": str(run.steps),
         "training_quantiles": quantiles.getvalue(),
-        "map_normalisation": run.map_normalisation,
+        MAP_NORMALISATION: run.map_normalisation,
         "autoencoder": "yes" if run.autoencoder else "no",
         "tool_version": run.tool_version,
     }

@@ -3,7 +3,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from engine_runtime.engine import UNCALIBRATED
+from engine_runtime.engine import uncalibrated
 from models.efficientad.networks import TEACHER_CHANNELS, ModelSize, autoencoder, normalised, pdn
 from pictures.frames import Size
 
@@ -43,7 +43,7 @@ class EfficientAd(nn.Module):
         self.autoencoder = autoencoder(size, image_size) if with_autoencoder else None
         self.register_buffer("teacher_mean", torch.zeros(self.channels))
         self.register_buffer("teacher_std", torch.ones(self.channels))
-        self.register_buffer("quantiles", torch.from_numpy(UNCALIBRATED.copy()))
+        self.register_buffer("quantiles", torch.from_numpy(uncalibrated(("local", "global"))))
 
     def targets(self, images: Tensor) -> Tensor:
         """Give the teacher's features with mean 0 and variance 1 over the training set, per channel."""

@@ -129,7 +129,7 @@ class EngineJudge:
             self.roi, self.tiles = _trained_on(path, manifest)
             self._quantiles = _trained_quantiles(path, manifest)
         else:
-            given = load_calibration(calibration, manifest.payload_sha256)
+            given = load_calibration(calibration, manifest.payload_sha256, manifest.maps)
             self.roi = given.roi
             self.tiles = given.tiles
             self.threshold = given.threshold
@@ -159,9 +159,11 @@ def _trained_quantiles(path: Path, manifest: Manifest) -> Quantiles:
         raise InputError(f"{path}: the model brings no quantiles of its own; give --calibration FILE")
     try:
         numbers = np.array([float(number) for number in named.split(",")], dtype=np.float32)
-        return numbers.reshape(2, 2)
+        return numbers.reshape(len(manifest.maps), 2)
     except ValueError as error:
-        raise EngineRefused(f"{path}: training_quantiles are {named!r:.60}; expected four numbers") from error
+        raise EngineRefused(
+            f"{path}: training_quantiles are {named!r:.60}; expected {2 * len(manifest.maps)} numbers"
+        ) from error
 
 
 def _trained_on(path: Path, manifest: Manifest) -> TrainedOn:

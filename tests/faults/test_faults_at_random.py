@@ -20,12 +20,12 @@ from treacherous import FAILS, GOOD, HANGS, SLOW, draw_parts, make_treacherous
 from daemon.journal.reader import JournalReader
 from faults.trial import Row, Trial, health
 from verdicts import ControlRefused, ControlSilent, LineControl, LineSilent, Verdict, acknowledged
-from verdicts.message import decode_verdict
+from verdicts.message import Reason, decode_verdict
 
 Camera = dict[str, Any]
 EVENTS = 20
 CAMERAS = ("top", "side", "back")
-REASONS = ("camera", "engine", "overload", "deadline", "shutdown")
+REASONS: tuple[Reason, ...] = ("camera", "engine", "overload", "deadline", "shutdown")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -419,9 +419,9 @@ class Trial:
         for _, message in self.messages:
             if isinstance(message, Health):
                 last[message.boot] = message
-                for name, camera in message.cameras.items():
+                for name, health in message.cameras.items():
                     key = (message.boot, name)
-                    self._captured[key] = max(camera.captured, self._captured[key])
+                    self._captured[key] = max(health.captured, self._captured[key])
         written = self._journaled() if journal_intact else []
         wire = {(v.boot, v.seq): v for v in self.verdicts}
         both = wire | {(v.boot, v.seq): v for v in written}

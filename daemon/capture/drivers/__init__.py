@@ -69,7 +69,7 @@ class Camera(Protocol):
 class CameraSettings:
     """One entry under ``cameras:`` in the config."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     source: Annotated[str, MinLen(1), MaxLen(4096)]
     """``/dev/video0``, a video file, a folder of images, an ``rtsp://`` or ``http://`` address,

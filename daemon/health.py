@@ -1,0 +1,80 @@
+"""How a line fares, as its health tells it."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from daemon.journal.stamps import iso
+from daemon.judging.product import Product
+from verdicts.message import CameraHealth, Decision, Health, JournalHealth, LineState, SubscriberHealth
+
+
+def health_of(
+    *,
+    line: str,
+    boot: str,
+    phase: LineState,
+    given_up: str | None,
+    cameras: Mapping[str, CameraHealth],
+    product: Product,
+    lanes_failing: bool,
+    journal: JournalHealth | None,
+    decisions: Mapping[Decision, int],
+    dropped_messages: int,
+    subscribers: Mapping[str, SubscriberHealth],
+    required_subscribers: Collection[str],
+    seq: int,
+    waiting: int,
+    uptime_s: float,
+    now: datetime,
+) -> Health:
+    """Tell how a line fares; nothing changes by it.
+
+    Args:
+        line: its name.
+        boot: hexadecimal digits that name this start of the daemon.
+        phase: of its life; while it is "running", the state says whether all is in order.
+        given_up: why it ends in failure; None where it does not.
+        cameras: by name.
+        product: what is judged now.
+        lanes_failing: whether the last batch of a lane failed.
+        journal: how it fares; None without one.
+        decisions: published since the start.
+        dropped_messages: what came in on the sockets and was no request, since the start.
+        subscribers: those that acknowledge, by name.
+        required_subscribers: names of those without which not all is in order.
+        seq: of the last verdict.
+        waiting: captured frames without a verdict.
+        uptime_s: since the start.
+        now: in UTC.
+    """
+    in_order = (
+        _cameras_in_order(cameras)
+        and _journal_in_order(journal)
+        and not lanes_failing
+        and all(subscribers[name].present for name in required_subscribers)
+    )
+    return Health(
+        line=line,
+        boot=boot,
+        seq=seq,
+        state="degraded" if phase == "running" and not in_order else phase,
+        error=given_up,
+        cameras=cameras,
+        product=product.name,
+        engine=product.engine_name,
+        journal=journal,
+        subscribers=subscribers,
+        dropped_messages=dropped_messages,
+        verdicts={"pass": 0, "reject": 0, "fault": 0, **decisions},
+        waiting=waiting,
+        uptime_s=round(uptime_s, 3),
+        sent_at=iso(now),
+    )
+
+
+def _cameras_in_order(cameras: Mapping[str, CameraHealth]) -> bool:
+    return all(camera.state in {"running", "ended"} and not camera.error for camera in cameras.values())
+
+
+def _journal_in_order(journal: JournalHealth | None) -> bool:
+    return journal is None or journal.error is None

@@ -1,0 +1,36 @@
+"""Whose files the packages of this installation are."""
+
+from importlib.metadata import files, packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from foundation.errors import InputError
+
+_OURS = {"inspectd", "inspectd-verdicts"}
+
+
+def require_own_packages() -> None:
+    """Refuse to run where another distribution has files in the folder of one of our packages.
+
+    Installing, upgrading or removing one of the two then overwrites or removes files of the
+    other, which pip does not tell. ``python-daemon`` is such a one.
+
+    Raises:
+        InputError: there is one.
+    """
+    for package, owners in packages_distributions().items():
+        others = sorted(set(owners) - _OURS)
+        if not others or not _OURS & set(owners):
+            continue
+        spec = find_spec(package)
+        folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+        for other in others:
+            if any(_has_files_in(other, folder) for folder in folders):
+                raise InputError(
+                    f"{other} {version(other)} is installed in the same environment, and both bring the "
+                    f"package {package}; expected an environment of inspectd's own, such as in /opt/inspectd"
+                )
+
+
+def _has_files_in(distribution: str, folder: Path) -> bool:
+    return any(Path(str(path.locate())).parent == folder for path in files(distribution) or ())

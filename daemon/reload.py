@@ -1,0 +1,223 @@
+"""A running line changes over: to what its config says now, all of it or nothing, or to another product."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from daemon.capture.group import Exchange
+from daemon.delivery.archive import Archive
+from daemon.delivery.journaled_publisher import JournaledPublisher
+from daemon.delivery.verdict_batch import VerdictBatch
+from daemon.host.access import Access, CurveAccess
+from daemon.intake import Intake
+from daemon.journal.journal import Journal, JournalFailed
+from daemon.judging.lanes import Lanes
+from daemon.load import Setup, clients_of, load_setup
+from foundation.errors import InputError
+
+if TYPE_CHECKING:
+    from daemon.control.server import Control
+
+T = TypeVar("T")
+_log = logging.getLogger("inspectd")
+
+
+@dataclass(slots=True)
+class Running:
+    """What a line runs on, and what a reload changes."""
+
+    path: Path
+    """The config file."""
+    boot: str
+    """Hexadecimal digits that name this start of the daemon."""
+    setup: Setup
+    intake: Intake
+    lanes: Lanes
+    verdicts: VerdictBatch
+    publisher: JournaledPublisher
+    journal: Journal | None
+    control: "Control | None"
+    access: Access
+
+    @property
+    def line(self) -> str:
+        """Name of the line."""
+        return self.setup.config.line
+
+    def note(self, kind: str, content: dict[str, Any]) -> None:
+        """Note a change in the journal; one that cannot be written keeps no line from running."""
+        if self.journal is not None:
+            try:
+                self.journal.note(kind, {"boot": self.boot, **content})
+            except JournalFailed as error:
+                _log.error("journal: %s", error)
+
+
+class Beside:
+    """Loads beside the line, from a disk or onto a GPU that may hang; the line's end does not wait for it."""
+
+    def __init__(self, line: str, ending: asyncio.Event) -> None:
+        self._line = line
+        self._ending = ending
+        self._threads = ThreadPoolExecutor(1)  # not the loop's own, for whose work the loop waits at its end
+        self._loading: Future[Any] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still being loaded."""
+        return self._loading is not None and not self._loading.done()
+
+    async def load(self, load: Callable[[], T]) -> T:
+        """Call a function in a thread.
+
+        Raises:
+            InputError: the line ends before it returns.
+            Exception: what it raises.
+        """
+        self._loading = loading = self._threads.submit(load)
+        loaded, ending = asyncio.wrap_future(loading), asyncio.ensure_future(self._ending.wait())
+        await asyncio.wait((loaded, ending), return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if not loaded.done():
+            loaded.cancel()
+            self.refuse_at_the_end()
+        return loaded.result()
+
+    def refuse_at_the_end(self) -> None:
+        """Start nothing any more when the line ends.
+
+        Raises:
+            InputError: it ends.
+        """
+        if self._ending.is_set():
+            raise InputError(f"{self._line} is stopping")
+
+
+class Reload:
+    """One reload as a transaction: ``prepare``, then ``commit``; or ``roll_back`` instead of either."""
+
+    def __init__(self, running: Running, beside: Beside) -> None:
+        self._running = running
+        self._beside = beside
+        self._undo = ExitStack()
+        self._setup: Setup
+        self._cameras: Exchange
+        self._archive: Archive | None
+
+    async def prepare(self) -> None:
+        """Load and make what is new beside what runs; whatever cannot be had is found out here.
+
+        Raises:
+            InputError: something is wrong with the config or what it names, or the line ends meanwhile.
+        """
+        running, beside, undo = self._running, self._beside, self._undo
+        old = running.setup
+        self._setup = setup = await beside.load(lambda: load_setup(running.path, old))
+        undo.callback(setup.close)
+        beside.refuse_at_the_end()
+        self._cameras = running.intake.cameras.prepare(setup.camera_plan)
+        undo.callback(self._cameras.drop)
+        self._archive = running.verdicts.archive
+        if setup.config.archive != old.config.archive:
+            self._archive = await beside.load(lambda: open_archive(setup))
+            if self._archive is not None:
+                undo.callback(self._archive.close)
+        curve, old_curve = setup.config.curve, old.config.curve
+        if isinstance(running.access, CurveAccess) and curve is not None and old_curve is not None:
+            running.access.replace(clients_of(curve))
+            undo.callback(running.access.replace, clients_of(old_curve))
+
+    async def stop_leaving_cameras(self) -> None:
+        """End the cameras that change or go: the last step that the end of the line may still overtake.
+
+        Frames of another size want other slots, so they end before the new product's first frame.
+
+        Raises:
+            InputError: the line ends meanwhile.
+        """
+        self._beside.refuse_at_the_end()
+        await self._cameras.stop_leaving()
+        self._beside.refuse_at_the_end()
+
+    def roll_back(self) -> None:
+        """Give back what was made; the line runs on as before."""
+        self._undo.close()
+
+    def commit(self) -> Archive | None:
+        """Take everything that is new into use, between two frames; give the archive that is to be closed."""
+        self._undo.pop_all()
+        running, setup = self._running, self._setup
+        config, old = setup.config, running.setup.config
+        running.verdicts.flush()
+        running.setup = setup
+        running.lanes.adopt(setup.products.values(), setup.opened)
+        intake, selected = running.intake, running.intake.product.name
+        intake.deadline_ms = config.deadline_ms
+        if selected in setup.products and config.product == old.product:
+            intake.product = setup.products[selected]  # the selection outlives a reload
+        else:
+            intake.product = next(iter(setup.products.values()))
+        running.publisher.on_journal_error = config.on_journal_error
+        if running.control is not None:
+            running.control.require(config.required_subscribers, config.resend_after_s)
+        running.intake.cameras.complete(self._cameras)
+        retired, running.verdicts.archive = running.verdicts.archive, self._archive
+        return retired if retired is not self._archive else None
+
+
+async def reload(running: Running, beside: Beside) -> str:
+    """Change over to what the config says now; a captured frame keeps the product it was captured for.
+
+    Returns:
+        What was done, for whoever asked for it.
+
+    Raises:
+        InputError: it cannot be done; the line runs on as before.
+    """
+    change = Reload(running, beside)
+    try:
+        await change.prepare()
+        await change.stop_leaving_cameras()
+    except BaseException:
+        change.roll_back()
+        raise
+    retired, product = change.commit(), running.intake.product
+    running.note("reload", {"product": product.name, "sha256": running.setup.hashes})
+    _log.info("%s: runs on the new config, engine %s", running.line, product.engine_name)
+    if retired is not None:
+        await asyncio.to_thread(retired.close)
+    return f"{running.path}: taken up, engine {product.engine_name}"
+
+
+def select(running: Running, name: str) -> str:
+    """Judge by another product from the next frame on.
+
+    Returns:
+        What was done, for whoever asked for it.
+
+    Raises:
+        InputError: the line has no such product.
+    """
+    product = running.setup.products.get(name)
+    if product is None:
+        known = ", ".join(known for known in running.setup.products if known) or "the config names none"
+        raise InputError(f"product {name!r}: unknown; expected one of its products: {known}")
+    running.intake.product = product
+    running.note("select", {"product": name, "configured": running.setup.config.product})
+    _log.info("%s: product %s, engine %s", running.line, name, product.engine_name)
+    return f"product {name}, engine {product.engine_name}"
+
+
+def open_archive(setup: Setup) -> Archive | None:
+    """Open the archive of a config; None where it names none.
+
+    Raises:
+        InputError: its folder cannot be made or read.
+    """
+    archive = setup.config.archive
+    return None if archive is None else Archive(archive.folder, max_mb=archive.max_mb)
