@@ -3,6 +3,7 @@
 The graph is written once and used twice: a model is fitted on its features, and holds it when it is exported.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from models.contract_graph import OPSET
 from pictures.frames import Size
 
 IMAGE = "image"
-"""Input of a trunk: N×3×H×W float, RGB from 0 to 255."""
-
-OPSET = 17
+"""Input of a trunk: N×3×H×W float, BGR from 0 to 255, as the frames of contract 1 are."""
+JOINED = "features"
+"""Output of ``Trunk.joined``."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,56 @@ class Trunk:
     features: dict[str, tuple[int, int, int]]
     """Tensor → channels, height and width."""
 
+    @property
+    def channels(self) -> int:
+        """Of all features together."""
+        return sum(channels for channels, _, _ in self.features.values())
+
+    @property
+    def grid(self) -> Size:
+        """Height and width of the finest features."""
+        return max(Size(height, width) for _, height, width in self.features.values())
+
+    def joined(self) -> "Trunk":
+        """Join the features as PatchCore does (Roth et al. 2022, §3.1).
+
+        Each is averaged over 3×3 neighbours and resized to the finest grid; then the channels are joined.
+        """
+        nodes, weights, grids = list(self.nodes), list(self.weights), []
+        for index, (feature, (channels, height, width)) in enumerate(self.features.items()):
+            mean = f"trunk/mean_{index}"
+            nodes.append(
+                helper.make_node(
+                    "AveragePool",
+                    [feature],
+                    [mean],
+                    name=mean,
+                    kernel_shape=[3, 3],
+                    strides=[1, 1],
+                    pads=[1, 1, 1, 1],
+                    count_include_pad=0,
+                )
+            )
+            if (height, width) != self.grid:
+                grid, sizes = f"trunk/grid_{index}", f"trunk/scales_{index}"
+                scales = [1, 1, self.grid.height / height, self.grid.width / width]
+                weights.append(numpy_helper.from_array(np.array(scales, dtype=np.float32), sizes))
+                nodes.append(
+                    helper.make_node(
+                        "Resize",
+                        [mean, "", sizes],
+                        [grid],
+                        name=grid,
+                        mode="linear",
+                        coordinate_transformation_mode="half_pixel",
+                    )
+                )
+                mean = grid
+            grids.append(mean)
+        nodes.append(helper.make_node("Concat", grids, [JOINED], name=JOINED, axis=1))
+        features = {JOINED: (self.channels, *self.grid)}
+        return Trunk(self.name, self.licence, self.size, nodes, weights, features)
+
     def model(self) -> onnx.ModelProto:
         """Give the graph as a model of its own."""
         value = helper.make_tensor_value_info
@@ -40,13 +92,18 @@ class Trunk:
         graph = helper.make_graph(self.nodes, "backbone", [image], outputs, self.weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that decides on the features."""
+        return hashlib.sha256(self.model().SerializeToString(deterministic=True)).hexdigest()
+
 
 class Layers:
     """Layers of a convolutional network, in the order they are added.
 
     Args:
         size: of the images.
-        mean: of R, G and B, subtracted first.
+        mean: of R, G and B from 0 to 255, subtracted first.
         std: by which they are divided then.
     """
 
@@ -55,7 +112,7 @@ class Layers:
         self._nodes: list[Any] = []
         self._weights: list[Any] = []
         self._shapes = {IMAGE: (3, *size)}
-        centre = self._weight("trunk/mean", np.array(mean).reshape(3, 1, 1))
+        centre = self._weight("trunk/mean", np.array(mean[::-1]).reshape(3, 1, 1))
         self._nodes.append(helper.make_node("Sub", [IMAGE, centre], ["trunk/centred"], name="trunk/centred"))
         self._std = np.array(std)
 
@@ -77,7 +134,8 @@ class Layers:
         channels, height, width = self._shapes[value]
         outputs, inputs, side, _ = kernel.shape
         if value == IMAGE:
-            value, kernel = "trunk/centred", kernel / self._std[:, None, None]
+            # The network knows RGB.
+            value, kernel = "trunk/centred", (kernel / self._std[:, None, None])[:, ::-1]
         name = f"trunk/conv_{len(self._nodes)}"
         rows, columns = -(-height // stride), -(-width // stride)
         around = [max((rows - 1) * stride + side - height, 0), max((columns - 1) * stride + side - width, 0)]
@@ -101,7 +159,10 @@ class Layers:
     def clip(self, value: str, least: float, most: float) -> str:
         """Clamp a tensor."""
         name = f"trunk/clip_{len(self._nodes)}"
-        limits = [self._weight(f"{name}/least", np.array(least)), self._weight(f"{name}/most", np.array(most))]
+        limits = [
+            self._weight(f"{name}/least", np.array(least)),
+            self._weight(f"{name}/most", np.array(most)),
+        ]
         self._nodes.append(helper.make_node("Clip", [value, *limits], [name], name=name))
         self._shapes[name] = self._shapes[value]
         return name
