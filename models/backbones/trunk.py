@@ -50,7 +50,7 @@ class Trunk:
         Each is averaged over 3×3 neighbours and resized to the finest grid; then the channels are joined.
         """
         nodes, weights, grids = list(self.nodes), list(self.weights), []
-        for index, (feature, (channels, height, width)) in enumerate(self.features.items()):
+        for index, (feature, (_, height, width)) in enumerate(self.features.items()):
             mean = f"trunk/mean_{index}"
             nodes.append(
                 helper.make_node(

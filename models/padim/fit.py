@@ -2,7 +2,7 @@
 
 Against the paper: the features are those of PatchCore, averaged over neighbours, and projected on their
 principal components instead of a random choice; positions share what they know (``gaussians``); and the
-picture as a whole is judged too, where there are enough images to know how whole pictures vary.
+picture as a whole is judged too, by its mean feature and its worst place.
 """
 
 import math
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -30,17 +31,13 @@ from models.errors import TrainingFailed
 from models.exported import run_graph
 from models.method import MODEL_METHOD, GoodImages, HeldOut, as_text, rows, scores
 from models.padim.gaussians import Gaussian, at_positions, of_pictures
-from models.padim.graph import LOCAL, WHOLE, graph_of
+from models.padim.graph import LOCAL, WHOLE, Spread, Usual, graph_of
 from models.padim.statistics import Statistics
 from pictures.frames import Size
 
 MOST_CHANNELS = 100
 MOST_BYTES = 56_000_000
 """Of an engine's matrices, one for each position, so that its file stays under 60 MB."""
-
-FEWEST_FOR_WHOLE = 100
-"""Images from which the picture as a whole is judged. How whole pictures vary needs more images than what each
-position looks like, of which every image shows a thousand."""
 
 HELD_OUT = 128
 """The most images that are held out in turn, to learn how high good parts score."""
@@ -81,7 +78,7 @@ class Padim:
             origin=origin,
             statistics=sums.statistics,
             pictures=np.concatenate(sums.pictures),
-            held_out_all=_cross_validated(sums.statistics, np.concatenate(sums.pictures), kept, chosen),
+            seen_first=_cross_validated(sums.statistics, np.concatenate(sums.pictures), kept, chosen),
             about={MODEL_METHOD: "padim", "backbone": trunk.name, "backbone_licence": trunk.licence}
             | good.metadata(),
         )
@@ -117,6 +114,15 @@ def check_memory(grid: Size, channels: int) -> None:
         )
 
 
+class SeenFirst(NamedTuple):
+    """What was found on N good images before the model had seen them."""
+
+    peak: NDArray[np.float32]
+    """The largest value of the map ``local``."""
+    picture: NDArray[np.float32]
+    """The distance of the picture's mean feature."""
+
+
 @dataclass(frozen=True)
 class PadimModel:
     """See ``Model``; it can take more images."""
@@ -129,19 +135,22 @@ class PadimModel:
     statistics: Statistics
     pictures: NDArray[np.float32]
     """N×C: the mean of each image's projected features."""
-    held_out_all: HeldOut
-    """Of all maps, whether the model has them or not yet."""
+    seen_first: "SeenFirst"
     about: dict[str, str]
 
     @property
-    def maps_given(self) -> tuple[str, ...]:
-        """Names of the maps."""
-        return (LOCAL, WHOLE) if len(self.pictures) >= FEWEST_FOR_WHOLE else (LOCAL,)
+    def usual(self) -> Usual:
+        """Mean and deviation of what the map ``whole`` is made of, on held-out good images."""
+        return Usual(*(Spread(float(values.mean()), float(values.std())) for values in self.seen_first))
 
     @property
     def held_out(self) -> HeldOut:
-        """Largest values of the maps it gives, on good images that it had not seen."""
-        return {name: self.held_out_all[name] for name in self.maps_given}
+        """Largest values of the maps on good images that the model had not seen."""
+        halves = [
+            0.5 * (values - spread.mean) / spread.deviation
+            for values, spread in zip(self.seen_first, self.usual, strict=True)
+        ]
+        return {LOCAL: self.seen_first.peak, WHOLE: np.asarray(sum(halves), dtype=np.float32)}
 
     @property
     def held_out_scores(self) -> NDArray[np.float64]:
@@ -152,13 +161,12 @@ class PadimModel:
         """Refuse a model that tells nothing apart.
 
         Raises:
-            TrainingFailed: a map has the same largest value on all held-out images, or one that is no number.
+            TrainingFailed: a distance is the same on all held-out images, or no number.
         """
-        for name, peaks in self.held_out.items():
-            if not (np.isfinite(peaks).all() and peaks.std() > 0):
+        for values in self.seen_first:
+            if not (np.isfinite(values).all() and values.std() > 0):
                 raise TrainingFailed(
-                    f"the map {name} does not tell the held-out good images apart:"
-                    " the model sees nothing in them"
+                    "the distances do not tell the held-out good images apart: the model sees nothing in them"
                 )
 
     def with_more(
@@ -176,16 +184,16 @@ class PadimModel:
         sums = _Sums(Features(self.trunk, threads or os.cpu_count() or 1), self.basis, self.origin)
         sums.statistics = self.statistics
         kept, _ = sums.add(images, most_kept=HELD_OUT)
-        before = _peaks(self.statistics, self.pictures, kept)
+        before = _judged(self.statistics, self.pictures, kept)
         assert sums.statistics is not None
         seen = int(self.about["training_images"]) + pictures
         model = replace(
             self,
             statistics=sums.statistics,
             pictures=np.concatenate([self.pictures, *sums.pictures]),
-            held_out_all={
-                name: np.concatenate([peaks, before[name]]) for name, peaks in self.held_out_all.items()
-            },
+            seen_first=SeenFirst(
+                *(np.concatenate(both) for both in zip(self.seen_first, before, strict=True))
+            ),
             about=self.about | {"training_images": str(seen), "training_digest": digest},
         )
         model.check()
@@ -193,13 +201,20 @@ class PadimModel:
 
     def graph(self) -> onnx.ModelProto:
         """Give the graph of contract 1."""
-        whole = of_pictures(self.pictures) if WHOLE in self.maps_given else None
         about = self.about | {
             "training_quantiles": as_text(rows(self.held_out)),
             "tool_version": version("inspectd"),
         }
         positions = at_positions(self.statistics, self.trunk.grid)
-        return graph_of(self.trunk, self.basis, self.origin, positions, whole, about)
+        return graph_of(
+            self.trunk,
+            self.basis,
+            self.origin,
+            positions=positions,
+            pictures=of_pictures(self.pictures),
+            usual=self.usual,
+            metadata=about,
+        )
 
     def maps(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """See ``Model.maps``."""
@@ -264,35 +279,34 @@ def _batches(images: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 def _cross_validated(
     statistics: Statistics, pictures: NDArray[np.float32], kept: Tensor, chosen: NDArray[np.int64]
-) -> HeldOut:
+) -> "SeenFirst":
     """Judge each of some images by what the others say, a part of them at a time."""
     count = len(kept)
     folds = FOLDS if count >= 6 * FOLDS else min(count, 2 * FOLDS)
     fold_of = np.arange(count) % folds
-    found: dict[str, NDArray[np.float32]] = {
-        name: np.empty(count, dtype=np.float32) for name in (LOCAL, WHOLE)
-    }
+    found = SeenFirst(*np.empty((2, count), dtype=np.float32))
     for fold in tqdm(range(folds), desc="judging held-out images", unit="part"):
         out = fold_of == fold
         part = kept[torch.from_numpy(out)]
         others = np.delete(pictures, chosen[out], axis=0)
-        for name, peaks in _peaks(statistics.minus(Statistics.of(part)), others, part).items():
-            found[name][out] = peaks
+        judged = _judged(statistics.minus(Statistics.of(part)), others, part)
+        for values, some in zip(found, judged, strict=True):
+            values[out] = some
     return found
 
 
-def _peaks(statistics: Statistics, pictures: NDArray[np.float32], projected: Tensor) -> HeldOut:
-    """Give the largest value of each map on images, N×C×h×w, that the statistics do not know."""
+def _judged(statistics: Statistics, pictures: NDArray[np.float32], projected: Tensor) -> SeenFirst:
+    """Judge images, N×C×h×w, that the statistics do not know."""
     height, width = projected.shape[2:]
     positions = at_positions(statistics, Size(height, width))
     apart = projected.flatten(2).permute(2, 0, 1) - torch.from_numpy(positions.mean)[:, None]
     squares = torch.bmm(apart, torch.from_numpy(positions.whitening)).square_().mean(2)
     maps = squares.T.reshape(-1, 1, height, width)
     averaged = functional.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
-    return {
-        LOCAL: averaged.amax((1, 2, 3)).sqrt().numpy(),
-        WHOLE: _distances(of_pictures(pictures), projected.mean((2, 3)).numpy()),
-    }
+    return SeenFirst(
+        averaged.amax((1, 2, 3)).sqrt().numpy(),
+        _distances(of_pictures(pictures), projected.mean((2, 3)).numpy()),
+    )
 
 
 def _distances(gaussian: Gaussian, values: NDArray[np.float32]) -> NDArray[np.float32]:

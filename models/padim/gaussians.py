@@ -64,7 +64,7 @@ def _neighbourhood(values: Tensor, grid: Size) -> Tensor:
     mean = torch.cat(
         [
             functional.avg_pool2d(part[None], 3, stride=1, padding=1, count_include_pad=False)[0]
-            for part in planes.split(1024)
+            for part in torch.split(planes, 1024)
         ]
     )
     return mean.permute(1, 2, 0).reshape(values.shape).contiguous()

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 FORMAT = "padim sums 1"
 
 _ABOUT, _TRUNK = "about", "trunk"
-_HELD_OUT = "held_out/"
 
 
 def sums_file(model: Path) -> Path:
@@ -51,7 +50,7 @@ def save_sums(path: Path, model: "PadimModel") -> None:
         # A scatter is symmetric: one half is enough.
         "scatter": model.statistics.scatter[:, upper[0], upper[1]].contiguous(),
         "pictures": torch.from_numpy(model.pictures),
-        **{f"{_HELD_OUT}{name}": torch.from_numpy(peaks) for name, peaks in model.held_out_all.items()},
+        "seen_first": torch.from_numpy(np.stack(model.seen_first)),
     }
     trunk = model.trunk
     about = {
@@ -73,7 +72,7 @@ def load_sums(path: Path) -> "PadimModel":
     Raises:
         InputError: the file is missing, damaged or another.
     """
-    from models.padim.fit import PadimModel
+    from models.padim.fit import PadimModel, SeenFirst
 
     try:
         with safe_open(path, framework="pt") as file:
@@ -112,11 +111,7 @@ def load_sums(path: Path) -> "PadimModel":
             origin=tensors["origin"].numpy(),
             statistics=Statistics(int(about["count"]), mean, scatter),
             pictures=tensors["pictures"].numpy(),
-            held_out_all={
-                name.removeprefix(_HELD_OUT): tensor.numpy()
-                for name, tensor in tensors.items()
-                if name.startswith(_HELD_OUT)
-            },
+            seen_first=SeenFirst(*tensors["seen_first"].numpy()),
             about=dict(about["about"]),
         )
     except Exception as error:  # whatever damage leads to
