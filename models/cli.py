@@ -87,7 +87,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_train(commands: "Commands") -> None:
     train = commands.add_parser(
-        "train", help="train a model on good images", description=train_command.__doc__
+        "train",
+        help="train EfficientAD's networks alone; train-model --method efficientad exports them, too",
+        description=train_command.__doc__,
     )
     _add_data(train)
     train.add_argument(
@@ -168,9 +170,19 @@ def _add_train(commands: "Commands") -> None:
 
 def _add_evaluate(commands: "Commands") -> None:
     evaluate = commands.add_parser(
-        "evaluate", help="measure a model on known defects", description=evaluate_command.__doc__
+        "evaluate",
+        help="the same as evaluate-model: measure a model on known defects",
+        description=evaluate_command.__doc__,
     )
-    evaluate.add_argument("model", type=Path, help="a model of 'efficientad train', or an engine")
+    add_evaluation_options(evaluate)
+    evaluate.set_defaults(command=evaluate_command)
+
+
+def add_evaluation_options(evaluate: argparse.ArgumentParser) -> None:
+    """Describe the options of ``evaluate_command``."""
+    evaluate.add_argument(
+        "model", type=Path, help="an ONNX graph, an engine, or a checkpoint of 'efficientad train'"
+    )
     _add_data(evaluate)
     evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
     evaluate.add_argument(
@@ -190,7 +202,6 @@ def _add_evaluate(commands: "Commands") -> None:
         help="test sets drawn for the confidence intervals; default 1000",
     )
     evaluate.add_argument("--seed", type=natural, default=0, metavar="N", help="of the drawing; default 0")
-    evaluate.set_defaults(command=evaluate_command)
 
 
 def _add_ablate(commands: "Commands") -> None:

@@ -13,9 +13,13 @@ from torch import Tensor
 
 from engine_runtime.open import one_line
 from foundation.errors import InputError
+from foundation.files import sha256
 from models.backbones.backbone import STRIDES, joined
 from models.backbones.dequantised import dequantised, is_quantised
+from models.backbones.trunk import IMAGE, Trunk
+from models.contract_graph import OPSET
 from models.efficientad.networks import MEAN, STD
+from pictures.frames import Size
 
 
 class OnnxBackbone:
@@ -104,3 +108,113 @@ def _widest(path: Path, model: Any) -> list[Any]:
         widest = max(port.get_shape()[1] for port in fitting)
         chosen.append([port for port in fitting if port.get_shape()[1] == widest][-1])
     return chosen
+
+
+def onnx_trunk(path: Path, size: Size, layers: Sequence[str] | None) -> Trunk:
+    """Cut the layers of a classifier out of its file, for images of one size.
+
+    Args:
+        path: see ``OnnxBackbone``.
+        size: of the images.
+        layers: see ``OnnxBackbone``.
+
+    Raises:
+        InputError: see ``OnnxBackbone``.
+    """
+    import onnx
+    from onnx import shape_inference, version_converter
+
+    content, found = _float_model(path)
+    model = onnx.load_model_from_string(content)
+    if len(model.graph.input) < 1:
+        raise InputError(f"{path}: has no input; expected one of N×3×H×W")
+    initial = {weight.name for weight in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initial]
+    dims = [value.type.tensor_type.shape.dim for value in inputs]
+    if len(inputs) != 1 or len(dims[0]) != 4 or dims[0][1].dim_value not in {0, 3}:
+        given = ", ".join("×".join(d.dim_param or str(d.dim_value) for d in dim) for dim in dims) or "none"
+        raise InputError(f"{path}: found inputs {given}; expected one of N×3×H×W")
+    try:
+        if model.opset_import[0].version != OPSET:
+            model = version_converter.convert_version(model, OPSET)
+        image = model.graph.input[0]
+        for dim, value in zip(image.type.tensor_type.shape.dim, (1, 3, *size), strict=True):
+            dim.ClearField("dim_param")
+            dim.dim_value = value
+        del model.graph.value_info[:]
+        for output in model.graph.output:
+            output.type.tensor_type.ClearField("shape")
+        inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    except Exception as error:
+        raise InputError(f"{path}: does not take images of {size}: {one_line(error)}") from error
+    shapes = {
+        value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        for value in inferred.value_info
+        if len(value.type.tensor_type.shape.dim) == 4
+    }
+    wanted = layers or found or _widest_of(path, inferred, shapes, size)
+    for name in wanted:
+        if name not in shapes or not all(shapes[name]):
+            raise InputError(f"{path}: has no tensor N×C×h×w named {name!r}, which --layers asks for")
+    nodes, weights = _needed(model.graph, wanted)
+    return Trunk(
+        path.stem,
+        f"as its file says; SHA-256 {sha256(path)}",
+        size,
+        *from_bgr(image.name, nodes, weights),
+        {f"trunk/{name}": (shapes[name][1], shapes[name][2], shapes[name][3]) for name in wanted},
+    )
+
+
+def _widest_of(path: Path, graph: Any, shapes: dict[str, tuple[int, ...]], size: Size) -> list[str]:
+    """See ``_widest``."""
+    chosen = []
+    ordered = [name for node in graph.node for name in node.output if name in shapes]
+    for stride in STRIDES:
+        fitting = [name for name in ordered if shapes[name][2] * stride == size.height]
+        if not fitting:
+            raise InputError(f"{path}: has no features of stride {stride}; name others with --layers")
+        widest = max(shapes[name][1] for name in fitting)
+        chosen.append([name for name in fitting if shapes[name][1] == widest][-1])
+    return chosen
+
+
+def _needed(graph: Any, wanted: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """Give the nodes and weights that tensors depend on."""
+    needed, nodes = set(wanted), []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    return nodes[::-1], [weight for weight in graph.initializer if weight.name in needed]
+
+
+def from_bgr(image: str, nodes: list[Any], weights: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Put before a classifier's input what makes it of ``IMAGE``; names of the file get a prefix."""
+    from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+    def named(name: str) -> str:
+        return f"trunk/{name}" if name else ""
+
+    order = numpy_helper.from_array(np.array([2, 1, 0], dtype=np.int64), "trunk/rgb_order")
+    mean, std = (np.array(values, np.float32).reshape(3, 1, 1) * 255 for values in (MEAN, STD))
+    before = [
+        helper.make_node("Gather", [IMAGE, "trunk/rgb_order"], ["trunk/rgb"], name="trunk/rgb", axis=1),
+        helper.make_node("Sub", ["trunk/rgb", "trunk/mean"], ["trunk/centred"], name="trunk/centred"),
+        helper.make_node("Div", ["trunk/centred", "trunk/std"], [named(image)], name="trunk/scaled"),
+    ]
+    renamed_nodes, renamed_weights = [], []
+    for index, node in enumerate(nodes):
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copy.name = f"trunk/{index}_{node.op_type}"
+        copy.input[:] = [named(name) for name in node.input]
+        copy.output[:] = [named(name) for name in node.output]
+        renamed_nodes.append(copy)
+    for weight in weights:
+        tensor = TensorProto()
+        tensor.CopyFrom(weight)
+        tensor.name = named(weight.name)
+        renamed_weights.append(tensor)
+    limits = [numpy_helper.from_array(mean, "trunk/mean"), numpy_helper.from_array(std, "trunk/std")]
+    return [*before, *renamed_nodes], [order, *limits, *renamed_weights]

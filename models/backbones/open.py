@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from foundation.errors import InputError
+from models.backbones import efficientnet_lite
 from models.backbones.backbone import Backbone
+from models.backbones.trunk import Trunk
+from pictures.frames import Size
 
 TORCHVISION = "torchvision:"
 
@@ -12,12 +16,13 @@ def open_backbone(source: str, layers: Sequence[str] | None, threads: int) -> Ba
     """Open a backbone.
 
     Args:
-        source: an ONNX file, or "torchvision:" and the name of one of its classifiers.
+        source: an ONNX file, one of ``efficientnet_lite.NAMES``, or "torchvision:" and the name of one of its
+            classifiers.
         layers: to join, by their names in it; when None those that its kind suggests.
         threads: to compute with.
 
     Raises:
-        InputError: see ``OnnxBackbone`` and ``TorchvisionBackbone``.
+        InputError: see ``efficientnet_lite``, ``OnnxBackbone`` and ``TorchvisionBackbone``.
     """
     if source.startswith(TORCHVISION):
         from models.backbones.torchvision_model import TorchvisionBackbone
@@ -26,3 +31,35 @@ def open_backbone(source: str, layers: Sequence[str] | None, threads: int) -> Ba
     from models.backbones.onnx_file import OnnxBackbone
 
     return OnnxBackbone(Path(source), layers, threads)
+
+
+def open_trunk(source: str, size: Size, layers: Sequence[str] | None) -> Trunk:
+    """Open the first layers of a backbone as a graph that an exported model can hold.
+
+    Args:
+        source: an ONNX file, one of ``efficientnet_lite.NAMES``, or "torchvision:" and a name.
+        size: of the images.
+        layers: to join, by their names in it; when None those that its kind suggests.
+
+    Raises:
+        InputError: see ``efficientnet_lite``, ``onnx_trunk`` and ``torchvision_trunk``.
+    """
+    if source in efficientnet_lite.NAMES:
+        return efficientnet_lite.efficientnet_lite(source, size, _stages(source, layers))
+    if source.startswith(TORCHVISION):
+        from models.backbones.torchvision_model import torchvision_trunk
+
+        return torchvision_trunk(source.removeprefix(TORCHVISION), size, layers)
+    from models.backbones.onnx_file import onnx_trunk
+
+    return onnx_trunk(Path(source), size, layers)
+
+
+def _stages(name: str, layers: Sequence[str] | None) -> tuple[int, ...]:
+    if layers is None:
+        return efficientnet_lite.DEFAULT_STAGES
+    known = [f"stage{number}" for number in range(2, len(efficientnet_lite.STAGES) + 1)]
+    for layer in layers:
+        if layer not in known:
+            raise InputError(f"--layers {layer}: {name} has {', '.join(known)}")
+    return tuple(sorted({int(layer.removeprefix("stage")) for layer in layers}))

@@ -9,24 +9,20 @@ computes nothing else on uint8.
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from engine_runtime.engine import ANOMALY_MAP, CONTRACT, FRAMES, MAPS, QUANTILES, SCORE, map_output
+from engine_runtime.engine import FRAMES
 from foundation.files import replacing
+from models.contract_graph import ContractGraph
 from models.efficientad.checkpoint import Run
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import MEAN, STD, map_size
 from pictures.heatmap import MAP_STRIDE
 from pictures.map_quantiles import MAP_NORMALISATION
 from pictures.trained_on import PIXEL_DIGESTS, TrainedOn, as_metadata
-
-OPSET = 17
 
 
 def export(path: Path, run: Run, model: EfficientAd) -> int:
@@ -79,48 +75,8 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
         pairs = [(outputs["teacher"], halves[0], "local"), (outputs["autoencoder"], halves[1], "global")]
     maps = map_names(model)
     planes = [graph.mean_square(*pair) for pair in pairs]
-    graph.node("Concat", planes, "maps", axis=1)
-    first = graph.weight("axis_1", np.array([1], dtype=np.int64))
-    for name, plane in zip(maps, planes, strict=True):
-        graph.node("Squeeze", [plane, first], map_output(name))
-
-    column = graph.weight("quantile_shape", np.array([len(maps), 1, 1], dtype=np.int64))
-    graph.nodes.append(helper.make_node("Split", [QUANTILES], ["q_a", "q_b"], name="split_quantiles", axis=1))
-    graph.node("Sub", ["q_b", "q_a"], "spread")
-    graph.node("Reshape", ["q_a", column], "lower")
-    graph.node("Reshape", ["spread", column], "range")
-    graph.node("Sub", ["maps", "lower"], "above")
-    graph.node("Mul", ["above", graph.weight("tenth", np.array(0.1, dtype=np.float32))], "tenths")
-    graph.node("Div", ["tenths", "range"], "normalised")
-    graph.node("ReduceMean", ["normalised"], ANOMALY_MAP, axes=[1], keepdims=0)
-    graph.node("ReduceMax", [ANOMALY_MAP], SCORE, axes=[1, 2], keepdims=0)
-
-    value = helper.make_tensor_value_info
-    height, width = model.image_size
-    proto = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "efficientad",
-            [
-                value(FRAMES, TensorProto.UINT8, ["N", height, width, 3]),
-                value(QUANTILES, TensorProto.FLOAT, [len(maps), 2]),
-            ],
-            [
-                value(SCORE, TensorProto.FLOAT, ["N"]),
-                *(
-                    value(name, TensorProto.FLOAT, ["N", *cells])
-                    for name in (ANOMALY_MAP, *map(map_output, maps))
-                ),
-            ],
-            graph.weights,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=8,
-        producer_name="efficientad",
-        producer_version=run.tool_version,
-    )
-    helper.set_model_props(proto, metadata(run, model))
-    onnx.checker.check_model(proto, full_check=True)
+    graph.combine(dict(zip(maps, planes, strict=True)))
+    proto = graph.model("efficientad", model.image_size, cells, maps, metadata(run, model))
     with replacing(path) as file:
         file.write(proto.SerializeToString())
     return len(graph.nodes)
@@ -138,8 +94,6 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     rows = model.quantiles[: len(maps)].cpu().numpy()
     np.savetxt(quantiles, rows.reshape(1, -1), fmt="%.9g", delimiter=",", newline="")
     entries = {
-        CONTRACT: "2",
-        MAPS: ",".join(maps),
         "image_size": f"{run.image_size.height}x{run.image_size.width}",
         "channel_order": "BGR",
         MAP_STRIDE: "4",  # of every PDN, which pools twice
@@ -157,22 +111,8 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     return entries | as_metadata(TrainedOn(run.roi, run.tiles, run.camera_picture))
 
 
-class Graph:
-    """Nodes and weights, in the order they are added."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-
-    def weight(self, name: str, values: NDArray[Any]) -> str:
-        """Add a constant and give its name."""
-        self.weights.append(numpy_helper.from_array(values, name))
-        return name
-
-    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Add a node with one output, also its name, and give that."""
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
-        return output
+class Graph(ContractGraph):
+    """What the networks of EfficientAD are made of."""
 
     def mean_square(self, target: str, prediction: str, kind: str) -> str:
         """Add the map of squared differences, averaged over the channels: N×1×h×w."""

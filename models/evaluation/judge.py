@@ -1,7 +1,7 @@
 """The seam behind which a checkpoint and an engine judge frames alike."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -54,20 +54,24 @@ class Judge(Protocol):
 
 
 def open_judge(model: Path, calibration: Path | None) -> Judge:
-    """Open a checkpoint of ``efficientad train`` or an engine of ``build-engine``.
+    """Open a checkpoint of ``efficientad train``, a graph in ONNX or an engine of ``build-engine``.
 
     Args:
         model: the file.
         calibration: made by ``calibrate`` on this engine.
 
     Raises:
-        InputError: the file is neither, is damaged, or the calibration is another engine's; a calibration was
-            given for a checkpoint.
+        InputError: the file is none of these, is damaged, or the calibration is another engine's; a
+            calibration was given for something else than an engine.
     """
     if _is_engine(model):
         return EngineJudge(model, calibration)
     if calibration is not None:
         raise InputError(f"{calibration}: a calibration is for an engine, and {model} is none")
+    if model.suffix == ".onnx":
+        from models.evaluation.onnx_judge import OnnxJudge
+
+        return OnnxJudge(model)
     return CheckpointJudge(model)
 
 
@@ -128,7 +132,7 @@ class EngineJudge:
         if calibration is None:
             trained = _trained_on(path, manifest)
             self.roi, self.tiles = trained.roi, trained.tiles
-            self._quantiles = _trained_quantiles(path, manifest)
+            self._quantiles = trained_quantiles(path, manifest.model_metadata, len(manifest.maps))
         else:
             given = load_calibration(calibration, manifest.payload_sha256, manifest.maps)
             self.roi = given.roi
@@ -154,16 +158,22 @@ def _is_engine(path: Path) -> bool:
         return False
 
 
-def _trained_quantiles(path: Path, manifest: Manifest) -> Quantiles:
-    named = manifest.model_metadata.get("training_quantiles")
+def trained_quantiles(path: Path, metadata: Mapping[str, str], maps: int) -> Quantiles:
+    """Read the quantiles that a model brings along: a row for each of its maps.
+
+    Raises:
+        InputError: it brings none.
+        EngineRefused: they are no such numbers.
+    """
+    named = metadata.get("training_quantiles")
     if named is None:
         raise InputError(f"{path}: the model brings no quantiles of its own; give --calibration FILE")
     try:
         numbers = np.array([float(number) for number in named.split(",")], dtype=np.float32)
-        return numbers.reshape(len(manifest.maps), 2)
+        return numbers.reshape(maps, 2)
     except ValueError as error:
         raise EngineRefused(
-            f"{path}: training_quantiles are {named!r:.60}; expected {2 * len(manifest.maps)} numbers"
+            f"{path}: training_quantiles are {named!r:.60}; expected {2 * maps} numbers"
         ) from error
 
 

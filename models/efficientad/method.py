@@ -1,0 +1,102 @@
+"""EfficientAD (Batzner et al. 2024) behind the seam of the methods."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foundation.files import sha256
+from models.efficientad.checkpoint import Run, load_model
+from models.efficientad.export import export, map_names
+from models.efficientad.model import EfficientAd
+from models.efficientad.networks import ModelSize
+from models.efficientad.teacher import load_teacher, teacher_file
+from models.efficientad.train import train
+from models.method import GoodImages
+
+HELD_OUT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class EfficientAdMethod:
+    """The method, see ``Method``. A training that was killed goes on where it stopped."""
+
+    checkpoint: Path
+    """File of the trained networks; the state of an unfinished training lies beside it."""
+    steps: int
+    model_size: ModelSize = "xs"
+    penalty: Path | None = None
+    """Folder of natural images for the pretraining penalty."""
+    teacher: Path | None = None
+    checkpoint_every: int = 500
+    seed: int = 0
+
+    def fit(self, good: GoodImages) -> "EfficientAdModel":
+        """See ``Method.fit``; one image in ten is held out."""
+        from models import training_images
+
+        good.check()
+        file = teacher_file(self.model_size, self.teacher)
+        teacher = load_teacher(self.model_size, file)
+        penalty = None if self.penalty is None else training_images.load_natural(self.penalty, good.size)
+        order = torch.from_numpy(np.random.default_rng(self.seed).permutation(len(good.images)))
+        held_out = max(1, round(HELD_OUT_SHARE * len(order)))
+        validation, training = good.images[order[:held_out]], good.images[order[held_out:]]
+        run = Run(
+            size=self.model_size,
+            image_size=good.size,
+            roi=good.seen.roi,
+            steps=self.steps,
+            batch=1,
+            seed=self.seed,
+            training_digest=good.digest,
+            teacher_digest=sha256(file),
+            penalty_digest=penalty.digest if penalty else None,
+            tool_version=version("inspectd"),
+            tiles=good.tiles,
+            camera_picture=good.seen.camera_picture,
+            pixel_digests=good.pixel_digests,
+        )
+        train(
+            run,
+            teacher,
+            training=training,
+            validation=validation,
+            penalty=penalty.images if penalty else None,
+            out=self.checkpoint,
+            checkpoint_every=self.checkpoint_every,
+        )
+        _, model = load_model(self.checkpoint)
+        frames = validation.flip(1).permute(0, 2, 3, 1).contiguous()
+        with torch.inference_mode():
+            found = [float(model(frame[None], model.quantiles).score) for frame in frames]
+        return EfficientAdModel(run, model, np.array(found, dtype=np.float64))
+
+
+class EfficientAdModel:
+    """See ``Model``.
+
+    Args:
+        run: the settings it was trained with.
+        model: in evaluation mode.
+        held_out_scores: see ``Model``.
+    """
+
+    def __init__(self, run: Run, model: EfficientAd, held_out_scores: NDArray[np.float64]) -> None:
+        self.held_out_scores = held_out_scores
+        self._run, self._model = run, model
+
+    def maps(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """See ``Model.maps``."""
+        names = map_names(self._model)
+        with torch.inference_mode():
+            result = self._model(torch.from_numpy(frames), self._model.quantiles)
+        found = (result.local_map, result.global_map)
+        return {name: values.numpy() for name, values in zip(names, found, strict=False)}
+
+    def export(self, path: Path) -> None:
+        """See ``Model.export``."""
+        export(path, self._run, self._model)

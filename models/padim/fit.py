@@ -1,0 +1,315 @@
+"""PaDiM (Defard et al. 2020): a Gaussian for each position of a good part's features.
+
+Against the paper: the features are those of PatchCore, averaged over neighbours, and projected on their
+principal components instead of a random choice; positions share what they know (``gaussians``); and the
+picture as a whole is judged too, by its mean feature and its worst place.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from foundation.errors import InputError
+from foundation.files import replacing
+from models import memory
+from models.backbones.features import Features
+from models.backbones.open import open_trunk
+from models.backbones.trunk import Trunk
+from models.errors import TrainingFailed
+from models.exported import run_graph
+from models.method import MODEL_METHOD, GoodImages, HeldOut, as_text, rows, scores
+from models.padim.gaussians import Gaussian, at_positions, of_pictures
+from models.padim.graph import LOCAL, WHOLE, Spread, Usual, graph_of
+from models.padim.statistics import Statistics
+from pictures.frames import Size
+
+MOST_CHANNELS = 100
+MOST_BYTES = 56_000_000
+"""Of an engine's matrices, one for each position, so that its file stays under 60 MB."""
+
+HELD_OUT = 128
+"""The most images that are held out in turn, to learn how high good parts score."""
+FOLDS = 4
+
+_BATCH = 8
+_FOR_BASIS = 32
+"""Images among whose features the principal components are looked for."""
+
+
+@dataclass(frozen=True)
+class Padim:
+    """The method, see ``Method``."""
+
+    backbone: str = "lite0"
+    layers: tuple[str, ...] | None = None
+    """To join, by their names in the backbone; those that its kind suggests when None."""
+    channels: int | None = None
+    """Principal components of the features; as many as an engine of 60 MB holds, at most 100, when None."""
+    threads: int | None = None
+    """To compute with; as many as there are cores when None."""
+
+    def fit(self, good: GoodImages) -> "PadimModel":
+        """See ``Method.fit``."""
+        good.check()
+        trunk = open_trunk(self.backbone, good.size, self.layers).joined()
+        channels = self._channels(trunk)
+        check_memory(trunk.grid, channels)
+        threads = self.threads or os.cpu_count() or 1
+        features = Features(trunk, threads)
+        basis, origin = principal_components(features, good.images, channels)
+        sums = _Sums(features, basis, origin)
+        kept, chosen = sums.add(good.images, most_kept=HELD_OUT)
+        assert sums.statistics is not None
+        model = PadimModel(
+            trunk=trunk,
+            basis=basis,
+            origin=origin,
+            statistics=sums.statistics,
+            pictures=np.concatenate(sums.pictures),
+            seen_first=_cross_validated(sums.statistics, np.concatenate(sums.pictures), kept, chosen),
+            about={MODEL_METHOD: "padim", "backbone": trunk.name, "backbone_licence": trunk.licence}
+            | good.metadata(),
+        )
+        model.check()
+        return model
+
+    def _channels(self, trunk: Trunk) -> int:
+        if self.channels is not None:
+            if not 1 <= self.channels <= trunk.channels:
+                raise InputError(
+                    f"--channels {self.channels}: {trunk.name} has {trunk.channels}; expected 1 to as many"
+                )
+            return self.channels
+        fitting = math.isqrt(MOST_BYTES // (4 * math.prod(trunk.grid)))
+        return max(1, min(MOST_CHANNELS, trunk.channels, fitting))
+
+
+def check_memory(grid: Size, channels: int) -> None:
+    """Refuse what would not fit into memory, before anything is computed.
+
+    Raises:
+        InputError: it would not.
+    """
+    positions, free = math.prod(grid), memory.available()
+    needed = (
+        6 * 4 * positions * channels**2
+    )  # the sums, those of a part of the images, and what is made of them
+    if free is not None and needed > free:
+        fitting = math.isqrt(free // (6 * 4 * positions))
+        raise InputError(
+            f"{positions} positions × {channels}² channels need {needed / 1e9:.1f} GB of memory, and"
+            f" {free / 1e9:.1f} GB are available: --channels {fitting} would fit, or a smaller --image-size"
+        )
+
+
+class SeenFirst(NamedTuple):
+    """What was found on N good images before the model had seen them."""
+
+    peak: NDArray[np.float32]
+    """The largest value of the map ``local``."""
+    picture: NDArray[np.float32]
+    """The distance of the picture's mean feature."""
+
+
+@dataclass(frozen=True)
+class PadimModel:
+    """See ``Model``; it can take more images."""
+
+    trunk: Trunk
+    basis: NDArray[np.float32]
+    """D×C: principal components."""
+    origin: NDArray[np.float32]
+    """C: the mean feature."""
+    statistics: Statistics
+    pictures: NDArray[np.float32]
+    """N×C: the mean of each image's projected features."""
+    seen_first: "SeenFirst"
+    about: dict[str, str]
+
+    @property
+    def usual(self) -> Usual:
+        """Mean and deviation of what the map ``whole`` is made of, on held-out good images."""
+        return Usual(*(Spread(float(values.mean()), float(values.std())) for values in self.seen_first))
+
+    @property
+    def held_out(self) -> HeldOut:
+        """Largest values of the maps on good images that the model had not seen."""
+        halves = [
+            0.5 * (values - spread.mean) / spread.deviation
+            for values, spread in zip(self.seen_first, self.usual, strict=True)
+        ]
+        return {LOCAL: self.seen_first.peak, WHOLE: np.asarray(sum(halves), dtype=np.float32)}
+
+    @property
+    def held_out_scores(self) -> NDArray[np.float64]:
+        """See ``Model``."""
+        return scores(self.held_out)
+
+    def check(self) -> None:
+        """Refuse a model that tells nothing apart.
+
+        Raises:
+            TrainingFailed: a distance is the same on all held-out images, or no number.
+        """
+        for values in self.seen_first:
+            if not (np.isfinite(values).all() and values.std() > 0):
+                raise TrainingFailed(
+                    "the distances do not tell the held-out good images apart: the model sees nothing in them"
+                )
+
+    def with_more(
+        self, images: Tensor, pictures: int, digest: str, threads: int | None = None
+    ) -> "PadimModel":
+        """Add good images; they are judged before they are learned from, and so held out.
+
+        Args:
+            images: N×3×H×W uint8, RGB.
+            pictures: number of their files.
+            digest: over their names and contents.
+            threads: to compute with; as many as there are cores when None.
+        """
+        check_memory(self.trunk.grid, len(self.basis))
+        sums = _Sums(Features(self.trunk, threads or os.cpu_count() or 1), self.basis, self.origin)
+        sums.statistics = self.statistics
+        kept, _ = sums.add(images, most_kept=HELD_OUT)
+        before = _judged(self.statistics, self.pictures, kept)
+        assert sums.statistics is not None
+        seen = int(self.about["training_images"]) + pictures
+        model = replace(
+            self,
+            statistics=sums.statistics,
+            pictures=np.concatenate([self.pictures, *sums.pictures]),
+            seen_first=SeenFirst(
+                *(np.concatenate(both) for both in zip(self.seen_first, before, strict=True))
+            ),
+            about=self.about | {"training_images": str(seen), "training_digest": digest},
+        )
+        model.check()
+        return model
+
+    def graph(self) -> onnx.ModelProto:
+        """Give the graph of contract 1."""
+        about = self.about | {
+            "training_quantiles": as_text(rows(self.held_out)),
+            "tool_version": version("inspectd"),
+        }
+        positions = at_positions(self.statistics, self.trunk.grid)
+        return graph_of(
+            self.trunk,
+            self.basis,
+            self.origin,
+            positions=positions,
+            pictures=of_pictures(self.pictures),
+            usual=self.usual,
+            metadata=about,
+        )
+
+    def maps(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """See ``Model.maps``."""
+        return run_graph(self.graph(), frames)
+
+    def export(self, path: Path) -> None:
+        """See ``Model.export``; the sums for updates lie beside, in a file of the same name."""
+        from models.padim.sums_file import save_sums, sums_file
+
+        content = self.graph().SerializeToString()
+        save_sums(sums_file(path), self)
+        with replacing(path) as file:
+            file.write(content)
+
+
+def principal_components(
+    features: Features, images: Tensor, channels: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Find the directions in which features vary most, D×C, and their mean, C."""
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _FOR_BASIS)).round().astype(int))
+    seen = np.concatenate(
+        [features(images[index : index + 1]) for index in tqdm(chosen, desc="looking", unit="image")]
+    )
+    columns = seen.transpose(1, 0, 2, 3).reshape(seen.shape[1], -1)
+    origin = columns.mean(axis=1, dtype=np.float64)
+    _, vectors = np.linalg.eigh(np.cov(columns).astype(np.float64).reshape(len(columns), -1))
+    basis = vectors[:, ::-1][:, :channels].T
+    return np.ascontiguousarray(basis, dtype=np.float32), origin.astype(np.float32)
+
+
+class _Sums:
+    """Statistics that grow, batch by batch."""
+
+    def __init__(self, features: Features, basis: NDArray[np.float32], origin: NDArray[np.float32]) -> None:
+        self._features = features
+        self._basis, self._bias = torch.from_numpy(basis), torch.from_numpy(-basis @ origin)
+        self.statistics: Statistics | None = None
+        self.pictures: list[NDArray[np.float32]] = []
+
+    def add(self, images: Tensor, most_kept: int) -> tuple[Tensor, NDArray[np.int64]]:
+        """Add images; give the projected features of some of them, and which these are."""
+        chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), most_kept)).round().astype(int))
+        kept = []
+        with tqdm(total=len(images), desc="fitting padim", unit="image") as bar:
+            for start, batch in _batches(images):
+                seen = torch.from_numpy(self._features(batch))
+                weight = self._basis[:, :, None, None]
+                projected = functional.conv2d(seen, weight, self._bias)
+                added = Statistics.of(projected)
+                self.statistics = added if self.statistics is None else self.statistics.plus(added)
+                self.pictures.append(projected.mean((2, 3)).numpy())
+                inside = chosen[(chosen >= start) & (chosen < start + len(batch))]
+                kept.append(projected[torch.from_numpy(inside - start)])
+                bar.update(len(batch))
+        return torch.cat(kept), chosen
+
+
+def _batches(images: Tensor) -> Iterator[tuple[int, Tensor]]:
+    for start in range(0, len(images), _BATCH):
+        yield start, images[start : start + _BATCH]
+
+
+def _cross_validated(
+    statistics: Statistics, pictures: NDArray[np.float32], kept: Tensor, chosen: NDArray[np.int64]
+) -> "SeenFirst":
+    """Judge each of some images by what the others say, a part of them at a time."""
+    count = len(kept)
+    folds = FOLDS if count >= 6 * FOLDS else min(count, 2 * FOLDS)
+    fold_of = np.arange(count) % folds
+    found = SeenFirst(*np.empty((2, count), dtype=np.float32))
+    for fold in tqdm(range(folds), desc="judging held-out images", unit="part"):
+        out = fold_of == fold
+        part = kept[torch.from_numpy(out)]
+        others = np.delete(pictures, chosen[out], axis=0)
+        judged = _judged(statistics.minus(Statistics.of(part)), others, part)
+        for values, some in zip(found, judged, strict=True):
+            values[out] = some
+    return found
+
+
+def _judged(statistics: Statistics, pictures: NDArray[np.float32], projected: Tensor) -> SeenFirst:
+    """Judge images, N×C×h×w, that the statistics do not know."""
+    height, width = projected.shape[2:]
+    positions = at_positions(statistics, Size(height, width))
+    apart = projected.flatten(2).permute(2, 0, 1) - torch.from_numpy(positions.mean)[:, None]
+    squares = torch.bmm(apart, torch.from_numpy(positions.whitening)).square_().mean(2)
+    maps = squares.T.reshape(-1, 1, height, width)
+    averaged = functional.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
+    return SeenFirst(
+        averaged.amax((1, 2, 3)).sqrt().numpy(),
+        _distances(of_pictures(pictures), projected.mean((2, 3)).numpy()),
+    )
+
+
+def _distances(gaussian: Gaussian, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    independent = (values - gaussian.mean) @ gaussian.whitening
+    distances: NDArray[np.float32] = np.sqrt(np.square(independent).mean(axis=1))
+    return distances
