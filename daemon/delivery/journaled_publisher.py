@@ -23,8 +23,9 @@ _MOST_UNWRITTEN: Final = 10_000
 """Verdicts that wait in memory for a journal that fails, about 6 MB; that older ones lack is noted in it."""
 _RETRY_S: Final = 1.0
 _LOOK_S: Final = 0.1
-_LOOKS: Final = 5
-"""A journal that does not answer between so many looks hangs. Looks are counted and not seconds: where the
+_LOOKS: Final = 15
+"""A journal that does not answer between so many looks hangs: slow disks have held a transaction up for a
+second, and after three without health a gate stops the line. Looks are counted and not seconds: where the
 whole daemon was held up, so was the journal."""
 _log = logging.getLogger("inspectd")
 
@@ -41,7 +42,7 @@ class _Batch(NamedTuple):
 class Outlet:
     """Journals and publishes verdicts in the order of their ``seq``.
 
-    A thread writes; this waits for none of it. While the journal fails, or does not answer for half a second,
+    A thread writes; this waits for none of it. While the journal fails, or does not answer for 1.5 s,
     ``on_journal_error`` decides: ``fault`` publishes every verdict as a fault with the reason ``journal``, so
     that the gate throws out what could not be written down; ``continue`` publishes them as they are. Both are
     written down as they were published when the journal works again.

@@ -119,7 +119,7 @@ class JournalWriter:
         return True
 
     def note(
-        self, kind: str, content: Mapping[str, Any], *, durable: bool = False, patience_s: float = 0.5
+        self, kind: str, content: Mapping[str, Any], *, durable: bool = False, patience_s: float = 1.5
     ) -> None:
         """Write down what happened to the daemon, after all that was handed over; wait until it is written.
 
