@@ -105,7 +105,7 @@ class Line:
             pulse.cancel()
             self._state = "stopping" if self._given_up is None else "failed"
             self.send_health()
-        counts = dict(self._on.outlet.decisions)
+        counts = dict(self._on.publisher.decisions)
         _log.info("%s: stopped after %d verdicts %s", config.line, self._on.verdicts.seq, counts)
         if self._given_up is not None:
             _log.error("%s: given up: %s", config.line, self._given_up)
@@ -169,21 +169,21 @@ class Line:
     def send_health(self) -> Health:
         """Publish how the line fares now, and give it."""
         self._on.verdicts.flush()  # its ``seq`` says what was published
-        outlet, control, config = self._on.outlet, self._on.control, self._on.setup.config
+        publisher, control, config = self._on.publisher, self._on.control, self._on.setup.config
         health = health_of(
             line=config.line,
             boot=self._on.boot,
             phase=self._state,
             given_up=self._given_up,
             cameras={
-                name: CameraHealth(camera.state, camera.captured, outlet.faults[name], camera.error)
+                name: CameraHealth(camera.state, camera.captured, publisher.faults[name], camera.error)
                 for name, camera in self._on.intake.cameras.items()
             },
             product=self._on.intake.product,
             lanes_failing=self._on.lanes.failing,
-            journal=outlet.journal_health(),
-            decisions=outlet.decisions,
-            dropped_messages=outlet.dropped_messages,
+            journal=publisher.journal_health(),
+            decisions=publisher.decisions,
+            dropped_messages=publisher.dropped_messages,
             subscribers={} if control is None else control.subscribers,
             required_subscribers=config.required_subscribers,
             seq=self._on.verdicts.seq,
@@ -191,7 +191,7 @@ class Line:
             uptime_s=time.monotonic() - self._started_s,
             now=datetime.now(UTC),
         )
-        outlet.send_health(health)
+        publisher.send_health(health)
         return health
 
     # Changing over.

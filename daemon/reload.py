@@ -125,7 +125,7 @@ class Reload:
             intake.product = setup.products[selected]  # the selection outlives a reload
         else:
             intake.product = next(iter(setup.products.values()))
-        running.outlet.on_journal_error = config.on_journal_error
+        running.publisher.on_journal_error = config.on_journal_error
         if running.control is not None:
             running.control.require(config.required_subscribers, config.resend_after_s)
         running.intake.cameras.complete(self._cameras)

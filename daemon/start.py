@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.config import Config, JournalConfig
-from daemon.delivery.journaled_publisher import Outlet
+from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.publisher import Publisher
 from daemon.host.access import Access, CurveAccess
 from daemon.journal.database import refused_by_sqlite
@@ -47,8 +47,8 @@ def run_line(path: Path) -> int:
     # Until the line takes it over: its default would end the daemon, which systemd takes for what was wanted.
     signal.signal(signal.SIGHUP, lambda *_: _log.error("reload refused: %s is starting", path))
     setup = load_setup(path)
-    with _sockets(setup.config) as (publisher, access):
-        code, hung = asyncio.run(_run(path, setup, publisher, access))
+    with _sockets(setup.config) as (wire, access):
+        code, hung = asyncio.run(_run(path, setup, wire, access))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the loop has given it its default back: to kill
     if hung:
         # The interpreter would wait at its end for a thread that hangs in a runtime.
@@ -63,11 +63,11 @@ def _sockets(config: Config) -> Iterator[tuple[Publisher, Access]]:
     """Bind what verdicts are published on; a second daemon fails here."""
     curve = config.curve
     access = Access() if curve is None else CurveAccess(curve.secret_key, clients_of(curve))
-    with closing(access), closing(Publisher(config.publish, access)) as publisher:
-        yield publisher, access
+    with closing(access), closing(Publisher(config.publish, access)) as wire:
+        yield wire, access
 
 
-async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -> tuple[int, bool]:
+async def _run(path: Path, setup: Setup, wire: Publisher, access: Access) -> tuple[int, bool]:
     config, boot = setup.config, secrets.token_hex(8)
     loop = asyncio.get_running_loop()
     line: Line | None = None
@@ -102,8 +102,8 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
                     )
                 )
         product = _judged_first(setup, journal, reader)
-        outlet = Outlet(publisher, journal, control, on_journal_error=config.on_journal_error)
-        stack.callback(outlet.close)
+        publisher = JournaledPublisher(wire, journal, control, on_journal_error=config.on_journal_error)
+        stack.callback(publisher.close)
         note = {
             "boot": boot,
             "machine": machine_boot(),
@@ -112,17 +112,17 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
             "proven": setup.proven,
         }
         journaled = journal is not None and _begin(
-            path, config, journal, reader, outlet=outlet, product=product, note=note
+            path, config, journal, reader, publisher=publisher, product=product, note=note
         )
         if journal is not None and not journaled:
-            stack.callback(asyncio.create_task(_note_when_it_works(journal, outlet, note)).cancel)
+            stack.callback(asyncio.create_task(_note_when_it_works(journal, publisher, note)).cancel)
         line = Line(
             assemble(
                 path,
                 setup,
                 product,
                 boot=boot,
-                outlet=outlet,
+                publisher=publisher,
                 journal=journal,
                 # What earlier starts left unfinished stays counted for a start at which the journal works.
                 counted_beside=journal.file if journal is not None and journaled else None,
@@ -130,14 +130,14 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
                 access=access,
             )
         )
-        publisher.watch(loop, line.send_health)
-        stack.callback(publisher.unwatch)
+        wire.watch(loop, line.send_health)
+        stack.callback(wire.unwatch)
         if control is not None:
             control.start()
         gc.freeze()  # what was loaded stays: looking it through again and again would hold verdicts up
         code = await line.run()
         if journal is not None:
-            outlet.catch_up()
+            publisher.catch_up()
             if line.complete and journaled:
                 forget_counts(journal.file)
             try:
@@ -184,7 +184,7 @@ def _begin(
     journal: JournalWriter,
     reader: JournalReader | None,
     *,
-    outlet: Outlet,
+    publisher: JournaledPublisher,
     product: Product,
     note: Mapping[str, Any],
 ) -> bool:
@@ -203,7 +203,7 @@ def _begin(
             unfinished = list(unfinished_verdicts(reader, journal.file, config.line, product, cut_off=cut))
         if unfinished:
             _log.warning("%s: %d frames of an earlier start had no verdict: faults", path, len(unfinished))
-            outlet.send(unfinished)
+            publisher.send(unfinished)
         try:
             journal.note("start", note, durable=True, patience_s=_START_PATIENCE_S)
             return True
@@ -212,18 +212,20 @@ def _begin(
                 raise Unavailable(str(error)) from error
             journal.unopened = str(error)
     _log.error("journal: %s; on_journal_error: continue: the line starts without it", journal.unopened)
-    outlet.journal_error = journal.unopened
+    publisher.journal_error = journal.unopened
     return False
 
 
-async def _note_when_it_works(journal: JournalWriter, outlet: Outlet, note: Mapping[str, Any]) -> None:
+async def _note_when_it_works(
+    journal: JournalWriter, publisher: JournaledPublisher, note: Mapping[str, Any]
+) -> None:
     """Write down the start of a line that began before its journal could be had."""
     while True:
         await asyncio.sleep(_RETRY_S)
         with contextlib.suppress(JournalFailed):
             journal.note("start", note, durable=True)
             break
-    outlet.send([])  # so that health tells at once that it works
+    publisher.send([])  # so that health tells at once that it works
 
 
 @contextmanager

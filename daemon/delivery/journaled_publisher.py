@@ -39,7 +39,7 @@ class _Batch(NamedTuple):
     """How many of the verdicts that the journal refused before are written with them."""
 
 
-class Outlet:
+class JournaledPublisher:
     """Journals and publishes verdicts in the order of their ``seq``.
 
     A thread writes; this waits for none of it. While the journal fails, or does not answer for 1.5 s,
@@ -50,7 +50,7 @@ class Outlet:
 
     def __init__(
         self,
-        publisher: Publisher,
+        wire: Publisher,
         journal: JournalWriter | None,
         control: "Control | None",
         *,
@@ -59,7 +59,7 @@ class Outlet:
         """Publish in the event loop that runs.
 
         Args:
-            publisher: where verdicts go.
+            wire: which sends them to subscribers.
             journal: where they are written down before; None without one.
             control: which delivers them from the journal; None without one.
             on_journal_error: what becomes of verdicts that cannot be written down.
@@ -71,7 +71,7 @@ class Outlet:
         """Camera to its published faults."""
         self.journal_error: str | None = None
         self._tally = Tally()
-        self._publisher = publisher
+        self._wire = wire
         self._control = control
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Batch | Health] = deque()  # in the order in which they go out
@@ -123,9 +123,7 @@ class Outlet:
     @property
     def dropped_messages(self) -> int:
         """What came in on the sockets and was no request, since the start."""
-        return self._publisher.dropped_messages + (
-            0 if self._control is None else self._control.dropped_messages
-        )
+        return self._wire.dropped_messages + (0 if self._control is None else self._control.dropped_messages)
 
     def journal_health(self) -> JournalHealth | None:
         """Tell how the journal fares."""
@@ -238,7 +236,7 @@ class Outlet:
         self._publish(encoded)
 
     def _publish(self, encoded: list[tuple[Verdict, bytes, bytes]]) -> None:
-        self._publisher.send(*((topic, payload) for _, topic, payload in encoded))
+        self._wire.send(*((topic, payload) for _, topic, payload in encoded))
         for verdict, _, _ in encoded:
             self.decisions[verdict.decision] += 1
             self.faults[verdict.camera] += verdict.decision == "fault"
@@ -264,7 +262,7 @@ class Outlet:
             journal=self.journal_health(),
         )
         topic, payload = encode(health)
-        self._publisher.send((topic, payload))
+        self._wire.send((topic, payload))
         if self._control is not None:
             self._control.statistics(encode_statistics(self._tally.statistics(health.boot)))
             self._control.health(topic, payload)
