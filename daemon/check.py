@@ -71,7 +71,7 @@ async def check_line(path: Path) -> Checked:
     )
     for name, settings in config.cameras.items():
         _check_region(name, settings)
-    not_tried = [f"cameras.{name}: not tried: the running line has its device" for name in held]
+    not_tried = [f"cameras.{name}: not tried: the running line uses its device" for name in held]
     return Checked(config, running is not None, not_tried)
 
 

@@ -169,7 +169,7 @@ def _judged_first(setup: Setup, journal: JournalWriter | None, reader: JournalRe
     if journal is None or len(setup.products) == 1:
         return first
     if reader is None:
-        raise Unavailable(f"{journal.unopened}; it knows which of the products is selected")
+        raise Unavailable(f"{journal.unopened}; only it knows which product was selected")
     with _readable():
         note = reader.last_event("select") or {}
     selected = note.get("product")
@@ -202,7 +202,9 @@ def _begin(
             cut = note_power_cut(journal, reader)
             unfinished = list(unfinished_verdicts(reader, journal.file, config.line, product, cut_off=cut))
         if unfinished:
-            _log.warning("%s: %d frames of an earlier start had no verdict: faults", path, len(unfinished))
+            _log.warning(
+                "%s: %d frames of an earlier start had no verdict and are faults now", path, len(unfinished)
+            )
             publisher.send(unfinished)
         try:
             journal.note("start", note, durable=True, patience_s=_START_PATIENCE_S)

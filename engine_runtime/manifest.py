@@ -93,7 +93,7 @@ class Manifest(BaseModel):
     runtime: Runtime
     runtime_version: str
     library: Literal["tensorrt", "tensorrt_rtx"] | None = Field(
-        default=None, description="which of both built a TensorRT plan; neither reads the other's"
+        default=None, description="which of the two built a TensorRT plan; neither reads the other's"
     )
     executed_on: Device = Field(
         default="cpu", description="where it computes; only ONNX Runtime leaves a choice"

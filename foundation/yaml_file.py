@@ -158,9 +158,9 @@ def _compose(path: Path, expected: str, text: bytes) -> yaml.Node | None:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}") from error
     if written_out > _MOST_NODES:
-        raise InputError(f"{path}: found aliases of aliases without end; expected {expected}")
+        raise InputError(f"{path}: found aliases that expand without end; expected {expected}")
     for node, key in _repeated_keys(document):
-        raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: stands here for the second time")
+        raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: is given a second time here")
     for node, key, wrong in _unclear(document):
         raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: {wrong}")
     return document

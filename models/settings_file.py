@@ -32,7 +32,7 @@ def apply_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
     for key, value in read_yaml(path, "options of this command").content.items():
         name = key.replace("_", "-")
         if name not in options:
-            raise InputError(f"{path}: {key}: is no option; expected one of {', '.join(options)}")
+            raise InputError(f"{path}: {key}: is not an option; expected one of {', '.join(options)}")
         action = options[name]
         try:
             if action.nargs == "+":

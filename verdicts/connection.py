@@ -52,5 +52,7 @@ def connected(
         socket.connect(address)
     except (zmq.ZMQError, TypeError) as error:
         socket.close()
-        raise ValueError(f"address: found {address!r}, expected such as tcp://127.0.0.1:5560") from error
+        raise ValueError(
+            f"address: found {address!r}, expected an address such as tcp://127.0.0.1:5560"
+        ) from error
     return socket

@@ -187,7 +187,7 @@ class LineControl:
         # libzmq gives some connections up for good, as after a stranger on the port.
         self._start_over()
         if ended:
-            raise ControlSilent(f"the daemon at {self._address} has ended, and has not answered before")
+            raise ControlSilent(f"the daemon at {self._address} ended before it answered")
         hint = "" if self._curve is None else ", and is this key among its clients"
         raise ControlSilent(
             f"no answer from {self._address} for {self._timeout_s:g} s: does the daemon run{hint}?"

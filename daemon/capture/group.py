@@ -174,7 +174,7 @@ class CameraGroup:
             try:
                 camera.slots.page_lock()
             except DriverFailed as error:
-                _log.warning("camera %s: its frames take longer to the GPU: %s", name, error)
+                _log.warning("camera %s: its frames take longer to reach the GPU: %s", name, error)
         return camera
 
 

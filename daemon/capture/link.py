@@ -166,7 +166,7 @@ def decode(packet: bytes) -> Message:
                 return Settings(**content)
     except (struct.error, ValueError, TypeError, KeyError, RecursionError) as error:
         raise MalformedPacket(f"found {packet[:20]!r}: {error}") from error
-    raise MalformedPacket(f"found {packet[:20]!r}, which is no message")
+    raise MalformedPacket(f"found {packet[:20]!r}, which is not a message")
 
 
 def _arrival(packet: bytes) -> Arrival:

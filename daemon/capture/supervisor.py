@@ -51,7 +51,7 @@ _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 30.0
 _RAN_WELL_S = 10.0
 _MOST_PER_TURN = 64  # messages of one camera before the other ones are heard
-_MOST_SKIPPED = 100  # frame numbers; a process that skips more is believed nothing
+_MOST_SKIPPED = 100  # frame numbers; a process that skips more is ended as faulty
 _MOST_UNANNOUNCED = 1000  # more frames than fit into a link were never captured without being announced
 _log = logging.getLogger("inspectd")
 
@@ -436,7 +436,7 @@ def _obituary(status: int | None) -> str:
 
 
 def refuse_failed(cameras: Iterable[DaemonCamera]) -> None:
-    """Make an input error of a camera that did not open.
+    """Refuse to go on when a camera did not open.
 
     Raises:
         InputError: names the first such camera, and why.

@@ -286,7 +286,7 @@ class Control(threading.Thread):
             self._dropped += 1
             needed = "keys (the section curve), or an ipc:// address as control"
             if peer.name is not None:
-                needed = f"a key with control: true, and {peer.name}'s has not"
+                needed = f"a key with control: true; the key of {peer.name} has control: false"
             raise InputError(f"{name} needs {needed}")
         if self._pending_commands >= _MOST_COMMANDS:
             raise InputError(f"{name}: the line is busy with other commands; try again")
@@ -386,4 +386,4 @@ def _verdict(reader: JournalReader, payload: bytes) -> Verdict:
     try:
         return decode_verdict(payload)
     except MalformedMessage as error:
-        raise JournalFailed(f"{reader.file}: is damaged: a verdict is none: {error}") from error
+        raise JournalFailed(f"{reader.file}: is damaged: it holds an invalid verdict: {error}") from error

@@ -112,7 +112,7 @@ class JournaledPublisher:
             self._write(self._journal, [])
             self._wait_for_answers()
         if self._unwritten:
-            _log.error("journal: the last %d verdicts were published and are not in it", len(self._unwritten))
+            _log.error("journal: the last %d verdicts were published but are not in it", len(self._unwritten))
 
     def close(self) -> None:
         """Publish what was sent; nothing may be sent any more."""

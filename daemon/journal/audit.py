@@ -62,7 +62,7 @@ def audit(file: Path, *, expected_head: str | None = None) -> AuditResult:
         try:
             walk.all(reader)
         except JournalFailed as error:
-            walk.broken.append(f"behind row {walk.row_id} the file cannot be read: {error}")
+            walk.broken.append(f"after row {walk.row_id} the file cannot be read: {error}")
         return walk.result()
 
 
@@ -249,7 +249,7 @@ class _Walk:
     def _conclude(self) -> None:
         if self._expected is not None and self._expected_at is None:
             self.broken.append(
-                "the expected head is the hash of no row: the end is missing, or it is another journal"
+                "no row has the expected head as its hash: the end is missing, or it is another journal"
                 + (", or retention has removed that row since" if self._first > 1 else "")
             )
         for name, boot in self._boots.items():
@@ -298,7 +298,7 @@ def _misfit(row: Row) -> str | None:
     for name in expected:
         value = getattr(row, name)
         if content.get(name) != value or (row.kind == VERDICT and value is None):
-            other = shown(content.get(name)) or "no plain value"
+            other = shown(content.get(name)) or "a list or object"
             return f"{name} is {value!r} in its column and {other} in its payload"
     return None
 

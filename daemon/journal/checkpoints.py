@@ -155,7 +155,7 @@ class Checkpoints:
         if self._bytes_held_by_reader <= 2 * self._most_wal_bytes:
             return None  # a query of a moment
         megabytes = self._bytes_held_by_reader / 1e6
-        return f"{wal_of(self._file)}: {megabytes:.0f} MB, as a query on the journal stays open"
+        return f"{wal_of(self._file)}: {megabytes:.0f} MB, because a query on the journal stays open"
 
     def _checkpoint_beside_writer(self, connection: sqlite3.Connection) -> int | None:
         """Give the size of the log; None when it was not to be read."""

@@ -139,7 +139,7 @@ def wal_of(file: Path) -> Path:
 def why(error: sqlite3.Error | UnicodeDecodeError) -> str:
     """Say in plain words what SQLite found."""
     if isinstance(error, UnicodeDecodeError):
-        return "is damaged: it holds text that is no UTF-8"
+        return "is damaged: it holds text that is not UTF-8"
     plain = _PLAIN.get(_code_of(error) & 0xFF)
     if plain is None:
         plain = f"failed ({getattr(error, 'sqlite_errorname', 'SQLite')})"
@@ -170,12 +170,12 @@ def _code_of(error: sqlite3.Error | UnicodeDecodeError) -> int:
 
 
 _PLAIN: Final = {
-    sqlite3.SQLITE_NOTADB: "is no journal of inspectd",
+    sqlite3.SQLITE_NOTADB: "is not a journal of inspectd",
     sqlite3.SQLITE_FULL: "cannot be written",
     sqlite3.SQLITE_READONLY: "cannot be written",
     sqlite3.SQLITE_CORRUPT: "is damaged",
     sqlite3.SQLITE_BUSY: "is held by another program",
-    sqlite3.SQLITE_CONSTRAINT: "refuses a second entry of the same",
+    sqlite3.SQLITE_CONSTRAINT: "refuses a second entry with the same number",
 }
 
 

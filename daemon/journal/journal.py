@@ -327,7 +327,9 @@ class Journal:
             try:
                 retained = self._retention.announce(self.entries, now)
             except (TypeError, ValueError) as error:
-                raise JournalFailed(f"{self.file}: is damaged: its oldest rows are none: {error}") from error
+                raise JournalFailed(
+                    f"{self.file}: is damaged: its oldest rows are invalid: {error}"
+                ) from error
             if retained is not None:
                 retention = self._chained([_event(RETENTION, retained)], iso(now))
                 self._connection.executemany(_INSERTS[1], retention)

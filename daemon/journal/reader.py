@@ -217,7 +217,7 @@ class JournalReader:
         for at, name in enumerate(names):
             is_possible = _POSSIBLE.get(name)
             if is_possible is not None and not all(is_possible(row[at]) for row in rows):
-                raise JournalFailed(f"{self.file}: is damaged: the {name} of a row is none")
+                raise JournalFailed(f"{self.file}: is damaged: a row has an invalid {name}")
         return rows
 
     def _execute(self, query: str, *values: object) -> tuple[list[Any], list[str]]:

@@ -171,9 +171,9 @@ def newest_retention(connection: sqlite3.Connection) -> dict[str, Any] | None:
         ]
         sound = type(through) is int and len(reached) == 32 and all(map(_are_spans, spans))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"a retention row says {error}") from error
+        raise ValueError(f"a retention row is invalid: {error}") from error
     if not sound:
-        raise ValueError("a retention row says what none can say")
+        raise ValueError("a retention row contradicts itself")
     return said
 
 

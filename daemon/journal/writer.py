@@ -192,7 +192,7 @@ class JournalWriter:
         error: Exception | None = None
         before = self._journal.end
         if turn == self._refused_turn:
-            error = JournalFailed(f"{self.file}: what came before is not written")
+            error = JournalFailed(f"{self.file}: earlier rows are not written")
         elif turn == self._turn:
             try:
                 self._journal.write([row for batch in batches for row in batch.rows])

@@ -44,7 +44,7 @@ class SnapshotCamera:
             undecoded = next(iter(answer), None)
         except VideoBroken as broken:
             if broken.is_no_video or answer is not None:
-                raise BadPicture(f"the snapshot is no whole picture: {broken}", None) from broken
+                raise BadPicture(f"the snapshot is not a whole picture: {broken}", None) from broken
             raise CameraFailed(f"{masked(self._address)} does not answer: {broken}") from broken
         finally:
             if answer is not None:
