@@ -177,7 +177,7 @@ def _runs(line: Health, camera: str) -> bool:
 def _check_region(name: str, settings: CameraSettings) -> None:
     """Hold the region against each picture of a folder; they may have any size.
 
-    Pictures that cannot be read are no mistake of the config: they will be faults.
+    Pictures that cannot be read are not a mistake in the config: they will be faults.
     """
     if settings.roi is None or "://" in settings.source or not Path(settings.source).is_dir():
         return

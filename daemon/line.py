@@ -24,7 +24,7 @@ class Line:
     """One configured line from its first frame to its last verdict.
 
     Everything here happens in the thread of the event loop; lanes hand their results over to it. So the
-    ledger needs no lock, and what happens first is what counts.
+    ledger needs no lock.
     """
 
     def __init__(self, on: Running) -> None:
@@ -36,7 +36,7 @@ class Line:
         self._state: LineState = "starting"
         self._given_up: str | None = None
         self.complete = True
-        """Whether every captured frame gets its verdict; after an error of our own nobody knows."""
+        """Whether every captured frame gets its verdict; False after an error of our own."""
         self._changed = asyncio.Event()
         self._ending = asyncio.Event()
         self._changing_over = asyncio.Lock()
@@ -47,11 +47,11 @@ class Line:
 
     @property
     def hung(self) -> bool:
-        """Whether a thread hangs in a runtime, or still loads, so that only force ends the process now."""
+        """Whether a thread hangs in a runtime or still loads: then only force ends the process."""
         return self._on.lanes.hung or self._beside.busy
 
     def _camera_changed(self) -> None:
-        """Tell a camera's new state at once: it may last for less than a second."""
+        """Publish a camera's new state at once: it may last for less than a second."""
         self._changed.set()
         if self._state == "running":
             self.send_health()
@@ -93,7 +93,7 @@ class Line:
             await self._until(
                 lambda: self._on.intake.cameras.ended and not self._changing_over.locked(), self._changed
             )
-            # Nobody waits for a line that ends by itself: only deadlines limit its last frames.
+            # A line that ends by itself has time: only deadlines limit its last frames.
             await self._until(lambda: not len(self._on.ledger), self._on.verdicts.idle)
             if self._on.intake.cameras.ended:
                 self._on.intake.cameras.refuse_wrong()  # a video that is cut short does not end in order
@@ -123,7 +123,7 @@ class Line:
         ending.cancel()
 
     def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Give the line up after an error of our own: a frame may be without its verdict because of it."""
+        """Give the line up after an error of our own: a frame may have lost its verdict."""
         self.complete = False
         self._give_up(f"internal error: {context.get('exception') or context['message']}")
         loop.default_exception_handler(context)
@@ -167,7 +167,7 @@ class Line:
             self._loop.call_exception_handler({"message": "the pulse ended", "exception": error})
 
     def send_health(self) -> Health:
-        """Publish how the line fares now, and give it."""
+        """Publish the line's health, and return it."""
         self._on.verdicts.flush()  # its ``seq`` says what was published
         publisher, control, config = self._on.publisher, self._on.control, self._on.setup.config
         health = health_of(
@@ -198,7 +198,7 @@ class Line:
 
     @property
     def _goes_on(self) -> bool:
-        """Whether it runs, and its end has not begun either."""
+        """Whether it runs, and its end has not begun."""
         return self._state == "running" and not self._ending.is_set()
 
     async def command(self, command: str, arguments: dict[str, Any]) -> str:
@@ -222,7 +222,7 @@ class Line:
                     done = select(self._on, arguments["product"])
             except InputError:
                 raise
-            except Exception as error:  # half changed over, nothing can be relied on
+            except Exception as error:  # it may be half changed over
                 self._loop.call_exception_handler({"message": f"{command} broke", "exception": error})
                 raise InputError(f"{self._on.line} is failed: {told(error)}") from error
             self.send_health()
@@ -238,7 +238,7 @@ class Line:
                 outcome = ", the line runs on as before" if self._goes_on else ""
                 _log.error("reload refused%s: %s", outcome, error)
             finally:
-                if self._goes_on:  # while it starts, this would be taken for the start's
+                if self._goes_on:  # during the start, systemd would take this for the start's own READY
                     self._service.ready()
 
         reloading = asyncio.create_task(by_signal())

@@ -54,7 +54,7 @@ class Running:
         return self.setup.config.line
 
     def note(self, kind: str, content: dict[str, Any]) -> None:
-        """Note an event in the journal; one that cannot be written keeps no line from running."""
+        """Note an event in the journal. If it cannot be written, the line runs on all the same."""
         if self.journal is not None:
             try:
                 self.journal.note(kind, {"boot": self.boot, **content})

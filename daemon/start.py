@@ -44,12 +44,12 @@ def run_line(path: Path) -> int:
     Raises:
         InputError: something of it does not open.
     """
-    # Until the line takes it over: its default would end the daemon, which systemd takes for what was wanted.
+    # Until the line takes it over: by default it ends the daemon, and systemd takes that for a wanted end.
     signal.signal(signal.SIGHUP, lambda *_: _log.error("reload refused: %s is starting", path))
     setup = load_setup(path)
     with _sockets(setup.config) as (wire, access):
         code, hung = asyncio.run(_run(path, setup, wire, access))
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the loop has given it its default back: to kill
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the closed loop has restored the default: to kill
     if hung:
         # The interpreter would wait at its end for a thread that hangs in a runtime.
         logging.shutdown()
@@ -60,7 +60,7 @@ def run_line(path: Path) -> int:
 
 @contextmanager
 def _sockets(config: Config) -> Iterator[tuple[Publisher, Access]]:
-    """Bind what verdicts are published on; a second daemon fails here."""
+    """Bind the address on which verdicts are published; a second daemon fails here."""
     curve = config.curve
     access = Access() if curve is None else CurveAccess(curve.secret_key, clients_of(curve))
     with closing(access), closing(Publisher(config.publish, access)) as wire:
@@ -134,7 +134,7 @@ async def _run(path: Path, setup: Setup, wire: Publisher, access: Access) -> tup
         stack.callback(wire.unwatch)
         if control is not None:
             control.start()
-        gc.freeze()  # what was loaded stays: looking it through again and again would hold verdicts up
+        gc.freeze()  # what was loaded stays: collecting over it again and again would hold verdicts up
         code = await line.run()
         if journal is not None:
             publisher.catch_up()
@@ -163,7 +163,7 @@ def _judged_first(setup: Setup, journal: JournalWriter | None, reader: JournalRe
     """Choose the product: the one that was selected last, until the config names another one first.
 
     Raises:
-        Unavailable: the journal, which knows, cannot be had now.
+        Unavailable: the journal, which knows, cannot be opened now.
     """
     first = next(iter(setup.products.values()))
     if journal is None or len(setup.products) == 1:
@@ -191,10 +191,10 @@ def _begin(
     """Give the frames that earlier starts left unfinished their verdicts, and note this start.
 
     Returns:
-        False where the journal cannot be had now, and the line starts without it.
+        False when the journal cannot be opened now and the line starts without it.
 
     Raises:
-        Unavailable: it cannot, and the line does not.
+        Unavailable: the journal cannot be opened now, and the line needs it.
         InputError: the journal is damaged.
     """
     if reader is not None:
@@ -221,7 +221,7 @@ def _begin(
 async def _note_when_it_works(
     journal: JournalWriter, publisher: JournaledPublisher, note: Mapping[str, Any]
 ) -> None:
-    """Write down the start of a line that began before its journal could be had."""
+    """Write down the start of a line that began before its journal could be opened."""
     while True:
         await asyncio.sleep(_RETRY_S)
         with contextlib.suppress(JournalFailed):
@@ -232,7 +232,7 @@ async def _note_when_it_works(
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Turn what is found while the journal is read into an error of the start."""
+    """Turn errors in reading the journal into errors of the start."""
     try:
         yield
     except JournalFailed as error:

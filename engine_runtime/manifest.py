@@ -141,7 +141,7 @@ class Manifest(BaseModel):
         """How its maps lie over its frames.
 
         Raises:
-            EngineRefused: the stride that the model names is no positive number.
+            EngineRefused: the stride that the model names is not a positive number.
         """
         return MapGeometry.of(self.input_size, self.map_size, self.model_metadata)
 

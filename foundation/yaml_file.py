@@ -126,8 +126,8 @@ def read_yaml(path: Path, expected: str, text: bytes | None = None) -> YamlFile:
         text: what ``read_text`` gave; read here when None.
 
     Raises:
-        InputError: it cannot be read, is too large, is not YAML, is no mapping, has a key twice, or a number
-            that is not what it looks like; the line names the file and, where there is one, the line in it.
+        InputError: it cannot be read, is too large, is not YAML, is not a mapping, has a key twice, or has a
+            number that is not what it looks like; the line names the file and, where there is one, the line in it.
     """
     document = _compose(path, expected, read_text(path, expected) if text is None else text)
     try:

@@ -35,7 +35,7 @@ _LARGEST: Final = 2**53 - 1  # beyond it JavaScript and most JSON readers round
 
 
 class MalformedMessage(ValueError):
-    """The bytes or values are no message of schema 1; the text names the key, what was found and expected."""
+    """The bytes or values are not a message of schema 1; the text names the key, found and expected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,8 @@ class _Scored(NamedTuple):
 class VerdictBatch:
     """The verdicts of this turn, which one transaction journals. Belongs to the thread of the event loop.
 
-    Whoever comes first with a frame closes it in the ledger and so decides its verdict: the lane that judged
-    it, its deadline, a camera that died or the shutdown. What comes later finds it closed.
+    Whoever comes first closes a frame in the ledger and so decides its verdict: the lane that judged it, its
+    deadline, a camera that died or the shutdown. Whoever comes later finds it closed.
 
     Attributes:
         archive: where the pictures of rejects go; None: nowhere.

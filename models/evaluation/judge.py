@@ -1,4 +1,4 @@
-"""The seam behind which a checkpoint and an engine judge frames alike."""
+"""The seam of what judges frames: a checkpoint, an engine or an exported graph."""
 
 import zipfile
 from collections.abc import Mapping, Sequence

@@ -62,7 +62,7 @@ def open_stream(address: str) -> StreamCamera | SnapshotCamera:
     """Open a network stream, or an address of snapshots.
 
     Raises:
-        CameraFailed: nothing answers there, or what answers is no video; it says why.
+        CameraFailed: nothing answers there, or what answers is not a video; the text says why.
     """
     try:
         reader = VideoReader(address)
