@@ -127,7 +127,7 @@ def read_yaml(path: Path, expected: str, text: bytes | None = None) -> YamlFile:
 
     Raises:
         InputError: it cannot be read, is too large, is not YAML, is not a mapping, has a key twice, or has a
-            number that is not what it looks like; the line names the file and, where there is one, the line in it.
+            number that is not what it looks like; the text names the file and, where there is one, its line.
     """
     document = _compose(path, expected, read_text(path, expected) if text is None else text)
     try:
