@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, command: str) -> None:
-    """Fill every cell of the table; the table is written anew after each."""
+    """Fill every cell of the table; the table is written again after each."""
     from detection.ours import SIZE
 
     from models import training_images

@@ -174,7 +174,7 @@ def _check_weights(path: Path, graph: onnx.GraphProto) -> None:
         if wrong:
             raise InputError(
                 f"{path}: weight {weight.name!r} has {wrong} of {value.size} values that are NaN or infinite;"
-                " train the model anew"
+                " train the model again"
             )
 
 

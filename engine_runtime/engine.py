@@ -70,7 +70,7 @@ class Engine(Protocol):
 
         Raises:
             ValueError: the frames or the quantiles are not what the manifest says.
-            EngineFailed: the runtime raised; open the engine anew.
+            EngineFailed: the runtime raised; open the engine again.
         """
         ...
 

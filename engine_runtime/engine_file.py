@@ -158,7 +158,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise EngineRefused(
-            f"{path}: format_version is {version!r}; this inspectd reads {FORMAT_VERSION}: build it anew"
+            f"{path}: format_version is {version!r}; this inspectd reads {FORMAT_VERSION}: build it again"
         )
     try:
         return Manifest.model_validate(content)

@@ -211,7 +211,7 @@ def _refuse_other_library(manifest: Manifest) -> None:
     built, here = (manifest.library, manifest.runtime_version), (LIBRARY, VERSION)
     if built != here:
         raise EngineRefused(
-            f"was built by {built[0]} {built[1]}; {here[0]} {here[1]} here cannot read it: build it anew"
+            f"was built by {built[0]} {built[1]}; {here[0]} {here[1]} here cannot read it: build it again"
         )
 
 
@@ -220,7 +220,7 @@ def _refuse_other_gpu(manifest: Manifest, present: Gpu) -> None:
     if wanted is not None and (wanted, manifest.device) != (present.compute_capability, present.name):
         raise EngineRefused(
             f"was built for {manifest.device}, compute capability {wanted}; here is {present.name},"
-            f" {present.compute_capability}: build it anew on this machine"
+            f" {present.compute_capability}: build it again on this machine"
         )
 
 

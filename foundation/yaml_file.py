@@ -10,7 +10,7 @@ import yaml
 
 from foundation.errors import InputError, refused_by_system
 
-# PyYAML reads about 100 kB per second, and a running line reads its config anew while it judges.
+# PyYAML reads about 100 kB per second, and a running line reads its config again while it judges.
 _MOST_BYTES = 100_000
 _MOST_NODES = 50_000
 

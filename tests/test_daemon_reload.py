@@ -277,7 +277,7 @@ def test_products_are_changed_between_two_frames_and_the_choice_outlives_a_resta
         line.stop()
     lost_nothing(line)
 
-    with running(config) as line:  # nobody told it anew
+    with running(config) as line:  # nobody told it again
         line.until(lambda line: len(line.verdicts) > 5)
         assert line.health.product == "washer"
         line.stop()

@@ -196,7 +196,7 @@ class LineControl:
     def _answered(self, end_s: float) -> bool:
         """Wait for a message; False when none came in time, or the connection broke.
 
-        A daemon that starts anew knows nothing of the request.
+        A daemon that starts again knows nothing of the request.
         """
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)

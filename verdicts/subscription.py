@@ -230,7 +230,7 @@ def subscribe(
 ) -> Subscription:
     """Subscribe to the verdicts of one line.
 
-    The connection is made and, when it breaks, made anew in the background. The first verdict is the first
+    The connection is made and, when it breaks, made again in the background. The first verdict is the first
     one published after the daemon knows of the subscription.
 
     Args:

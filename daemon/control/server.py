@@ -341,7 +341,7 @@ class Control(threading.Thread):
             self._reader = JournalReader(self._journal_file)
             self._reader_inode = inode
             self._subscribers.begin(self._reader)
-            self._positions.write(self._reader.hash_of, at_once=True)  # a place that was found anew is kept
+            self._positions.write(self._reader.hash_of, at_once=True)  # a place that was found again is kept
         try:
             yield self._reader
         except JournalFailed as error:

@@ -18,7 +18,7 @@ STOP: Final = "stop"
 NOTHING: Final = bytes(32)
 """What the very first row holds instead of a hash."""
 
-# A JSONEncoder would be set up anew for each row.
+# A JSONEncoder would be set up again for each row.
 _text: Final = json.encoder.encode_basestring_ascii
 
 

@@ -55,11 +55,11 @@ class Work:
     frames: Sequence[CapturedFrame]
     since_ns: int
     opening: bool = False
-    """Whether the engine is being opened anew for it, which takes longer than any batch."""
+    """Whether the engine is being opened again for it, which takes longer than any batch."""
 
 
 class Lane(threading.Thread):
-    """Judges batches until nothing waits any more, and opens an engine anew when it fails.
+    """Judges batches until nothing waits any more, and opens an engine again when it fails.
 
     After three failures in a row it gives up: a broken device does not heal by trying, and a line that
     rejects everything is better stopped.

@@ -133,7 +133,7 @@ def load_progress(path: Path, run: Run) -> dict[str, Any] | None:
         if setting.compare and found != wanted[setting.name]:
             raise InputError(
                 f"{path}: belongs to a run with {setting.name} {found}, this one has {wanted[setting.name]}; "
-                "give the same options to resume it, or delete it to start anew"
+                "give the same options to resume it, or delete it to start over"
             )
     return dict(content["state"])
 

@@ -10,7 +10,7 @@ from pictures.frames import Frame, Size
 
 _BUFFERS: Final = 8  # a picture that finds none free is lost
 _WAIT_US: Final = 200_000  # how soon a camera that went away is noticed
-_MOST_LOST: Final = 1000  # pictures; a longer jump is a camera that counts anew
+_MOST_LOST: Final = 1000  # pictures; after a longer jump, the camera has started to count again
 _LAST_SHORT_ID: Final = 65_535  # GigE Vision 1 goes on at 1
 # GenICam names a Bayer format by the first two pixels, OpenCV by the first four.
 _TO_BGR: Final = {
