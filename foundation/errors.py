@@ -84,4 +84,4 @@ class GpuNotWorking(EngineUnavailable):
 
 
 class EngineFailed(Exception):
-    """The runtime raised while it judged frames; the engine must be opened again."""
+    """The runtime raised while it judged frames; the engine must be opened anew."""

@@ -1,7 +1,7 @@
 """The list of tests that ``make test-fast`` leaves out, besides those that are marked slow.
 
-``pytest --junitxml=durations.xml && python tests/slow_tests.py durations.xml`` writes it again. Tests that did
-not run keep their entry.
+``pytest --junitxml=durations.xml && python tests/slow_tests.py durations.xml`` writes it. Tests that did not
+run keep their entry.
 """
 
 import sys
