@@ -146,7 +146,7 @@ def test_settings_may_stand_in_a_file(data: Path, tmp_path: Path, capsys: pytest
     assert "method: found 'magic'; expected one of auto, padim" in capsys.readouterr().err
     settings.write_text("colour: red\n")
     assert train_model(["--settings", str(settings), "--data", "x", "--out", str(out)]) == 2
-    assert "colour: is no option; expected one of" in capsys.readouterr().err
+    assert "colour: is not an option; expected one of" in capsys.readouterr().err
 
 
 def test_an_update_is_as_good_as_one_fit_of_all(data: Path, tmp_path: Path) -> None:
