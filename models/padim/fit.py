@@ -31,11 +31,12 @@ from models.errors import TrainingFailed
 from models.exported import run_graph
 from models.method import MODEL_METHOD, GoodImages, HeldOut, as_text, rows, scores
 from models.padim.gaussians import Gaussian, at_positions, of_pictures
-from models.padim.graph import LOCAL, WHOLE, Spread, Usual, graph_of
+from models.padim.graph import LOCAL, WHOLE, Deviations, graph_of
 from models.padim.statistics import Statistics
 from pictures.frames import Size
 
 MOST_CHANNELS = 100
+"""Principal components of the features. More of them are slower and were no better (docs/methods.md)."""
 MOST_BYTES = 56_000_000
 """Of an engine's matrices, one for each position, so that its file stays under 60 MB."""
 
@@ -56,7 +57,7 @@ class Padim:
     layers: tuple[str, ...] | None = None
     """To join, by their names in the backbone; those that its kind suggests when None."""
     channels: int | None = None
-    """Principal components of the features; as many as an engine of 60 MB holds, at most 100, when None."""
+    """Principal components of the features; at most 100, and what an engine of 60 MB holds, when None."""
     threads: int | None = None
     """To compute with; as many as there are cores when None."""
 
@@ -134,23 +135,21 @@ class PadimModel:
     """C: the mean feature."""
     statistics: Statistics
     pictures: NDArray[np.float32]
-    """N×C: the mean of each image's projected features."""
+    """N×C: the mean feature of each image."""
     seen_first: "SeenFirst"
     about: dict[str, str]
 
     @property
-    def usual(self) -> Usual:
-        """Mean and deviation of what the map ``whole`` is made of, on held-out good images."""
-        return Usual(*(Spread(float(values.mean()), float(values.std())) for values in self.seen_first))
+    def deviations(self) -> Deviations:
+        """Of what the map ``whole`` is made of, on held-out good images."""
+        return Deviations(*(float(values.std()) for values in self.seen_first))
 
     @property
     def held_out(self) -> HeldOut:
         """Largest values of the maps on good images that the model had not seen."""
-        halves = [
-            0.5 * (values - spread.mean) / spread.deviation
-            for values, spread in zip(self.seen_first, self.usual, strict=True)
-        ]
-        return {LOCAL: self.seen_first.peak, WHOLE: np.asarray(sum(halves), dtype=np.float32)}
+        peak, picture = self.seen_first
+        whole = 0.5 * (peak / self.deviations.peak + picture / self.deviations.picture)
+        return {LOCAL: peak, WHOLE: whole}
 
     @property
     def held_out_scores(self) -> NDArray[np.float64]:
@@ -183,8 +182,9 @@ class PadimModel:
         check_memory(self.trunk.grid, len(self.basis))
         sums = _Sums(Features(self.trunk, threads or os.cpu_count() or 1), self.basis, self.origin)
         sums.statistics = self.statistics
-        kept, _ = sums.add(images, most_kept=HELD_OUT)
-        before = _judged(self.statistics, self.pictures, kept)
+        kept, chosen = sums.add(images, most_kept=HELD_OUT)
+        means = np.concatenate(sums.pictures)[chosen]
+        before = _judged(self.statistics, self.pictures, kept, means)
         assert sums.statistics is not None
         seen = int(self.about["training_images"]) + pictures
         model = replace(
@@ -212,7 +212,7 @@ class PadimModel:
             self.origin,
             positions=positions,
             pictures=of_pictures(self.pictures),
-            usual=self.usual,
+            deviations=self.deviations,
             metadata=about,
         )
 
@@ -255,7 +255,11 @@ class _Sums:
         self.pictures: list[NDArray[np.float32]] = []
 
     def add(self, images: Tensor, most_kept: int) -> tuple[Tensor, NDArray[np.int64]]:
-        """Add images; give the projected features of some of them, and which these are."""
+        """Add images.
+
+        Returns:
+            The projected features of some of them, M×D×h×w, and which these are, M.
+        """
         chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), most_kept)).round().astype(int))
         kept = []
         with tqdm(total=len(images), desc="fitting padim", unit="image") as bar:
@@ -265,7 +269,7 @@ class _Sums:
                 projected = functional.conv2d(seen, weight, self._bias)
                 added = Statistics.of(projected)
                 self.statistics = added if self.statistics is None else self.statistics.plus(added)
-                self.pictures.append(projected.mean((2, 3)).numpy())
+                self.pictures.append(seen.mean((2, 3)).numpy())
                 inside = chosen[(chosen >= start) & (chosen < start + len(batch))]
                 kept.append(projected[torch.from_numpy(inside - start)])
                 bar.update(len(batch))
@@ -280,7 +284,14 @@ def _batches(images: Tensor) -> Iterator[tuple[int, Tensor]]:
 def _cross_validated(
     statistics: Statistics, pictures: NDArray[np.float32], kept: Tensor, chosen: NDArray[np.int64]
 ) -> "SeenFirst":
-    """Judge each of some images by what the others say, a part of them at a time."""
+    """Judge each of some images by what the others say, a part of them at a time.
+
+    Args:
+        statistics: of all images.
+        pictures: the mean features of all images.
+        kept: the projected features of some, M×D×h×w.
+        chosen: M, which these are.
+    """
     count = len(kept)
     folds = FOLDS if count >= 6 * FOLDS else min(count, 2 * FOLDS)
     fold_of = np.arange(count) % folds
@@ -289,14 +300,16 @@ def _cross_validated(
         out = fold_of == fold
         part = kept[torch.from_numpy(out)]
         others = np.delete(pictures, chosen[out], axis=0)
-        judged = _judged(statistics.minus(Statistics.of(part)), others, part)
+        judged = _judged(statistics.minus(Statistics.of(part)), others, part, pictures[chosen[out]])
         for values, some in zip(found, judged, strict=True):
             values[out] = some
     return found
 
 
-def _judged(statistics: Statistics, pictures: NDArray[np.float32], projected: Tensor) -> SeenFirst:
-    """Judge images, N×C×h×w, that the statistics do not know."""
+def _judged(
+    statistics: Statistics, pictures: NDArray[np.float32], projected: Tensor, means: NDArray[np.float32]
+) -> SeenFirst:
+    """Judge images by others: by their projected features, N×D×h×w, and their mean features, N×C."""
     height, width = projected.shape[2:]
     positions = at_positions(statistics, Size(height, width))
     apart = projected.flatten(2).permute(2, 0, 1) - torch.from_numpy(positions.mean)[:, None]
@@ -305,7 +318,7 @@ def _judged(statistics: Statistics, pictures: NDArray[np.float32], projected: Te
     averaged = functional.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
     return SeenFirst(
         averaged.amax((1, 2, 3)).sqrt().numpy(),
-        _distances(of_pictures(pictures), projected.mean((2, 3)).numpy()),
+        _distances(of_pictures(pictures), means),
     )
 
 

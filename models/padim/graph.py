@@ -18,20 +18,13 @@ from pictures.map_quantiles import MAP_NORMALISATION, PEAKS
 LOCAL, WHOLE = "local", "whole"
 
 
-class Spread(NamedTuple):
-    """Of a value over good pictures."""
+class Deviations(NamedTuple):
+    """Over good pictures, of the two values whose mean the map ``whole`` shows, each divided by its own."""
 
-    mean: float
-    deviation: float
-
-
-class Usual(NamedTuple):
-    """What makes z-scores of the two values that the map ``whole`` is the mean of."""
-
-    peak: Spread
-    """The largest value of the map ``local``."""
-    picture: Spread
-    """The distance of the picture's mean feature."""
+    peak: float
+    """Of the largest value of the map ``local``."""
+    picture: float
+    """Of the distance of the picture's mean feature."""
 
 
 def graph_of(
@@ -41,18 +34,21 @@ def graph_of(
     *,
     positions: Gaussian,
     pictures: Gaussian,
-    usual: "Usual",
+    deviations: Deviations,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
     """Write the graph.
+
+    The map ``whole`` has the shape of ``local``, and its value where that is highest: there it adds to the
+    score, and elsewhere it does not make a picture with a defect look defective all over.
 
     Args:
         trunk: gives the joined features.
         basis: D×C, on which the C features are projected.
         origin: C, subtracted before.
-        positions: of each position, P×C.
-        pictures: of the pictures' mean features.
-        usual: what good pictures have.
+        positions: of each position, P×D.
+        pictures: of the pictures' mean features, all C of them.
+        deviations: on good pictures.
         metadata: what the model says of itself.
     """
     graph = ContractGraph()
@@ -97,7 +93,7 @@ def graph_of(
         count_include_pad=0,
     )
     local = graph.node("Sqrt", ["distance/averaged"], "distance/local")
-    graph.node("ReduceMean", ["distance/columns"], "distance/picture", axes=[2], keepdims=0)
+    graph.node("ReduceMean", [JOINED], "distance/picture", axes=[2, 3], keepdims=0)
     graph.node("Sub", ["distance/picture", graph.weight("distance/usual", pictures.mean)], "distance/unusual")
     graph.node(
         "MatMul",
@@ -110,19 +106,18 @@ def graph_of(
     cell = graph.weight("distance/cell", np.array([-1, 1, 1, 1], dtype=np.int64))
     graph.node("Reshape", ["distance/picture_distance", cell], "distance/of_picture")
     graph.node("ReduceMax", [local], "distance/peak", axes=[2, 3], keepdims=1)
-    _half_z_score(graph, "distance/of_picture", usual.picture)
-    _half_z_score(graph, "distance/peak", usual.peak)
-    graph.node("Add", ["distance/of_picture/half", "distance/peak/half"], "distance/both")
-    ones = graph.weight("distance/ones", np.ones((1, 1, height, width), dtype=np.float32))
-    whole = graph.node("Mul", ["distance/both", ones], "distance/whole")
+    graph.node("Mul", ["distance/of_picture", _half(graph, "picture", deviations.picture)], "distance/of_all")
+    graph.node("Mul", ["distance/peak", _half(graph, "peak", deviations.peak)], "distance/of_worst")
+    graph.node("Add", ["distance/of_all", "distance/of_worst"], "distance/both")
+    least = graph.weight("distance/least", np.array(1e-6, dtype=np.float32))
+    graph.node("Max", ["distance/peak", least], "distance/positive_peak")
+    graph.node("Div", ["distance/both", "distance/positive_peak"], "distance/share")
+    whole = graph.node("Mul", [local, "distance/share"], "distance/whole")
     planes = {LOCAL: local, WHOLE: whole}
     graph.combine(planes)
     about = {MAP_NORMALISATION: PEAKS, FP32_NODES: "distance/", **metadata}
     return graph.model("padim", trunk.size, trunk.grid, tuple(planes), about)
 
 
-def _half_z_score(graph: ContractGraph, value: str, spread: Spread) -> None:
-    mean = graph.weight(f"{value}/mean", np.array(spread.mean, dtype=np.float32))
-    half = graph.weight(f"{value}/scale", np.array(0.5 / spread.deviation, dtype=np.float32))
-    graph.node("Sub", [value, mean], f"{value}/above")
-    graph.node("Mul", [f"{value}/above", half], f"{value}/half")
+def _half(graph: ContractGraph, name: str, deviation: float) -> str:
+    return graph.weight(f"distance/half_of_{name}", np.array(0.5 / deviation, dtype=np.float32))
