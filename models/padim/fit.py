@@ -149,7 +149,7 @@ class PadimModel:
         """Largest values of the maps on good images that the model had not seen."""
         peak, picture = self.seen_first
         whole = 0.5 * (peak / self.deviations.peak + picture / self.deviations.picture)
-        return {LOCAL: peak, WHOLE: whole}
+        return {LOCAL: peak, WHOLE: whole.astype(np.float32)}
 
     @property
     def held_out_scores(self) -> NDArray[np.float64]:
