@@ -1,8 +1,9 @@
 """PaDiM (Defard et al. 2020): a Gaussian for each position of a good part's features.
 
 Against the paper: the features are those of PatchCore, averaged over neighbours, and projected on their
-principal components instead of a random choice; positions share what they know (``gaussians``); and the
-picture as a whole is judged too, by its mean feature and its worst place.
+principal components instead of a random choice; a position's covariance is mixed with that of all positions;
+the fine layers say where a defect lies, all of them how bad it is; and the picture as a whole is judged too,
+by its mean feature and its worst place.
 """
 
 import math
@@ -40,6 +41,9 @@ MOST_CHANNELS = 100
 MOST_BYTES = 56_000_000
 """Of an engine's matrices, one for each position, so that its file stays under 60 MB."""
 
+FINE_SHARE = 0.4
+"""Of the principal components, for the layers of stride 8 and finer."""
+
 HELD_OUT = 128
 """The most images that are held out in turn, to learn how high good parts score."""
 FOLDS = 4
@@ -69,7 +73,7 @@ class Padim:
         check_memory(trunk.grid, channels)
         threads = self.threads or os.cpu_count() or 1
         features = Features(trunk, threads)
-        basis, origin = principal_components(features, good.images, channels)
+        basis, origin, fine = principal_components(features, good.images, channels)
         sums = _Sums(features, basis, origin)
         kept, chosen = sums.add(good.images, most_kept=HELD_OUT)
         assert sums.statistics is not None
@@ -77,6 +81,7 @@ class Padim:
             trunk=trunk,
             basis=basis,
             origin=origin,
+            fine=fine,
             statistics=sums.statistics,
             pictures=np.concatenate(sums.pictures),
             seen_first=_cross_validated(sums.statistics, np.concatenate(sums.pictures), kept, chosen),
@@ -119,7 +124,7 @@ class SeenFirst(NamedTuple):
     """What was found on N good images before the model had seen them."""
 
     peak: NDArray[np.float32]
-    """The largest value of the map ``local``."""
+    """The largest distance of all layers, averaged over 3×3 positions."""
     picture: NDArray[np.float32]
     """The distance of the picture's mean feature."""
 
@@ -133,6 +138,8 @@ class PadimModel:
     """D×C: principal components."""
     origin: NDArray[np.float32]
     """C: the mean feature."""
+    fine: int
+    """So many of the D, the first, are of the fine layers alone."""
     statistics: Statistics
     pictures: NDArray[np.float32]
     """N×C: the mean feature of each image."""
@@ -205,11 +212,12 @@ class PadimModel:
             "training_quantiles": as_text(rows(self.held_out)),
             "tool_version": version("inspectd"),
         }
-        positions = at_positions(self.statistics, self.trunk.grid)
+        positions = at_positions(self.statistics)
         return graph_of(
             self.trunk,
             self.basis,
             self.origin,
+            fine=self.fine,
             positions=positions,
             pictures=of_pictures(self.pictures),
             deviations=self.deviations,
@@ -232,17 +240,28 @@ class PadimModel:
 
 def principal_components(
     features: Features, images: Tensor, channels: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Find the directions in which features vary most, D×C, and their mean, C."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+    """Find the directions in which features vary most, those of the fine and of the coarse layers apart.
+
+    Returns:
+        D×C, the first of them for the fine layers; the mean feature, C; and how many are for the fine ones.
+    """
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _FOR_BASIS)).round().astype(int))
     seen = np.concatenate(
         [features(images[index : index + 1]) for index in tqdm(chosen, desc="looking", unit="image")]
     )
     columns = seen.transpose(1, 0, 2, 3).reshape(seen.shape[1], -1)
     origin = columns.mean(axis=1, dtype=np.float64)
-    _, vectors = np.linalg.eigh(np.cov(columns).astype(np.float64).reshape(len(columns), -1))
-    basis = vectors[:, ::-1][:, :channels].T
-    return np.ascontiguousarray(basis, dtype=np.float32), origin.astype(np.float32)
+    split = features.trunk.fine
+    fine = min(split, max(round(FINE_SHARE * channels), channels - (len(columns) - split)))
+    basis = np.zeros((channels, len(columns)), dtype=np.float32)
+    for rows_of, layers in ((slice(fine), slice(split)), (slice(fine, None), slice(split, None))):
+        if (count := len(basis[rows_of])) > 0:
+            _, vectors = np.linalg.eigh(
+                np.cov(columns[layers]).astype(np.float64).reshape(-1, len(columns[layers]))
+            )
+            basis[rows_of, layers] = vectors[:, ::-1][:, :count].T
+    return basis, origin.astype(np.float32), fine
 
 
 class _Sums:
@@ -311,7 +330,7 @@ def _judged(
 ) -> SeenFirst:
     """Judge images by others: by their projected features, N×D×h×w, and their mean features, N×C."""
     height, width = projected.shape[2:]
-    positions = at_positions(statistics, Size(height, width))
+    positions = at_positions(statistics)
     apart = projected.flatten(2).permute(2, 0, 1) - torch.from_numpy(positions.mean)[:, None]
     squares = torch.bmm(apart, torch.from_numpy(positions.whitening)).square_().mean(2)
     maps = squares.T.reshape(-1, 1, height, width)
