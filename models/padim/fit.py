@@ -32,7 +32,7 @@ from models.errors import TrainingFailed
 from models.exported import run_graph
 from models.method import MODEL_METHOD, GoodImages, HeldOut, as_text, rows, scores
 from models.padim.gaussians import Gaussian, at_positions, of_pictures
-from models.padim.graph import LOCAL, WHOLE, Deviations, graph_of
+from models.padim.graph import LOCAL, PICTURE, WHOLE, Deviations, graph_of
 from models.padim.statistics import Statistics
 from pictures.frames import Size
 
@@ -155,7 +155,7 @@ class PadimModel:
     def held_out(self) -> HeldOut:
         """Largest values of the maps on good images that the model had not seen."""
         peak, picture = self.seen_first
-        whole = 0.5 * (peak / self.deviations.peak + picture / self.deviations.picture)
+        whole = (1 - PICTURE) * peak / self.deviations.peak + PICTURE * picture / self.deviations.picture
         return {LOCAL: peak, WHOLE: whole.astype(np.float32)}
 
     @property

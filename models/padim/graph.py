@@ -17,9 +17,12 @@ from pictures.map_quantiles import MAP_NORMALISATION, PEAKS
 
 LOCAL, WHOLE = "local", "whole"
 
+PICTURE = 1 / 3
+"""Weight of the picture's mean feature in the map ``whole``; the rest is that of its worst place."""
+
 
 class Deviations(NamedTuple):
-    """Over good pictures, of the two values whose mean the map ``whole`` shows, each divided by its own."""
+    """Over good pictures, of the two values of which the map ``whole`` is made, each divided by its own."""
 
     peak: float
     """Of the largest value of the map ``local``."""
@@ -42,8 +45,8 @@ def graph_of(
 
     Both maps have the shape of the distances in the fine layers, because what the coarse layers see spreads
     around a defect. The largest value of ``local`` is the largest distance in all layers, averaged over 3×3
-    positions. That of ``whole`` stands where that of ``local`` does and adds to it; elsewhere it does not make
-    a picture with a defect look defective all over.
+    positions. That of ``whole`` stands where that of ``local`` does and adds to it; elsewhere it does not
+    make a picture with a defect look defective all over.
 
     Args:
         trunk: gives the joined features.
@@ -124,8 +127,14 @@ def graph_of(
     graph.node("Sqrt", ["distance/picture_square"], "distance/picture_distance")
     cell = graph.weight("distance/cell", np.array([-1, 1, 1, 1], dtype=np.int64))
     graph.node("Reshape", ["distance/picture_distance", cell], "distance/of_picture")
-    graph.node("Mul", ["distance/of_picture", _half(graph, "picture", deviations.picture)], "distance/of_all")
-    graph.node("Mul", ["distance/peak", _half(graph, "peak", deviations.peak)], "distance/of_worst")
+    graph.node(
+        "Mul",
+        ["distance/of_picture", _scale(graph, "picture", PICTURE / deviations.picture)],
+        "distance/of_all",
+    )
+    graph.node(
+        "Mul", ["distance/peak", _scale(graph, "peak", (1 - PICTURE) / deviations.peak)], "distance/of_worst"
+    )
     graph.node("Add", ["distance/of_all", "distance/of_worst"], "distance/both")
     whole = graph.node("Mul", ["distance/share", "distance/both"], "distance/whole")
     planes = {LOCAL: local, WHOLE: whole}
@@ -134,5 +143,5 @@ def graph_of(
     return graph.model("padim", trunk.size, trunk.grid, tuple(planes), about)
 
 
-def _half(graph: ContractGraph, name: str, deviation: float) -> str:
-    return graph.weight(f"distance/half_of_{name}", np.array(0.5 / deviation, dtype=np.float32))
+def _scale(graph: ContractGraph, name: str, scale: float) -> str:
+    return graph.weight(f"distance/scale_of_{name}", np.array(scale, dtype=np.float32))
