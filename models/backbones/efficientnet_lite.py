@@ -37,7 +37,7 @@ class Stage(NamedTuple):
 STAGES = (Stage(1, 3, 1), Stage(2, 3, 2), Stage(2, 5, 2), Stage(3, 3, 2), Stage(3, 5, 1), Stage(4, 5, 2))
 """Of Lite 0, up to stride 32."""
 
-DEFAULT_STAGES = (3, 5)
+DEFAULT_STAGES = (2, 3, 5)
 """Joined where nobody names others."""
 
 _DEPTH = {"lite0": 1.0, "lite1": 1.1, "lite2": 1.2}
