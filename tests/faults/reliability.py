@@ -37,8 +37,8 @@ seconds that were published. They count as lost here. The journal, the log and a
 
 `pytest tests/faults/test_faults_at_random.py --lives 100` tries faults in any order. Each life of a line
 has twenty random events: its config changes, its daemon or a camera is killed, stopped or held up, its engine
-fails or hangs. Meanwhile a gate acknowledges what it gets. Every frame has to get one verdict, and the gate has
-to get each once.
+fails or hangs. Meanwhile a gate acknowledges what it gets. Every frame has to get one verdict, and the gate
+has to get each once.
 
 """
 _COLUMNS = (
