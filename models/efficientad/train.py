@@ -158,7 +158,7 @@ def train(
 def _check_folder(out: Path) -> None:
     """Find out before the work, not after it, that its result could not be written."""
     if not os.access(out.absolute().parent, os.W_OK):
-        raise InputError(f"{out}: cannot be written: {out.parent} is not a folder that can be written to")
+        raise InputError(f"{out}: cannot be written: {out.parent} is no folder that can be written to")
 
 
 def _check_spread(quantiles: Tensor, out: Path, kept: int) -> None:
@@ -197,7 +197,7 @@ def learn(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
 
 def diverged(out: Path, step: int, loss: float, kept: int, rate: float) -> str:
     """Say in one line that training went wrong at a step, and what to do."""
-    found = f"the loss is {loss}" if not math.isfinite(loss) else "a weight is no longer a finite number"
+    found = f"the loss is {loss}" if not math.isfinite(loss) else "a weight is no finite number any more"
     return (
         f"{out}: {found} at step {step}; {where_kept(out, kept)}, but the same options lead here again: "
         f"try a --learning-rate below {rate:g}"
