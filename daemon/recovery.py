@@ -17,7 +17,7 @@ from verdicts.message import Latency, Verdict
 def forget_counts(journal: Path) -> None:
     """Remove the counters of a line that ended in order: every frame has had its verdict.
 
-    Otherwise those whose verdict could not be written down would get a second one at the next start.
+    Otherwise frames with a verdict that could not be written down would get a second one at the next start.
     """
     for file in counter_files(journal).values():
         with contextlib.suppress(OSError):  # where nothing can be removed, nothing can be written either

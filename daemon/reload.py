@@ -40,7 +40,7 @@ class Beside:
             InputError: the line ends before it returns.
             Exception: what it raises.
         """
-        threads = ThreadPoolExecutor(1)  # not the loop's own, for whose work the loop waits at its end
+        threads = ThreadPoolExecutor(1)  # not the loop's own: the loop waits for those when it ends
         self._loading = loading = threads.submit(load)
         threads.shutdown(wait=False)
         loaded, ending = asyncio.wrap_future(loading), asyncio.ensure_future(self._ending.wait())

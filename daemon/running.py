@@ -44,7 +44,7 @@ class Running:
     journal: JournalWriter | None
     """Where events are noted; None without one."""
     control: "Control | None"
-    """Whose subscribers health tells of; None without one."""
+    """Its subscribers appear in health; None without one."""
     access: Access
     """Who may connect."""
 
@@ -84,7 +84,7 @@ def assemble(
         publisher: where verdicts go.
         journal: where events are noted; None without one.
         counted_beside: the journal beside which captured frames are counted; None: only in memory.
-        control: whose subscribers health tells of; None without one.
+        control: its subscribers appear in health; None without one.
         access: who may connect.
 
     Raises:

@@ -148,7 +148,7 @@ async def _run(path: Path, setup: Setup, wire: Publisher, access: Access) -> tup
 
 
 def _open_journal(config: Config, section: JournalConfig) -> Journal:
-    """Open the journal; ``on_journal_error: continue`` lets the line start before it can be had."""
+    """Open the journal; with ``on_journal_error: continue`` the line starts even if that fails for now."""
     return Journal(
         section.file,
         line=config.line,

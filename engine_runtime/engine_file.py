@@ -89,7 +89,7 @@ def read_manifest(path: Path, trusted: TrustedKeys | None = None) -> Manifest:
 
     Args:
         path: the file.
-        trusted: the keys of which one must have signed it; None where its origin does not matter.
+        trusted: one of these keys must have signed it; None where its origin does not matter.
 
     Raises:
         EngineRefused: the file is missing, not signed, not an engine file, or of another format version.

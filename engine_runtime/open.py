@@ -24,7 +24,7 @@ def open_engine(path: Path, *, threads: int | None = None, trusted: TrustedKeys 
     Args:
         path: a file written by ``build-engine``.
         threads: threads that one inference may use; those of the manifest when None, else all cores.
-        trusted: the keys of which one must have signed it; None where its origin does not matter.
+        trusted: one of these keys must have signed it; None where its origin does not matter.
 
     Raises:
         GpuNotWorking: the GPU that it needs does not answer now.

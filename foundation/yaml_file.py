@@ -1,4 +1,4 @@
-"""The one way in which YAML that a person may have edited is read: bounded, safe, mistakes named by line."""
+"""Reads YAML that a person may have edited: bounded, safe, with mistakes named by line."""
 
 import json
 import re
@@ -28,11 +28,11 @@ class YamlFile(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain scalars as YAML 1.2 does, whose core schema is what people mean.
+    """Reads plain scalars by the core schema of YAML 1.2, which is what people mean.
 
     YAML 1.1, which PyYAML speaks, takes ``0500`` for 320, ``1:30`` for 90, ``on`` for true, ``1e3`` for a
-    text and ``2026-01-31`` for a date. What looks like a number and is none of YAML 1.2, or not a decimal
-    one, is refused by ``_unclear``.
+    text and ``2026-01-31`` for a date. ``_unclear`` refuses what looks like a number and is not a decimal
+    number of YAML 1.2.
     """
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]

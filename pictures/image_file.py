@@ -55,7 +55,7 @@ def read_image(path: Path) -> Frame:
 
     Raises:
         InputError: the file is missing, cannot be read, is damaged, cut short (a JPEG without its end marker
-            is), is no PNG, JPEG, BMP, TIFF or WebP, or holds several pictures.
+            is), is not a PNG, JPEG, BMP, TIFF or WebP, or holds several pictures.
     """
     picture: Frame = _read(path, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
     return picture

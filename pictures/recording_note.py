@@ -1,7 +1,7 @@
 """What a recorded picture says of where it comes from, in a text chunk of its PNG file.
 
-It goes with the picture wherever that is copied or sorted to, which a file beside it would not. Pictures from
-elsewhere bring none, and neither do those that another program has written again.
+It goes with the picture wherever that is copied or sorted to; a file beside it would not. Pictures from
+elsewhere have none, and neither have those that another program has written again.
 """
 
 import json

@@ -80,8 +80,8 @@ def test_another_gpu(driver: Path, engine: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("built_by", "said_of_it"),
     [
-        ({"runtime_version": "1.0.0.1"}, "tensorrt_rtx 1.0.0.1; here is tensorrt_rtx "),
-        ({"library": "tensorrt", "runtime_version": "10.9.0"}, "tensorrt 10.9.0; here is tensorrt_rtx "),
+        ({"runtime_version": "1.0.0.1"}, "tensorrt_rtx 1.0.0.1; tensorrt_rtx "),
+        ({"library": "tensorrt", "runtime_version": "10.9.0"}, "tensorrt 10.9.0; tensorrt_rtx "),
     ],
 )
 def test_another_tensorrt(

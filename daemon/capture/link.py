@@ -144,7 +144,7 @@ def decode(packet: bytes) -> Message:
     """Read a packet.
 
     Raises:
-        MalformedPacket: it is no message.
+        MalformedPacket: it is not a message.
     """
     try:
         match packet[:1]:
@@ -202,7 +202,7 @@ def _failed(packet: bytes) -> Failed:
 
 
 def sendable(text: str) -> str:
-    """Keep to what a message can carry: a file's name may hold bytes that are no UTF-8, and be long."""
+    """Make a text that a message can carry: a file's name may be long or hold bytes that are not UTF-8."""
     return text.encode(errors="replace").decode()[:LONGEST_TEXT]
 
 
@@ -242,7 +242,7 @@ class CameraLink:
 
         Raises:
             LinkClosed: the other end is gone.
-            MalformedPacket: what came is no message.
+            MalformedPacket: what came is not a message.
         """
         try:
             packet = self._socket.recv(_MOST_BYTES, socket.MSG_DONTWAIT)

@@ -120,8 +120,8 @@ class DaemonCamera:
             there_is = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             refused = Unavailable if wanted < there_is else InputError  # others may give some back
             raise refused(
-                f"cameras.{name}.waiting: found {settings.waiting}; {wanted / 1e6:.0f} MB of shared memory "
-                f"for its frames cannot be had: {error.strerror}"
+                f"cameras.{name}.waiting: found {settings.waiting}; its frames need {wanted / 1e6:.0f} MB of "
+                f"shared memory: {error.strerror}"
             ) from error
         self.captured = counter.captured
         self.counter = counter

@@ -78,7 +78,7 @@ class Control(threading.Thread):
             journal: file of the journal; it is there. The subscribers' positions are kept beside it.
             commands: takes "reload", and "select" with ``product``; called in this thread.
             access: who may connect; to be closed after this.
-            required_subscribers: names whose absence is to be seen in ``subscribers``.
+            required_subscribers: names that ``subscribers`` shows even while they are absent.
             resend_after_s: seconds without acknowledgement after which verdicts are sent again.
             journal_may_wait: whether to go on when the journal cannot be read yet.
 

@@ -55,7 +55,7 @@ class _Subscriber:
 
 
 class Subscribers:
-    """The subscribers that acknowledge, of which any number may be slow, gone or not there yet."""
+    """The subscribers that acknowledge; any number of them may be slow, gone or not there yet."""
 
     def __init__(self, positions: Positions, send: Send) -> None:
         self.required: Collection[str] = ()

@@ -92,7 +92,7 @@ class VerdictBatch:
             if self._ledger.close(captured.key) is None:
                 continue  # its deadline was faster
             score, anomaly_map = float(judged.scores[row]), judged.anomaly_maps[row]
-            # A verdict that comes too late for the gate is no pass, even if the timer has not fired yet.
+            # A verdict that comes too late for the gate is not a pass, even if the timer has not fired yet.
             late = time.monotonic_ns() > captured.deadline_ns
             rejected = score > captured.product.threshold
             decision: Decision = "fault" if late else "reject" if rejected else "pass"

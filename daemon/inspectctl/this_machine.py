@@ -19,9 +19,9 @@ def only_line() -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise InputError("which line: expected --config, as no line was found to run on this machine")
+        raise InputError("which line: found none that runs on this machine, expected --config")
     listed = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
-    raise InputError(f"which line: expected --config, as {len(found)} lines run on this machine: {listed}")
+    raise InputError(f"which line: found {len(found)} that run on this machine ({listed}), expected --config")
 
 
 def running_configs(processes: Path = _PROCESSES) -> list[Path]:

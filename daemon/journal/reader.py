@@ -128,7 +128,7 @@ class JournalReader:
                 row_id = rows[-1][0]
 
     def boots(self) -> list[str]:
-        """List the boots of which rows are there, oldest first."""
+        """List the boots that have rows, oldest first."""
         return [boot for boot, _ in self._fetch(_BOOTS)]
 
     def last_boot(self) -> str | None:

@@ -13,7 +13,7 @@ from foundation.files import replacing
 _COMMAND = "pytest -m faults --reliability docs/reliability.md"
 _HEAD = """# What breaks, and what it costs
 
-Each row is one fault, brought about on a daemon that runs: real processes, signals, sockets and file systems,
+Each row is one fault that was caused on a running daemon: real processes, signals, sockets and file systems,
 with a journal, a control socket and a subscriber. Made by `{command}`
 on {date}: {machine}.
 

@@ -1,4 +1,4 @@
-"""JPEG pictures, decoded so that damage is told of: most decoders fill what is missing and say nothing."""
+"""JPEG pictures, decoded so that damage is noticed: most decoders fill what is missing and say nothing."""
 
 import struct
 from collections.abc import Iterator

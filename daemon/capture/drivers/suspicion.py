@@ -23,7 +23,7 @@ class Suspicion:
     """Looks at the pictures of one opened camera for signs that it shows no parts.
 
     Each picture goes through `examine`, and through `examine_stored` as the engine will see it. A picture
-    they refuse gets its fault verdict; after that `give_up` says whether the camera is to be opened again.
+    they refuse gets its fault verdict. After that `give_up` fails if the camera has to be opened again.
     """
 
     def __init__(self, settings: CameraSettings, picture_size: Size | None, frozen: bytes | None) -> None:
