@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from foundation.errors import InputError
 from foundation.files import replacing
+from foundation.option_types import whole_number
 
 if TYPE_CHECKING:  # they import torch
     from models.efficientad.networks import ModelSize
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, command: str) -> None:
-    """Fill every cell of the table; the table is written anew after each."""
+    """Fill every cell of the table; the table is written again after each."""
     from detection.ours import SIZE
 
     from models import training_images
@@ -211,6 +212,9 @@ def write(path: Path | None, content: str) -> None:
             file.write(content.encode())
 
 
+positive = whole_number(1)
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="accuracy.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -237,12 +241,6 @@ def names(text: str) -> Sequence[str]:
         if name not in METHODS:
             raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(METHODS)}")
     return found
-
-
-def positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
 
 
 if __name__ == "__main__":

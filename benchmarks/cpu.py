@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import InputError
+from foundation.option_types import whole_number
 
 if TYPE_CHECKING:
     from comparison.report import Part
@@ -154,6 +155,9 @@ def write(path: Path | None, text: str) -> None:
             file.write(text.encode())
 
 
+positive = whole_number(1)
+
+
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     made = argparse.ArgumentParser(
@@ -164,10 +168,16 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--quick", action="store_true", help="a lap or two, small batches: to see that it runs")
     made.add_argument(
-        "--laps", type=positive, metavar="N", help="of every comparison (default: each has its own number)"
+        "--laps",
+        type=positive,
+        metavar="N",
+        help="of every comparison (default: each has its own number)",
     )
     made.add_argument(
-        "--threads", type=positive, metavar="N", help="on either side (default: all cores this may use)"
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="on either side (default: all cores this may use)",
     )
     made.add_argument(
         "--peer-venv",
@@ -182,13 +192,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", type=Path, metavar="FILE", help="write everything here")
     made.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
     return made
-
-
-def positive(text: str) -> int:
-    """Read a count."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 from inspection import Inspection, command, split, summary
 
-from pictures.frames import images_in
+from pictures.image_folder import images_in
 
 HELD_OUT = 0.3
 """Share of the good images that are kept from training, for calibration."""

@@ -20,7 +20,9 @@ from models.efficientad.checkpoint import Run, load_model
 from models.efficientad.networks import TEACHER_CHANNELS, pdn
 from models.efficientad.teacher import load_teacher, teacher_file
 from models.efficientad.train import train
-from pictures.frames import Size, fit, images_in, read_image
+from pictures.frames import Size, fit
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 
 
 def auroc(data: Path, teacher: dict[str, torch.Tensor], steps: int, seed: int) -> float:

@@ -45,7 +45,8 @@ from models.efficientad.distill import PROJECTION_CROPS, fit_projection, learn
 from models.efficientad.train import train
 from models.evaluation.evaluate import evaluate
 from models.evaluation.judge import CheckpointJudge
-from pictures.frames import images_in, read_image
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 
 BATCH = 8
 CHANNELS = networks.TEACHER_CHANNELS["xs"]

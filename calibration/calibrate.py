@@ -1,5 +1,6 @@
 """An engine and images of good parts in, quantiles and a threshold out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -7,27 +8,33 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.calibration_file import Calibration
 from calibration.detection import Floats
-from calibration.images import ImageSet, check_disjoint, image_set, is_training_set
+from calibration.images import ImageSet, check_disjoint, defective_set, good_set, is_training_set
 from calibration.measure import Prepare, measure_quantiles, measure_scores
+from calibration.near_copies import groups, thumbnail
+from calibration.reachable import check_reachable
 from calibration.tail import (
     CONFIDENCE,
     FEWEST_SCORES,
     Threshold,
     fit_threshold,
+    scores_needed,
     suspects,
-    typical_scores_needed,
 )
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import EngineFailed, InputError
-from pictures.frames import Roi, Size, fit, read_image
+from pictures.digest import pixel_digest
+from pictures.frames import Frame, Roi, Size, fit
+from pictures.image_file import read_image
+from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
-from pictures.trained_on import trained_on
+from pictures.trained_on import trained_on, trained_pixels
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,16 @@ class Measured:
     threshold: Threshold
     good: ImageSet
     good_scores: Floats
+    groups: list[int]
+    """Of each good image: near-copies, such as consecutive frames, have the same number."""
     suspects: list[int]
-    """Indices of good images that are probably defects."""
+    """Indices of good images that are probably defects, highest score first."""
+    threshold_without: float | None
+    """The threshold without the suspects; None where there are none, or too few other images."""
     least_overlap: int
     """Camera pixels by which tiles must overlap so that no place lies between their maps."""
-    trained_on: bool
-    """The good images are those that the model was trained on."""
+    trained_on: list[int]
+    """Indices of good images that the model was trained on."""
     defective: ImageSet | None
     defective_scores: Floats
 
@@ -76,28 +87,31 @@ def calibrate(
         InputError: a file, folder or image is wrong, or there are too few good images.
         EngineFailed: the runtime raised.
     """
-    good = image_set(good_folder)
+    good = good_set(good_folder)
     if len(good.files) < FEWEST_SCORES:
         raise InputError(
             f"{good_folder}: holds {len(good.files)} different images; a threshold needs at least "
-            f"{FEWEST_SCORES}, and about {typical_scores_needed(rate)} for a false reject rate of {rate:g}"
+            f"{FEWEST_SCORES}, and about {scores_needed(rate)} for a false reject rate of {rate:g}"
         )
     defective = None
     if defects_folder is not None:
-        defective = image_set(defects_folder)
+        defective = defective_set(defects_folder)
         check_disjoint(good, defective)
     engine = open_engine(engine_file)
     try:
         manifest = engine.manifest
         trained = trained_on(manifest.model_metadata)
-        roi, tiles = roi or trained.roi, tiles or trained.tiles
+        images = good.files if defective is None else [*good.files, *defective.files]
+        shown = seen_region(images, roi, trained)
+        roi, tiles = shown.cut, tiles or trained.tiles
         prepare: Prepare = partial(fit, size=manifest.input_size, roi=roi)
         merge = None
         if tiles is not None:
             merge = TileMerge(_grid(tiles, roi, good.files[0]), manifest.geometry)
             engine = TiledEngine(engine, merge)
             prepare = partial(merge.grid.cut, size=manifest.input_size, roi=roi)
-        quantiles = measure_quantiles(engine, good.files, prepare)
+        seen = _Seen(prepare, roi)
+        quantiles = measure_quantiles(engine, good.files, seen)
         good_scores = measure_scores(engine, quantiles, good.files, prepare, "good scores")
         defective_scores = np.empty(0)
         if defective is not None:
@@ -106,10 +120,13 @@ def calibrate(
         raise EngineFailed(f"{engine_file}: {error}") from error
     finally:
         engine.close()
+    parts = groups(seen.thumbnails)
     try:
-        threshold = fit_threshold(good_scores, rate)
+        threshold = fit_threshold(_of_parts(good_scores, parts), rate)
     except ValueError as error:
         raise InputError(f"{good_folder}: no threshold can be fitted: {error}") from error
+    check_reachable(engine_file, threshold.value, [good_scores, defective_scores], quantiles, manifest)
+    found = suspects(good_scores)
     calibration = Calibration(
         format_version=1,
         model=manifest.model,
@@ -121,7 +138,8 @@ def calibrate(
         confidence=CONFIDENCE,
         good_images=len(good.files),
         good_images_sha256=good.digest(good_folder),
-        roi=roi,
+        roi=shown.roi,
+        camera_picture=shown.camera_picture,
         tiles=tiles,
         # The more tiles, the more places where a good part's score may be high.
         tiled_size=None if merge is None else merge.grid.region,
@@ -134,12 +152,56 @@ def calibrate(
         threshold=threshold,
         good=good,
         good_scores=good_scores,
-        suspects=suspects(good_scores),
+        groups=parts,
+        suspects=found,
+        threshold_without=_threshold_without(found, good_scores, parts, rate),
         least_overlap=merge.least_overlap if merge is not None and len(merge.grid) > 1 else 0,
-        trained_on=is_training_set(good, manifest.model_metadata.get("training_digest")),
+        trained_on=_trained_on(good, seen.digests, manifest.model_metadata),
         defective=defective,
         defective_scores=defective_scores,
     )
+
+
+class _Seen:
+    """Prepares pictures, and notes of each what tells it from others."""
+
+    def __init__(self, prepare: Prepare, roi: Roi | None) -> None:
+        self._prepare, self._roi = prepare, roi
+        self.digests: list[int] = []
+        self.thumbnails: list[NDArray[np.float32]] = []
+
+    def __call__(self, picture: Frame) -> Frame:
+        prepared = self._prepare(picture)
+        self.digests.append(pixel_digest(picture))
+        self.thumbnails.append(thumbnail(picture, self._roi))
+        return prepared
+
+
+def _of_parts(scores: Floats, parts: list[int]) -> Floats:
+    """Give the highest score of each part; all scores where these are too few parts for a threshold."""
+    highest = np.full(max(parts) + 1, -np.inf)
+    np.maximum.at(highest, parts, scores)
+    return highest if len(highest) >= FEWEST_SCORES else scores
+
+
+def _threshold_without(found: list[int], scores: Floats, parts: list[int], rate: float) -> float | None:
+    if not found:
+        return None
+    kept = [index for index in range(len(scores)) if index not in set(found)]
+    numbers = {part: number for number, part in enumerate(dict.fromkeys(parts[index] for index in kept))}
+    others = _of_parts(scores[kept], [numbers[parts[index]] for index in kept])
+    try:
+        return fit_threshold(others, rate).value
+    except ValueError:
+        return None
+
+
+def _trained_on(good: ImageSet, digests: list[int], metadata: Mapping[str, str]) -> list[int]:
+    """Find the images that the model was trained on; models of old versions know their whole set alone."""
+    if is_training_set(good, metadata.get("training_digest")):
+        return list(range(len(digests)))
+    known = trained_pixels(metadata)
+    return [index for index, digest in enumerate(digests) if digest in known]
 
 
 def _grid(tiles: Tiles, roi: Roi | None, first: Path) -> TileGrid:

@@ -16,6 +16,7 @@ from pictures.frames import Roi, Size
 from pictures.tiles import Tiles
 
 FORMAT_VERSION = 1
+A_CALIBRATION = "a file written by calibrate"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -41,6 +42,11 @@ class Calibration(BaseModel):
     good_images: int = Field(gt=0)
     good_images_sha256: str = Field(description="over the names and contents of the good images")
     roi: Roi | None = Field(description="x, y, width, height in the camera's pixels")
+    camera_picture: Size | None = Field(
+        default=None,
+        description="height and width of the camera's whole picture, where the good images say so; no roi"
+        " then means all of it",
+    )
     tiles: Tiles | None = Field(default=None, description="into which a picture is cut; None for one frame")
     tiled_size: Size | None = Field(
         default=None, description="height and width that the tiles were laid over"
@@ -52,7 +58,9 @@ class Calibration(BaseModel):
     @classmethod
     def _name_the_rows(cls, quantiles: Any) -> Any:
         if isinstance(quantiles, list | tuple) and len(quantiles) == len(VERSION_1_MAPS):
-            return dict(zip(VERSION_1_MAPS, quantiles, strict=True))
+            quantiles = dict(zip(VERSION_1_MAPS, quantiles, strict=True))
+        if isinstance(quantiles, dict):  # strict validation takes no list of Python's for a tuple
+            return {name: tuple(row) if isinstance(row, list) else row for name, row in quantiles.items()}
         return quantiles
 
     @model_validator(mode="after")
@@ -82,18 +90,21 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
         file.write(text.encode())
 
 
-def load_calibration(path: Path, engine_sha256: str, maps: Collection[str]) -> Calibration:
+def load_calibration(
+    path: Path, engine_sha256: str, maps: Collection[str], text: bytes | None = None
+) -> Calibration:
     """Read a calibration that was made for a given engine.
 
     Args:
         path: a file written by ``calibrate``.
         engine_sha256: the ``payload_sha256`` of the engine's manifest.
         maps: the maps of the engine's manifest; the quantiles are brought into their order.
+        text: what ``read_text`` gave; read here when None.
 
     Raises:
-        InputError: the file is missing, is no calibration, or was made for another engine.
+        InputError: the file is missing, is not a calibration, or was made for another engine.
     """
-    file = read_yaml(path, "a file written by calibrate")
+    file = read_yaml(path, A_CALIBRATION, text)
     version = file.content.get("format_version")
     if version != FORMAT_VERSION:
         found = shown(version) or repr(type(version).__name__)

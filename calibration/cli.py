@@ -3,6 +3,8 @@ import sys
 from pathlib import Path
 
 from foundation.errors import EngineFailed, InputError
+from foundation.option_types import share
+from foundation.terminal import accept_any_text
 
 PROG = "calibrate"
 
@@ -10,6 +12,7 @@ PROG = "calibrate"
 def main(argv: list[str] | None = None) -> int:
     """Run ``calibrate`` and give its exit code."""
     arguments = command_line().parse_args(argv)
+    accept_any_text()
     engine: Path = arguments.engine
     target: Path = arguments.output or engine.with_suffix(".calibration.yaml")
     from calibration.calibrate import calibrate
@@ -68,10 +71,10 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--false-reject-rate",
-        type=_rate,
+        type=share(1e-6, 0.1),
         default=0.001,
         metavar="RATE",
-        help="share of good parts that may be rejected, above 0 and up to 0.1 (default: 0.001)",
+        help="share of good parts that may be rejected, such as 0.001 or 0.1%%, up to 10%% (default: 0.1%%)",
     )
     parser.add_argument(
         "--roi", metavar="x,y,w,h", help="region of interest in the images (default: that of the training)"
@@ -86,13 +89,3 @@ def command_line() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, metavar="FILE", help="default: the engine's name with .calibration.yaml"
     )
     return parser
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 1e-6 <= rate <= 0.1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a rate from 0.000001 to 0.1")
-    return rate

@@ -2,7 +2,9 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, rankdata
+from scipy.stats import beta
+
+from calibration.ranking import Ranking
 
 Floats = NDArray[np.float64]
 
@@ -10,16 +12,13 @@ Floats = NDArray[np.float64]
 def auroc(good: Floats, defective: Floats) -> float:
     """Give the probability that a defective part scores higher than a good one, ties counting half.
 
-    The area under the ROC curve by the Mann–Whitney rank sum.
-
     Args:
         good: scores of good parts, at least one.
         defective: scores of defective parts, at least one.
     """
-    ranks = rankdata(np.concatenate([good, defective]))
-    pairs = len(good) * len(defective)
-    rank_sum = float(ranks[len(good) :].sum()) - len(defective) * (len(defective) + 1) / 2
-    return rank_sum / pairs
+    scores = np.concatenate([good, defective])
+    ranking = Ranking(scores, np.arange(len(scores)) >= len(good))
+    return float(ranking.auroc(np.ones((1, len(scores))))[0])
 
 
 def share_interval(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:

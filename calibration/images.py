@@ -1,12 +1,13 @@
 """The images a calibration is made from."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.errors import InputError
 from foundation.files import sha256
-from pictures.frames import images_in
+from pictures.digest import set_digest
+from pictures.folder_names import check_good, named, role
+from pictures.image_folder import images_in, is_folder, subfolders
 
 
 @dataclass(frozen=True)
@@ -19,34 +20,66 @@ class ImageSet:
     """Number of files left out because their content is in ``files`` already."""
     contents: dict[str, Path]
     """SHA-256 of a file → the first file that has it."""
-    names_and_contents: list[tuple[Path, str]]
-    """Every file of the folder, copies too, with its SHA-256."""
+    hashed: dict[Path, str]
+    """Every file of the folder, copies too → its SHA-256."""
 
     def digest(self, root: Path) -> str:
         """Give the SHA-256 over all names within ``root`` and contents, as training computes it."""
-        digest = hashlib.sha256()
-        for file, content in self.names_and_contents:
-            digest.update(f"{file.relative_to(root)}\n".encode())
-            digest.update(bytes.fromhex(content))
-        return digest.hexdigest()
+        return set_digest(root, self.hashed, self.hashed)
+
+
+def good_set(folder: Path) -> ImageSet:
+    """List the images of good parts in a folder and its subfolders.
+
+    Raises:
+        InputError: the folder is missing, holds no image, is a data set, or a folder in it is not good by its
+            name.
+    """
+    _refuse_splits(folder)
+    good = named(folder, "good") if is_folder(folder) else None
+    others = [path for path in subfolders(folder) if role(path) not in {"good", "masks"}] if good else []
+    if good is not None and others:
+        raise InputError(
+            f"{folder}: is a data set with the folders {good.name} and {others[0].name}; name the folder of "
+            "images in it"
+        )
+    if is_folder(folder):
+        check_good(folder)
+    return image_set(folder)
+
+
+def defective_set(folder: Path) -> ImageSet:
+    """List the images of defective parts in a folder and its subfolders.
+
+    Raises:
+        InputError: the folder is missing, holds no image, is a data set, or has a folder of good parts.
+    """
+    _refuse_splits(folder)
+    good = named(folder, "good") if is_folder(folder) else None
+    if good is not None:
+        raise InputError(f"{good}: its name says that it holds good parts; expected defective ones")
+    return image_set(folder)
 
 
 def image_set(folder: Path) -> ImageSet:
     """List the images of a folder and its subfolders.
 
     Raises:
-        InputError: the folder is missing, holds no image, or is a data set with ``train`` or ``test``.
+        InputError: the folder is missing, holds no image or cannot be read.
     """
-    for part in ("train", "test"):
-        if (folder / part).is_dir():
-            raise InputError(
-                f"{folder}: is a data set with a folder {part!r}; name the folder of images in it"
-            )
-    hashed = [(file, sha256(file)) for file in images_in(folder)]
+    hashed = {file: sha256(file) for file in images_in(folder)}
     contents: dict[str, Path] = {}
-    for file, content in hashed:
+    for file, content in hashed.items():
         contents.setdefault(content, file)
     return ImageSet(folder, list(contents.values()), len(hashed) - len(contents), contents, hashed)
+
+
+def _refuse_splits(folder: Path) -> None:
+    for path in subfolders(folder) if is_folder(folder) else ():
+        if role(path) in {"train", "validation", "test"}:
+            raise InputError(
+                f"{folder}: is a data set with a folder {path.name!r}; name the folder of images in it"
+            )
 
 
 def check_disjoint(good: ImageSet, defective: ImageSet) -> None:

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from engine_runtime.engine import SCORE, Engine, Quantiles, uncalibrated
 from foundation.errors import InputError
-from pictures.frames import Frame, read_image
+from pictures.frames import Frame
+from pictures.image_file import read_image
 from pictures.map_quantiles import MAP_NORMALISATION, PEAKS, good_map_quantiles
 
 _MOST_VALUES = 100_000_000

@@ -7,7 +7,7 @@ import numpy as np
 from calibration.calibrate import Measured
 from calibration.calibration_file import Calibration
 from calibration.detection import Floats, auroc, share_interval
-from calibration.tail import CONFIDENCE, TOLERATED_FACTOR, scores_needed
+from calibration.tail import CONFIDENCE, FEWEST_SCORES, TOLERATED_FACTOR, scores_needed
 from pictures.tiles import TileGrid
 
 _SHOWN = 3
@@ -18,7 +18,10 @@ def report(target: Path, measured: Measured) -> str:
     calibration, threshold = measured.calibration, measured.threshold
     scores = measured.good_scores
     low, high = threshold.rate_interval
+    parts = max(measured.groups) + 1
     copies = f" ({measured.good.copies} copies left out)" if measured.good.copies else ""
+    if parts < len(scores):
+        copies += f", effectively {parts}: near-copies, such as consecutive frames of one part, count as one"
     rows = [
         ("calibration", f"{target}"),
         ("engine", f"{calibration.model} {calibration.engine_sha256[:12]}"),
@@ -46,14 +49,24 @@ def report(target: Path, measured: Measured) -> str:
 def warnings(measured: Measured) -> list[str]:
     """Say, in one line each, what makes the threshold less than it seems."""
     lines = []
-    calibration, threshold, count = measured.calibration, measured.threshold, len(measured.good_scores)
-    if not threshold.enough_scores:
-        needed = scores_needed(measured.good_scores, threshold.wanted_rate)
-        worst = _per_thousand(threshold.rate_interval[1])
+    calibration, threshold = measured.calibration, measured.threshold
+    parts, needed = max(measured.groups) + 1, scores_needed(threshold.wanted_rate)
+    worst = f"up to {_per_thousand(threshold.rate_interval[1])} good parts may be rejected"
+    if parts < FEWEST_SCORES:
         lines.append(
-            f"{count} good images are few: up to {worst} good parts may be rejected; "
-            f"about {needed - count} more would narrow that to "
-            f"{_per_thousand(TOLERATED_FACTOR * threshold.wanted_rate)}"
+            f"the {len(measured.groups)} good images show only {parts} different parts, the others are "
+            f"near-copies; a threshold needs {FEWEST_SCORES} at least, so do not trust this one: take images "
+            "of other parts"
+        )
+    elif parts < needed and not threshold.enough_scores:
+        lines.append(
+            f"{parts} good images are few: {worst}; about {needed} in all, {needed - parts} more, would "
+            f"narrow that to {_per_thousand(TOLERATED_FACTOR * threshold.wanted_rate)}"
+        )
+    elif not threshold.enough_scores:
+        lines.append(
+            f"the highest good scores lie far apart: {worst}; look at the images of the highest scores, or "
+            "train longer"
         )
     tiles = calibration.tiles
     if tiles is not None and tiles.overlap < measured.least_overlap:
@@ -62,15 +75,25 @@ def warnings(measured: Measured) -> list[str]:
             f"small defect there may be missed; an overlap of {measured.least_overlap} closes them"
         )
     if measured.trained_on:
+        count, total = len(measured.trained_on), len(measured.good.files)
+        which = "all" if count == total else f"{count}"
+        named = ", ".join(measured.good.files[index].name for index in measured.trained_on[:_SHOWN])
         lines.append(
-            f"{measured.good.folder}: the model was trained on these images and scores parts it never saw "
-            "higher, so the threshold is too low: use held-out ones"
+            f"{measured.good.folder}: the model was trained on {which} of these {total} images ({named}"
+            f"{', ...' if count > _SHOWN else ''}) and scores parts it never saw higher, so the threshold is "
+            "too low: use held-out ones"
         )
     for index in measured.suspects:
         file, score = measured.good.files[index], measured.good_scores[index]
         lines.append(
             f"{file}: scores {score:.4g}, far above the other good images, and raises the threshold; "
             "if it shows a defect, take it out and calibrate again"
+        )
+    if measured.threshold_without is not None:
+        count = len(measured.suspects)
+        lines.append(
+            f"without {'this image' if count == 1 else f'these {count} images'} the threshold would be about "
+            f"{measured.threshold_without:.4g} instead of {threshold.value:.4g}"
         )
     return lines
 
@@ -97,7 +120,7 @@ def _defect_rows(files: list[Path], measured: Measured) -> list[tuple[str, str]]
     missed = [int(index) for index in np.argsort(scores)[: len(scores) - caught]]
     if missed:
         shown = ", ".join(f"{scores[index]:.4g} {files[index].name}" for index in missed[:_SHOWN])
-        rows.append(("missed", shown + (", …" if len(missed) > _SHOWN else "")))
+        rows.append(("missed", shown + (", ..." if len(missed) > _SHOWN else "")))
     return rows
 
 

@@ -21,6 +21,11 @@ FEWEST_SCORES = 20
 TOLERATED_FACTOR = 3.0
 """Enough images: the interval's upper end is at most this many times the wanted rate."""
 
+_MOST_SUSPECTS = 0.1
+"""Share of the scores that may be suspect: of more it is not known which are the good ones."""
+_SUSPECT = 0.01
+"""Probability that honest scores of an exponential tail give any suspect."""
+
 _SHAPE_DEVIATION = 0.15
 _SHAPES = (-0.6, 0.6, 60)
 _LOG_SCALES = (-1.6, 1.4, 60)
@@ -75,41 +80,42 @@ def fit_threshold(scores: Floats, rate: float) -> Threshold:
     )
 
 
-def scores_needed(scores: Floats, rate: float) -> int:
-    """Say how many good scores, in all, narrow the interval to ``TOLERATED_FACTOR`` times the wanted rate.
-
-    Imagines ever more scores with a tail like this one.
-
-    Args:
-        scores: as for ``fit_threshold``, which accepts them.
-        rate: wanted false reject rate.
-    """
-    _, excesses = _tail_of(scores, rate)
-    return _count_needed(excesses, len(scores), rate)
-
-
 def suspects(scores: Floats) -> list[int]:
     """Find good scores that do not belong to the others: very likely defects among the good images.
 
-    The one, two or three highest are left out in turn; where the tail of the others would reach the lowest of
-    them less than once in a hundred such sets of images, they are suspect.
+    In an exponential tail the spacings between neighbouring scores, times their rank from above, are
+    independent and exponential (Rényi 1953). The highest one, two … up to a tenth of the scores are separated
+    from the rest in turn, and the spacing between is compared with those below it; the most significant
+    separation is taken, and the rest looked through again, as in a generalised ESD test: so defects do not
+    hide each other.
 
     Args:
-        scores: of good parts, float64; fewer than 23 give no suspects.
+        scores: of good parts, float64; fewer than 21 give no suspects.
 
     Returns:
         Indices into ``scores``, highest score first.
     """
     order = np.argsort(scores)[::-1]
-    for left_out in (3, 2, 1):
-        others = scores[order[left_out:]]
-        start, excesses = _tail_of(others, 0)
-        if len(others) < FEWEST_SCORES or not excesses.any():
-            continue
-        tail = _Tail(excesses, len(others), len(excesses))
-        if len(scores) * tail.expected_rate(float(scores[order[left_out - 1]]) - start) < 0.01:
-            return [int(index) for index in order[:left_out]]
-    return []
+    most = min(max(3, math.ceil(_MOST_SUSPECTS * len(scores))), len(scores) - FEWEST_SCORES)
+    found = 0
+    while found < most:
+        by_chance = _separations(scores[order[found:]])[: most - found]
+        if by_chance.min() >= _SUSPECT / most:
+            break
+        found += int(by_chance.argmin()) + 1
+    return [int(index) for index in order[:found]]
+
+
+def _separations(falling: Floats) -> Floats:
+    """Give the probability by chance of each spacing between neighbouring scores, against those below it."""
+    spacings = -np.arange(1, len(falling)) * np.diff(falling)
+    below = tail_size(len(falling), 0)
+    by_chance = np.ones(len(falling) - below)
+    for place in range(len(by_chance) - 1):
+        usual = float(spacings[place + 1 : place + 1 + below].mean())
+        if usual > 0:  # of an exponential variable over the mean of others: a Pareto distribution
+            by_chance[place] = (1 + spacings[place] / (below * usual)) ** -below
+    return by_chance
 
 
 def tail_size(count: int, rate: float) -> int:
@@ -118,10 +124,26 @@ def tail_size(count: int, rate: float) -> int:
     return min(count // 2, max(10, by_count, math.ceil(2 * rate * count)))
 
 
-def typical_scores_needed(rate: float) -> int:
-    """Give how many good scores are enough for a wanted rate when their tail is exponential."""
+def scores_needed(rate: float) -> int:
+    """Give how many good scores narrow the interval to ``TOLERATED_FACTOR`` times the wanted rate.
+
+    It is what scores with an exponential tail need, whatever few scores seem to say of their own tail: the
+    number does not change with every image that comes.
+    """
     size = 50
-    return _count_needed(-np.log((np.arange(size) + 0.5) / size), FEWEST_SCORES, rate)
+    excesses = -np.log((np.arange(size) + 0.5) / size)
+
+    def enough(count: int) -> bool:
+        tail = _Tail(excesses, count, tail_size(count, rate))
+        return tail.rate_interval(tail.quantile(rate))[1] <= TOLERATED_FACTOR * rate
+
+    low, high = FEWEST_SCORES - 1, FEWEST_SCORES
+    while not enough(high) and high < _MOST_SCORES:
+        low, high = high, 2 * high
+    while high - low > max(1, high // 50):
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def _tail_of(scores: Floats, rate: float) -> tuple[float, Floats]:
@@ -146,7 +168,7 @@ class _Tail:
         shapes = np.linspace(*_SHAPES)
         log_scales = math.log(excesses.mean()) + np.linspace(*_LOG_SCALES)
         weights = self._weights(excesses, shapes, log_scales)
-        # Many scores concentrate the posterior between two points of the grid: lay it anew where they matter.
+        # Many scores concentrate the posterior between two grid points: lay the grid again where they matter.
         shapes = _where_it_matters(shapes, weights.max(axis=1))
         log_scales = _where_it_matters(log_scales, weights.max(axis=0))
         self.weights = self._weights(excesses, shapes, log_scales).ravel()
@@ -213,19 +235,3 @@ def _where_it_matters(points: Floats, weights: Floats) -> Floats:
     spread = np.linspace(points[first], points[last], len(points))
     # The formula changes at ξ = 0; next to it the difference is below the rounding of float64.
     return np.where(np.abs(spread) < 1e-7, 1e-7, spread)
-
-
-def _count_needed(excesses: Floats, count: int, rate: float) -> int:
-    def enough(imagined: int) -> bool:
-        tail = _Tail(excesses, imagined, tail_size(imagined, rate))
-        return tail.rate_interval(tail.quantile(rate))[1] <= TOLERATED_FACTOR * rate
-
-    low, high = count - 1, count
-    while not enough(high):
-        if high >= _MOST_SCORES:
-            return _MOST_SCORES
-        low, high = high, 2 * high
-    while high - low > max(1, high // 50):
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high

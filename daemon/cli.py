@@ -1,21 +1,27 @@
-import argparse
-import asyncio
-import logging
+import signal
 import sys
-from importlib.metadata import version
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from daemon.host.environment import require_own_packages
-from daemon.host.log import StderrHandler
-from foundation.errors import GpuNotWorking, InputError
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``inspectd``.
 
     Returns:
-        The exit code: 0 for done, 1 for a line given up or a GPU that does not answer, 2 for a wrong input.
+        The exit code: 0 for done, 1 for a line given up or what may mend itself, 2 for a wrong input.
     """
+    # Its default ends the process, and until the line hears it there is nothing to reload. Everything else is
+    # imported after this, as it takes a third of a second.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    import logging
+
+    from daemon.host.environment import require_own_packages
+    from daemon.host.log import StderrHandler
+    from foundation.errors import InputError, printable
+
     arguments = command_line().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="inspectd: %(message)s", handlers=[StderrHandler()])
     try:
@@ -24,15 +30,24 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         logging.shutdown()  # what was logged before stands before it
         print(f"inspectd: {error}", file=sys.stderr)
-        # The service tries again what may pass; a wrong config does not heal by itself.
-        return 1 if isinstance(error, GpuNotWorking) else 2
+        return error.exit_code
+    except OSError as error:  # the machine is out of something, such as descriptors or threads
+        logging.shutdown()
+        print(f"inspectd: {printable(str(error))}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:  # before the line took the signal over
         print("inspectd: interrupted", file=sys.stderr)
         return 130
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> "argparse.ArgumentParser":
     """Describe the command line."""
+    import argparse
+    from importlib.metadata import version
+    from pathlib import Path
+
+    from daemon.print_schema import PrintSchema
+
     parser = argparse.ArgumentParser(
         prog="inspectd",
         description="Inspect the parts of one production line and publish a verdict on every frame.",
@@ -44,12 +59,20 @@ def command_line() -> argparse.ArgumentParser:
         help="check config, addresses, journal, archive, engine, calibration and cameras, then exit;"
         " also beside the running line",
     )
+    parser.add_argument(
+        "--schema",
+        action=PrintSchema,
+        choices=("config", "calibration"),
+        help="print the JSON schema of one of the two YAML files, for editors, then exit",
+    )
     parser.add_argument("--version", action="version", version=f"inspectd {version('inspectd')}")
     return parser
 
 
-def _run(path: Path, *, check: bool) -> int:
+def _run(path: "Path", *, check: bool) -> int:
     if check:
+        import asyncio
+
         from daemon.check import check_line
 
         config, running, not_tried = asyncio.run(check_line(path))

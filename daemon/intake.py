@@ -23,6 +23,7 @@ class Intake:
         cameras: of the line.
         product: what is judged now; a frame keeps the one it was captured for.
         deadline_ms: from the capture to the verdict, of the frames that come.
+        on_camera_change: called when a camera's state has changed.
     """
 
     def __init__(
@@ -36,7 +37,6 @@ class Intake:
         ledger: Ledger,
         waiting: WaitingFrames,
         verdicts: VerdictBatch,
-        on_camera_change: Callable[[], None],
     ) -> None:
         """Make the cameras; they are started by whoever runs the line.
 
@@ -49,25 +49,24 @@ class Intake:
             ledger: where each frame is open until its verdict.
             waiting: from where lanes take what they judge.
             verdicts: of frames that no lane will judge.
-            on_camera_change: called when a camera's state has changed.
 
         Raises:
             InputError: as ``CameraGroup``.
         """
         self.product = product
         self.deadline_ms = deadline_ms
+        self.on_camera_change: Callable[[], object] = lambda: None
         self._ledger = ledger
         self._waiting = waiting
         self._verdicts = verdicts
-        self._on_camera_change = on_camera_change
         self._loop = asyncio.get_running_loop()
         self._waking = False
-        self._told: dict[str, str | None] = {}  # by camera, the trouble with its last frame
+        self._told: dict[str, str | None] = {}  # by camera: the trouble with its last frame
         self._deadline_timer: asyncio.TimerHandle | None = None
         self.cameras = CameraGroup(plan, boot=boot, journal=journal, sink=self)
 
     def arrived(self, camera: str, arrival: Arrival) -> None:
-        """Enter a captured frame; offer it to the lanes, or close it when its pixels are not there."""
+        """Enter a captured frame; offer it to the lanes, or close it when it has no pixels."""
         source = self.cameras[camera]
         captured = CapturedFrame(
             FrameKey(camera, arrival.frame),
@@ -122,4 +121,4 @@ class Intake:
         trouble = f": {changed.error}" if changed.error else ""
         level = logging.WARNING if trouble else logging.INFO
         _log.log(level, "camera %s: %s%s", camera, changed.state, trouble)
-        self._on_camera_change()
+        self.on_camera_change()

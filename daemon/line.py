@@ -6,28 +6,15 @@ import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from daemon.delivery.journaled_publisher import JournaledPublisher
-from daemon.delivery.verdict_batch import VerdictBatch
 from daemon.health import health_of
-from daemon.host.access import Access
 from daemon.host.sd_notify import Service
-from daemon.intake import Intake
-from daemon.journal.journal import Journal
 from daemon.judging.lane import NotJudged
-from daemon.judging.lanes import Lanes
-from daemon.judging.ledger import Ledger
-from daemon.judging.product import Product
-from daemon.judging.queue import WaitingFrames
-from daemon.load import Setup
-from daemon.reload import Beside, Running, open_archive, reload, select
+from daemon.reload import Beside, reload, select, told
+from daemon.running import Running
 from foundation.errors import InputError
 from verdicts.message import HEALTH_INTERVAL_S, CameraHealth, Health, LineState
-
-if TYPE_CHECKING:
-    from daemon.control.server import Control
 
 _LONGEST_DRAIN_S = 5.0
 _log = logging.getLogger("inspectd")
@@ -37,92 +24,34 @@ class Line:
     """One configured line from its first frame to its last verdict.
 
     Everything here happens in the thread of the event loop; lanes hand their results over to it. So the
-    ledger needs no lock, and what happens first is what counts.
+    ledger needs no lock.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        setup: Setup,
-        product: Product,
-        *,
-        boot: str,
-        publisher: JournaledPublisher,
-        journal: Journal | None,
-        control: "Control | None",
-        access: Access,
-    ) -> None:
-        """Allocate everything the line needs, in the event loop that it will run in; ``run`` starts it.
-
-        Args:
-            path: the config file, read again at a reload.
-            setup: what was loaded from it.
-            product: the one of its products that is judged first.
-            boot: hexadecimal digits that name this start of the daemon.
-            publisher: where verdicts go.
-            journal: where events are noted; None without one.
-            control: whose subscribers health tells of; None without one.
-            access: who may connect.
-
-        Raises:
-            InputError: the archive's folder cannot be made, or there is no memory for the cameras' frames.
-        """
+    def __init__(self, on: Running) -> None:
+        """Take over what the line runs on; ``run`` starts it."""
+        self._on = on
         self._loop = asyncio.get_running_loop()
         self._service = Service()
         self._started_s = time.monotonic()
         self._state: LineState = "starting"
         self._given_up: str | None = None
         self.complete = True
-        """Whether every captured frame gets its verdict; after an error of our own nobody knows."""
+        """Whether every captured frame gets its verdict; False after an error of our own."""
         self._changed = asyncio.Event()
         self._ending = asyncio.Event()
         self._changing_over = asyncio.Lock()
-        self._beside = Beside(setup.config.line, self._ending)
-        self._ledger = Ledger()
-        self._waiting = WaitingFrames()
-        self._publisher = publisher
-        self._verdicts = VerdictBatch(
-            setup.config.line,
-            boot,
-            ledger=self._ledger,
-            publisher=publisher,
-            archive=open_archive(setup),
-            on_engine_failure=self._engine_failed,
-        )
-        section = setup.config.journal
-        self._intake = Intake(
-            setup.camera_plan,
-            product,
-            setup.config.deadline_ms,
-            boot=boot,
-            journal=None if section is None else section.file,
-            ledger=self._ledger,
-            waiting=self._waiting,
-            verdicts=self._verdicts,
-            on_camera_change=self._camera_changed,
-        )
-        self._cameras = self._intake.cameras
-        self._lanes = Lanes(setup.opened, waiting=self._waiting, deliver=self._verdicts.deliver)
-        self._on = Running(
-            path=path,
-            boot=boot,
-            setup=setup,
-            intake=self._intake,
-            lanes=self._lanes,
-            verdicts=self._verdicts,
-            publisher=publisher,
-            journal=journal,
-            control=control,
-            access=access,
-        )
+        self._reloading: set[asyncio.Task[None]] = set()
+        self._beside = Beside(on.line, self._ending)
+        on.intake.on_camera_change = self._camera_changed
+        on.verdicts.on_engine_failure = self._engine_failed
 
     @property
     def hung(self) -> bool:
-        """Whether a thread hangs in a runtime, or still loads, so that only force ends the process now."""
-        return self._lanes.hung or self._beside.busy
+        """Whether a thread hangs in a runtime or still loads: then only force ends the process."""
+        return self._on.lanes.hung or self._beside.busy
 
     def _camera_changed(self) -> None:
-        """Tell a camera's new state at once: it may last for less than a second."""
+        """Publish a camera's new state at once: it may last for less than a second."""
         self._changed.set()
         if self._state == "running":
             self.send_health()
@@ -146,14 +75,14 @@ class Line:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._ending.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
-        self._lanes.start()
-        self._cameras.start()
+        self._on.lanes.start()
+        self._on.intake.cameras.start()
         pulse = asyncio.create_task(self._pulse())
         pulse.add_done_callback(self._pulse_ended)
         config = self._on.setup.config
         try:
-            await self._until(lambda: self._cameras.tried, self._changed)
-            self._cameras.refuse_wrong()
+            await self._until(lambda: self._on.intake.cameras.tried, self._changed)
+            self._on.intake.cameras.refuse_wrong()
             self._state = "running"
             if not self._ending.is_set():
                 _log.info("%s: running, verdicts on %s", config.line, config.publish)
@@ -161,9 +90,13 @@ class Line:
                     _log.warning("no journal is configured: verdicts can be neither replayed nor audited")
                 self._service.ready()
             # While the line changes over, cameras end to be replaced.
-            await self._until(lambda: self._cameras.ended and not self._changing_over.locked(), self._changed)
-            # Nobody waits for a line that ends by itself: only deadlines limit its last frames.
-            await self._until(lambda: not len(self._ledger), self._verdicts.idle)
+            await self._until(
+                lambda: self._on.intake.cameras.ended and not self._changing_over.locked(), self._changed
+            )
+            # A line that ends by itself has time: only deadlines limit its last frames.
+            await self._until(lambda: not len(self._on.ledger), self._on.verdicts.idle)
+            if self._on.intake.cameras.ended:
+                self._on.intake.cameras.refuse_wrong()  # a video that is cut short does not end in order
         finally:
             self._ending.set()
             self._service.stopping()
@@ -172,8 +105,8 @@ class Line:
             pulse.cancel()
             self._state = "stopping" if self._given_up is None else "failed"
             self.send_health()
-        counts = dict(self._publisher.decisions)
-        _log.info("%s: stopped after %d verdicts %s", config.line, self._verdicts.seq, counts)
+        counts = dict(self._on.publisher.decisions)
+        _log.info("%s: stopped after %d verdicts %s", config.line, self._on.verdicts.seq, counts)
         if self._given_up is not None:
             _log.error("%s: given up: %s", config.line, self._given_up)
             return 1
@@ -190,7 +123,7 @@ class Line:
         ending.cancel()
 
     def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Give the line up after an error of our own: a frame may be without its verdict because of it."""
+        """Give the line up after an error of our own: a frame may have lost its verdict."""
         self.complete = False
         self._give_up(f"internal error: {context.get('exception') or context['message']}")
         loop.default_exception_handler(context)
@@ -201,30 +134,30 @@ class Line:
 
     async def _drain(self) -> None:
         """Stop the cameras and see every frame they captured to its verdict."""
-        await self._cameras.stop()
-        if len(self._ledger):
-            self._verdicts.idle.clear()
+        await self._on.intake.cameras.stop()
+        if len(self._on.ledger):
+            self._on.verdicts.idle.clear()
             try:
-                await asyncio.wait_for(self._verdicts.idle.wait(), _LONGEST_DRAIN_S)
+                await asyncio.wait_for(self._on.verdicts.idle.wait(), _LONGEST_DRAIN_S)
             except TimeoutError:
-                for key in self._ledger.open_keys():
-                    self._verdicts.fault(key, "shutdown")
-        self._verdicts.flush()
-        self._waiting.end()
+                for key in self._on.ledger.open_keys():
+                    self._on.verdicts.fault(key, "shutdown")
+        self._on.verdicts.flush()
+        self._on.waiting.end()
         # A hung device must not keep the service from stopping: its frames have their verdicts.
-        await asyncio.to_thread(self._lanes.join, _LONGEST_DRAIN_S)
-        if self._verdicts.archive is not None:
-            await asyncio.to_thread(self._verdicts.archive.close)
+        await asyncio.to_thread(self._on.lanes.join, _LONGEST_DRAIN_S)
+        if self._on.verdicts.archive is not None:
+            await asyncio.to_thread(self._on.verdicts.archive.close)
 
     async def _pulse(self) -> None:
         """Each second: look after cameras and lanes, send health, and feed the service's watchdog."""
         due_s = self._loop.time()
         while True:
-            self._cameras.check_stalled()
-            for hung in self._lanes.replace_hung(self._on.setup.config.engine_timeout_s):
-                self._verdicts.take(hung)
+            self._on.intake.cameras.check_stalled()
+            for hung in self._on.lanes.replace_hung(self._on.setup.config.engine_timeout_s):
+                self._on.verdicts.take(hung)
             health = self.send_health()
-            if self._cameras.alive:
+            if self._on.intake.cameras.alive:
                 self._service.alive(f"{health.state}, {health.seq} verdicts")
             due_s += HEALTH_INTERVAL_S
             await asyncio.sleep(max(0.0, due_s - self._loop.time()))
@@ -234,9 +167,9 @@ class Line:
             self._loop.call_exception_handler({"message": "the pulse ended", "exception": error})
 
     def send_health(self) -> Health:
-        """Publish how the line fares now, and give it."""
-        self._verdicts.flush()  # its ``seq`` says what was published
-        publisher, control, config = self._publisher, self._on.control, self._on.setup.config
+        """Publish the line's health, and return it."""
+        self._on.verdicts.flush()  # its ``seq`` says what was published
+        publisher, control, config = self._on.publisher, self._on.control, self._on.setup.config
         health = health_of(
             line=config.line,
             boot=self._on.boot,
@@ -244,17 +177,17 @@ class Line:
             given_up=self._given_up,
             cameras={
                 name: CameraHealth(camera.state, camera.captured, publisher.faults[name], camera.error)
-                for name, camera in self._cameras.items()
+                for name, camera in self._on.intake.cameras.items()
             },
-            product=self._intake.product,
-            lanes_failing=self._lanes.failing,
+            product=self._on.intake.product,
+            lanes_failing=self._on.lanes.failing,
             journal=publisher.journal_health(),
             decisions=publisher.decisions,
             dropped_messages=publisher.dropped_messages,
             subscribers={} if control is None else control.subscribers,
             required_subscribers=config.required_subscribers,
-            seq=self._verdicts.seq,
-            waiting=len(self._ledger),
+            seq=self._on.verdicts.seq,
+            waiting=len(self._on.ledger),
             uptime_s=time.monotonic() - self._started_s,
             now=datetime.now(UTC),
         )
@@ -265,7 +198,7 @@ class Line:
 
     @property
     def _goes_on(self) -> bool:
-        """Whether it runs, and its end has not begun either."""
+        """Whether it runs, and its end has not begun."""
         return self._state == "running" and not self._ending.is_set()
 
     async def command(self, command: str, arguments: dict[str, Any]) -> str:
@@ -282,15 +215,21 @@ class Line:
             if not self._goes_on:
                 state = "stopping" if self._state == "running" else self._state
                 raise InputError(f"{self._on.line} is {state}")
-            if command == "reload":
-                done = await reload(self._on, self._beside)
-            else:
-                done = select(self._on, arguments["product"])
+            try:
+                if command == "reload":
+                    done = await reload(self._on, self._beside)
+                else:
+                    done = select(self._on, arguments["product"])
+            except InputError:
+                raise
+            except Exception as error:  # it may be half changed over
+                self._loop.call_exception_handler({"message": f"{command} broke", "exception": error})
+                raise InputError(f"{self._on.line} is failed: {told(error)}") from error
             self.send_health()
         return done
 
     def _reload_on_signal(self) -> None:
-        async def reload() -> None:
+        async def by_signal() -> None:
             if self._goes_on:
                 self._service.reloading()
             try:
@@ -298,7 +237,10 @@ class Line:
             except InputError as error:
                 outcome = ", the line runs on as before" if self._goes_on else ""
                 _log.error("reload refused%s: %s", outcome, error)
-            if self._goes_on:  # while it starts, this would be taken for the start's
-                self._service.ready()
+            finally:
+                if self._goes_on:  # during the start, systemd would take this for the start's own READY
+                    self._service.ready()
 
-        self._reloading = asyncio.create_task(reload())  # kept: a task without a reference may vanish
+        reloading = asyncio.create_task(by_signal())
+        self._reloading.add(reloading)  # kept: a task without a reference may vanish
+        reloading.add_done_callback(self._reloading.discard)

@@ -1,15 +1,17 @@
 """Everything of a config that is loaded before a line can run, or change over to it."""
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration.calibration_file import Calibration, load_calibration
+from calibration.calibration_file import A_CALIBRATION, Calibration, load_calibration
+from daemon.capture.drivers import CameraSettings
 from daemon.capture.group import CameraPlan
-from daemon.config import Config, CurveConfig, ProductConfig, load_config
+from daemon.config import A_CONFIG, Config, CurveConfig, ProductConfig, load_config
 from daemon.host.access import Client
 from daemon.host.cores import keep_to
 from daemon.journal.database import JournalFailed
@@ -17,14 +19,18 @@ from daemon.journal.reader import JournalReader
 from daemon.judging.product import Product
 from engine_runtime.engine import Engine
 from engine_runtime.engine_file import read_manifest
+from engine_runtime.environment import environment_of
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import runtime_module
 from engine_runtime.signatures import TrustedKeys
 from engine_runtime.tiled_engine import pictures_at_once
 from engine_runtime.trial import try_out
 from foundation.errors import EngineRefused, InputError
-from foundation.files import sha256
+from foundation.yaml_file import read_text
+from pictures.frames import Roi, Size
 from pictures.heatmap import MapGeometry
+from pictures.image_folder import images_in
+from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 
 # What sockets, threads and files are made of at the start.
@@ -40,6 +46,13 @@ class Setup:
     opened: Sequence[Mapping[Product, Engine]]
     hashes: Mapping[str, str]
     """SHA-256 of the config, of each calibration and of each engine's payload, by file; for the journal."""
+    proven: Mapping[str, str]
+    """SHA-256 of each engine's payload, and by what it was found to run here; for the journal."""
+
+    @property
+    def input_size(self) -> Size:
+        """Size of the frames that the engines take."""
+        return next(iter(self.products.values())).manifest.input_size
 
     @property
     def camera_plan(self) -> CameraPlan:
@@ -47,7 +60,7 @@ class Setup:
         products = self.products.values()
         return CameraPlan(
             cameras=self.config.cameras,
-            size=next(iter(products)).manifest.input_size,
+            size=self.input_size,
             judged_at_once=max(product.max_batch for product in products) * self.config.lanes,
             on_gpu=any(product.manifest.executed_on == "cuda" for product in products),
         )
@@ -70,20 +83,22 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
         InputError: something is wrong with the config, an engine or a calibration, or it changes what a
             running line cannot change; engines that were opened are closed again.
     """
-    config = load_config(path)
+    text = read_text(path, A_CONFIG)
+    config = load_config(path, text)
     if running is None:
         _keep_to_cores(path, config)
     else:
         _refuse_restart(path, running.config, config)
     products = load_products(config, path)
+    hashes = _hashes(products) | {str(path): hashlib.sha256(text).hexdigest()}
     if running is not None:
         same = {product.fingerprint: product for product in running.products.values()}
         products = {name: same.get(product.fingerprint, product) for name, product in products.items()}
     kept = set() if running is None else set(running.products.values())
-    proven = _proven(config, running)
-    _try_out([product for product in products.values() if product.manifest.payload_sha256 not in proven])
+    _try_out(_unproven(products.values(), config, running))
     opened: list[dict[Product, Engine]] = [{} for _ in range(config.lanes)]
-    setup = Setup(config, products, opened, _hashes(path, config, products))
+    proven = {p.manifest.payload_sha256: environment_of(p.manifest) for p in products.values()}
+    setup = Setup(config, products, opened, hashes, proven)
     with ExitStack() as undo:
         undo.callback(setup.close)
         for engines in opened:
@@ -112,7 +127,8 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
     largest = 0
     for name, entry in config.named_products().items():
         manifest = read_manifest(entry.engine, trusted)
-        calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps)
+        text = read_text(entry.calibration, A_CALIBRATION)
+        calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
         _check_cameras(path, config, entry, calibration)
         first = next(iter(products.values()), None)
         if first is not None and manifest.input_size != first.manifest.input_size:
@@ -128,6 +144,8 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
         products[name] = Product(
             name=name,
             engine=entry.engine,
+            calibration=entry.calibration,
+            calibration_sha256=hashlib.sha256(text).hexdigest(),
             manifest=manifest,
             trusted=trusted,
             threads=config.threads,
@@ -154,9 +172,15 @@ def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration
     made = f"{entry.calibration} was made"
     for camera, settings in config.cameras.items():
         key = f"{path}: cameras.{camera}"
-        if calibration.roi is not None and settings.roi != calibration.roi:
+        shown = _shown_region(f"{key}.roi", settings)
+        picture = calibration.camera_picture
+        whole = None if picture is None else Roi(0, 0, picture.width, picture.height)
+        is_known = calibration.roi is not None or whole is not None
+        if is_known and shown != calibration.roi and not (shown == whole and calibration.roi is None):
             raise InputError(
-                f"{key}.roi: found {settings.roi}, expected {calibration.roi}, with which {made}"
+                f"{key}.roi: found {shown or 'the whole picture'}, expected "
+                f"{calibration.roi or 'none, the whole picture'}, with which {made}: "
+                "set it so, or calibrate on pictures of this region"
             )
         if settings.tiles != calibration.tiles:
             found, expected = (tiles or "none" for tiles in (settings.tiles, calibration.tiles))
@@ -167,6 +191,18 @@ def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration
                 f"{key}.roi: found {settings.roi}, expected one of {region.width}×{region.height} pixels, "
                 f"with which {made}"
             )
+
+
+def _shown_region(key: str, settings: CameraSettings) -> Roi | None:
+    """Tell what a camera shows of its picture; the pictures of a folder may be cut out already."""
+    folder = Path(settings.source)
+    if "://" in settings.source or not folder.is_dir():
+        return settings.roi
+    try:
+        files = images_in(folder)
+    except InputError:
+        return settings.roi  # the camera says what is wrong
+    return seen_region(files, settings.roi, option=key).roi
 
 
 def _geometry(engine: Path, manifest: Manifest) -> MapGeometry:
@@ -184,19 +220,36 @@ def _keep_to_cores(path: Path, config: Config) -> None:
         raise InputError(f"{path}: {error}") from error
 
 
-def _proven(config: Config, running: Setup | None) -> set[str]:
-    """List the payloads that this line has run before, by SHA-256: they need no trial."""
+def _unproven(products: Iterable[Product], config: Config, running: Setup | None) -> list[Product]:
+    """List the products whose engine this line has not run before, or not by this runtime on this device."""
     if running is not None:
-        return {product.manifest.payload_sha256 for product in running.products.values()}
+        runs = {product.manifest.payload_sha256 for product in running.products.values()}
+        return [product for product in products if product.manifest.payload_sha256 not in runs]
+    proven = _proven(config)
+    return [
+        product
+        for product in products
+        # What is not known at all is not imported yet either: the trial does so meanwhile.
+        if product.manifest.payload_sha256 not in proven
+        or environment_of(product.manifest) not in proven[product.manifest.payload_sha256]
+    ]
+
+
+def _proven(config: Config) -> dict[str, set[str]]:
+    """Read what the journal says of the last start and the last reload: payloads, and by what they ran."""
     if config.journal is None:
-        return set()
+        return {}
     try:
         with JournalReader(config.journal.file) as reader:
             notes = [reader.last_event(kind) for kind in ("start", "reload")]
     except (InputError, JournalFailed):
-        return set()  # not there yet; or what is wrong with it is said when the line opens it
-    hashes = [note.get("sha256") for note in notes if note is not None]
-    return {str(found) for entry in hashes if isinstance(entry, dict) for found in entry.values()}
+        return {}  # not there yet; or what is wrong with it is said when the line opens it
+    proven: dict[str, set[str]] = {}
+    for note in notes:
+        said = None if note is None else note.get("proven")
+        for payload, environment in said.items() if isinstance(said, dict) else ():
+            proven.setdefault(payload, set()).add(str(environment))
+    return proven
 
 
 def _try_out(products: Sequence[Product]) -> None:
@@ -211,10 +264,11 @@ def _try_out(products: Sequence[Product]) -> None:
             trial.result()
 
 
-def _hashes(path: Path, config: Config, products: Mapping[str | None, Product]) -> dict[str, str]:
-    files = [path, *(entry.calibration for entry in config.named_products().values())]
-    engines = {str(product.engine): product.manifest.payload_sha256 for product in products.values()}
-    return {str(file): sha256(file) for file in files} | engines
+def _hashes(products: Mapping[str | None, Product]) -> dict[str, str]:
+    calibrations = {str(product.calibration): product.calibration_sha256 for product in products.values()}
+    return calibrations | {
+        str(product.engine): product.manifest.payload_sha256 for product in products.values()
+    }
 
 
 def clients_of(curve: CurveConfig) -> dict[str, Client]:
@@ -225,8 +279,8 @@ def clients_of(curve: CurveConfig) -> dict[str, Client]:
 def _refuse_restart(path: Path, old: Config, new: Config) -> None:
     for key in _NEEDS_RESTART:
         if getattr(old, key) != getattr(new, key):
-            raise InputError(f"{path}: {key}: was changed, which only a restart can take up")
+            raise InputError(f"{path}: {key}: was changed; only a restart makes that take effect")
     if (old.curve is None) != (new.curve is None) or (
         old.curve and new.curve and old.curve.secret_key != new.curve.secret_key
     ):
-        raise InputError(f"{path}: curve.secret_key: was changed, which only a restart can take up")
+        raise InputError(f"{path}: curve.secret_key: was changed; only a restart makes that take effect")

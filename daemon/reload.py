@@ -2,69 +2,30 @@
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from daemon.capture.group import Exchange
 from daemon.delivery.archive import Archive
-from daemon.delivery.journaled_publisher import JournaledPublisher
-from daemon.delivery.verdict_batch import VerdictBatch
-from daemon.host.access import Access, CurveAccess
-from daemon.intake import Intake
-from daemon.journal.journal import Journal, JournalFailed
-from daemon.judging.lanes import Lanes
+from daemon.host.access import CurveAccess
 from daemon.load import Setup, clients_of, load_setup
+from daemon.running import Running, open_archive
 from foundation.errors import InputError
-
-if TYPE_CHECKING:
-    from daemon.control.server import Control
 
 T = TypeVar("T")
 _log = logging.getLogger("inspectd")
 
 
-@dataclass(slots=True)
-class Running:
-    """What a line runs on, and what a reload changes."""
-
-    path: Path
-    """The config file."""
-    boot: str
-    """Hexadecimal digits that name this start of the daemon."""
-    setup: Setup
-    intake: Intake
-    lanes: Lanes
-    verdicts: VerdictBatch
-    publisher: JournaledPublisher
-    journal: Journal | None
-    control: "Control | None"
-    access: Access
-
-    @property
-    def line(self) -> str:
-        """Name of the line."""
-        return self.setup.config.line
-
-    def note(self, kind: str, content: dict[str, Any]) -> None:
-        """Note a change in the journal; one that cannot be written keeps no line from running."""
-        if self.journal is not None:
-            try:
-                self.journal.note(kind, {"boot": self.boot, **content})
-            except JournalFailed as error:
-                _log.error("journal: %s", error)
-
-
 class Beside:
-    """Loads beside the line, from a disk or onto a GPU that may hang; the line's end does not wait for it."""
+    """Loads beside the line, from a disk or onto a GPU. Either may hang: the line's end does not wait."""
 
     def __init__(self, line: str, ending: asyncio.Event) -> None:
         self._line = line
         self._ending = ending
-        self._threads = ThreadPoolExecutor(1)  # not the loop's own, for whose work the loop waits at its end
         self._loading: Future[Any] | None = None
 
     @property
@@ -79,7 +40,9 @@ class Beside:
             InputError: the line ends before it returns.
             Exception: what it raises.
         """
-        self._loading = loading = self._threads.submit(load)
+        threads = ThreadPoolExecutor(1)  # not the loop's own, for whose work the loop waits at its end
+        self._loading = loading = threads.submit(load)
+        threads.shutdown(wait=False)
         loaded, ending = asyncio.wrap_future(loading), asyncio.ensure_future(self._ending.wait())
         await asyncio.wait((loaded, ending), return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
@@ -89,7 +52,7 @@ class Beside:
         return loaded.result()
 
     def refuse_at_the_end(self) -> None:
-        """Start nothing any more when the line ends.
+        """Refuse to start anything while the line ends.
 
         Raises:
             InputError: it ends.
@@ -99,7 +62,7 @@ class Beside:
 
 
 class Reload:
-    """One reload as a transaction: ``prepare``, then ``commit``; or ``roll_back`` instead of either."""
+    """One reload as a transaction: ``prepare``, ``stop_leaving_cameras`` and ``commit``, or ``roll_back``."""
 
     def __init__(self, running: Running, beside: Beside) -> None:
         self._running = running
@@ -110,7 +73,7 @@ class Reload:
         self._archive: Archive | None
 
     async def prepare(self) -> None:
-        """Load and make what is new beside what runs; whatever cannot be had is found out here.
+        """Load and make what is new, beside what runs; what cannot be loaded is found out here.
 
         Raises:
             InputError: something is wrong with the config or what it names, or the line ends meanwhile.
@@ -183,11 +146,14 @@ async def reload(running: Running, beside: Beside) -> str:
     try:
         await change.prepare()
         await change.stop_leaving_cameras()
-    except BaseException:
+    except Exception as error:
         change.roll_back()
-        raise
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"internal error: {told(error)}") from error
     retired, product = change.commit(), running.intake.product
-    running.note("reload", {"product": product.name, "sha256": running.setup.hashes})
+    setup = running.setup
+    running.note("reload", {"product": product.name, "sha256": setup.hashes, "proven": setup.proven})
     _log.info("%s: runs on the new config, engine %s", running.line, product.engine_name)
     if retired is not None:
         await asyncio.to_thread(retired.close)
@@ -213,11 +179,7 @@ def select(running: Running, name: str) -> str:
     return f"product {name}, engine {product.engine_name}"
 
 
-def open_archive(setup: Setup) -> Archive | None:
-    """Open the archive of a config; None where it names none.
-
-    Raises:
-        InputError: its folder cannot be made or read.
-    """
-    archive = setup.config.archive
-    return None if archive is None else Archive(archive.folder, max_mb=archive.max_mb)
+def told(error: BaseException) -> str:
+    """Describe an error of our own in one line, with the place where it was raised."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"

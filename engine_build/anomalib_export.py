@@ -5,7 +5,8 @@ at 0 and 1. Here the map stands alone, unlimited, and calibration sets its scale
 value, as for every model.
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from onnx.utils import Extractor
 
 from engine_build.graph_interface import dimensions, inputs_of
+from engine_build.limits import highest_value, unlimit
 from engine_runtime.engine import ANOMALY_MAP, CONTRACT, FRAMES, MAPS, QUANTILES, SCORE, map_output
 from foundation.errors import InputError
 from pictures.frames import Size
+from pictures.heatmap import HIGHEST_VALUE
 
 _PREFIX = "anomalib/"
 _MAP = "local"
@@ -78,7 +81,9 @@ def wrapped(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     made.add("Div", ["tenths", "spread"], ANOMALY_MAP)
     made.reduce("ReduceMax", ANOMALY_MAP, SCORE, (1, 2))
 
-    nodes = [*before, *_unlimited(graph), *made.take()]
+    unlimit(graph)
+    limit = highest_value(graph, _PREFIX + ANOMALY_MAP)
+    nodes = [*before, *graph.node, *made.take()]
     value = helper.make_tensor_value_info
     maps = [value(name, TensorProto.FLOAT, ["N", *map_size]) for name in (ANOMALY_MAP, raw)]
     result = helper.make_model(
@@ -99,6 +104,8 @@ def wrapped(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     )
     kept = {entry.key: entry.value for entry in model.metadata_props}
     said = {CONTRACT: "2", MAPS: _MAP, "channel_order": "BGR", "wrapped": "anomalib"}
+    if limit != math.inf:
+        said[HIGHEST_VALUE] = f"{limit:.9g}"
     helper.set_model_props(result, kept | said)
     return result
 
@@ -143,22 +150,3 @@ class _Nodes:
     def take(self) -> list[onnx.NodeProto]:
         nodes, self._nodes = self._nodes, []
         return nodes
-
-
-def _unlimited(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Give the nodes of a graph, those that cut values off at 0 and 1 replaced by nothing."""
-    constants = {weight.name: weight for weight in graph.initializer}
-
-    def holds(name: str, value: float) -> bool:
-        return name in constants and bool((numpy_helper.to_array(constants[name]) == value).all())
-
-    for node in graph.node:
-        if (
-            node.op_type == "Clip"
-            and len(node.input) == 3
-            and holds(node.input[1], 0)
-            and holds(node.input[2], 1)
-        ):
-            yield helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.name)
-        else:
-            yield node

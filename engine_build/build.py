@@ -1,11 +1,8 @@
 """ONNX in, verified engine file out."""
 
-import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,6 +18,7 @@ from engine_build.choose import (
     measurements,
     quantised_candidates,
 )
+from engine_build.described import described
 from engine_build.device import cpu_name, usable_cores
 from engine_build.for_gpu import MAX_BATCH, build_for_gpu
 from engine_build.graph import Graph, read_graph
@@ -30,7 +28,7 @@ from engine_build.reference import run_reference
 from engine_build.tensorrt_plan import Profile
 from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine_file import write_engine
-from engine_runtime.manifest import FORMAT_VERSION, Device, Manifest, Precision, Runtime
+from engine_runtime.manifest import Device, Manifest, Precision, Runtime
 from engine_runtime.open import load, runtime_module
 from engine_runtime.proof import ProofFailed, Reference, proof_steps, prove
 from engine_runtime.tensorrt_library import is_installed, library, refuse_old_driver
@@ -224,24 +222,14 @@ def _proven(candidate: Candidate, prepared: _Prepared) -> Manifest:
     graph, reference, frames = prepared.graph, prepared.reference, prepared.frames
     # The proof needs the engine and the manifest needs the proof: this one still lacks it.
     unproven = Manifest.model_construct(
-        format_version=FORMAT_VERSION,
-        model=graph.name,
+        **described(graph, reference, candidate.content),
         runtime=candidate.runtime,
         runtime_version=runtime_module(candidate.runtime).VERSION,
         precision=candidate.precision,
-        input_size=graph.input_size,
-        map_size=reference.map_size,
         max_batch=prepared.max_batch or _MOST_TRIED,
-        outputs=graph.outputs,
-        maps=graph.maps,
         payload="model.onnx",
-        payload_sha256=hashlib.sha256(candidate.content).hexdigest(),
-        source_sha256=graph.source_sha256,
         device=cpu_name(),
         compute_capability=None,
-        model_metadata=graph.metadata,
-        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        tool_version=version("inspectd"),
         winograd=dict(candidate.tiles),
         threads=candidate.threads,
         measured=(),

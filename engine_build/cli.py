@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import EngineFailed, InputError
+from foundation.option_types import number, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,7 +151,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-batch",
-        type=_count,
+        type=whole_number(1, 1024),
         metavar="N",
         help="most frames per batch, 1 to 1024 (default: as many, up to 8, as save time per frame)",
     )
@@ -168,20 +169,20 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--threads",
-        type=_count,
+        type=whole_number(1, 1024),
         metavar="N",
         help="measure as with 'threads: N' in the line's config (default: all cores, and half of them)",
     )
     parser.add_argument(
         "--workspace-mb",
-        type=_megabytes,
+        type=whole_number(1, 1 << 20),
         metavar="MB",
         help="most memory that the engine may use between its layers on a GPU (default: what there is)",
     )
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
         "--time-limit",
-        type=_seconds,
+        type=number(1, 86_400),
         default=60.0,
         metavar="S",
         help="seconds to find the fastest engine in (default: 60)",
@@ -190,25 +191,3 @@ def command_line() -> argparse.ArgumentParser:
         "--fast", action="store_true", help="measure nothing: the model as it stands, always the same payload"
     )
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1024")
-    return int(text)
-
-
-def _megabytes(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1 << 20:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of megabytes from 1 to {1 << 20}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 1 <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to 86400")
-    return seconds

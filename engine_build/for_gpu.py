@@ -1,15 +1,14 @@
-"""ONNX in, engine for an NVIDIA GPU out; TensorRT-RTX builds where there is none, as far as that goes."""
+"""ONNX in, engine for an NVIDIA GPU out. TensorRT-RTX also builds without one; part of the proof waits."""
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import onnxruntime
 from tqdm import tqdm
 
+from engine_build.described import described
 from engine_build.graph import Graph
 from engine_build.half import half_share, halved
 from engine_build.quantise import quantised
@@ -18,7 +17,7 @@ from engine_build.tensorrt_plan import Profile, build_plan
 from engine_runtime.cuda_driver import gpu
 from engine_runtime.engine import FRAMES, QUANTILES, SCORE
 from engine_runtime.engine_file import pack_parity, write_engine
-from engine_runtime.manifest import FORMAT_VERSION, Manifest, Precision, Proof, Runtime
+from engine_runtime.manifest import Manifest, Precision, Proof, Runtime
 from engine_runtime.open import load
 from engine_runtime.proof import PARITY_LIMIT, ProofFailed, Reference, proof_steps, prove
 from engine_runtime.tensorrt_library import Library
@@ -86,26 +85,16 @@ def build_for_gpu(
         graph_score_difference=difference,
     )
     manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        model=graph.name,
+        **described(graph, reference, payload.content),
         runtime=runtime,
         runtime_version=payload.version,
         library=payload.library,
         executed_on="cuda",
         precision=precision,
-        input_size=graph.input_size,
-        map_size=reference.map_size,
         max_batch=profile.largest,
-        outputs=graph.outputs,
-        maps=graph.maps,
         payload=payload.name,
-        payload_sha256=hashlib.sha256(payload.content).hexdigest(),
-        source_sha256=graph.source_sha256,
         device="built without a GPU" if present is None else present.name,
         compute_capability=None if present is None else present.compute_capability,
-        model_metadata=graph.metadata,
-        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        tool_version=version("inspectd"),
         proof=proof,
     )
     if present is None:

@@ -41,14 +41,17 @@ class Graph:
         """All outputs of contract 1."""
         return outputs_of(self.maps)
 
-    @property
-    def fp32_nodes(self) -> tuple[str, ...]:
-        """Prefixes of the names of nodes that stay FP32 in whatever precision the rest is built."""
-        return names_in(self.metadata, FP32_NODES)
+    def fp32_tensors(self) -> set[str]:
+        """Name what the nodes give that stay FP32 in whatever precision the rest is built.
 
-    def stays_fp32(self, node: onnx.NodeProto) -> bool:
-        """Say whether the graph asks for a node to be left in FP32."""
-        return bool(self.fp32_nodes) and node.name.startswith(self.fp32_nodes)
+        These are the nodes that the metadata name, and all that compute with what they give.
+        """
+        prefixes = names_in(self.metadata, FP32_NODES)
+        tensors: set[str] = set()
+        for node in onnx.load_model_from_string(self.content).graph.node if prefixes else ():
+            if node.name.startswith(prefixes) or not tensors.isdisjoint(node.input):
+                tensors.update(node.output)
+        return tensors
 
 
 def read_graph(path: Path) -> Graph:
@@ -150,7 +153,7 @@ def _check_fp32_nodes(path: Path, graph: onnx.GraphProto, metadata: dict[str, st
     for prefix in names_in(metadata, FP32_NODES):
         if not prefix or not any(node.name.startswith(prefix) for node in graph.node):
             raise InputError(
-                f"{path}: metadata {FP32_NODES} names {prefix!r:.60}, with which no node's name begins"
+                f"{path}: metadata {FP32_NODES} names {prefix!r:.60}, but no node's name begins with it"
             )
 
 
@@ -171,7 +174,7 @@ def _check_weights(path: Path, graph: onnx.GraphProto) -> None:
         if wrong:
             raise InputError(
                 f"{path}: weight {weight.name!r} has {wrong} of {value.size} values that are NaN or infinite;"
-                " train the model anew"
+                " train the model again"
             )
 
 
@@ -187,7 +190,7 @@ def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _described(name: str, tensor: onnx.TypeProto.Tensor) -> str:
     kind = TensorProto.DataType.Name(tensor.elem_type).lower()
-    kind = {"float": "float32", "undefined": "of no tensor type"}.get(kind, kind)
+    kind = {"float": "float32", "undefined": "not a tensor"}.get(kind, kind)
     return f"{name} {kind} {'×'.join(map(str, dimensions(tensor)))}".rstrip()
 
 

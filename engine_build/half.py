@@ -3,7 +3,7 @@
 Convolutions take nearly all the time, and what lies between them only moves numbers; both are done in half.
 The rest stays FP32: from the camera's uint8 to the networks' input, and from the features on, where
 differences are squared, averaged and compared with quantiles (`docs/engines.md` says what either costs in
-scores).
+scores); and what the graph itself asks to be left (`Graph.fp32_tensors`).
 """
 
 from collections.abc import Collection
@@ -17,6 +17,8 @@ from foundation.errors import InputError
 
 HALF = frozenset({"AveragePool", "Conv", "MaxPool", "Relu", "Resize"})
 """Operators that are done in half."""
+_BETWEEN = frozenset({"Add", "Clip", "Concat", "Pad"})
+"""Operators that are done in half between those, as sums of a network; elsewhere they are arithmetic."""
 
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -26,7 +28,7 @@ def halved(graph: Graph, operators: Collection[str] = HALF) -> bytes:
 
     Args:
         graph: keeps contract 1, in FP32.
-        operators: done in half wherever they compute with floats.
+        operators: done in half wherever they compute with floats, and with them what lies between them.
 
     Returns:
         The ONNX model, serialised.
@@ -55,10 +57,11 @@ def halved(graph: Graph, operators: Collection[str] = HALF) -> bytes:
                 made.append(_cast(name, in_half[name], TensorProto.FLOAT16))
         return in_half[name]
 
+    chosen = _made_in_half(graph, model, operators, types)
     wanted = {value.name for value in model.graph.output}
-    wanted.update(name for node in model.graph.node if node.op_type not in operators for name in node.input)
+    wanted.update(name for node in model.graph.node if node.output[0] not in chosen for name in node.input)
     for node in model.graph.node:
-        if node.op_type not in operators or node.output[0] not in types:
+        if node.output[0] not in chosen:
             made.append(node)
             continue
         # What else Resize reads are sizes and scales, which have types of their own.
@@ -90,6 +93,23 @@ def half_share(content: bytes) -> float:
     types = {weight.name: weight.data_type for weight in graph.initializer}
     kinds = [types.get(node.input[1]) for node in graph.node if node.op_type == "Conv"]
     return kinds.count(TensorProto.FLOAT16) / max(1, len(kinds))
+
+
+def _made_in_half(
+    graph: Graph, model: onnx.ModelProto, operators: Collection[str], floats: set[str]
+) -> set[str]:
+    """Name the tensors that nodes give which are done in half."""
+    weights = {weight.name for weight in model.graph.initializer}
+    floats = floats - graph.fp32_tensors()
+    chosen: set[str] = set()
+    for node in model.graph.node:
+        # What Clip and Pad read beside their data are bounds and amounts.
+        read = set(node.input[:1] if node.op_type in ("Clip", "Pad") else node.input)
+        lies_between = node.op_type in _BETWEEN and read & chosen and read <= chosen | weights
+        wanted = node.op_type in operators or lies_between
+        if wanted and node.output[0] in floats:
+            chosen.update(node.output)
+    return chosen
 
 
 def _float_tensors(model: onnx.ModelProto) -> set[str]:

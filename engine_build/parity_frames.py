@@ -5,7 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pictures.frames import Frame, Size, fit, images_in, read_image
+from pictures.frames import Frame, Size, fit
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 
 GENERATED = 12
 _MOST = 32

@@ -16,13 +16,18 @@ from engine_build.graph import Graph
 from engine_runtime.engine import FRAMES, QUANTILES, Quantiles, uncalibrated
 from engine_runtime.open import one_line
 from foundation.errors import EngineRefused, InputError
-from pictures.frames import Frame, Size, cut_out, fit, images_in, read_image
+from pictures.frames import Frame, Size, cut_out, fit
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
+from pictures.region import seen_region
 from pictures.tiles import TileGrid
 from pictures.trained_on import trained_on
 
 FEWEST, _MOST = 8, 64
 _FEW = 16
-"""Input channels up to which a convolution stays FP32."""
+"""Input channels of a group up to which a convolution stays FP32: so do depthwise ones, with one each."""
+_OUTPUTS_STAY = {"OpTypesToExcludeOutputQuantization": ["Conv"]}
+"""What a convolution gives is rounded only where another reads it: features and residual sums are not."""
 _SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
 
 
@@ -42,7 +47,8 @@ def good_frames(folder: Path, graph: Graph) -> tuple[list[Frame], list[Frame]]:
             f"--good {folder}: holds {len(paths)} images; "
             f"expected at least {FEWEST}, of which half are for the proof"
         )
-    roi, tiles = trained_on(graph.metadata)
+    trained = trained_on(graph.metadata)
+    roi, tiles = seen_region(paths, None, trained).cut, trained.tiles
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _MOST)).round().astype(int))
     frames, random = [], np.random.default_rng(0)
     for path in (paths[index] for index in chosen):
@@ -63,9 +69,9 @@ def quantised(
 ) -> bytes:
     """Give the graph with its convolutions in INT8, weights with a scale per channel.
 
-    Convolutions of few channels stay FP32, those that read the picture and the next of XS: the rounding of
-    few values does not average out (docs/engines.md), and they are a small part of the work. So does
-    everything between the convolutions.
+    Convolutions of few channels stay FP32, those that read the picture, the next of XS, and depthwise ones:
+    the rounding of few values does not average out (docs/engines.md), and they are a small part of the work.
+    So does everything between the convolutions, and what the graph asks to be left.
 
     Args:
         graph: keeps contract 1, in FP32.
@@ -79,7 +85,10 @@ def quantised(
     """
     with tempfile.TemporaryDirectory() as name, _silent_logging():
         source, target = Path(name) / "fp32.onnx", Path(name) / "int8.onnx"
-        source.write_bytes(graph.content)
+        model = onnx.load_model_from_string(graph.content)
+        for node in model.graph.node:
+            node.name = node.name or node.output[0]  # nodes that stay in float are given by name
+        source.write_bytes(model.SerializeToString())
         try:
             quantize_static(
                 source,
@@ -90,20 +99,25 @@ def quantised(
                 activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=["Conv"],
-                nodes_to_exclude=_of_few_channels(graph),
-                extra_options=_SYMMETRIC if symmetric else {},
+                nodes_to_exclude=_left_in_fp32(graph, model),
+                extra_options=_OUTPUTS_STAY | (_SYMMETRIC if symmetric else {}),
             )
         except Exception as error:  # its exception classes have no ancestor of their own
             raise EngineRefused(f"cannot be quantised: {one_line(error)}") from error
         return target.read_bytes()
 
 
-def _of_few_channels(graph: Graph) -> list[str]:
-    model = onnx.load_model_from_string(graph.content)
+def _left_in_fp32(graph: Graph, model: onnx.ModelProto) -> list[str]:
+    """Name the convolutions of few channels, and those that the graph asks to be left."""
     few = {
         weight.name for weight in model.graph.initializer if len(weight.dims) == 4 and weight.dims[1] <= _FEW
     }
-    return [node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in few]
+    exact = graph.fp32_tensors()
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and (node.input[1] in few or node.output[0] in exact)
+    ]
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime brings no types

@@ -19,7 +19,7 @@ from engine_runtime.open import one_line
 from engine_runtime.proof import Reference
 from foundation.errors import InputError
 from pictures.frames import Frame
-from pictures.map_quantiles import good_map_quantiles
+from pictures.map_quantiles import MAP_NORMALISATION, PEAKS, map_quantiles
 
 
 def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], object]) -> Reference:
@@ -76,13 +76,21 @@ def _check_shapes(outputs: dict[str, NDArray[np.float32]], count: int) -> None:
 
 
 def _quantiles(graph: Graph, outputs: dict[str, NDArray[np.float32]]) -> Quantiles:
+    """Give quantiles with which scores have a magnitude that differences can be held against.
+
+    Those of calibration, but with ``peaks`` the map itself, of which the largest value becomes 0.1: z-scores
+    of frames that are no good parts would make a difference look as large as these frames happen to be alike.
+    """
     maps = graph.maps.values()
-    quantiles = np.stack([good_map_quantiles(outputs[name], graph.metadata) for name in maps])
-    for name, (q_a, q_b) in zip(maps, quantiles, strict=True):
-        if not np.isfinite([q_a, q_b]).all():
+    largest = graph.metadata.get(MAP_NORMALISATION) == PEAKS
+    for name in maps:
+        values = outputs[name]
+        if not np.isfinite(values).all():
             raise InputError(f"the graph's {name} is NaN or infinite on a parity frame")
-        if not q_b > q_a:
+        if not np.ptp(values) > 0 and (len(values) > 1 or not largest):
             raise InputError(
-                f"the graph's {name} is {q_a:g} all over the parity frames: it sees nothing in them"
+                f"the graph's {name} is {values.max():g} all over the parity frames: it sees nothing in them"
             )
-    return quantiles
+    if largest:
+        return np.array([[0, np.abs(outputs[name]).max()] for name in maps], dtype=np.float32)
+    return np.stack([map_quantiles(outputs[name]) for name in maps])

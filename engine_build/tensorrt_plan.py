@@ -69,6 +69,7 @@ def build_plan(
     if not parser.parse(content):
         raise InputError(f"{name} {trt.__version__} does not take the graph: {_first_error(parser)}")
     config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # it is no FP32, and what stays FP32 has its reason
     if workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb << 20)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

@@ -20,7 +20,7 @@ from engine_runtime.engine import QUANTILES, SCORE
 from engine_runtime.manifest import FORMAT_VERSION, Manifest
 from engine_runtime.proof import Reference
 from engine_runtime.signatures import TrustedKeys
-from foundation.errors import EngineRefused
+from foundation.errors import EngineRefused, EngineUnavailable, may_pass
 from foundation.files import replacing
 from pictures.frames import Frame
 
@@ -92,7 +92,7 @@ def read_manifest(path: Path, trusted: TrustedKeys | None = None) -> Manifest:
         trusted: the keys of which one must have signed it; None where its origin does not matter.
 
     Raises:
-        EngineRefused: the file is missing, is not signed, is no engine file, or is of another format version.
+        EngineRefused: the file is missing, not signed, not an engine file, or of another format version.
     """
     with _opened(path, trusted) as archive:
         return _manifest(path, archive)
@@ -128,7 +128,8 @@ def _opened(path: Path, trusted: TrustedKeys | None = None) -> Iterator[zipfile.
         with zipfile.ZipFile(file) as archive:
             yield archive
     except OSError as error:
-        raise EngineRefused(f"{path}: cannot be read: {error.strerror or error}") from error
+        refused = EngineUnavailable if may_pass(error) else EngineRefused
+        raise refused(f"{path}: cannot be read: {error.strerror or error}") from error
     except _DAMAGE as error:
         raise EngineRefused(f"{path}: not an engine file, or a damaged one: {error}") from error
 
@@ -157,7 +158,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise EngineRefused(
-            f"{path}: format_version is {version!r}; this inspectd reads {FORMAT_VERSION}: build it anew"
+            f"{path}: format_version is {version!r}; this inspectd reads {FORMAT_VERSION}: build it again"
         )
     try:
         return Manifest.model_validate(content)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.errors import EngineRefused, InputError
+from foundation.errors import EngineRefused, InputError, refused_by_system
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -82,7 +82,7 @@ def _public_key(file: Path) -> "Ed25519PublicKey":
         with file.open("rb") as opened:
             content = opened.read(_KEY_LIMIT)
     except OSError as error:
-        raise InputError(f"{file}: trusted_keys: cannot be read: {error.strerror}") from error
+        raise refused_by_system(f"{file}: trusted_keys: cannot be read: {error.strerror}", error) from error
     try:
         key = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from engine_runtime.signatures import TrustedKeys
-from foundation.errors import EngineRefused, GpuNotWorking, InputError
+from foundation.errors import EngineRefused, EngineUnavailable, InputError, Unavailable
 
 if TYPE_CHECKING:
     from engine_runtime.engine import Engine
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OPENING_TIMEOUT_S: Final = 60
 """Within which an engine must have opened, and been proven where that was not done."""
 _REFUSED: Final = 2
-_GPU_NOT_WORKING: Final = 3
+_UNAVAILABLE: Final = 3
 
 
 def try_out(path: Path, threads: int | None, trusted: TrustedKeys | None) -> None:
@@ -34,25 +34,30 @@ def try_out(path: Path, threads: int | None, trusted: TrustedKeys | None) -> Non
         trusted: as for ``open_engine``.
 
     Raises:
-        GpuNotWorking: as ``open_engine``.
-        EngineRefused: as ``open_engine``, or its runtime crashes or does not come to an end.
+        EngineUnavailable: the GPU or the file cannot be had now, memory ran out, or it took too long.
+        EngineRefused: as ``open_engine``, or its runtime crashes.
     """
     command = [sys.executable, "-m", "engine_runtime.trial", str(path)]
     command += [] if threads is None else ["--threads", str(threads)]
     command += [] if trusted is None else [f"--trusted-key={file}" for file in trusted.files]
-    trial = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    try:
+        trial = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except OSError as error:  # the machine is out of processes, descriptors or memory
+        raise EngineUnavailable(f"{path}: cannot be tried: {error.strerror}") from error
     match trial.returncode:
         case 0:
             return
         case code if code == _REFUSED:
             raise EngineRefused(trial.stderr.strip().rpartition("\n")[2])
-        case code if code == _GPU_NOT_WORKING:
-            raise GpuNotWorking(trial.stderr.strip().rpartition("\n")[2])
+        case code if code == _UNAVAILABLE:
+            raise EngineUnavailable(trial.stderr.strip().rpartition("\n")[2])
         case code if code == -signal.SIGALRM:
-            raise EngineRefused(f"{path}: did not open within {OPENING_TIMEOUT_S} s when it was tried")
+            raise EngineUnavailable(f"{path}: did not open within {OPENING_TIMEOUT_S} s when it was tried")
         case code if code < 0:
             died_of = signal.Signals(-code).name
-            raise EngineRefused(f"{path}: its runtime was killed by {died_of} when it was tried")
+            # Where memory runs out, the kernel kills.
+            refused = EngineUnavailable if -code == signal.SIGKILL else EngineRefused
+            raise refused(f"{path}: its runtime was killed by {died_of} when it was tried")
         case code:
             said = trial.stderr.strip().rpartition("\n")[2]
             raise EngineRefused(f"{path}: its runtime ended with status {code} when it was tried: {said}")
@@ -76,7 +81,7 @@ def main() -> int:
         engine.close()
     except InputError as error:
         print(error, file=sys.stderr)
-        return _GPU_NOT_WORKING if isinstance(error, GpuNotWorking) else _REFUSED
+        return _UNAVAILABLE if isinstance(error, Unavailable) else _REFUSED
     return 0
 
 

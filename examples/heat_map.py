@@ -7,8 +7,9 @@ import cv2
 
 from calibration.calibration_file import load_calibration
 from engine_runtime.open import open_engine
-from pictures.frames import fit, read_image
+from pictures.frames import fit
 from pictures.heatmap import overlay
+from pictures.image_file import read_image
 
 engine_file, calibration_file, part, out = map(Path, sys.argv[1:5])
 engine = open_engine(engine_file, threads=2)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from calibration.calibration_file import load_calibration
 from engine_runtime.open import open_engine
-from pictures.frames import fit, images_in, read_image
+from pictures.frames import fit
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 
 engine_file, calibration_file, folder = map(Path, sys.argv[1:4])
 engine = open_engine(engine_file, threads=2)

@@ -1,8 +1,14 @@
 # InputError               what the user gave is wrong: one line, exit code 2
+# ├── Unavailable          it may be right and cannot be had now: inspectd ends with exit code 1
 # └── EngineRefused        an engine file that must not be executed here
-#     └── GpuNotWorking    its GPU does not answer, which may pass: inspectd ends with exit code 1
+#     └── EngineUnavailable    its file or its runtime cannot be had now: Unavailable, too
+#         └── GpuNotWorking    its GPU does not answer
 # EngineFailed             an engine that was fine broke while running
 
+import errno
+from typing import ClassVar
+
+from foundation.secrets import masked
 
 _LONGEST = 2000
 
@@ -19,19 +25,58 @@ class InputError(Exception):
 
     ``str(error)`` is the one line the user sees: it names the file, the key where there is one, what
     was found and what was expected. Names and keys may be anything, so what would break the line or move the
-    cursor is escaped, and a line without end is cut.
+    cursor is escaped, and a line without end is cut. Passwords in addresses are masked.
     """
 
+    exit_code: ClassVar[int] = 2
+    """Of ``inspectd`` when it cannot start; after 2 a service is not tried again: a person has to mend it."""
+
     def __str__(self) -> str:
-        text = printable(super().__str__()[: _LONGEST + 1])
+        text = printable(masked(super().__str__())[: _LONGEST + 1])
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+class Unavailable(InputError):
+    """It may be right, and cannot be had now: trying again later may help.
+
+    A disk is full, something else holds a file or an address, a mount is not there yet, memory ran out.
+    """
+
+    exit_code = 1
+
+
+def refused_by_system(text: str, error: OSError) -> InputError:
+    """Make the error of what the system refuses: ``Unavailable`` unless only a person can mend it.
+
+    Args:
+        text: the whole line.
+        error: what the system said.
+    """
+    return (Unavailable if may_pass(error) else InputError)(text)
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether trying again later may help: a name that does not exist, or cannot, does not mend itself."""
+    return error.errno not in _FOR_A_PERSON
+
+
+_FOR_A_PERSON = frozenset(
+    {
+        *(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+        *(errno.EINVAL, errno.EILSEQ, errno.EXDEV, errno.EFBIG, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT),
+    }
+)
 
 
 class EngineRefused(InputError):
     """The engine file is damaged, foreign or made for another machine; nothing of it was executed."""
 
 
-class GpuNotWorking(EngineRefused):
+class EngineUnavailable(EngineRefused, Unavailable):
+    """The engine file cannot be read, or its runtime cannot be started, as the machine is now."""
+
+
+class GpuNotWorking(EngineUnavailable):
     """The GPU that the engine needs does not answer.
 
     At boot, say, while its driver is not there yet, or after an upgrade of that: trying again later may help.

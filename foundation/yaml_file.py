@@ -8,9 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
-from foundation.errors import InputError
+from foundation.errors import InputError, refused_by_system
 
-# PyYAML reads about 100 kB per second, and a running line reads its config anew while it judges.
+# PyYAML reads about 100 kB per second, and a running line reads its config again while it judges.
 _MOST_BYTES = 100_000
 _MOST_NODES = 50_000
 
@@ -84,6 +84,8 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what either version of YAML would take for something else than a text."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
+        if not text.isprintable():  # PyYAML folds some of Unicode's line breaks into spaces
+            return self.represent_scalar(_TEXT, text, style='"')
         clear = not (_UNCLEAR.fullmatch(text) or _FLOAT.fullmatch(text))
         return self.represent_scalar(_TEXT, text, style=None if clear else "'")
 
@@ -99,18 +101,35 @@ def yaml_text(content: object) -> str:
     return text
 
 
-def read_yaml(path: Path, expected: str) -> YamlFile:
+def read_text(path: Path, expected: str) -> bytes:
+    """Read what a YAML file holds, for whoever wants its hash as well as its content.
+
+    Raises:
+        InputError: it cannot be read, or is too large.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise refused_by_system(f"{path}: cannot be read: {error.strerror}", error) from error
+    if len(text) > _MOST_BYTES:
+        raise InputError(f"{path}: is larger than {_MOST_BYTES} bytes; expected {expected}")
+    return text
+
+
+def read_yaml(path: Path, expected: str, text: bytes | None = None) -> YamlFile:
     """Read a mapping.
 
     Args:
         path: the file.
         expected: what it should be, for what is said when it is not: "the config of a line".
+        text: what ``read_text`` gave; read here when None.
 
     Raises:
-        InputError: it cannot be read, is too large, is not YAML, is no mapping, has a key twice, or a number
-            that is not what it looks like; the line names the file and, where there is one, the line in it.
+        InputError: it cannot be read, is too large, is not YAML, is not a mapping, has a key twice, or has a
+            number that is not what it looks like; the text names the file and, where there is one, its line.
     """
-    document = _compose(path, expected)
+    document = _compose(path, expected, read_text(path, expected) if text is None else text)
     try:
         content = None if document is None else _Loader("").construct_document(document)
     except (
@@ -129,14 +148,7 @@ def read_yaml(path: Path, expected: str) -> YamlFile:
     return YamlFile(content, document)
 
 
-def _compose(path: Path, expected: str) -> yaml.Node | None:
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(text) > _MOST_BYTES:
-        raise InputError(f"{path}: is larger than {_MOST_BYTES} bytes; expected {expected}")
+def _compose(path: Path, expected: str, text: bytes) -> yaml.Node | None:
     try:
         document: yaml.Node | None = yaml.compose(text, _Loader)
         written_out = 0 if document is None else _size(document, {})
@@ -146,9 +158,9 @@ def _compose(path: Path, expected: str) -> yaml.Node | None:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}") from error
     if written_out > _MOST_NODES:
-        raise InputError(f"{path}: found aliases of aliases without end; expected {expected}")
+        raise InputError(f"{path}: found aliases that expand without end; expected {expected}")
     for node, key in _repeated_keys(document):
-        raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: stands here for the second time")
+        raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: is given a second time here")
     for node, key, wrong in _unclear(document):
         raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: {wrong}")
     return document

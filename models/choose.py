@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from calibration.detection import auroc
 from models.method import GoodImages, Method
-from models.metrics.image import Ranking
 from models.synthetic_defects import with_defect
 
 Maps = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]
@@ -65,5 +65,4 @@ def _auroc(maps: Maps, frames: NDArray[np.uint8], painted: NDArray[np.uint8]) ->
     scores = np.zeros(len(frames) + len(painted))
     for name, peaks in good.items():
         scores += (np.concatenate([peaks, bad[name]]) - peaks.mean()) / max(float(peaks.std()), 1e-9)
-    ranking = Ranking(scores, np.arange(len(scores)) >= len(frames))
-    return float(ranking.auroc(np.ones((1, len(scores))))[0])
+    return auroc(scores[: len(frames)], scores[len(frames) :])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import EngineFailed, InputError
+from foundation.terminal import accept_any_text
 from models.errors import TrainingFailed
 from models.option_types import (
     decay,
@@ -16,11 +17,10 @@ from models.option_types import (
     natural,
     positive,
     rate,
-    roi,
     share,
     teacher_of_size,
-    tiles,
 )
+from pictures.option_types import region, tiles
 
 if TYPE_CHECKING:  # torch, for which --help should not wait
     from models.efficientad.networks import ModelSize
@@ -40,7 +40,22 @@ DEFAULT_STEPS = 70_000
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    try:
+        return _run(argv)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors"):
+            raise
+        print(
+            f"{PROG}: {error.name} is not installed; expected inspectd with [train], which a line's PC"
+            " does not need",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def _run(argv: list[str] | None) -> int:
     options = parser().parse_args(argv)
+    accept_any_text()
     # Threads that spin while they wait slow torch down twentyfold as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command: Callable[[argparse.Namespace], None] = options.command
@@ -98,7 +113,7 @@ def _add_train(commands: "Commands") -> None:
         help="what the model sees; default 256",
     )
     train.add_argument(
-        "--roi", type=roi, metavar="X,Y,W,H", help="region of interest in pixels of the pictures"
+        "--roi", type=region, metavar="X,Y,W,H", help="region of interest in pixels of the pictures"
     )
     train.add_argument(
         "--tiles",
@@ -174,7 +189,7 @@ def add_evaluation_options(evaluate: argparse.ArgumentParser) -> None:
         "--calibration", type=Path, metavar="FILE", help="made by calibrate: quantiles and threshold"
     )
     evaluate.add_argument(
-        "--roi", type=roi, metavar="X,Y,W,H", help="region of interest; default: that of the model"
+        "--roi", type=region, metavar="X,Y,W,H", help="region of interest; default: that of the model"
     )
     evaluate.add_argument(
         "--tiles", type=tiles, metavar="SIZE,OVERLAP", help="of large pictures; default: those of the model"
@@ -207,7 +222,7 @@ def _add_ablate(commands: "Commands") -> None:
     ablate.add_argument("--larger-size", choices=SIZES, help="adds the row of the larger size")
     ablate.add_argument("--larger-teacher", type=Path, metavar="FILE", help="teacher of the larger size")
     ablate.add_argument("--image-size", type=image_size, default="256", metavar="N|HxW", help="default 256")
-    ablate.add_argument("--roi", type=roi, metavar="X,Y,W,H", help="region of interest in the pictures")
+    ablate.add_argument("--roi", type=region, metavar="X,Y,W,H", help="region of interest in the pictures")
     ablate.add_argument("--batch", type=positive, default=1, metavar="N", help="images per step; default 1")
     ablate.add_argument(
         "--checkpoint-every", type=positive, default=500, metavar="N", help="steps; default 500"
@@ -253,7 +268,7 @@ def _add_tune(commands: "Commands") -> None:
         metavar="N|HxW",
         help="to try; default 256",
     )
-    tune.add_argument("--roi", type=roi, metavar="X,Y,W,H", help="region of interest in the pictures")
+    tune.add_argument("--roi", type=region, metavar="X,Y,W,H", help="region of interest in the pictures")
     tune.add_argument(
         "--penalty-images", type=Path, metavar="DIR", help="natural images for the pretraining penalty"
     )
@@ -325,6 +340,7 @@ def train_command(options: argparse.Namespace) -> None:
     """Train a model on good images; after a kill the same command resumes."""
     from foundation.files import sha256
     from models import training_images
+    from models.datasets.contents import contents
     from models.datasets.open import open_data_set
     from models.efficientad.checkpoint import Run
     from models.efficientad.teacher import load_teacher, teacher_file
@@ -335,6 +351,7 @@ def train_command(options: argparse.Namespace) -> None:
     teacher = load_teacher(size, file)
     data_set = open_data_set(options.data, options.layout)
     split = training_images.load(data_set, options.image_size, options.roi, options.seed, tiles=options.tiles)
+    print(contents(data_set), file=sys.stderr)
     if options.roi is None and options.tiles is None and len(split.sizes) > 1:
         print(
             f"images of {len(split.sizes)} sizes, from {split.sizes[0]} to {split.sizes[-1]} pixels: "
@@ -349,11 +366,13 @@ def train_command(options: argparse.Namespace) -> None:
     run = Run(
         size=size,
         image_size=options.image_size,
-        roi=options.roi,
+        roi=split.seen.roi,
+        camera_picture=split.seen.camera_picture,
         steps=options.steps,
         batch=options.batch,
         seed=options.seed,
         training_digest=split.digest,
+        pixel_digests=split.pixel_digests,
         teacher_digest=sha256(file),
         penalty_digest=penalty.digest if penalty else None,
         tool_version=version("inspectd"),
@@ -428,6 +447,7 @@ def ablate_command(options: argparse.Namespace) -> None:
 
     from foundation.files import replacing, sha256
     from models import training_images
+    from models.datasets.contents import contents
     from models.datasets.open import open_data_set
     from models.efficientad.ablation import Settings, Teacher, ablate, as_markdown
     from models.efficientad.checkpoint import Run
@@ -452,6 +472,7 @@ def ablate_command(options: argparse.Namespace) -> None:
         seed: training_images.load(data_set, options.image_size, options.roi, seed)
         for seed in range(options.seeds)
     }
+    print(contents(data_set), file=sys.stderr)
     base = Run(
         size=options.size,
         image_size=options.image_size,
@@ -481,6 +502,7 @@ def tune_command(options: argparse.Namespace) -> None:
 
     from foundation.files import replacing, sha256
     from models import training_images
+    from models.datasets.contents import contents
     from models.datasets.open import open_data_set
     from models.efficientad.checkpoint import Run
     from models.efficientad.teacher import load_teacher, teacher_file
@@ -506,10 +528,12 @@ def tune_command(options: argparse.Namespace) -> None:
         split = training_images.load(data_set, size, options.roi, options.seed)
         penalty = options.penalty_images and training_images.load_natural(options.penalty_images, size)
         materials[size] = Material(split, penalty)
+    print(contents(data_set), file=sys.stderr)
     base = Run(
         size=options.sizes[0],
         image_size=image_sizes[0],
-        roi=options.roi,
+        roi=split.seen.roi,
+        camera_picture=split.seen.camera_picture,
         steps=options.steps,
         batch=options.batch,
         seed=options.seed,

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foundation.errors import InputError
-from pictures.frames import Roi, Size
+from pictures.frames import Size
+from pictures.region import Seen
 from pictures.tiles import Tiles
+from pictures.trained_on import PIXEL_DIGESTS, TrainedOn, as_metadata
 
 FEWEST_IMAGES = 5
 """From which anything can be learned, and some be held out."""
@@ -31,10 +33,13 @@ class GoodImages:
     pictures: int
     """Number of the files."""
     size: Size
-    roi: Roi | None
+    seen: Seen
+    """Which region of the camera's pictures they show."""
     tiles: Tiles | None
     digest: str
     """SHA-256 over names and contents of the files."""
+    pixel_digests: str
+    """Of the files' pictures, see ``pack_digests``."""
 
     def check(self, fewest: int = FEWEST_IMAGES) -> None:
         """Refuse what nothing can be learned from.
@@ -58,12 +63,9 @@ class GoodImages:
             "channel_order": "BGR",
             "training_digest": self.digest,
             TRAINING_IMAGES: str(self.pictures),
+            PIXEL_DIGESTS: self.pixel_digests,
         }
-        if self.roi is not None:
-            entries["roi"] = ",".join(map(str, self.roi))
-        if self.tiles is not None:
-            entries["tiles"] = str(self.tiles)
-        return entries
+        return entries | as_metadata(TrainedOn(self.seen.roi, self.tiles, self.seen.camera_picture))
 
 
 HeldOut = Mapping[str, NDArray[np.float32]]

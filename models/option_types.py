@@ -1,28 +1,22 @@
 """Types of the command line's options."""
 
 import argparse
-import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foundation.option_types import number, whole_number
+
 if TYPE_CHECKING:  # OpenCV and torch, for which --help should not wait
     from models.efficientad.networks import ModelSize
-    from pictures.frames import Roi, Size
-    from pictures.tiles import Tiles
+    from pictures.frames import Size
 
 
-def natural(text: str) -> int:
-    """Parse a whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    """Parse a whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
-    return int(text)
+natural = whole_number(0)
+positive = whole_number(1)
+rate = number(above=0)
+decay = number(0)
+share = number(0, below=1)
 
 
 def image_size(text: str) -> "Size":
@@ -31,7 +25,7 @@ def image_size(text: str) -> "Size":
     from pictures.frames import Size
 
     sides = text.lower().replace("×", "x").split("x")
-    if len(sides) not in {1, 2} or not all(side.isdecimal() for side in sides):
+    if len(sides) not in {1, 2} or not all(re.fullmatch(r"[0-9]{1,6}", side, re.ASCII) for side in sides):
         raise argparse.ArgumentTypeError(
             f"{text!r}: expected N or HxW in pixels, for instance 256 or 256x320"
         )
@@ -39,16 +33,6 @@ def image_size(text: str) -> "Size":
     if min(size) < SMALLEST_SIDE:
         raise argparse.ArgumentTypeError(f"{text!r}: expected at least {SMALLEST_SIDE} pixels per side")
     return size
-
-
-def roi(text: str) -> "Roi":
-    """Parse ``x,y,width,height``."""
-    from pictures.frames import parse_roi
-
-    try:
-        return parse_roi(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def teacher_of_size(text: str) -> "tuple[ModelSize, Path]":
@@ -59,44 +43,3 @@ def teacher_of_size(text: str) -> "tuple[ModelSize, Path]":
     if size not in SIZES or not equals or not file:
         raise argparse.ArgumentTypeError(f"{text!r}: expected SIZE=FILE, SIZE one of {', '.join(SIZES)}")
     return size, Path(file)
-
-
-def tiles(text: str) -> "Tiles":
-    """Parse ``size,overlap``."""
-    from pictures.tiles import parse_tiles
-
-    try:
-        return parse_tiles(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def rate(text: str) -> float:
-    """Parse a positive number."""
-    value = _number(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
-    return value
-
-
-def decay(text: str) -> float:
-    """Parse a number from 0."""
-    value = _number(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0")
-    return value
-
-
-def share(text: str) -> float:
-    """Parse a number from 0 to less than 1."""
-    value = _number(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to less than 1")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from foundation.errors import EngineFailed, InputError
 from models.errors import TrainingFailed
-from models.option_types import image_size, natural, positive, roi, tiles
+from models.option_types import image_size, natural, positive
 from models.settings_file import apply_settings
+from pictures.option_types import region, tiles
 
 if TYPE_CHECKING:  # torch, for which --help should not wait
     import numpy as np
@@ -82,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N|HxW",
         help="what the model sees; default 256",
     )
-    command.add_argument("--roi", type=roi, metavar="X,Y,W,H", help="region of interest in the pictures")
+    command.add_argument("--roi", type=region, metavar="X,Y,W,H", help="region of interest in the pictures")
     command.add_argument(
         "--tiles",
         type=tiles,
@@ -190,23 +191,32 @@ def good_images(options: argparse.Namespace) -> "GoodImages":
     import torch
 
     from models import training_images
-    from models.datasets.digest import digest
     from models.datasets.open import open_data_set
     from models.method import GoodImages
+    from pictures.digest import pack_digests, set_digest
     from pictures.frames import Size
+    from pictures.region import seen_region
 
     data_set = open_data_set(options.data, options.layout)
     found = data_set.good()
     files = [*found.training, *found.validation]
     size = options.image_size or Size(256, 256)
-    stacks, sizes = training_images.stack(files, size, options.roi, options.tiles)
-    if options.roi is None and options.tiles is None and len(sizes) > 1:
+    seen = seen_region(files, options.roi)
+    pictures = training_images.stack(files, size, seen.cut, options.tiles)
+    sizes = sorted(set(pictures.sizes))
+    if seen.cut is None and options.tiles is None and len(sizes) > 1:
         print(
             f"images of {len(sizes)} sizes, from {sizes[0]} to {sizes[-1]} pixels: all are resized to {size}",
             file=sys.stderr,
         )
     return GoodImages(
-        torch.cat(stacks), len(files), size, options.roi, options.tiles, digest(data_set.root, files)
+        images=torch.cat(pictures.images),
+        pictures=len(files),
+        size=size,
+        seen=seen,
+        tiles=options.tiles,
+        digest=set_digest(data_set.root, files),
+        pixel_digests=pack_digests(pictures.digests),
     )
 
 
@@ -240,7 +250,7 @@ def _check_target(out: Path) -> None:
 
 
 def _check_defects(folder: Path | None) -> None:
-    from pictures.frames import images_in
+    from pictures.image_folder import images_in
 
     if folder is not None:
         images_in(folder)
@@ -280,19 +290,17 @@ def _found(out: Path, good: "NDArray[np.float64]", folder: Path) -> str:
     """Judge images of defective parts."""
     import numpy as np
 
+    from calibration.detection import auroc
     from models.datasets.data_set import Sample
     from models.evaluation.evaluate import judge_samples
     from models.evaluation.judge import open_judge
-    from models.metrics.image import Ranking
-    from pictures.frames import images_in
+    from pictures.image_folder import images_in
 
     samples = [Sample(file, "defective") for file in images_in(folder)]
     judged = judge_samples(open_judge(out, None), samples, None, None)
-    scores = np.concatenate([good, judged.scores])
-    ranking = Ranking(scores, np.arange(len(scores)) >= len(good))
-    auroc = float(ranking.auroc(np.ones((1, len(scores))))[0])
     above = int(np.count_nonzero(judged.scores > good[-1]))
+    found = auroc(good, judged.scores)
     return (
-        f"{len(samples)} defective images: AUROC {auroc:.3f} against the held-out good ones;"
+        f"{len(samples)} defective images: AUROC {found:.3f} against the held-out good ones;"
         f" {above} score higher than all of these"
     )

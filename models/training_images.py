@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,8 +11,11 @@ from tqdm import tqdm
 
 from foundation.errors import InputError
 from models.datasets.data_set import DataSet
-from models.datasets.digest import digest
-from pictures.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
+from pictures.digest import pack_digests, pixel_digest, set_digest
+from pictures.frames import Frame, Roi, Size, cut_out, fit
+from pictures.image_file import read_image, read_unchanged
+from pictures.image_folder import images_in
+from pictures.region import Seen, seen_region
 from pictures.tiles import TileGrid, Tiles
 
 VALIDATION = 0.1
@@ -44,6 +46,22 @@ class Split:
     """Of the pictures on disk, each once, sorted."""
     held_out: int
     """Number of the pictures that are kept for validation."""
+    pixel_digests: str
+    """Of the pictures of ``training``, see ``pack_digests``."""
+    seen: Seen
+    """Which region of the camera's pictures they show."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What was read of image files, in their order."""
+
+    images: list[Tensor]
+    """Tiles×3×H×W uint8, RGB, each."""
+    sizes: list[Size]
+    """On disk."""
+    digests: list[int]
+    """Of the whole pictures' pixels."""
 
 
 def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Tiles | None = None) -> Split:
@@ -66,7 +84,8 @@ def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Ti
         raise InputError(
             f"{data_set.root}: holds 1 good image; expected at least 2, one of them for validation"
         )
-    images, sizes = stack(files, size, roi, tiles)
+    seen = seen_region(files, roi)
+    pictures = stack(files, size, seen.cut, tiles)
     if good.validation:
         order, held_out = np.arange(len(files)), len(good.validation)
         validation, training = order[-held_out:], order[:-held_out]
@@ -75,11 +94,13 @@ def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Ti
         held_out = max(1, round(VALIDATION * len(files)))
         validation, training = order[:held_out], order[held_out:]
     return Split(
-        torch.cat([images[index] for index in training]),
-        torch.cat([images[index] for index in validation]),
-        digest(data_set.root, files),
-        sizes,
+        torch.cat([pictures.images[index] for index in training]),
+        torch.cat([pictures.images[index] for index in validation]),
+        set_digest(data_set.root, files),
+        sorted(set(pictures.sizes)),
         held_out,
+        pack_digests(pictures.digests[index] for index in training),
+        seen,
     )
 
 
@@ -98,13 +119,11 @@ def load_natural(folder: Path, size: Size) -> Natural:
             for file in tqdm(files, desc="reading", unit="image")
         ]
     )
-    return Natural(images, digest(folder, files))
+    return Natural(images, set_digest(folder, files))
 
 
-def stack(
-    files: Sequence[Path], size: Size, roi: Roi | None, tiles: Tiles | None = None
-) -> tuple[list[Tensor], list[Size]]:
-    """Read images as tiles×3×H×W uint8, RGB, cropped and resized, and say which sizes they had.
+def stack(files: Sequence[Path], size: Size, roi: Roi | None, tiles: Tiles | None = None) -> Pictures:
+    """Read images, crop and resize them.
 
     Without ``tiles``, each is one tile.
 
@@ -112,23 +131,24 @@ def stack(
         InputError: an image cannot be read, does not hold the region, or this is smaller than a tile; or all
             are 16-bit images that use less than 12 of their bits.
     """
-    images = []
-    sizes = set()
+    pictures = Pictures([], [], [])
     brightest = 0
     for file in tqdm(files, desc="reading", unit="image"):
         picture = read_image(file)
-        sizes.add(Size(*picture.shape[:2]))
+        pictures.sizes.append(Size(*picture.shape[:2]))
+        pictures.digests.append(pixel_digest(picture))
         brightest = max(brightest, int(picture.max()))
         try:
-            images.append(torch.stack([planes(frame) for frame in _frames(picture, size, roi, tiles)]))
+            frames = [planes(frame) for frame in _frames(picture, size, roi, tiles)]
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
+        pictures.images.append(torch.stack(frames))
     if brightest < FEWEST_LEVELS and _is_16_bit(files[0]):
         raise InputError(
             f"{files[0]}: 16 bits per channel, but neither it nor any other image has a value above 4095, "
             "and the upper 8 bits are used: expected pixels of 10 or 12 bits shifted to the upper end of 16"
         )
-    return images, sorted(sizes)
+    return pictures
 
 
 def _frames(picture: Frame, size: Size, roi: Roi | None, tiles: Tiles | None) -> Iterable[Frame]:
@@ -139,8 +159,7 @@ def _frames(picture: Frame, size: Size, roi: Roi | None, tiles: Tiles | None) ->
 
 
 def _is_16_bit(file: Path) -> bool:
-    picture = cv2.imdecode(np.fromfile(file, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    return picture is not None and picture.dtype == np.uint16
+    return read_unchanged(file).dtype == np.uint16
 
 
 def planes(frame: Frame) -> Tensor:

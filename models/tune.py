@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from torch import Tensor
 from tqdm import tqdm
 
+from calibration.ranking import Ranking
 from foundation.errors import InputError
 from models.efficientad.checkpoint import Run, progress_file
 from models.efficientad.model import EfficientAd
@@ -23,7 +24,6 @@ from models.efficientad.networks import ModelSize
 from models.efficientad.train import LEARNING_RATE, train, validate
 from models.errors import TrainingFailed
 from models.evaluation.judge import BATCH
-from models.metrics.image import Ranking
 from models.synthetic_defects import with_defect
 from models.training_images import Natural, Split, planes
 from pictures.frames import Size
@@ -243,6 +243,7 @@ def _suggested(trial: optuna.Trial, search: Search) -> Run:
         weight_decay=trial.suggest_float("weight_decay", *_DECAYS, log=True),
         teacher_digest=search.teachers[size].digest,
         training_digest=material.split.digest,
+        pixel_digests=material.split.pixel_digests,
         penalty_digest=None if material.penalty is None else material.penalty.digest,
     )
 

@@ -1,7 +1,6 @@
 """The one preprocessing that training, calibration and the daemon share: crop, then area resize."""
 
 import re
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import cv2
@@ -13,8 +12,6 @@ from foundation.errors import InputError
 
 Frame = NDArray[np.uint8]
 """H×W×3 uint8, BGR as OpenCV delivers."""
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 
 LARGEST = 65_535
@@ -59,7 +56,7 @@ def parse_roi(text: str) -> Roi:
         raise ValueError(f"found {text!r:.60}, expected x,y,width,height in whole pixels")
     roi = Roi(*map(int, parts))
     if roi.width == 0 or roi.height == 0:
-        raise ValueError(f"found {text!r}, expected a region that has an area")
+        raise ValueError(f"found {text!r}, expected a width and height of at least 1")
     if max(roi) > LARGEST:
         raise ValueError(f"found {text!r}, expected at most {LARGEST} pixels")
     return roi
@@ -107,38 +104,3 @@ def fit(picture: Frame, size: Size, roi: Roi | None = None, out: Frame | None = 
     if not np.may_share_memory(picture, out):
         out[...] = picture
     return out
-
-
-def images_in(folder: Path) -> list[Path]:
-    """List the images of a folder and its subfolders, sorted by path.
-
-    Raises:
-        InputError: the folder does not exist or holds no image.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: not a folder; expected a folder of images")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise InputError(
-            f"{folder}: holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    return found
-
-
-def read_image(path: Path) -> Frame:
-    """Read an image as H×W×3 uint8, BGR; grey images get three equal channels.
-
-    Raises:
-        InputError: the file is missing, cannot be read or is no image.
-    """
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise InputError(f"{path}: is not an image that OpenCV can read")
-    return picture.astype(np.uint8, copy=False)

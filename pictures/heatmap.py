@@ -14,6 +14,9 @@ from pictures.frames import Frame, Size
 MAP_STRIDE = "map_stride"
 """Key of the model's metadata: frame pixels from one value of the anomaly map to the next."""
 
+HIGHEST_VALUE = "map_highest_value"
+"""Key of the model's metadata: the limit that no value of the map before normalisation can exceed, if any."""
+
 
 class MapGeometry(NamedTuple):
     """How an anomaly map lies over its frame.
@@ -31,7 +34,7 @@ class MapGeometry(NamedTuple):
         """Read the geometry from a model's metadata; a model that names no stride covers its whole frame.
 
         Raises:
-            EngineRefused: the stride it names is no positive number.
+            EngineRefused: the stride that it names is not a positive number.
         """
         named = metadata.get(MAP_STRIDE)
         if named is not None:

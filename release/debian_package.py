@@ -30,9 +30,9 @@ Installed-Size: {size_kb}
 Depends: python3 (>= 3.{first}~), python3 (<< 3.{after_last}~), systemd (>= 252),
  init-system-helpers (>= 1.65~)
 Description: visual inspection of every part on a production line
- A daemon that looks at every part on a production line and throws out the bad
- ones, in milliseconds, having seen only good parts. It grabs frames from cameras
- and publishes a verdict on every one.
+ A daemon that looks at every part on a production line and throws out
+ the bad ones, in milliseconds, having seen only good parts. It grabs
+ frames from cameras and publishes a verdict on every one.
  .
  With the commands build-engine and calibrate for a line's own PC. Models are
  trained elsewhere: torch is not in this package.
@@ -49,7 +49,7 @@ def build_deb(
         wheels: folder with all wheels for these Pythons.
         pythons: versions such as ``3.11``, with none left out between them.
         version: of the release.
-        epoch: of the release, in seconds since 1970; the same sources give the same package.
+        epoch: of the release, in seconds since 1970.
         work: empty folder on the same file system as the wheels.
     """
     root = work / "root"

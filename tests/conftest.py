@@ -7,10 +7,25 @@ from pathlib import Path
 
 import pytest
 from brightness import THRESHOLD, brightness_model, calibrate
+from hypothesis import settings
 from line_rig import REPOSITORY
+from slow_tests import slow_tests
 
 # A shell lets what it starts in the background ignore Ctrl-C, and children inherit that: some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A deadline for each example would measure what else the machine does, and whether coverage counts lines.
+settings.register_profile("without-deadline", deadline=None)
+settings.load_profile("without-deadline")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is in the list of slow tests, and each fault, before ``-m`` looks at marks."""
+    slow = slow_tests()
+    for item in items:
+        if item.nodeid.split("[")[0] in slow or item.get_closest_marker("faults"):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

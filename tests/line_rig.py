@@ -81,7 +81,7 @@ class RunningLine:
             assert time.monotonic() < give_up, (
                 f"not within {PATIENCE_S} s; last: {self.healths[-1:]}, {self._last_words()}"
             )
-            self._listen(timeout_ms=100)
+            self.listen(timeout_ms=100)
 
     def _last_words(self) -> str:
         code = self.process.poll()
@@ -92,11 +92,12 @@ class RunningLine:
     def until_end(self) -> str:
         """Listen to the daemon's end and give what it wrote to stderr."""
         _, errors = self.process.communicate(timeout=PATIENCE_S)
-        while self._listen(timeout_ms=300):
+        while self.listen(timeout_ms=300):
             pass
         return errors
 
-    def _listen(self, timeout_ms: int) -> bool:
+    def listen(self, timeout_ms: int) -> bool:
+        """Take one message; whether one came in time."""
         if not self._socket.poll(timeout_ms):
             return False
         topic, payload = self._socket.recv_multipart()
@@ -145,7 +146,7 @@ def exists(pid: int) -> bool:
 
 @contextmanager
 def slow_reload(daemon: subprocess.Popen[Any], config: Path) -> Iterator[None]:
-    """Have a daemon read its config anew, and give it the content at the end of the block."""
+    """Have a daemon read its config again, and give it the content at the end of the block."""
     content = config.read_text()
     config.unlink()
     os.mkfifo(config)

@@ -1,4 +1,7 @@
-"""A real RTSP server of one camera, for Debian's own Python: ``/usr/bin/python3 rtsp_server.py PORT``."""
+"""A real RTSP server of one camera, for Debian's own Python: ``/usr/bin/python3 rtsp_server.py PORT LOST``.
+
+LOST is the share of its packets that do not leave it.
+"""
 
 import sys
 
@@ -10,14 +13,14 @@ from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
 PIPELINE = (
     "( videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=25/1"
-    " ! jpegenc ! rtpjpegpay name=pay0 pt=26 )"
+    " ! jpegenc ! rtpjpegpay pt=26 mtu=600 ! identity drop-probability=%s name=pay0 )"
 )
 
 
 def main() -> None:
     Gst.init(None)
     media = GstRtspServer.RTSPMediaFactory()
-    media.set_launch(PIPELINE)
+    media.set_launch(PIPELINE % sys.argv[2])
     media.set_shared(True)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")

@@ -22,9 +22,13 @@ from engine_runtime.engine_file import read_engine, read_manifest, write_engine
 from engine_runtime.manifest import VERSION_1_MAPS
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
-from pictures.frames import Frame, Roi, Size, fit, images_in, read_image
+from pictures.digest import pack_digests, pixel_digest
+from pictures.frames import Frame, Roi, Size, fit
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
+from pictures.trained_on import PIXEL_DIGESTS
 
 COMMAND = Path(sys.executable).parent / "calibrate"
 
@@ -124,11 +128,11 @@ def test_few_images_bring_a_warning_and_a_number(
     assert main([str(folder / "line3.engine"), *options]) == 0
     [warning] = capsys.readouterr().err.splitlines()
     found = re.search(
-        r"25 good images are few: up to \d\S* in 1000 .*; about (\d+) more would narrow that to 3 in 1000",
+        r"25 good images are few: up to \d\S* in 1000 .*; about 440 in all, (\d+) more, would narrow",
         warning,
     )
     assert found
-    assert int(found[1]) > 50
+    assert int(found[1]) == 440 - 25
     assert (tmp_path / "few.yaml").is_file()
 
 
@@ -302,7 +306,50 @@ def test_the_images_of_the_training_are_recognised(
     digest = image_set(folder / "good").digest(folder)
     write_engine(engine, manifest.model_copy(update={"model_metadata": {"training_digest": digest}}), payload)
     assert main([str(engine), "--good", str(folder / "good")]) == 0
-    assert "the model was trained on these images" in capsys.readouterr().err
+    assert "the model was trained on all of these" in capsys.readouterr().err
+
+
+def test_single_images_of_the_training_are_recognised(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, payload = read_engine(folder / "line3.engine")
+    engine, good = tmp_path / "trained.engine", folder_of(tmp_path / "good", 40)
+    known = [read_image(folder / "good" / f"{index:03}.png") for index in (7, 9, 55)]
+    metadata = {PIXEL_DIGESTS: pack_digests(map(pixel_digest, known))}
+    write_engine(engine, manifest.model_copy(update={"model_metadata": metadata}), payload)
+    (good / "007.png").unlink()  # the same pixels in another file are the same image
+    cv2.imwrite(str(good / "seven.bmp"), known[0])
+    assert main([str(engine), "--good", str(good)]) == 0
+    said = capsys.readouterr().err
+    assert "the model was trained on 2 of these 40 images (009.png, seven.bmp)" in said
+
+
+def test_near_copies_count_as_one(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = tmp_path / "video"
+    good.mkdir()
+    random = np.random.default_rng(0)
+    for part in range(24):
+        shown = cv2.resize(random.integers(60, 200, (5, 5, 3), dtype=np.uint8), (90, 80))
+        for frame in range(3):
+            noisy = shown + random.normal(0, 2, shown.shape)
+            cv2.imwrite(str(good / f"{part:02}-{frame}.png"), noisy.clip(0, 255).astype(np.uint8))
+    assert main([str(folder / "line3.engine"), "--good", str(good), "-o", str(tmp_path / "x.yaml")]) == 0
+    printed = capsys.readouterr()
+    assert "72, effectively 24: near-copies" in printed.out
+    assert "24 good images are few" in printed.err
+
+
+def test_data_sets_and_defects_are_not_taken_for_good(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    folder_of(parts / "OK", 30)
+    folder_of(parts / "NG", 3, 500, defect=True)
+    engine = folder / "line3.engine"
+    assert "is a data set with the folders OK and NG" in refusal(capsys, engine, "--good", parts)
+    (parts / "OK").rename(parts / "monday")
+    assert "NG: its name says that it holds defective" in refusal(capsys, engine, "--good", parts)
 
 
 def test_images_and_folders_that_are_refused(
@@ -322,7 +369,7 @@ def test_images_and_folders_that_are_refused(
     assert "is a data set with a folder 'train'" in refusal(capsys, engine, "--good", tmp_path / "dataset")
     torn = folder_of(tmp_path / "torn", 30)
     (torn / "015.png").write_bytes((torn / "015.png").read_bytes()[:60])
-    assert "015.png: is not an image" in refusal(capsys, engine, "--good", torn)
+    assert "015.png: is a PNG that is cut short" in refusal(capsys, engine, "--good", torn)
 
 
 def test_equal_scores_have_no_tail(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -382,7 +429,7 @@ def test_rates_that_make_no_sense(folder: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as raised:
         main([str(folder / "line3.engine"), "--good", str(folder), f"--false-reject-rate={wrong}"])
     assert raised.value.code == 2
-    assert "is not a rate from 0.000001 to 0.1" in capsys.readouterr().err
+    assert "expected a share from 1e-06 to 0.1" in capsys.readouterr().err
 
 
 def test_help_waits_for_no_heavy_import() -> None:

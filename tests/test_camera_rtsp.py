@@ -38,8 +38,9 @@ def _gstreamer() -> None:
 
 
 class RtspServer:
-    def __init__(self) -> None:
+    def __init__(self, lost: float = 0) -> None:
         self.port = 0
+        self._lost = lost
         self.start()
 
     @property
@@ -48,7 +49,10 @@ class RtspServer:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [PYTHON, SERVER, str(self.port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [PYTHON, SERVER, str(self.port), str(self._lost)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
@@ -72,7 +76,7 @@ def test_a_server_that_dies_and_returns(server: RtspServer) -> None:
         assert rig.errors("top") == []
         server.kill()
         await rig.until_state("top", "failed")
-        assert camera.error == f"{server.address} stopped delivering frames"
+        assert (camera.error or "").startswith(f"{server.address} stopped delivering frames")
         await rig.until(lambda: f"{server.address} does not open" in (camera.error or ""))
         server.start()
         seen = len(rig.arrivals["top"])
@@ -95,3 +99,17 @@ def test_a_server_that_falls_silent(server: RtspServer) -> None:
         await rig.until(lambda: len(rig.arrivals["top"]) > seen + 20)
 
     supervise(story)
+
+
+def test_a_picture_that_lost_a_packet_on_its_way_is_a_fault() -> None:
+    server = RtspServer(lost=0.01)
+
+    async def story(rig: CameraRig) -> None:
+        rig.start("top", source=server.address)
+        await rig.until(lambda: len(rig.errors("top")) >= 3 and len(rig.arrivals["top"]) > 20)
+
+    try:
+        rig = supervise(story)
+    finally:
+        server.kill()
+    assert all("dropping frame" in error for error in rig.errors("top"))

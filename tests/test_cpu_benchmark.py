@@ -157,8 +157,8 @@ def test_a_child_that_dies_is_no_endless_wait(tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["--parts", "z"], "invalid choice: 'z'"),
-        (["--laps", "0"], "'0' is not a number from 1 on"),
-        (["--threads", "two"], "'two' is not a number from 1 on"),
+        (["--laps", "0"], "found '0', expected a whole number from 1"),
+        (["--threads", "two"], "found 'two', expected a whole number from 1"),
         (["--json", "missing/cpu.json"], "missing/cpu.json: cannot be written: missing is no folder"),
         (["--peer-venv", "."], ".: is no virtual environment"),
     ],

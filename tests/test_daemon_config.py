@@ -1,9 +1,13 @@
+import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from line_rig import COMMANDS, REPOSITORY
 
 from daemon.config import Config, load_config
 from foundation.errors import InputError
@@ -59,7 +63,7 @@ def test_a_whole_config_is_read_with_paths_from_its_own_folder(tmp_path: Path) -
         ("fps: 25", "fsp: 25", "line3.yaml:9: cameras.top.fsp: unknown key; did you mean fps?"),
         ("fps: 25", "fps: fast", "line3.yaml:9: cameras.top.fps: found 'fast', expected a valid number"),
         ("fps: 25", "fps: -1", "line3.yaml:9: cameras.top.fps: found -1, expected greater than 0"),
-        ("fps: 25", "fps: 25\n    fps: 26", "line3.yaml:10: fps: stands here for the second time"),
+        ("fps: 25", "fps: 25\n    fps: 26", "line3.yaml:10: fps: is given a second time here"),
         ("fps: 25", "cores: 1", "line3.yaml:9: cameras.top.cores: found 1, expected a list"),
         ("line: line3", "cores: [-1]\nline: line3", "line3.yaml:1: cores.0: found -1, expected greater than"),
         ("line: line3", "cores: []\nline: line3", "line3.yaml:1: cores: expected List should have"),
@@ -170,3 +174,45 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
         load_config(path)
     except InputError as error:
         assert "\n" not in str(error)
+
+
+def accepts(schema: dict[str, Any], part: dict[str, Any], found: object) -> bool:
+    """Judge the little that is needed here of JSON Schema: types, keys and choices."""
+    if "$ref" in part:
+        return accepts(schema, schema["$defs"][part["$ref"].rpartition("/")[2]], found)
+    if "anyOf" in part:
+        return any(accepts(schema, choice, found) for choice in part["anyOf"])
+    if isinstance(found, dict) and part.get("type") == "object":
+        known, others = part.get("properties", {}), part.get("additionalProperties", True)
+        return set(part.get("required", ())) <= found.keys() and all(
+            accepts(schema, known[key], value)
+            if key in known
+            else accepts(schema, others, value)
+            if isinstance(others, dict)
+            else bool(others)
+            for key, value in found.items()
+        )
+    kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list}
+    return isinstance(found, kinds.get(part.get("type", ""), ()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"), [("config", "line.schema.json"), ("calibration", "calibration.schema.json")]
+)
+def test_the_schemas_for_editors_are_those_of_the_models(kind: str, file: str) -> None:
+    """After a change of a model: ``inspectd --schema config > configs/line.schema.json``, and likewise."""
+    printed = subprocess.run(
+        [COMMANDS / "inspectd", "--schema", kind], capture_output=True, text=True, check=True
+    ).stdout
+    assert (REPOSITORY / "configs" / file).read_text() == printed
+
+
+@pytest.mark.parametrize("name", ["line3.yaml", "demo.yaml"])
+def test_the_examples_keep_the_schema_that_they_name(name: str) -> None:
+    text = (REPOSITORY / "configs" / name).read_text()
+    assert text.startswith("# yaml-language-server: $schema=line.schema.json\n")
+    schema = json.loads((REPOSITORY / "configs/line.schema.json").read_text())
+    content = read_yaml(REPOSITORY / "configs" / name, "a config").content
+    content["cameras"]["top"]["roi"] = {"x": 0, "y": 0, "width": 5, "height": 5}
+    assert accepts(schema, schema, content)
+    assert not accepts(schema, schema, content | {"fsp": 3})

@@ -20,6 +20,8 @@ def product(max_batch: int) -> Product:
     return Product(
         name=None,
         engine=Path("any.engine"),
+        calibration=Path("any.calibration.yaml"),
+        calibration_sha256="",
         manifest=Manifest.model_construct(),
         trusted=None,
         threads=None,

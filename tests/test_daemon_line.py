@@ -260,7 +260,7 @@ def test_a_stream_that_breaks_off_is_a_fault_and_is_opened_again(line_folder: Pa
     assert {verdict.reason for verdict in line.verdicts if verdict.decision == "fault"} == {"camera"}
 
 
-def one_line(config: Path, *options: str) -> str:
+def one_line(config: Path, *options: str, code: int = 2) -> str:
     """Run inspectd on something wrong and give the one line it says."""
     done = subprocess.run(
         [COMMANDS / "inspectd", "--config", config, *options],
@@ -270,7 +270,7 @@ def one_line(config: Path, *options: str) -> str:
         check=False,
     )
     lines = [line for line in done.stderr.splitlines() if not line.startswith("inspectd: camera ")]
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == code, done.stderr
     assert len(lines) == 1, done.stderr
     return lines[0]
 
@@ -279,7 +279,7 @@ def test_a_second_daemon_on_the_same_address_is_refused(line_folder: Path) -> No
     config = write_config(line_folder, {"top": {"source": "simulated://?width=128&height=128", "fps": 10}})
     with running(config) as line:
         line.until(lambda line: bool(line.verdicts))
-        said = one_line(config)
+        said = one_line(config, code=1)
     assert "publish" in said and "in use" in said
 
 
@@ -315,7 +315,7 @@ def test_a_camera_that_cannot_work_is_refused_at_the_start(
     ("source", "expected"),
     [
         ("/dev/video97", "cameras.top: /dev/video97: no such device"),
-        ("http://127.0.0.1:9/", "does not open as a video stream"),
+        ("http://127.0.0.1:9/", "does not open: connection refused"),
     ],
 )
 def test_check_refuses_a_camera_that_is_not_there(line_folder: Path, source: str, expected: str) -> None:
@@ -425,7 +425,7 @@ def test_recorded_frames_are_what_the_daemon_will_judge(tmp_path: Path) -> None:
     [
         ("/dev/video97", [], "/dev/video97: no such device"),
         ("simulated://", ["--roi", "0,0,9999,9"], "roi 9999×9+0+0 does not lie inside"),
-        ("simulated://", ["--roi", "a,b"], "expected X,Y,WIDTH,HEIGHT"),
+        ("simulated://", ["--roi", "a,b"], "expected x,y,width,height in whole pixels"),
         ("simulated://", ["--count", "0"], "--count"),
     ],
 )
@@ -441,6 +441,7 @@ def test_a_recording_that_cannot_work_is_refused(
     assert done.returncode == 2
     assert expected in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "good").exists()
 
 
 def test_help_answers_at_once() -> None:

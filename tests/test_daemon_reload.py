@@ -135,7 +135,7 @@ def test_cameras_come_change_and_go(line_folder: Path) -> None:
         (lambda content: content.update(calibration="gone.yaml"), "gone.yaml: cannot be read"),
         (
             lambda content: content.update(publish="tcp://127.0.0.1:1"),
-            "publish: was changed, which only a restart",
+            "publish: was changed; only a restart",
         ),
         (lambda content: content.update(spede=1), "spede: unknown key"),
     ],
@@ -154,10 +154,12 @@ def test_a_broken_config_is_refused_and_the_line_runs_on(
         assert expected in done.stderr
         assert done.stderr.count("\n") == 1
         line.process.send_signal(signal.SIGHUP)
+        assert line.process.stderr is not None
+        refused = next(said for said in line.process.stderr if "reload refused" in said)
         seen = len(line.verdicts)
         line.until(lambda line: len(line.verdicts) > seen + 50 and line.health.state == "running")
-        errors = line.stop()
-    assert expected in errors and "runs on as before" in errors
+        line.stop()
+    assert expected in refused and "runs on as before" in refused
     lost_nothing(line)
 
 
@@ -187,6 +189,22 @@ def test_whoever_asked_for_a_reload_is_told_that_the_line_ends(line_folder: Path
                 assert asked.stderr.read() == "inspectctl: line3 is stopping\n"
             assert asked.wait() == 2
     assert line.process.returncode == 0
+
+
+def test_whoever_asked_for_a_reload_hears_at_once_that_the_daemon_was_killed(line_folder: Path) -> None:
+    config = line_config(line_folder)
+    control = yaml.safe_load(config.read_text())["control"]
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 20)
+        config.unlink()
+        os.mkfifo(config)
+        asking = [COMMANDS / "inspectctl", "reload", "--control", control]
+        asked = subprocess.Popen(asking, stderr=subprocess.PIPE, text=True)
+        with asked, config.open("w"):  # opens when the line reads
+            line.process.kill()
+            _, said = asked.communicate(timeout=10)
+    assert said == f"inspectctl: the daemon at {control} ended before it answered\n"
+    assert asked.returncode == 1
 
 
 def test_a_reload_that_the_end_overtakes_starts_no_camera(line_folder: Path) -> None:
@@ -259,7 +277,7 @@ def test_products_are_changed_between_two_frames_and_the_choice_outlives_a_resta
         line.stop()
     lost_nothing(line)
 
-    with running(config) as line:  # nobody told it anew
+    with running(config) as line:  # nobody told it again
         line.until(lambda line: len(line.verdicts) > 5)
         assert line.health.product == "washer"
         line.stop()

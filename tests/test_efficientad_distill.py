@@ -18,7 +18,7 @@ from models.cli import main
 from models.efficientad.crops import Crops, Projection
 from models.efficientad.networks import ModelSize
 from models.efficientad.teacher import load_teacher
-from pictures.frames import read_image
+from pictures.image_file import read_image
 
 STRIDES = (2, 2, 2, 2)
 

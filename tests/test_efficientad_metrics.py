@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import f1_score, roc_auc_score
 
+from calibration.ranking import Ranking
 from models.datasets.masks import Region
 from models.metrics.bootstrap import estimate, stratified_weights
-from models.metrics.image import Ranking
 from models.metrics.pixel import PixelCurves, thresholds
 
 unhurried = settings(deadline=None)  # other work on the same cores is not a failure

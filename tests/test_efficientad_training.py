@@ -12,7 +12,6 @@ import torch
 
 from models import training_images
 from models.cli import main
-from models.datasets.digest import digest
 from models.datasets.open import open_data_set
 from models.efficientad import augmentation, losses
 from models.efficientad.checkpoint import load_model, progress_file
@@ -20,7 +19,10 @@ from models.efficientad.model import EfficientAd
 from models.efficientad.networks import ModelSize, pdn
 from models.efficientad.teacher import save_teacher
 from models.efficientad.train import draw, total_loss
-from pictures.frames import Roi, Size, fit, images_in, read_image
+from pictures.digest import set_digest
+from pictures.frames import Roi, Size, fit
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 from pictures.tiles import TileGrid, Tiles
 
 EXECUTABLE = Path(sys.executable).parent / "efficientad"
@@ -110,8 +112,8 @@ def test_a_model_of_an_older_version_is_refused_in_one_line(
     capsys.readouterr()
     assert main(["export", str(path), "-o", str(tmp_path / "old.onnx")]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "whose networks of size xs were others: student.0.weight is 32×3×4×4, here 16×3×4×4" in line
-    assert "train it anew" in line
+    assert "whose networks of size xs had other shapes: student.0.weight is 32×3×4×4, here 16×3×4×4" in line
+    assert "train it again" in line
 
 
 def test_a_killed_run_resumes_to_the_same_model(
@@ -190,7 +192,7 @@ def test_validation_comes_from_training_images_alone(good: Path) -> None:
     assert (len(split.training), len(split.validation)) == (7, 1)
     assert torch.equal(split.validation, again.validation)
     assert not torch.equal(split.validation, other.validation)
-    files, _ = training_images.stack(sorted((good / "train" / "good").iterdir()), Size(128, 128), None)
+    files = training_images.stack(sorted((good / "train" / "good").iterdir()), Size(128, 128), None).images
     together, alone = torch.cat([split.training, split.validation]), torch.cat(files)
     assert sorted(map(repr, together.sum((1, 2, 3)).tolist())) == sorted(
         map(repr, alone.sum((1, 2, 3)).tolist())
@@ -249,11 +251,11 @@ def test_pictures_of_several_sizes_are_cut_into_as_many_tiles_as_each_holds(
 def test_digest_follows_names_and_contents(tmp_path: Path) -> None:
     for name, shade in (("a.png", 10), ("b.png", 20)):
         cv2.imwrite(str(tmp_path / name), np.full((8, 8, 3), shade, np.uint8))
-    digests = [digest(tmp_path, images_in(tmp_path))]
+    digests = [set_digest(tmp_path, images_in(tmp_path))]
     (tmp_path / "b.png").rename(tmp_path / "c.png")
-    digests.append(digest(tmp_path, images_in(tmp_path)))
+    digests.append(set_digest(tmp_path, images_in(tmp_path)))
     cv2.imwrite(str(tmp_path / "c.png"), np.full((8, 8, 3), 21, np.uint8))
-    digests.append(digest(tmp_path, images_in(tmp_path)))
+    digests.append(set_digest(tmp_path, images_in(tmp_path)))
     assert len(set(digests)) == 3
 
 

@@ -18,6 +18,7 @@ from engine_build.graph import read_graph
 from engine_runtime.engine import ANOMALY_MAP, SCORE, map_output
 from engine_runtime.open import open_engine
 from pictures.frames import Size
+from pictures.heatmap import HIGHEST_VALUE
 
 SIDE = 64
 QUANTILES = np.array([[0.2, 0.6]], dtype=np.float32)
@@ -105,6 +106,65 @@ def test_its_map_is_taken_as_it_was_before_it_was_cut_off(
     # Paper §4.4: q_a becomes 0 and q_b becomes 0.1.
     np.testing.assert_allclose(ours[ANOMALY_MAP], 0.1 * (ours[LOCAL_MAP] - 0.2) / 0.4, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(ours[SCORE], ours[ANOMALY_MAP].max((1, 2)))
+
+
+def respelled(path: Path, spelling: str) -> Path:
+    """Write the cutting off of an export as older exporters do, or in another way."""
+    model = onnx.load(path)
+    graph, places = model.graph, [node.op_type for node in model.graph.node]
+    place = places.index("Clip")
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    bounds = [
+        helper.make_node("Constant", [], [f"{name}_constant"], value=weights[name])
+        for name in ("least", "most")
+    ]
+    clip = helper.make_node("Clip", ["centred", "least_constant", "most_constant"], ["anomaly_map"])
+    cut = {
+        "constants": [*bounds, clip],
+        "min and max": [
+            helper.make_node("Max", ["least", "centred"], ["from_zero"]),
+            helper.make_node("Min", ["from_zero", "most"], ["anomaly_map"]),
+        ],
+        "sigmoid": [helper.make_node("Sigmoid", ["centred"], ["anomaly_map"])],
+        "half a clip": [helper.make_node("Clip", ["centred", "", "most"], ["anomaly_map"])],
+    }[spelling]
+    nodes = [*graph.node[:place], *cut, *graph.node[place + 1 :]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("spelling", ["constants", "min and max"])
+def test_older_spellings_of_cutting_off_are_taken_away(tmp_path: Path, spelling: str) -> None:
+    graph = read_graph(respelled(export(tmp_path / "model.onnx"), spelling))
+    session = onnxruntime.InferenceSession(graph.content, providers=["CPUExecutionProvider"])
+    [found] = session.run([LOCAL_MAP], {"frames": frames(3), "quantiles": QUANTILES})
+    assert found.max() > 1.5
+    assert HIGHEST_VALUE not in graph.metadata
+
+
+@pytest.mark.parametrize("spelling", ["sigmoid", "half a clip"])
+def test_a_limit_that_stays_is_known(tmp_path: Path, spelling: str) -> None:
+    graph = read_graph(respelled(export(tmp_path / "model.onnx"), spelling))
+    assert float(graph.metadata[HIGHEST_VALUE]) == 1
+
+
+def test_a_threshold_that_no_part_can_exceed_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, good = tmp_path / "part.engine", tmp_path / "good"
+    path = respelled(export(tmp_path / "model.onnx"), "half a clip")
+    assert build_engine([str(path), "--fast", "-o", str(engine)]) == 0
+    good.mkdir()
+    for index in range(25):  # bright enough that most maps reach the limit somewhere
+        picture = np.random.default_rng(index).integers(100, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        cv2.imwrite(str(good / f"{index}.png"), picture)
+    capsys.readouterr()
+    assert calibrate([str(engine), "--good", str(good), "-o", str(tmp_path / "part.yaml")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("calibrate: ")
+    assert not (tmp_path / "part.yaml").exists()
 
 
 def test_it_is_proven_calibrated_and_run_as_any_other(tmp_path: Path) -> None:

@@ -297,7 +297,7 @@ def test_options_that_cannot_be_met(model: Path, tmp_path: Path, capsys: pytest.
         with pytest.raises(SystemExit) as raised:
             main([str(model), "--max-batch", wrong])
         assert raised.value.code == 2
-    assert "is not a number from 1 to 1024" in capsys.readouterr().err
+    assert "expected a whole number from 1 to 1024" in capsys.readouterr().err
 
 
 def test_help_waits_for_no_heavy_import() -> None:

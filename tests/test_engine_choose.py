@@ -167,12 +167,12 @@ def test_engine_files_of_before_are_still_read(model: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--time-limit", "0"], "'0' is not a number of seconds from 1 to 86400"),
-        (["--time-limit", "nan"], "'nan' is not a number of seconds"),
-        (["--time-limit", "soon"], "'soon' is not a number of seconds"),
+        (["--time-limit", "0"], "found '0', expected a number from 1 to 86400"),
+        (["--time-limit", "nan"], "found 'nan', expected a number"),
+        (["--time-limit", "soon"], "found 'soon', expected a number"),
         (["--fast", "--time-limit", "5"], "not allowed with"),
         (["--optimise", "memory"], "invalid choice: 'memory'"),
-        (["--threads", "0"], "'0' is not a number from 1 to 1024"),
+        (["--threads", "0"], "found '0', expected a whole number from 1 to 1024"),
     ],
 )
 def test_options_that_cannot_be_met(

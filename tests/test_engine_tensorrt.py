@@ -38,7 +38,9 @@ from engine_runtime.open import open_engine
 from engine_runtime.proof import Reference
 from engine_runtime.tensorrt_library import is_installed, library
 from foundation.errors import EngineRefused, InputError
-from pictures.frames import Size, fit, images_in, read_image
+from pictures.frames import Size, fit
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 
 BIN = Path(sys.executable).parent
 

@@ -16,7 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from engine_build.winograd.rewrite import find_blocks, isolated, rewrite
 from engine_build.winograd.transforms import KERNELS, tiles, transforms
 from engine_runtime.engine import FRAMES, QUANTILES, SCORE
-from pictures.frames import Size, fit, images_in, read_image
+from pictures.frames import Size, fit
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 
 LIMIT = 1e-4
 """Of the largest value, as in an engine's proof."""

@@ -201,7 +201,6 @@ def test_a_wrong_config_is_one_line(tmp_path: Path, content: str | None, complai
     ("arguments", "complaint"),
     [
         ([], "inspectctl: the following arguments are required: COMMAND"),
-        (["tail"], "inspectctl: which line: expected --address and --line, or --config alone"),
         (["status", "--line", "line3"], "inspectctl: which line: expected --address and --line"),
         (["tail", "--line", "l", "--config", "x.yaml"], "inspectctl: which line: expected"),
         (["tail", "--line", "a/b", "--address", "tcp://127.0.0.1:1"], "inspectctl: line: found 'a/b'"),

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ HERE = "/mnt"
 OLD, NEW = "0.0.9", project()["version"]
 EPOCH = 1_800_000_000
 INSTALL_S = 240.0
+LONGEST_RESTART_S = 20.0
 COMMANDS = ("build-engine", "calibrate", "inspectctl", "inspectd")
 LINE = "inspectd@line3.service"
 JOURNAL = "/var/lib/inspectd/line3/journal"
@@ -126,10 +128,14 @@ class Line:
         found: dict[str, object] = json.loads(self.system.run("inspectctl", "audit", "--json", JOURNAL))
         return found
 
-    def boots(self) -> list[str]:
-        """Give the starts of the daemon that the journal knows, in order."""
+    def captured(self) -> dict[str, list[datetime]]:
+        """Give when frames were captured in each start of the daemon that the journal knows."""
         said = self.system.run("inspectctl", "replay", "--journal", JOURNAL, "--since", "1d", "--json")
-        return list(dict.fromkeys(json.loads(line)["boot"] for line in said.splitlines()))
+        times: dict[str, list[datetime]] = {}
+        for line in said.splitlines():
+            verdict = json.loads(line)
+            times.setdefault(verdict["boot"], []).append(datetime.fromisoformat(verdict["captured_at"]))
+        return times
 
 
 def test_the_package_from_its_installation_to_its_purge(system: BootedSystem) -> None:
@@ -159,7 +165,12 @@ def test_the_package_from_its_installation_to_its_purge(system: BootedSystem) ->
     environment = system.run("readlink", "--canonicalize", "/opt/inspectd/current").strip()
     assert environment.startswith(f"/opt/inspectd/{NEW}-")
     assert environment in system.run("cat", f"/proc/{system.show(LINE, 'MainPID')}/cmdline")
-    assert line.boots() == [first.boot, after.boot]
+    captured = line.captured()
+    assert list(captured) == [first.boot, after.boot]
+    down = captured[after.boot][0] - captured[first.boot][-1]
+    assert down.total_seconds() < LONGEST_RESTART_S, (
+        "a restart, and not an installation, is what a line waits for"
+    )
     assert line.audit()["intact"] is True
 
     # A package of which the installation fails leaves the line as it is.
@@ -174,7 +185,7 @@ def test_the_package_from_its_installation_to_its_purge(system: BootedSystem) ->
     line.verdicts(1)
 
     # Removed, with all that is the user's left; then purged.
-    system.run("dpkg", "--remove", "inspectd")
+    system.run("dpkg", "--remove", "inspectd", patience_s=INSTALL_S)
     assert system.show(LINE, "ActiveState") == "inactive"
     left = system.run("find", "/opt", "/etc/inspectd", "/var/lib/inspectd", "-type", "f").split()
     kept = {"line3.yaml", "line3.engine", "line3.calibration.yaml", "journal"}
@@ -182,7 +193,7 @@ def test_the_package_from_its_installation_to_its_purge(system: BootedSystem) ->
     assert not [path for path in left if path.startswith("/opt")]
     for gone in ("/usr/bin/inspectd", "/usr/lib/systemd/system/inspectd@.service", "/usr/share/inspectd"):
         assert system.try_run("test", "-e", gone).returncode == 1, gone
-    system.run("dpkg", "--purge", "inspectd")
+    system.run("dpkg", "--purge", "inspectd", patience_s=INSTALL_S)
     for gone in ("/etc/inspectd", "/var/lib/inspectd", "/run/inspectd", "/opt/inspectd"):
         assert system.try_run("test", "-e", gone).returncode == 1, gone
     wants = "/etc/systemd/system/multi-user.target.wants"

@@ -1,4 +1,4 @@
-"""`lint-imports` finds an import that goes up, between the packages and between the daemon's rooms."""
+"""``lint-imports`` finds an import that goes up, between the packages and between the daemon's rooms."""
 
 import shutil
 import subprocess
@@ -44,8 +44,7 @@ def test_the_tree_as_it_is_keeps_every_contract(tree: Path) -> None:
         ("daemon/host/cores.py", "daemon.config"),
         ("daemon/capture/counter.py", "daemon.judging.ledger"),
         ("daemon/judging/product.py", "daemon.config"),
-        ("daemon/delivery/archive.py", "daemon.control.server"),
-        ("daemon/journal/chain.py", "daemon.delivery.publisher"),
+        ("daemon/control/positions.py", "daemon.delivery.publisher"),
         ("daemon/reload.py", "daemon.line"),
         ("pictures/frames.py", "engine_runtime.manifest"),
         ("verdicts/gaps.py", "numpy"),

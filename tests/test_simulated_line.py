@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from daemon.capture.drivers.simulated import DEFECTS, Part, SimulatedLine
 from daemon.capture.drivers.simulated.__main__ import main
 from foundation.errors import InputError
-from pictures.frames import Frame, read_image
+from pictures.frames import Frame
+from pictures.image_file import read_image
 
 SMALL = {"width": 256, "height": 256}
 

@@ -1,6 +1,7 @@
 """What the daemon tells systemd, heard on a real notify socket."""
 
 import os
+import resource
 import signal
 import socket
 import time
@@ -195,6 +196,28 @@ def test_a_reload_that_is_refused_ends_as_well(config: Path, service_manager: No
         errors = line.stop()
         assert "line3.yaml" in errors and "deadline_ms" in errors
         assert line.process.returncode == 0
+
+
+def test_a_reload_that_breaks_ends_as_well(config: Path, service_manager: NotifySocket) -> None:
+    """The machine gives the daemon no thread to load with, which no code of ours expects."""
+    with running(config) as line:
+        service_manager.until("READY")
+        inspecting(line)
+        status = Path(f"/proc/{line.process.pid}/status").read_text()
+        size = int(status.split("VmSize:")[1].split()[0]) * 1024
+        _, most = resource.prlimit(line.process.pid, resource.RLIMIT_AS, (size + (4 << 20), -1))
+        service_manager.rest()
+        line.process.send_signal(signal.SIGHUP)
+        assert keys(service_manager.until("READY")) == ["RELOADING", "READY"]
+        resource.prlimit(line.process.pid, resource.RLIMIT_AS, (most, most))
+        inspecting(line, beyond=len(line.verdicts))
+        line.process.send_signal(signal.SIGHUP)  # the next one works
+        assert keys(service_manager.until("READY")) == ["RELOADING", "READY"]
+        errors = line.stop()
+    assert line.process.returncode == 0
+    assert "reload refused, the line runs on as before: internal error: RuntimeError: can't start" in errors
+    assert errors.count("runs on the new config") == 1
+    assert "Traceback" not in errors
 
 
 def test_a_service_manager_that_hears_nothing_does_not_hang_the_line(

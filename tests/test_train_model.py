@@ -88,7 +88,7 @@ def test_the_graph_keeps_contract_1_and_names_what_it_holds(padim: Path) -> None
     assert graph.metadata["map_normalisation"] == "peaks"
     assert graph.metadata["backbone"] == "efficientnet-lite0"
     assert "Apache-2.0" in graph.metadata["backbone_licence"]
-    assert graph.fp32_nodes
+    assert graph.fp32_tensors()
     assert len(graph.metadata["training_quantiles"].split(",")) == 4
 
 
@@ -146,7 +146,7 @@ def test_settings_may_stand_in_a_file(data: Path, tmp_path: Path, capsys: pytest
     assert "method: found 'magic'; expected one of auto, padim" in capsys.readouterr().err
     settings.write_text("colour: red\n")
     assert train_model(["--settings", str(settings), "--data", "x", "--out", str(out)]) == 2
-    assert "colour: is no option; expected one of" in capsys.readouterr().err
+    assert "colour: is not an option; expected one of" in capsys.readouterr().err
 
 
 def test_an_update_is_as_good_as_one_fit_of_all(data: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_an_update_is_as_good_as_one_fit_of_all(data: Path, tmp_path: Path) -> N
     from models.padim.statistics import Statistics
 
     files = sorted(half.iterdir()) + sorted(more.iterdir())
-    images = torch.cat(training_images.stack(files, after.trunk.size, None)[0])
+    images = torch.cat(training_images.stack(files, after.trunk.size, None).images)
     seen = torch.from_numpy(Features(after.trunk, 1)(images))
     basis, origin = torch.from_numpy(after.basis), torch.from_numpy(after.origin)
     weight = basis[:, :, None, None]

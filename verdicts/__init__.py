@@ -22,6 +22,7 @@ from verdicts.message import (
     encode,
 )
 from verdicts.silence import LineSilent
+from verdicts.statistics import LastFault, LatencySummary, Statistics
 from verdicts.subscription import Subscription, VerdictsLost, read_health, subscribe
 
 __all__ = [
@@ -33,13 +34,16 @@ __all__ = [
     "Decision",
     "Health",
     "JournalHealth",
+    "LastFault",
     "Latency",
+    "LatencySummary",
     "LineControl",
     "LineSilent",
     "Lost",
     "MalformedMessage",
     "Peak",
     "Reason",
+    "Statistics",
     "SubscriberHealth",
     "SubscriberRefused",
     "SubscriberReplaced",

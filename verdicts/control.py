@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from verdicts.connection import connected
 from verdicts.curve import CurveKeys
@@ -21,25 +22,26 @@ from verdicts.request import (
     decode_reply,
     encode_request,
 )
+from verdicts.statistics import Statistics, decode_statistics
 
 # ControlSilent    no answer from the line's control address
-# ControlRefused   the line answered, and will not
+# ControlRefused   the line answered that it will not
 
 
 class ControlSilent(TimeoutError):
-    """No answer came from the control address: no daemon is there, or it does not let this key in."""
+    """No answer came: no daemon is at the control address, it ended, or it does not let this key in."""
 
 
 class ControlRefused(Exception):
-    """The line refuses; the text is its reason."""
+    """The line refused the request; the text is its reason."""
 
 
 class LineControl:
     """A client of the control address of a line. Belongs to one thread.
 
     Attributes:
-        kept_from: after a replay: when the oldest verdict was captured that retention has left in the
-            journal; None when there was no replay yet, or the journal is empty.
+        kept_from: after a replay: when the oldest verdict in the journal was captured; None before the first
+            replay, or when the journal is empty.
     """
 
     def __init__(self, address: str, *, curve: CurveKeys | None = None, timeout_s: float = 3.0) -> None:
@@ -60,7 +62,9 @@ class LineControl:
         self._curve = curve
         self._timeout_s = timeout_s
         self._last_id = 0
-        self._socket = connected(zmq.DEALER, address, curve)
+        self._stands = False
+        """Whether the connection is known to stand."""
+        self._start()
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +76,10 @@ class LineControl:
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
-        self._socket.close()
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._events.close(linger=0)
+            self._socket.close()
 
     def replay(self, boot: str, first: int, last: int) -> Iterator[Verdict]:
         """Read verdicts of one boot from the journal, in order of ``seq``.
@@ -85,7 +92,7 @@ class LineControl:
         Raises:
             ControlSilent: no answer.
             ControlRefused: the journal cannot be read.
-            MalformedMessage: the answer is none of schema 1, or ``boot``, ``first`` or ``last`` is wrong.
+            MalformedMessage: the answer is not of schema 1, or ``boot``, ``first`` or ``last`` is wrong.
         """
         following: int | None = first
         while following is not None and following <= last:
@@ -102,7 +109,7 @@ class LineControl:
         Raises:
             ControlSilent: no answer.
             ControlRefused: the journal cannot be read.
-            MalformedMessage: the answer is none of schema 1.
+            MalformedMessage: the answer is not of schema 1.
         """
         since = f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
         following: int | None = 0
@@ -120,21 +127,32 @@ class LineControl:
         """
         return decode_health(self._ask(Status(self._next_id()), "health")[1][0])
 
-    def reload(self) -> str:
-        """Have the line read its config anew; give what it says about it.
+    def statistics(self) -> Statistics | None:
+        """Ask for fault reasons, rates and latencies; None from a line of an older version.
 
         Raises:
             ControlSilent: no answer.
-            ControlRefused: the config is wrong, or the right is missing; the line goes on as it was.
+            ControlRefused: there is none yet.
+            MalformedMessage: the answer cannot be read.
+        """
+        _, frames = self._ask(Status(self._next_id()), "health")
+        return decode_statistics(frames[1]) if len(frames) > 1 else None
+
+    def reload(self) -> str:
+        """Have the line read its config again; give its answer.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: the config is wrong, or this client has no right; the line goes on as it was.
         """
         return self._ask(Reload(self._next_id()), "done")[0].text or ""
 
     def select(self, product: str) -> str:
-        """Have the line judge by another of its products; give what it says about it.
+        """Have the line judge by another of its products; give its answer.
 
         Raises:
             ControlSilent: no answer.
-            ControlRefused: there is no such product, or the right is missing.
+            ControlRefused: there is no such product, or this client has no right.
         """
         return self._ask(Select(self._next_id(), product), "done")[0].text or ""
 
@@ -148,13 +166,15 @@ class LineControl:
 
     def _ask(self, request: Request, expected: str) -> tuple[Reply, list[bytes]]:
         frame = encode_request(request)
+        while self._events.poll(0):
+            self._broke()  # before this request
         try:
             self._socket.send(frame, zmq.NOBLOCK)
         except zmq.Again:
             self._start_over()
             self._socket.send(frame, zmq.NOBLOCK)
         end_s = time.monotonic() + self._timeout_s
-        while self._socket.poll(max(0, math.ceil((end_s - time.monotonic()) * 1000))):
+        while self._answered(end_s):
             reply, frames = decode_reply(self._socket.recv_multipart())
             if reply.id != request.id:
                 continue  # late: its request was given up
@@ -163,13 +183,42 @@ class LineControl:
             if reply.reply != expected or (expected == "health" and not frames):
                 raise MalformedMessage(f"reply: found {reply.reply}, expected {expected}")
             return reply, frames
+        ended = time.monotonic() < end_s
         # libzmq gives some connections up for good, as after a stranger on the port.
         self._start_over()
+        if ended:
+            raise ControlSilent(f"the daemon at {self._address} ended before it answered")
         hint = "" if self._curve is None else ", and is this key among its clients"
         raise ControlSilent(
             f"no answer from {self._address} for {self._timeout_s:g} s: does the daemon run{hint}?"
         )
 
-    def _start_over(self) -> None:
-        self._socket.close()
+    def _answered(self, end_s: float) -> bool:
+        """Wait for a message; False when none came in time, or the connection broke.
+
+        A daemon that starts again knows nothing of the request.
+        """
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._events, zmq.POLLIN)
+        while woken := dict(poller.poll(max(0, math.ceil((end_s - time.monotonic()) * 1000)))):
+            if self._socket in woken:
+                return True  # also what came before the connection broke
+            if self._broke():
+                return bool(self._socket.poll(0))
+        return False
+
+    def _broke(self) -> bool:
+        """Take one event of the connection; whether it was its end, after it had stood."""
+        stands = recv_monitor_message(self._events)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        stood, self._stands = self._stands, stands
+        return stood and not stands
+
+    def _start(self) -> None:
         self._socket = connected(zmq.DEALER, self._address, self._curve)
+        self._events = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._stands = False
+
+    def _start_over(self) -> None:
+        self.close()
+        self._start()

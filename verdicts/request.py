@@ -72,7 +72,7 @@ class Acknowledge:
         id: chosen by the client, stands in the reply.
         name: the subscriber's; with CURVE that of its key.
         client: hexadecimal digits, random for each time that the subscriber is started; by them it is known
-            again when its connection was made anew.
+            again when its connection was made again.
         join: whether to begin: verdicts follow, and whoever had the name before is told.
         row: of the journal; that verdict and all before it are acknowledged. None for a mere sign of life.
     """
@@ -93,7 +93,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """Ask the line to read its config anew."""
+    """Ask the line to read its config again."""
 
     id: int
 

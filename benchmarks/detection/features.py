@@ -35,7 +35,9 @@ class FromFeatures:
     def learn(self, task: Task) -> Iterator[OnnxJudge]:
         """See ``Method.learn``."""
         images = task.split.training[: self.images]
-        good = GoodImages(images, len(images), SIZE, None, None, task.split.digest)
+        good = GoodImages(
+            images, len(images), SIZE, task.split.seen, None, task.split.digest, task.split.pixel_digests
+        )
         made: Method = (
             Padim(threads=self.threads)
             if self.method == "padim"

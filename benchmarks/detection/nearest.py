@@ -20,8 +20,9 @@ from foundation.files import sha256
 from models.backbones.backbone import STRIDE, Backbone
 from models.backbones.onnx_file import OnnxBackbone
 from models.evaluation.judge import Judgement
-from pictures.frames import Frame, Roi, Size, fit, read_image
+from pictures.frames import Frame, Roi, Size, fit
 from pictures.heatmap import MapGeometry
+from pictures.image_file import read_image
 from pictures.tiles import Tiles
 
 SIDE = 320

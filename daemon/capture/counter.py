@@ -8,7 +8,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from foundation.errors import InputError
+from foundation.errors import refused_by_system
 from foundation.files import replacing
 
 _HEAD = struct.Struct("<16s64sQ")  # magic, boot, CRC-32 of both
@@ -54,7 +54,7 @@ class CaptureCounter:
                 file.write(content)
             return cls(os.open(path, os.O_RDWR | os.O_CLOEXEC))
         except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+            raise refused_by_system(f"{path}: cannot be written: {error.strerror}", error) from error
 
     @property
     def captured(self) -> int:

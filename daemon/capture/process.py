@@ -37,7 +37,7 @@ from daemon.capture.link import (
 )
 from daemon.capture.slots import FrameSlots
 from daemon.host.cores import keep_to
-from foundation.errors import InputError
+from foundation.errors import InputError, Unavailable
 from pictures.frames import Roi, fit
 from pictures.tiles import Tiles
 
@@ -77,7 +77,8 @@ class CameraProcess:
         except FrozenCamera as frozen:
             self._link.send(Failed(str(frozen), frozen.digest))
         except (InputError, CameraFailed) as error:
-            self._link.send(Failed(sendable(str(error)), wrong=isinstance(error, InputError)))
+            wrong = isinstance(error, InputError) and not isinstance(error, Unavailable)
+            self._link.send(Failed(sendable(str(error)), wrong=wrong))
 
     def _beat(self) -> None:
         """Say every second that the process lives: a camera without parts before it may rightly be silent."""

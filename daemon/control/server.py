@@ -53,11 +53,11 @@ _log = logging.getLogger("inspectd")
 class Control(threading.Thread):
     """Answers at the control address of a line, in a thread of its own.
 
-    However many clients there are and whatever they send, they cost the line no more than this thread:
-    what is delivered comes from the journal, so there is no queue that a slow one could fill.
+    However many clients there are and whatever they send, they cost the line no more than this thread.
+    Verdicts are delivered from the journal, so there is no queue that a slow client could fill.
 
-    What the line calls (``journaled``, ``health``, ``require``, the snapshots, ``close``) does not block,
-    but for ``close``.
+    Of what the line calls (``journaled``, ``health``, ``require``, the snapshots, ``close``), only ``close``
+    blocks.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Control(threading.Thread):
         access: Access,
         required_subscribers: Collection[str] = (),
         resend_after_s: float = 1.0,
+        journal_may_wait: bool = False,
     ) -> None:
         """Bind the socket; ``start`` begins to answer.
 
@@ -79,6 +80,7 @@ class Control(threading.Thread):
             access: who may connect; to be closed after this.
             required_subscribers: names whose absence is to be seen in ``subscribers``.
             resend_after_s: seconds without acknowledgement after which verdicts are sent again.
+            journal_may_wait: whether to go on when the journal cannot be read yet.
 
         Raises:
             InputError: the address is in use or cannot be bound, the journal cannot be read, or the file
@@ -94,6 +96,8 @@ class Control(threading.Thread):
         self._positions = Positions(journal.with_name(journal.name + "-subscribers"))
         self._subscribers = Subscribers(self._positions, self._send)
         self._snapshot: dict[str, SubscriberHealth] = {}
+        self._statistics: tuple[bytes, ...] = ()
+        self._published_row: int | None = None
         self._dropped = 0
         self._last_health: bytes | None = None
         self._untold_health: bytes | None = None
@@ -102,8 +106,12 @@ class Control(threading.Thread):
         self._ending = threading.Event()
         self._closed = False
         self.require(required_subscribers, resend_after_s)
-        with self._journal():  # fails at once when it cannot be read
-            self._snapshot = self._subscribers.health()
+        try:
+            with self._journal():
+                self._snapshot = self._subscribers.health()
+        except InputError:
+            if not journal_may_wait:
+                raise
         self._socket = access.context.socket(zmq.ROUTER)
         self._socket.router_mandatory = True  # so that a lost or stuffed client is noticed
         self._socket.rcvhwm = _WAITING_REQUESTS
@@ -122,7 +130,7 @@ class Control(threading.Thread):
 
     @property
     def subscribers(self) -> Mapping[str, SubscriberHealth]:
-        """How the required subscribers fare, and those that came since the start; by name."""
+        """The state of the required subscribers, and of those that came since the start, by name."""
         required = dict.fromkeys(
             self._subscribers.required, SubscriberHealth(present=False, unacknowledged=0)
         )
@@ -133,14 +141,23 @@ class Control(threading.Thread):
         """How many messages were malformed, oversized or not allowed, and connections refused."""
         return self._dropped + self._access.refused
 
-    def journaled(self) -> None:
-        """Tell that the journal has grown."""
+    def journaled(self, row: int | None = None) -> None:
+        """Tell that the journal has grown.
+
+        Args:
+            row: up to which all is published; later rows may still be taken back. None for all there is.
+        """
+        self._published_row = row
         os.eventfd_write(self._wake, 1)
 
     def health(self, topic: bytes, payload: bytes) -> None:
         """Pass a health on to the subscribers, and to those who ask for the status."""
         self._last_health = self._untold_health = payload
         os.eventfd_write(self._wake, 1)
+
+    def statistics(self, payload: bytes) -> None:
+        """Keep for those who ask for the status what health does not tell."""
+        self._statistics = (payload,)
 
     def require(self, subscribers: Collection[str], resend_after_s: float) -> None:
         """Change which subscribers are required, and when verdicts are sent again."""
@@ -192,7 +209,7 @@ class Control(threading.Thread):
         self._socket.close(linger=int(_CLOSE_S * 1000))
 
     def _turn(self) -> bool:
-        """Do a bounded part of everything that is to be done; whether more of it waits."""
+        """Do a bounded part of all that is to be done; True when more of it waits."""
         more = False
         for _ in range(_READ_AT_ONCE):
             try:
@@ -211,7 +228,7 @@ class Control(threading.Thread):
             self._subscribers.tell_health(payload)
         try:
             with self._journal() as reader:
-                more |= self._subscribers.deliver(reader, reader.last_row())
+                more |= self._subscribers.deliver(reader, self._last_row(reader))
                 self._positions.write(reader.hash_of)
         except InputError:
             pass  # the line says so in its health; it is tried again
@@ -247,14 +264,16 @@ class Control(threading.Thread):
                     self._dropped += 1
                     raise InputError(f"name: found {request.name}, expected {peer.name}, the name of the key")
                 with self._journal() as reader:
-                    self._dropped += not self._subscribers.hear(connection, request, reader.last_row())
+                    self._dropped += not self._subscribers.hear(connection, request, self._last_row(reader))
                 # Last: whoever has seen a health has its place, and gets every verdict from here on.
                 if request.join and self._last_health is not None:
                     self._send(connection, Reply("health", frames=1), (self._last_health,))
             case Status():
                 if self._last_health is None:
                     raise InputError("the line has no health yet; ask again in a second")
-                self._send(connection, Reply("health", request.id, 1), (self._last_health,))
+                # After the health, where older clients do not look.
+                frames = (self._last_health, *self._statistics)
+                self._send(connection, Reply("health", request.id, len(frames)), frames)
             case Reload():
                 self._command(connection, request.id, peer, "reload", {})
             case Select():
@@ -267,7 +286,7 @@ class Control(threading.Thread):
             self._dropped += 1
             needed = "keys (the section curve), or an ipc:// address as control"
             if peer.name is not None:
-                needed = f"a key with control: true, and {peer.name}'s has not"
+                needed = f"a key with control: true; the key of {peer.name} has control: false"
             raise InputError(f"{name} needs {needed}")
         if self._pending_commands >= _MOST_COMMANDS:
             raise InputError(f"{name}: the line is busy with other commands; try again")
@@ -305,7 +324,7 @@ class Control(threading.Thread):
 
     @contextmanager
     def _journal(self) -> Iterator[JournalReader]:
-        """Give the journal, opened anew when it failed or when another file has taken its place.
+        """Give the journal, opened again when it failed or when another file has taken its place.
 
         Raises:
             InputError: it cannot be read.
@@ -322,12 +341,17 @@ class Control(threading.Thread):
             self._reader = JournalReader(self._journal_file)
             self._reader_inode = inode
             self._subscribers.begin(self._reader)
-            self._positions.write(self._reader.hash_of, at_once=True)  # a place that was found anew is kept
+            self._positions.write(self._reader.hash_of, at_once=True)  # a place that was found again is kept
         try:
             yield self._reader
         except JournalFailed as error:
             self._close_reader()
             raise InputError(str(error)) from error
+
+    def _last_row(self, reader: JournalReader) -> int:
+        """Give the newest row that may be delivered."""
+        last, published = reader.last_row(), self._published_row
+        return last if published is None else min(last, published)
 
     def _close_reader(self) -> None:
         reader, self._reader, self._reader_inode = self._reader, None, None
@@ -362,4 +386,4 @@ def _verdict(reader: JournalReader, payload: bytes) -> Verdict:
     try:
         return decode_verdict(payload)
     except MalformedMessage as error:
-        raise JournalFailed(f"{reader.file}: is damaged: a verdict is none: {error}") from error
+        raise JournalFailed(f"{reader.file}: is damaged: it holds an invalid verdict: {error}") from error

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.judging.product import Product
-from foundation.errors import InputError
+from foundation.errors import refused_by_system
 from pictures.frames import Frame, Size
 from pictures.heatmap import overlay
 
@@ -49,7 +49,8 @@ class Archive:
             folder.mkdir(parents=True, exist_ok=True)
             found = sorted((_changed_ns(path), path) for path in folder.glob(f"*{_OVERLAY}"))
         except OSError as error:
-            raise InputError(f"archive.folder: {folder} cannot be made or read: {error.strerror}") from error
+            text = f"archive.folder: {folder} cannot be made or read: {error.strerror}"
+            raise refused_by_system(text, error) from error
         self._folder = folder
         self._most_bytes = max_mb * 1_000_000
         self._queue: queue.Queue[_Reject | None] = queue.Queue(_MOST_WAITING)
@@ -89,7 +90,7 @@ class Archive:
             self._queue.put(None, timeout=_LONGEST_CLOSE_S)
         self._thread.join(max(0.0, give_up_s - time.monotonic()))
         if self._thread.is_alive():
-            _log.error("archive: %s hangs, what still waits is not written", self._folder)
+            _log.error("archive: %s hangs; pictures that still wait are not written", self._folder)
 
     def _write_all(self) -> None:
         while (reject := self._queue.get()) is not None:

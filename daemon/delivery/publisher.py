@@ -74,7 +74,7 @@ class Publisher:
     def watch(self, loop: asyncio.AbstractEventLoop, on_subscription: Callable[[], object]) -> None:
         """Read subscriptions in ``loop``, and call back soon after one, so that it is answered with health.
 
-        The answer has to be made anew: an old health would name an old ``seq``, and the subscriber would
+        The answer has to be made again: an old health would name an old ``seq``, and the subscriber would
         take what was published since for lost. However many subscribe, there are at most ten calls per
         second.
         """

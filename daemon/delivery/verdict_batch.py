@@ -31,13 +31,14 @@ class _Scored(NamedTuple):
 class VerdictBatch:
     """The verdicts of this turn, which one transaction journals. Belongs to the thread of the event loop.
 
-    Whoever comes first with a frame closes it in the ledger and so decides its verdict: the lane that judged
-    it, its deadline, a camera that died or the shutdown. What comes later finds it closed.
+    Whoever comes first closes a frame in the ledger and so decides its verdict: the lane that judged it, its
+    deadline, a camera that died or the shutdown. Whoever comes later finds it closed.
 
     Attributes:
         archive: where the pictures of rejects go; None: nowhere.
         seq: of the last verdict: they are numbered without a gap.
         idle: set when every captured frame has had its verdict sent.
+        on_engine_failure: told of each batch on which an engine failed.
     """
 
     def __init__(
@@ -48,7 +49,6 @@ class VerdictBatch:
         ledger: Ledger,
         publisher: JournaledPublisher,
         archive: Archive | None,
-        on_engine_failure: Callable[[NotJudged], None],
     ) -> None:
         """Begin with ``seq`` 0.
 
@@ -58,16 +58,15 @@ class VerdictBatch:
             ledger: in which every captured frame is open until its verdict.
             publisher: where the verdicts go.
             archive: where the pictures of rejects go.
-            on_engine_failure: told of each batch on which an engine failed.
         """
         self.archive = archive
         self.seq = 0
         self.idle = asyncio.Event()
+        self.on_engine_failure: Callable[[NotJudged], object] = lambda _: None
         self._line = line
         self._boot = boot
         self._ledger = ledger
         self._publisher = publisher
-        self._on_engine_failure = on_engine_failure
         self._loop = asyncio.get_running_loop()
         self._verdicts: list[Verdict] = []
 
@@ -84,7 +83,7 @@ class VerdictBatch:
         else:
             for captured in result.frames:
                 self.fault(captured.key, "engine")
-            self._on_engine_failure(result)
+            self.on_engine_failure(result)
         for captured in result.frames:
             captured.free()
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import zmq
 
-from foundation.errors import InputError
+from foundation.errors import InputError, Unavailable
 from verdicts.address import Ipc, allow_ipv6, parse_address
 
+# Its interface is not up yet; a descriptor may become free.
+_MAY_PASS = {zmq.EADDRNOTAVAIL, errno.ENODEV, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
-class AddressInUse(InputError):
+
+class AddressInUse(Unavailable):
     """Something listens on an address already."""
 
 
@@ -38,14 +41,15 @@ def bind(socket: "zmq.Socket[Any]", address: str, key: str) -> None:
     except zmq.ZMQError as error:
         if error.errno == zmq.EADDRINUSE:
             raise _in_use(key, address) from error
-        raise InputError(f"{key}: {address} cannot be bound: {_why(error)}") from error
+        refused = Unavailable if error.errno in _MAY_PASS else InputError
+        raise refused(f"{key}: {address} cannot be bound: {_why(error)}") from error
     finally:
         if before is not None:
             os.umask(before)
 
 
 def _make_way(path: Path, key: str) -> None:
-    """Refuse a path on which no socket file can be made; what lies there libzmq would remove unasked."""
+    """Refuse a path where no socket file can be made. libzmq would remove whatever lies there."""
     address = Ipc(str(path))
     if not path.parent.is_dir():
         raise InputError(f"{key}: {address} cannot be bound: there is no folder {path.parent}")
@@ -67,7 +71,7 @@ def _make_way(path: Path, key: str) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            return  # left behind by a process that was killed
+            return  # left by a process that was killed
         except OSError as error:
             raise InputError(f"{key}: {address} cannot be bound: {error.strerror}") from error
     raise _in_use(key, str(address))

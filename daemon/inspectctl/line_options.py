@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from daemon.inspectctl.this_machine import only_line
 from foundation.errors import InputError
 
 
@@ -10,12 +11,18 @@ def add_line_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", help="where the daemon publishes, such as tcp://127.0.0.1:5560")
     parser.add_argument("--line", metavar="NAME", help="name of the line, such as line3")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the daemon's own, instead of --address and --line"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the daemon's own, instead of --address and --line; without any of them, the one line that runs "
+        "on this machine",
     )
 
 
 def address_and_line(options: argparse.Namespace) -> tuple[str, str]:
     given = (options.address is not None, options.line is not None)
+    if options.config is None and not any(given):
+        options.config = only_line()
     if options.config is None and all(given):
         return options.address, options.line
     if options.config is None or any(given):
@@ -34,7 +41,7 @@ def address_in(config: Path, key: str, text: str) -> str:
     """Give the address to connect to for one that a line's config names.
 
     Raises:
-        InputError: it is no address.
+        InputError: it is not an address.
     """
     from verdicts.address import address_from, from_this_machine
 

@@ -1,17 +1,22 @@
 """Saves frames of a camera as images to train on, cut out exactly as the daemon will cut them out."""
 
 import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from daemon.capture.drivers import BadPicture, CameraFailed, CameraSettings
+from daemon.capture.drivers import BadPicture, CameraFailed, CameraSettings, Picture
 from daemon.capture.drivers.open import open_camera
 from foundation.errors import InputError
 from foundation.files import replacing
-from pictures.frames import cut_out
+from foundation.secrets import masked
+from pictures.frames import Roi, Size, cut_out
+from pictures.recording_note import RecordingNote, note_of, with_note
 
 _MOST_BAD = 10  # bad pictures for each one that is wanted
 
@@ -30,6 +35,7 @@ def record(settings: CameraSettings, folder: Path, count: int) -> int:
     Raises:
         InputError: the camera does not open or breaks off, or the folder cannot be written.
     """
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -37,11 +43,9 @@ def record(settings: CameraSettings, folder: Path, count: int) -> int:
     numbers = [int(m[1]) for path in folder.iterdir() if (m := re.fullmatch(r"frame-(\d+)\.png", path.name))]
     first = max(numbers, default=0) + 1
     saved = 0
+    camera = None
     try:
         camera = open_camera(settings)
-    except CameraFailed as error:
-        raise InputError(str(error)) from error
-    try:
         with tqdm(total=count, unit="frame", desc="recording", disable=None) as progress:
             bad = 0
             while saved < count:
@@ -55,12 +59,38 @@ def record(settings: CameraSettings, folder: Path, count: int) -> int:
                 if picture is None:
                     break
                 pixels = cut_out(picture.pixels, settings.roi)
+                png = np.asarray(cv2.imencode(".png", pixels)[1]).tobytes()
                 with replacing(folder / f"frame-{first + saved:06d}.png") as file:
-                    file.write(np.asarray(cv2.imencode(".png", pixels)[1]).tobytes())
+                    file.write(with_note(png, _note(settings, picture)))
                 saved += 1
                 progress.update()
     except (CameraFailed, BadPicture) as error:
-        raise InputError(f"{error}; {saved} frames lie in {folder}") from error
+        kept = f"; {saved} frames lie in {folder}" if saved else ""
+        raise InputError(f"{error}{kept}") from error
     finally:
-        camera.close()
+        if camera is not None:
+            camera.close()
+        if made and not saved:
+            with suppress(OSError):
+                folder.rmdir()  # a mistake leaves nothing behind
     return saved
+
+
+def _note(settings: CameraSettings, picture: Picture) -> RecordingNote:
+    """Say how a picture was taken; one of a folder may have been cut out of a camera's picture before."""
+    roi, size = settings.roi, Size(*picture.pixels.shape[:2])
+    file = Path(settings.source, picture.part or "")
+    earlier = note_of(file) if picture.part and file.is_file() else None
+    if earlier is not None:
+        size = earlier.camera_picture
+        if roi is None or earlier.roi is None:
+            roi = roi or earlier.roi
+        else:
+            roi = Roi(earlier.roi.x + roi.x, earlier.roi.y + roi.y, roi.width, roi.height)
+    return RecordingNote(
+        source=masked(settings.source),
+        camera_picture=size,
+        roi=roi,
+        captured_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        tool_version=version("inspectd"),
+    )

@@ -3,6 +3,7 @@ import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from daemon.inspectctl.control_options import control_in
 from daemon.inspectctl.key_options import add_key_options, curve_keys
 from daemon.inspectctl.line_options import add_line_options, address_and_line
 from daemon.inspectctl.terminal import complain
@@ -10,16 +11,20 @@ from daemon.inspectctl.values import DECISIONS
 from foundation.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from verdicts import Health
+    from verdicts import Health, Statistics
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "status",
         help="show how the line fares",
-        description="Show the line's next health. Exit code 0 when it is running, else 1.",
+        description="Show the line's next health and, where its control address is known, fault reasons, "
+        "rates and latencies. Exit code 0 when it is running, else 1.",
     )
     add_line_options(parser)
+    parser.add_argument(
+        "--control", metavar="ADDRESS", help="the line's control address, where there is no --config"
+    )
     add_key_options(parser)
     parser.set_defaults(run=_status)
 
@@ -36,11 +41,27 @@ def _status(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise InputError(str(error)) from error
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    print(_health_table(health), flush=True)
+    print(_health_table(health, _statistics(options)), flush=True)
     return 0 if health.state == "running" else 1
 
 
-def _health_table(health: "Health") -> str:
+def _statistics(options: argparse.Namespace) -> "Statistics | None":
+    """Ask for what health does not tell; None where the line has no control address, or does not answer."""
+    from verdicts import ControlRefused, ControlSilent, LineControl, MalformedMessage
+
+    address = options.control or (None if options.config is None else control_in(options.config))
+    if address is None:
+        return None
+    try:
+        with LineControl(address, curve=curve_keys(options), timeout_s=1.0) as control:
+            return control.statistics()
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    except (ControlRefused, ControlSilent, MalformedMessage):
+        return None
+
+
+def _health_table(health: "Health", statistics: "Statistics | None") -> str:
     counts = "   ".join(f"{health.verdicts[decision]} {decision}" for decision in DECISIONS)
     width = max([len("camera"), *map(len, health.cameras)])
     rows = [
@@ -50,6 +71,7 @@ def _health_table(health: "Health") -> str:
         f"product   {health.product or '-'}",
         f"engine    {printable(health.engine)}",
         f"verdicts  {counts}",
+        *_statistics_rows(statistics),
         f"waiting   {health.waiting}",
         f"journal   {_journal(health)}",
         f"dropped   {health.dropped_messages} messages",
@@ -68,6 +90,24 @@ def _health_table(health: "Health") -> str:
         present = "present" if subscriber.present else "absent"
         rows.append(f"{name:<{width}}  {present:<7}  {subscriber.unacknowledged:>16}")
     return "\n".join(rows)
+
+
+def _statistics_rows(statistics: "Statistics | None") -> list[str]:
+    if statistics is None:
+        return []
+    reasons = "   ".join(f"{number} {printable(reason)}" for reason, number in statistics.reasons.items())
+    took, last = "-", "-"
+    if (latency := statistics.latency_ms) is not None:
+        took = f"median {latency.median:.1f} ms, 99 % {latency.p99:.1f} ms, longest {latency.longest:.1f} ms"
+    if (fault := statistics.last_fault) is not None:
+        where = f"camera {printable(fault.camera)}, frame {fault.frame}, {printable(fault.captured_at)}"
+        last = f"fault {printable(fault.reason)}, {where}"
+    return [
+        f"faults    {reasons or '-'}",
+        f"rate      {statistics.per_second:g} per second in the last {statistics.window_s:.0f} s",
+        f"latency   {took}",
+        f"last      {last}",
+    ]
 
 
 def _journal(health: "Health") -> str:

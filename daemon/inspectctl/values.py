@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from foundation.option_types import whole_number
+
 if TYPE_CHECKING:
     from verdicts import Decision
 
@@ -17,14 +19,4 @@ def decisions(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def roi(text: str) -> tuple[int, ...]:
-    numbers = tuple(int(number) for number in text.split(",") if number.isdecimal())
-    if len(numbers) != 4:
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected X,Y,WIDTH,HEIGHT in pixels")
-    return numbers
-
-
-def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 1")
-    return int(text)
+count = whole_number(1)

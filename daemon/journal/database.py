@@ -1,4 +1,4 @@
-"""A journal as a file: its tables, and how it is told from other files."""
+"""A journal as a file: its tables, and how to tell it from other files."""
 
 import os
 import sqlite3
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from daemon.journal.chain import Row
-from foundation.errors import InputError
+from foundation.errors import InputError, Unavailable, refused_by_system
 
 APPLICATION_ID: Final = 0x696E7370  # "insp"
 VERSION: Final = 1
@@ -25,13 +25,13 @@ SCHEMA: Final = {
 }
 
 _PAGE_BYTES: Final = 2048
-"""A verdict changes a page of the table and one of either index; with SQLite's usual 4096 bytes twice
-as much would be written and summed for each."""
+"""A verdict changes a page of the table and one of each index. With SQLite's usual 4096 bytes, twice as much
+would be written and summed for each."""
 _WRITER_PATIENCE_MS: Final = 50  # only a foreign program can hold the lock; the line does not wait for it
 _READER_PATIENCE_MS: Final = 2000
 
 SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
-"""What a statement raises; the latter where SQLite's own words quote text of the file that is no UTF-8."""
+"""What a statement raises; the latter when SQLite's message quotes text of the file that is not UTF-8."""
 
 
 class JournalFailed(Exception):
@@ -49,7 +49,7 @@ def create_if_missing(file: Path) -> None:
     except FileExistsError:
         return
     except OSError as error:
-        raise InputError(f"{file}: the journal cannot be created: {error.strerror}") from error
+        raise refused_by_system(f"{file}: the journal cannot be created: {error.strerror}", error) from error
     try:
         os.fchmod(descriptor, 0o640)  # whatever the umask; SQLite gives its other files the same mode
     finally:
@@ -60,7 +60,7 @@ def open_for_writing(file: Path, line: str) -> sqlite3.Connection:
     """Open the journal of a line in WAL mode; an empty file becomes one.
 
     Raises:
-        InputError: it is no journal, another version's or line's, damaged, or not writable.
+        InputError: it is not a journal, is of another version or line, is damaged, or is not writable.
     """
     if not file.is_file():
         raise InputError(f"{file}: expected the journal's file, found none")
@@ -76,7 +76,7 @@ def open_for_writing(file: Path, line: str) -> sqlite3.Connection:
         connection.execute("PRAGMA secure_delete = OFF")  # some builds overwrite what is deleted
     except SQLITE_ERRORS as error:
         connection.close()
-        raise InputError(f"{file}: {why(error)}") from error
+        raise refused_by_sqlite(error, file) from error
     except BaseException:
         connection.close()
         raise
@@ -87,20 +87,20 @@ def open_for_reading(file: Path) -> tuple[sqlite3.Connection, bool]:
     """Open a journal read-only, whether its daemon runs or not.
 
     Returns:
-        The connection, and whether it takes the file for one that nobody writes: so it has to be when the
-        daemon is gone and the folder is not writable, as SQLite could not put its index of the WAL there.
+        The connection, and whether it assumes that nobody writes the file. It must assume that when the
+        daemon is gone and the folder is not writable: SQLite could not put its index of the WAL there.
 
     Raises:
-        InputError: it is missing, no journal, another version's, or unreadable.
+        InputError: it is missing, not a journal, of another version, or unreadable.
     """
     try:
         is_file = file.is_file()
     except OSError as error:  # such as a folder on the way that may not be entered
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+        raise refused_by_system(f"{file}: cannot be read: {error.strerror}", error) from error
     if not is_file:
         raise InputError(f"{file}: expected a journal, found no such file")
     if not os.access(file, os.R_OK):
-        raise InputError(f"{file}: cannot be read: Permission denied")
+        raise Unavailable(f"{file}: cannot be read: Permission denied")
     try:
         return _read_only(file, "mode=ro"), False
     except SQLITE_ERRORS as error:
@@ -109,11 +109,11 @@ def open_for_reading(file: Path) -> tuple[sqlite3.Connection, bool]:
             sqlite3.SQLITE_READONLY,
         }
         if not no_room_for_index or wal_of(file).exists():
-            raise InputError(f"{file}: {why(error)}") from error
+            raise refused_by_sqlite(error, file) from error
     try:
         return _read_only(file, "mode=ro&immutable=1"), True
     except SQLITE_ERRORS as error:
-        raise InputError(f"{file}: {why(error)}") from error
+        raise refused_by_sqlite(error, file) from error
 
 
 def check_identity(connection: sqlite3.Connection, file: Path) -> None:
@@ -139,11 +139,29 @@ def wal_of(file: Path) -> Path:
 def why(error: sqlite3.Error | UnicodeDecodeError) -> str:
     """Say in plain words what SQLite found."""
     if isinstance(error, UnicodeDecodeError):
-        return "is damaged: it holds text that is no UTF-8"
+        return "is damaged: it holds text that is not UTF-8"
     plain = _PLAIN.get(_code_of(error) & 0xFF)
     if plain is None:
         plain = f"failed ({getattr(error, 'sqlite_errorname', 'SQLite')})"
     return f"{plain}: {error}"
+
+
+def refused_by_sqlite(error: BaseException, file: Path | None = None) -> InputError:
+    """Make an error of ours from SQLite's: ``Unavailable`` unless only a person can mend it.
+
+    Args:
+        error: SQLite's own, or the ``JournalFailed`` that came of it.
+        file: which journal; None where the error says so.
+    """
+    cause = error.__cause__ if isinstance(error, JournalFailed) else error
+    may_pass = isinstance(cause, SQLITE_ERRORS) and _code_of(cause) & 0xFF in _MAY_PASS
+    if isinstance(cause, InputError):
+        return cause
+    if file is None:
+        text = str(error)
+    else:
+        text = f"{file}: {why(cause) if isinstance(cause, SQLITE_ERRORS) else f'is damaged: {cause}'}"
+    return (Unavailable if may_pass else InputError)(text)
 
 
 def _code_of(error: sqlite3.Error | UnicodeDecodeError) -> int:
@@ -152,13 +170,20 @@ def _code_of(error: sqlite3.Error | UnicodeDecodeError) -> int:
 
 
 _PLAIN: Final = {
-    sqlite3.SQLITE_NOTADB: "is no journal of inspectd",
+    sqlite3.SQLITE_NOTADB: "is not a journal of inspectd",
     sqlite3.SQLITE_FULL: "cannot be written",
     sqlite3.SQLITE_READONLY: "cannot be written",
     sqlite3.SQLITE_CORRUPT: "is damaged",
     sqlite3.SQLITE_BUSY: "is held by another program",
-    sqlite3.SQLITE_CONSTRAINT: "refuses a second entry of the same",
+    sqlite3.SQLITE_CONSTRAINT: "refuses a second entry with the same number",
 }
+
+
+_MAY_PASS: Final = {
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL),
+}
+"""The disk is full, read-only or fails, or another program holds the file: the journal may be sound."""
 
 
 def _claim(connection: sqlite3.Connection, file: Path, line: str) -> None:

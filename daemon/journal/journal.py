@@ -27,12 +27,13 @@ from daemon.journal.database import (
     JournalFailed,
     create_if_missing,
     open_for_writing,
+    refused_by_sqlite,
     why,
 )
 from daemon.journal.retention import Retention
 from daemon.journal.stamps import Stamps, iso
 from daemon.journal.sync import DatabaseSync
-from foundation.errors import InputError
+from foundation.errors import InputError, Unavailable, refused_by_system
 from verdicts.message import Verdict
 
 __all__ = ["Journal", "JournalFailed"]
@@ -62,18 +63,30 @@ class _Entry(NamedTuple):
     payload: bytes
 
 
+class InUse(Unavailable):
+    """Another daemon writes this journal, and counts its frames beside it."""
+
+
 class Journal:
     """The one writer of a journal; used by one thread.
 
-    After ``JournalFailed`` nothing of that call is in the journal, and the next call tries afresh: it opens
-    the file again.
+    After ``JournalFailed`` nothing of that call is in the journal. The next call opens the file again.
 
     Attributes:
         entries: number of the newest row; rows are numbered from 1 and never again, so this is how many were
             ever written.
     """
 
-    def __init__(self, file: Path, *, line: str, keep_days: float, max_mb: float) -> None:
+    def __init__(
+        self,
+        file: Path,
+        *,
+        line: str,
+        keep_days: float,
+        max_mb: float,
+        durable: bool = False,
+        may_wait: bool = False,
+    ) -> None:
         """Open the journal of a line, or create it, and keep other daemons out of it.
 
         Args:
@@ -81,30 +94,38 @@ class Journal:
             line: name of the line.
             keep_days: older rows are removed.
             max_mb: the oldest rows are removed when the file and its write-ahead log would need more.
+            durable: whether each transaction waits until the disk has it, and so survives a power cut, too.
+            may_wait: whether to go on when the journal cannot be opened now, as on a full disk: ``unopened``
+                then says why, and each write tries to open it.
 
         Raises:
-            InputError: the folder is missing or not writable, another daemon uses the journal, or the file
-                is no journal, damaged, or another version's or line's.
+            Unavailable: it cannot be opened now, or another daemon uses it.
+            InputError: the folder is missing, or the file is not a journal, damaged, or of another version or
+                line.
         """
         self.file = file
         self._line = line
         self._keep_days = keep_days
+        self._durable = durable
         most_wal_bytes = int(min(_MOST_WAL_BYTES, max_mb * 1e6 / _WAL_SHARE))
         # The log grows for up to a second beyond its limit before it is looked at.
         self._most_bytes = int(max_mb * 1e6) - 2 * most_wal_bytes
         self._most_wal_bytes = most_wal_bytes
         self._turn = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._lock = _locked(file)
+        self._lock: int | None = None
+        self.entries, self._head = 0, NOTHING
+        self.unopened: str | None = None
+        """Why it could not be opened at first; None if it could."""
         try:
-            create_if_missing(file)
-            self._open()
-            self._write([])  # what has to be said of a new journal, or of the clock
-        except JournalFailed as error:
-            os.close(self._lock)
-            raise InputError(str(error)) from error
+            self._begin()
+        except Unavailable as error:
+            if not may_wait or isinstance(error, InUse):
+                self._unlock()
+                raise
+            self.unopened = str(error)
         except BaseException:
-            os.close(self._lock)
+            self._unlock()
             raise
         self._database_sync = DatabaseSync(file)
         self._checkpoints = Checkpoints(file, self._turn, most_wal_bytes, self._database_sync)
@@ -115,6 +136,11 @@ class Journal:
         return self._head.hex()
 
     @property
+    def end(self) -> tuple[int, bytes]:
+        """Number and hash of the newest row, for ``take_back``."""
+        return self.entries, self._head
+
+    @property
     def trouble(self) -> str | None:
         """One line about checkpoints that fail while rows can be written; None when all is well."""
         return self._checkpoints.trouble
@@ -123,12 +149,12 @@ class Journal:
         """Write verdicts in one transaction; when this returns they survive the end of the process.
 
         Args:
-            verdicts: each with the payload that will be published. Those that are there already, because an
-                earlier call failed after it had written them, are passed over.
+            verdicts: each with the payload that will be published. Verdicts that are in the journal already,
+                because an earlier call failed after writing them, are skipped.
 
         Raises:
             JournalFailed: none of them is written.
-            RuntimeError: one is a second verdict on the same frame; no trying again helps against that.
+            RuntimeError: one is a second verdict on the same frame; trying again does not help.
         """
         self._commit([_Entry(VERDICT, v.boot, v.seq, v.camera, v.frame, payload) for v, payload in verdicts])
 
@@ -147,6 +173,47 @@ class Journal:
             raise ValueError("verdicts are written with write()")
         self._commit([_event(kind, content)], durable=durable)
 
+    def take_back(self, end: tuple[int, bytes]) -> None:
+        """Remove the verdicts after a row, which nobody was told of.
+
+        Their transaction took so long that they were published otherwise. Events after the row stay, such as
+        what retention has removed; they move up.
+
+        Args:
+            end: what ``end`` was before they were written.
+
+        Raises:
+            JournalFailed: they are still there.
+        """
+        with self._turn:
+            try:
+                if self._connection is None:
+                    self._open()
+                self._check_in_place()
+                self._take_back(*end)
+            except InputError as error:
+                raise JournalFailed(str(error)) from error
+            except SQLITE_ERRORS as error:
+                raise JournalFailed(f"{self.file}: {why(error)}") from error
+            finally:
+                self._drop_connection()  # opening it again finds out what the file holds
+            self._checkpoints.committed(1)
+
+    def _take_back(self, entries: int, head: bytes) -> None:
+        assert self._connection is not None
+        query = f"SELECT {COLUMNS} FROM journal WHERE id >= ? ORDER BY id"
+        written = [Row(*row) for row in self._connection.execute(query, (entries,))]
+        if entries and not (written and written[0].id == entries and hash_of(written.pop(0)) == head):
+            return  # another file has taken its place
+        events = [row for row in written if row.kind != VERDICT]
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute("DELETE FROM journal WHERE id > ?", (entries,))
+        self.entries, self._head = entries, head
+        for row in events:
+            entry = _Entry(row.kind, row.boot, row.seq, row.camera, row.frame, row.payload)
+            self._connection.executemany(_INSERTS[1], self._chained([entry], row.written_at))
+        self._connection.execute("COMMIT")
+
     def close(self) -> None:
         """End the checkpoints, put the log away and let other daemons in.
 
@@ -155,7 +222,19 @@ class Journal:
         self._checkpoints.close()
         self._drop_connection()
         self._database_sync.close()
-        os.close(self._lock)
+        self._unlock()
+
+    def _begin(self) -> None:
+        try:
+            self._open()
+            self._write([])  # the first row of a new journal, or a row about the clock
+        except JournalFailed as error:
+            raise refused_by_sqlite(error) from error
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _commit(self, entries: list[_Entry], *, durable: bool = False) -> None:
         with self._turn:
@@ -170,10 +249,13 @@ class Journal:
 
     def _open(self) -> None:
         """Open the file and find the end of the chain."""
-        if not self.file.exists():
-            create_if_missing(self.file)  # someone removed it while the daemon ran
+        if self._lock is None:
+            self._lock = _locked(self.file)
+        create_if_missing(self.file)  # also when someone removed it while the daemon ran
         connection = open_for_writing(self.file, self._line)
         try:
+            if self._durable:
+                connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA journal_size_limit = {self._most_wal_bytes}")
             last = connection.execute(f"SELECT {COLUMNS} FROM journal ORDER BY id DESC LIMIT 1").fetchone()
             newest = None if last is None else Row(*last)
@@ -183,8 +265,7 @@ class Journal:
             self._retention = Retention(connection, keep_days=self._keep_days, most_bytes=self._most_bytes)
         except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
             connection.close()
-            reason = why(error) if isinstance(error, SQLITE_ERRORS) else f"is damaged: {error}"
-            raise InputError(f"{self.file}: {reason}") from error
+            raise refused_by_sqlite(error, self.file) from error
         opened = self.file.stat()
         self._inode = (opened.st_dev, opened.st_ino)
         self._last_seqs: dict[str, int] = {}
@@ -208,10 +289,10 @@ class Journal:
             if durable:
                 self._connection.execute("PRAGMA synchronous = FULL")
             self._insert(entries)
-            if durable:
+            if durable and not self._durable:
                 self._connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException as error:
-            # Opening it anew finds out what the file really holds; until then the last good end is told.
+            # Opening it again finds out what the file really holds. Until then the last good end counts.
             self._drop_connection()
             self.entries, self._head = committed
             if isinstance(error, sqlite3.IntegrityError):
@@ -229,8 +310,8 @@ class Journal:
         rows = list(self._chained((*said, *self._with_what_is_missing(entries)), iso(now)))
         self._retention.count(rows)
         if 0 < len(rows) <= _MOST_ROWS_AT_ONCE and not self._retention.is_due:
-            # A transaction by itself. With more statements, and one for each row, the interpreter's lock
-            # would go to the lanes and have to be waited for between any two.
+            # One statement is a transaction by itself. Between two statements the interpreter's lock may go
+            # to the lanes, and this thread would have to wait for it.
             self._connection.execute(_INSERTS[len(rows)], [value for row in rows for value in row])
             return
         self._connection.execute("BEGIN IMMEDIATE")
@@ -245,7 +326,9 @@ class Journal:
             try:
                 retained = self._retention.announce(self.entries, now)
             except (TypeError, ValueError) as error:
-                raise JournalFailed(f"{self.file}: is damaged: its oldest rows are none: {error}") from error
+                raise JournalFailed(
+                    f"{self.file}: is damaged: its oldest rows are invalid: {error}"
+                ) from error
             if retained is not None:
                 retention = self._chained([_event(RETENTION, retained)], iso(now))
                 self._connection.executemany(_INSERTS[1], retention)
@@ -306,10 +389,14 @@ def _locked(file: Path) -> int:
     except FileNotFoundError as error:
         raise InputError(f"{file}: the journal cannot be opened: its folder does not exist") from error
     except OSError as error:
-        raise InputError(f"{file}: the journal cannot be opened for writing: {error.strerror}") from error
+        text = f"{file}: the journal cannot be opened for writing: {error.strerror}"
+        raise refused_by_system(text, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InUse(f"{file}: another inspectd writes this journal") from error
     except OSError as error:
         os.close(descriptor)
-        raise InputError(f"{file}: another inspectd writes this journal") from error
+        raise refused_by_system(f"{file}: the journal cannot be locked: {error.strerror}", error) from error
     return descriptor

@@ -28,6 +28,9 @@ class Product:
     name: str | None
     """None when the config names no products."""
     engine: Path
+    calibration: Path
+    calibration_sha256: str
+    """Of the bytes that were read."""
     manifest: Manifest
     trusted: TrustedKeys | None
     """The keys of which one must have signed the engine; None where its origin does not matter."""

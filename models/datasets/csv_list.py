@@ -1,10 +1,11 @@
 """A list in CSV: ``path,label,defect,mask,split``, files named relative to the list."""
 
+from collections import Counter
 from pathlib import Path
 
 from foundation.errors import InputError
 from models.datasets.csv_file import Row, rows
-from models.datasets.data_set import GOOD, Good, Sample
+from models.datasets.data_set import GOOD, Good, Sample, Taken
 
 DEFECTIVE = "defective"
 """Type of a defect to which the list gives none."""
@@ -46,6 +47,13 @@ class CsvList:
                 raise InputError(f"{self.path}: has no {name} image of the split test")
         return good + sorted(defective, key=lambda sample: sample.defect or "")
 
+    def taken(self) -> list[Taken]:
+        counts = Counter(
+            f"{'good' if sample.defect is None else DEFECTIVE}: {'training' if split == 'train' else split}"
+            for _, split, sample in self._listed()
+        )
+        return [Taken(self.path, count, what) for what, count in sorted(counts.items(), reverse=True)]
+
     def saturations(self) -> None:
         return None
 
@@ -56,7 +64,7 @@ class CsvList:
             split = row.one_of("split", ("train", "validation", "test"))
             image = row.file("path", self.root)
             if image in seen:
-                raise row.wrong("path", f"{image} stands in line {seen[image]} already")
+                raise row.wrong("path", f"{image} is already listed in line {seen[image]}")
             seen[image] = row.line
             if row.one_of("label", ("good", DEFECTIVE)) == "good":
                 for column in ("defect", "mask"):

@@ -1,4 +1,4 @@
-"""The seam behind which every layout of a data set stands."""
+"""The seam of the data sets: every layout implements it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +29,15 @@ class Sample:
     """What is defective in it, each the size of the image; none where nobody drew any."""
 
 
+class Taken(NamedTuple):
+    """What a folder, or a list, of a data set is taken for."""
+
+    place: Path
+    images: int
+    what: str
+    """Good or defective, and what becomes of it, in ASCII: for people, before a training begins."""
+
+
 class Saturation(NamedTuple):
     """From how many found pixels on a defect counts as found (MVTec LOCO)."""
 
@@ -56,6 +65,14 @@ class DataSet(Protocol):
 
         Raises:
             InputError: there are none, or a list of them cannot be read.
+        """
+        ...
+
+    def taken(self) -> list[Taken]:
+        """Say what is taken for what.
+
+        Raises:
+            InputError: a name is ambiguous, or a list cannot be read.
         """
         ...
 

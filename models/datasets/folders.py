@@ -4,11 +4,11 @@ from pathlib import Path
 
 from foundation.errors import InputError
 from foundation.files import sha256
-from models.datasets.data_set import GOOD, Good, Sample
-from models.datasets.defect_folders import samples_in
-from pictures.frames import images_in
+from models.datasets.data_set import Good, Sample, Taken
+from models.datasets.defect_folders import good_in, kinds_in, samples_in, taken_for
+from pictures.folder_names import check_good, named, role
+from pictures.image_folder import images_in, is_folder, subfolders
 
-MASKS = "ground_truth"
 HELD_OUT = 0.2
 """Share of the good images that training never sees, to evaluate on."""
 
@@ -20,7 +20,7 @@ class Folders:
     and evaluation, and an image that is added moves hardly any other to the other side.
 
     Args:
-        root: holds ``good`` and the folders of defects.
+        root: holds a folder called ``good``, ``OK``, ``normal`` … and the folders of defects.
     """
 
     def __init__(self, root: Path) -> None:
@@ -29,26 +29,31 @@ class Folders:
     @staticmethod
     def fits(path: Path) -> bool:
         """Say whether a path looks like this layout."""
-        return (path / GOOD).is_dir()
+        return is_folder(path) and named(path, "good") is not None
 
     def good(self) -> Good:
-        test = self._held_out()
-        return Good([image for image in images_in(self.root / GOOD) if image not in test], ())
+        kinds_in(self.root)  # refuses what may be good or defective, before the training
+        images = good_in(self.root)
+        test = self._held_out(images)
+        return Good([image for image in images if image not in test], ())
 
     def test(self) -> list[Sample]:
-        test = self._held_out()
-        samples = samples_in(self.root, self.root / MASKS, without=(MASKS,))
+        test = self._held_out(good_in(self.root))
+        samples = samples_in(self.root, named(self.root, "masks"))
         return [sample for sample in samples if sample.defect is not None or sample.image in test]
+
+    def taken(self) -> list[Taken]:
+        return taken_for(
+            self.root, good=f"good: training, {HELD_OUT:.0%} of them test", others="defective: test"
+        )
 
     def saturations(self) -> None:
         return None
 
-    def _held_out(self) -> set[Path]:
-        images = images_in(self.root / GOOD)
+    def _held_out(self, images: list[Path]) -> set[Path]:
         if len(images) < 3:
-            raise InputError(
-                f"{self.root / GOOD}: holds {len(images)} images; expected at least 3, some for the test"
-            )
+            good = named(self.root, "good")
+            raise InputError(f"{good}: holds {len(images)} images; expected at least 3, some for the test")
         return set(sorted(images, key=sha256)[: max(1, round(HELD_OUT * len(images)))])
 
 
@@ -64,8 +69,15 @@ class GoodImages:
 
     @staticmethod
     def fits(path: Path) -> bool:
-        """Say whether a path looks like this layout."""
-        return not any((path / part).is_dir() for part in ("train", "test"))
+        """Say whether a path looks like this layout.
+
+        Raises:
+            InputError: a folder in it is not good by its name.
+        """
+        if any(role(folder) in {"train", "test"} for folder in subfolders(path)):
+            return False
+        check_good(path)
+        return True
 
     def good(self) -> Good:
         return Good(images_in(self.root), ())
@@ -74,6 +86,9 @@ class GoodImages:
         raise InputError(
             f"{self.root}: is a folder of good images alone; to evaluate, give a data set with defects"
         )
+
+    def taken(self) -> list[Taken]:
+        return [Taken(self.root, len(images_in(self.root)), "good: training")]
 
     def saturations(self) -> None:
         return None

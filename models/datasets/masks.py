@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from foundation.errors import InputError
 from models.datasets.data_set import Sample, Saturations
 from pictures.frames import Roi, Size
+from pictures.image_file import read_unchanged
 
 LOSSY = frozenset({".jpg", ".jpeg"})
 
@@ -83,19 +84,7 @@ def regions(
 
 def _read(path: Path, image: Path, size: Size) -> NDArray[np.int64]:
     """Read a mask as H×W; 0 is background."""
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except cv2.error:
-        mask = None
-    if mask is None:
-        raise InputError(f"{path}: is not an image that OpenCV can read")
-    values: NDArray[np.int64] = np.asarray(mask, dtype=np.int64)
-    if values.ndim == 3:  # the fourth channel is transparency
-        values = values[..., :3].max(axis=2)
+    values = _values(read_unchanged(path).astype(np.int64))
     if values.shape != tuple(size):
         found = Size(*values.shape)
         raise InputError(
@@ -105,6 +94,22 @@ def _read(path: Path, image: Path, size: Size) -> NDArray[np.int64]:
     if path.suffix.lower() in LOSSY:  # compression left shades of grey around everything
         values = np.where(values >= 128, values, 0)
     return values
+
+
+def _values(mask: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the value of each pixel of a mask H×W or H×W×C.
+
+    The alpha channel counts only where the colours are the same all over: then it is what was drawn, white or
+    black on nothing. Where it is the same all over, too, the colours alone count.
+    """
+    if mask.ndim == 2:
+        return mask
+    colours: NDArray[np.int64] = mask[..., :3].max(axis=2)
+    alpha: NDArray[np.int64] | None = mask[..., 3] if mask.shape[2] == 4 else None
+    if alpha is None or alpha.min() == alpha.max():
+        return colours
+    visible = colours[alpha > 0]
+    return alpha if visible.min() == visible.max() else np.where(alpha > 0, colours, 0)
 
 
 def _value(path: Path, mask: NDArray[np.int64], saturations: Saturations) -> int:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import InputError
-from models.datasets.data_set import GOOD, Good, Sample, Saturation, Saturations
-from pictures.frames import images_in
+from models.datasets.data_set import GOOD, Good, Sample, Saturation, Saturations, Taken
+from models.datasets.defect_folders import taken_for
+from pictures.image_folder import images_in, is_folder, subfolders
 
 CONFIG = "defects_config.json"
 
@@ -38,14 +39,22 @@ class MvtecLoco:
     def test(self) -> list[Sample]:
         folder = self.root / "test"
         samples = [Sample(image, None) for image in images_in(folder / GOOD)]
-        types = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name != GOOD]
+        types = [path for path in subfolders(folder) if path.name != GOOD]
         if not types:
             raise InputError(f"{folder}: has no folder of anomalies beside {GOOD}")
         for kind in types:
             for image in images_in(kind):
-                masks = images_in(self.root / "ground_truth" / kind.name / image.stem)
+                masks = images_in(self.root / "ground_truth" / kind.name / image.stem, masks=True)
                 samples.append(Sample(image, kind.name, tuple(masks)))
         return samples
+
+    def taken(self) -> list[Taken]:
+        train, validation, test = self.root / "train", self.root / "validation", self.root / "test"
+        return [
+            *taken_for(train, good="good: training", others="left out"),
+            *taken_for(validation, good="good: validation", others="left out"),
+            *(taken_for(test, good="good: test", others="defective: test") if is_folder(test) else ()),
+        ]
 
     def saturations(self) -> Saturations:
         path = self.root / CONFIG

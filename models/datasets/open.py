@@ -10,6 +10,7 @@ from models.datasets.folders import Folders, GoodImages
 from models.datasets.mvtec_ad import MvtecAd
 from models.datasets.mvtec_loco import MvtecLoco
 from models.datasets.visa import Visa
+from pictures.image_folder import is_folder
 
 
 class Layout(DataSet, Protocol):
@@ -42,9 +43,10 @@ def open_data_set(path: Path, layout: str | None = None) -> DataSet:
         layout: a key of ``LAYOUTS``; recognised when None.
 
     Raises:
-        InputError: there is nothing at ``path``, or no layout fits it.
+        InputError: there is nothing at ``path``, it cannot be read, no layout fits it, or the name of a
+            folder in it is ambiguous.
     """
-    if not path.exists():
+    if not is_folder(path) and not path.exists():
         raise InputError(f"{path}: does not exist; expected a folder of images or a list in CSV")
     if layout is not None:
         return LAYOUTS[layout](path)
@@ -54,5 +56,6 @@ def open_data_set(path: Path, layout: str | None = None) -> DataSet:
         if kind.fits(path):
             return kind(path)
     raise InputError(
-        f"{path}: has a folder train or test but no train/good; expected good images to train on"
+        f"{path}: has a folder train or test but no train/good, nor train/OK or the like; expected good "
+        "images to train on"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from foundation.errors import InputError
 from models.datasets.csv_file import Row, rows
-from models.datasets.data_set import Good, Sample
+from models.datasets.data_set import Good, Sample, Taken
 
 SPLIT = Path("split_csv") / "1cls.csv"
 """Of the published protocol for one class: training on nine in ten of the normal images."""
@@ -49,6 +49,9 @@ class Visa:
             if not found:
                 raise InputError(f"{self._top / SPLIT}: has no {name} test image of {self._name}")
         return good + sorted(defective, key=lambda sample: (sample.defect or "", sample.image))
+
+    def taken(self) -> list[Taken]:
+        return [Taken(self.root, len(self.good().training), "good: training")]
 
     def saturations(self) -> None:
         return None

@@ -152,6 +152,7 @@ def run_of(settings: Settings, row: Row, seed: int, split: Split, penalty: Natur
         teacher_digest=teacher.digest,
         seed=seed,
         training_digest=split.digest,
+        pixel_digests=split.pixel_digests,
         penalty_digest=penalty.digest if row.pretraining_penalty else None,
         p_hard=P_HARD if row.hard_feature_loss else 0.0,
         autoencoder=row.autoencoder,
@@ -221,7 +222,7 @@ def _finished(file: Path, run: Run) -> dict[str, Any] | None:
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{file}: is not a finished row of an ablation; delete it to do it anew") from error
+        raise InputError(f"{file}: is not a finished row of an ablation; delete it to do it again") from error
     wanted = _plain(run)
     for name, value in wanted.items():
         if found.get(name) != value:

@@ -1,7 +1,7 @@
 """Files of a training run: the finished model, and the state from which a killed run goes on."""
 
 import io
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -46,6 +46,10 @@ class Run:
     map_normalisation: MapNormalisation = "quantile"
     tiles: Tiles | None = None
     """Into which the region of each image was cut; None when an image was one frame."""
+    pixel_digests: str = field(default="", compare=False)
+    """Of the images that the weights learnt from, see ``pack_digests``."""
+    camera_picture: Size | None = None
+    """Of the camera, of which the images showed ``roi``, or the whole; None where they did not say."""
 
 
 def save_model(path: Path, run: Run, model: EfficientAd) -> None:
@@ -69,6 +73,8 @@ def load_model(path: Path) -> tuple[Run, EfficientAd]:
         settings = dict(content["run"])
         settings["image_size"] = Size(*settings["image_size"])
         settings["roi"] = Roi(*settings["roi"]) if settings["roi"] else None
+        picture = settings.get("camera_picture")
+        settings["camera_picture"] = Size(*picture) if picture else None
         settings["tiles"] = Tiles(**settings["tiles"]) if settings.get("tiles") else None
         run = Run(**settings)
         if run.size not in SIZES:
@@ -88,8 +94,8 @@ def _check_shapes(path: Path, run: Run, model: EfficientAd, state: dict[str, Any
         if isinstance(found, torch.Tensor) and found.shape != tensor.shape:
             have, want = ("×".join(map(str, shape)) for shape in (found.shape, tensor.shape))
             raise InputError(
-                f"{path}: was trained by inspectd {run.tool_version}, whose networks of size {run.size} were"
-                f" others: {name} is {have}, here {want}; train it anew"
+                f"{path}: was trained by inspectd {run.tool_version}, whose networks of size {run.size} had"
+                f" other shapes: {name} is {have}, here {want}; train it again"
             )
 
 
@@ -121,13 +127,13 @@ def load_progress(path: Path, run: Run) -> dict[str, Any] | None:
         return None
     content = _load(path, PROGRESS, "the state of a training run")
     wanted = _plain(run)
-    for field in fields(Run):
-        missing = None if field.default is MISSING else field.default  # in files of older versions
-        found = content["run"].get(field.name, missing)
-        if found != wanted[field.name]:
+    for setting in fields(Run):
+        missing = None if setting.default is MISSING else setting.default  # in files of older versions
+        found = content["run"].get(setting.name, missing)
+        if setting.compare and found != wanted[setting.name]:
             raise InputError(
-                f"{path}: belongs to a run with {field.name} {found}, this one has {wanted[field.name]}; "
-                "give the same options to resume it, or delete it to start anew"
+                f"{path}: belongs to a run with {setting.name} {found}, this one has {wanted[setting.name]}; "
+                "give the same options to resume it, or delete it to start over"
             )
     return dict(content["state"])
 

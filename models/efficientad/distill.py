@@ -15,7 +15,8 @@ from models.backbones.open import open_backbone
 from models.efficientad.crops import Batch, Crops, Projection
 from models.efficientad.networks import TEACHER_CHANNELS, ModelSize, normalised, pdn
 from models.efficientad.train import has_bfloat16
-from pictures.frames import images_in, read_image
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 
 LEARNING_RATE = 1e-3
 HELD_OUT = 0.05

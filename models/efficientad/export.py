@@ -22,6 +22,7 @@ from models.efficientad.model import EfficientAd
 from models.efficientad.networks import MEAN, STD, map_size
 from pictures.heatmap import MAP_STRIDE
 from pictures.map_quantiles import MAP_NORMALISATION
+from pictures.trained_on import PIXEL_DIGESTS, TrainedOn, as_metadata
 
 
 def export(path: Path, run: Run, model: EfficientAd) -> int:
@@ -105,11 +106,9 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
         "autoencoder": "yes" if run.autoencoder else "no",
         "tool_version": run.tool_version,
     }
-    if run.roi is not None:
-        entries["roi"] = ",".join(map(str, run.roi))
-    if run.tiles is not None:
-        entries["tiles"] = str(run.tiles)
-    return entries
+    if run.pixel_digests:
+        entries[PIXEL_DIGESTS] = run.pixel_digests
+    return entries | as_metadata(TrainedOn(run.roi, run.tiles, run.camera_picture))
 
 
 class Graph(ContractGraph):

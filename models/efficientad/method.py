@@ -48,7 +48,7 @@ class EfficientAdMethod:
         run = Run(
             size=self.model_size,
             image_size=good.size,
-            roi=good.roi,
+            roi=good.seen.roi,
             steps=self.steps,
             batch=1,
             seed=self.seed,
@@ -57,6 +57,8 @@ class EfficientAdMethod:
             penalty_digest=penalty.digest if penalty else None,
             tool_version=version("inspectd"),
             tiles=good.tiles,
+            camera_picture=good.seen.camera_picture,
+            pixel_digests=good.pixel_digests,
         )
         train(
             run,

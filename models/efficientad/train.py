@@ -94,9 +94,9 @@ def train(
         TrainingFailed: the loss or the weights are no finite numbers any more, or the model could not be
             written; the last checkpoint is kept.
     """
+    _check_folder(out)
     partial = progress_file(out)
     progress = load_progress(partial, run)
-    _check_folder(out)
 
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

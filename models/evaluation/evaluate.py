@@ -8,18 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from calibration.ranking import Ranking
 from foundation.errors import InputError
 from models.datasets.data_set import GOOD, DataSet, Sample
-from models.datasets.digest import digest
 from models.datasets.masks import regions
 from models.evaluation.judge import Judge, Judgement
 from models.metrics.bootstrap import Estimate, Floats, estimate, stratified_weights
-from models.metrics.image import Ranking
 from models.metrics.pixel import Areas, PixelCurves, thresholds
-from pictures.frames import Frame, Roi, Size, cut_out, fit, images_in, read_image
+from pictures.digest import set_digest
+from pictures.frames import Frame, Roi, Size, cut_out, fit
 from pictures.heatmap import MapGeometry
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
+from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
+from pictures.trained_on import TrainedOn
 
 PRO_LIMITS = (0.3,)
 """False positive rates up to which AU-PRO is integrated, as usual for MVTec AD."""
@@ -116,7 +120,8 @@ def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None, tiles: T
             where it is cut into tiles, or the model gives it no finite score.
         EngineFailed: the runtime raised.
     """
-    roi, tiles = roi or judge.roi, tiles or judge.tiles
+    roi = seen_region([sample.image for sample in samples], roi, TrainedOn(judge.roi, judge.tiles)).cut
+    tiles = tiles or judge.tiles
     merge = None if tiles is None else _merge(judge, samples[0].image, roi, tiles)
     scores, maps, sizes = [], [], []
     with tqdm(desc="judging", total=len(samples), unit="image") as bar:
@@ -270,7 +275,7 @@ def _judge_all(judge: Judge, frames: list[Frame], merge: TileMerge | None) -> Ju
 
 def _trained_on(judge: Judge, samples: list[Sample]) -> Path | None:
     for folder in sorted({sample.image.parent for sample in samples if sample.defect is None}):
-        if judge.training_digest == digest(folder, images_in(folder)):
+        if judge.training_digest == set_digest(folder, images_in(folder)):
             return folder
     return None
 

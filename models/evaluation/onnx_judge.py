@@ -23,7 +23,7 @@ class OnnxJudge:
         path: the file.
 
     Raises:
-        InputError: it is no such graph, brings no quantiles of its own, or OpenVINO does not take it.
+        InputError: it is not such a graph, brings no quantiles of its own, or OpenVINO does not take it.
     """
 
     threshold: float | None = None
@@ -39,7 +39,8 @@ class OnnxJudge:
         except RuntimeError as error:
             raise InputError(f"{path}: OpenVINO does not take it: {one_line(error)}") from error
         self.name = path.name
-        self.roi, self.tiles = trained_on(graph.metadata)
+        trained = trained_on(graph.metadata)
+        self.roi, self.tiles = trained.roi, trained.tiles
         self.training_digest = graph.metadata.get("training_digest")
         self._quantiles = trained_quantiles(path, graph.metadata, len(graph.maps))
         shape = self._compiled.output(ANOMALY_MAP).get_partial_shape()

@@ -6,13 +6,16 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from http_camera import HttpCamera, http_camera, jpeg
 from line_rig import part_image
+from video_files import write_video
 
 from faults.trial import BELT, Trial, faulted, health
 
@@ -242,4 +245,84 @@ def test_stream_gone_and_back(trial: Trial, ip_camera: IpCameras) -> None:
     trial.uninterrupted("side", verdicts=100)
     ip_camera.switch_on()
     trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.fixture
+def web() -> Iterator[HttpCamera]:
+    """An IP camera at 50 frames per second, that sends ``next_parts`` first."""
+    with http_camera() as camera:
+
+        def parts() -> Iterator[bytes]:
+            for index in range(10_000):
+                yield camera.next_parts.pop(0) if camera.next_parts else jpeg(50 + index % 50)
+                time.sleep(0.02)
+
+        camera.parts = parts
+        yield camera
+
+
+@pytest.mark.faults("Cameras", "a JPEG of a stream is cut short")
+def test_jpeg_cut_short(trial: Trial, web: HttpCamera) -> None:
+    trial.start({"top": {"source": web.address("/stream"), "waiting": 100}})
+    trial.inject()
+    web.next_parts.append(jpeg(50)[:-500])
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "a stream changes its size")
+def test_stream_resized(trial: Trial, web: HttpCamera) -> None:
+    trial.start({"top": {"source": web.address("/stream"), "waiting": 100}, "side": BELT})
+    trial.inject()
+    web.next_parts += [jpeg(50 + index, 48) for index in range(3)]
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "a snapshot address gives half a picture")
+def test_half_a_snapshot(trial: Trial, web: HttpCamera) -> None:
+    web.snapshot = lambda asked: jpeg(50 + asked % 50)[: -500 if asked == 50 else None]
+    trial.start({"top": {"source": web.address("/snapshot"), "fps": 20, "waiting": 100}})
+    trial.injected_after(49)
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "a picture of an H.264 video is missing, those after it refer to it")
+def test_h264_picture_lost(trial: Trial) -> None:
+    write_video(trial.folder / "parts.h264", lost=[52], pictures=200)
+    trial.start({"top": {"source": "parts.h264", "fps": 50, "waiting": 100}})
+    trial.injected_after(52)
+    trial.detected(faulted("camera"))
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "process killed amid a video without an index")
+def test_killed_amid_a_video(trial: Trial) -> None:
+    write_video(trial.folder / "parts.ts", pictures=300)
+    trial.start({"top": {"source": "parts.ts", "fps": 50, "waiting": 100}})
+    process = trial.camera_process("top")
+    trial.inject()
+    os.kill(process, signal.SIGKILL)
+    trial.detected(faulted("camera"))
+    trial.recovered(healthy=False)
+    trial.exited(0)
+    assert len(trial.verdicts) == 300  # each picture once, the one amid which it died as a fault
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "a video file is cut short")
+def test_video_cut_short(trial: Trial) -> None:
+    video = write_video(trial.folder / "parts.avi", pictures=100)
+    os.truncate(video, video.stat().st_size * 2 // 3)
+    trial.start({"top": {"source": "parts.avi", "fps": 50, "waiting": 100}})
+    trial.injected_after(40)
+    trial.detected(faulted("camera"))
+    trial.exited(2)
+    assert "parts.avi: is damaged or cut short after picture" in trial.log.splitlines()[-1]
     trial.finish(faults={("top", "camera")})

@@ -47,7 +47,7 @@ def test_port_taken(trial: Trial, key: str) -> None:
         trial.inject()
         trial.launch()
         trial.detected_in_log(f"{key}: {address} is in use")
-        trial.exited(2)
+        trial.exited(1)  # whoever has it may leave
     assert trial.log.count("\n") == 1, trial.log
     trial.finish()
 

@@ -5,11 +5,14 @@ import os
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from daemon.journal.reader import JournalReader
 from faults.preload import built
 from faults.trial import BELT, JOURNAL_FAILED, PATIENCE_S, Trial, faulted, health
 from verdicts import Health
@@ -142,6 +145,48 @@ def test_disk_fails_to_sync(trial: Trial, file: str) -> None:
     trial.finish()
 
 
+def hanging_disk(trial: Trial, *calls: str) -> tuple[Path, dict[str, str]]:
+    """A disk that answers none of these calls on the journal's files while a file exists."""
+    hanging = trial.folder / "hanging"
+    environment = {
+        "LD_PRELOAD": built("hanging_disk.c", trial.folder),
+        "HANGS_WHILE": str(hanging),
+        **{call: str(trial.folder / "line3.journal") for call in calls},
+    }
+    return hanging, environment
+
+
+@pytest.mark.faults("Journal", "disk hangs: no sync is answered")
+def test_disk_hangs_in_sync(trial: Trial) -> None:
+    hanging, disk = hanging_disk(trial, "HANGING_SYNC")
+    trial.start({"top": BELT | {"fps": 400}}, environment=disk)
+    trial.inject()
+    hanging.touch()
+    message = trial.detected(health("degraded", lambda health: health.state == "degraded"))
+    assert isinstance(message, Health) and message.journal is not None
+    assert "its checkpoint has not ended" in str(message.journal.error)
+    trial.uninterrupted("top", verdicts=400, pause_s=1.0)
+    hanging.unlink()
+    trial.recovered_when(health("running", lambda health: health.state == "running"))
+    # A checkpoint that held the writer off when the disk began to hang has made faults of what came then.
+    trial.finish(possible={("top", "journal")})
+
+
+@pytest.mark.faults("Journal", "disk hangs: no write is answered")
+def test_disk_hangs_in_write(trial: Trial) -> None:
+    hanging, disk = hanging_disk(trial, "HANGING_SYNC", "HANGING_WRITE")
+    trial.start({"top": BELT}, environment=disk)
+    trial.inject()
+    hanging.touch()
+    trial.detected(faulted("journal"))
+    trial.wait_for(JOURNAL_FAILED)
+    trial.uninterrupted("top", verdicts=200)
+    hanging.unlink()
+    trial.recovered()
+    # The write that hung is done after all: what it wrote was published otherwise, and is taken back.
+    trial.finish(faults={("top", "journal")})
+
+
 @pytest.mark.faults("Journal", "file removed")
 def test_removed(trial: Trial) -> None:
     trial.start({"top": BELT})
@@ -184,6 +229,64 @@ def test_disk_full_at_the_end(trial: Trial, small_disk: Path) -> None:
     trial.recovered()
     # What was published and never written down does not get a second verdict.
     trial.finish(faults={("top", "journal")}, journal_complete=False)
+
+
+@contextlib.contextmanager
+def full(trial: Trial) -> Iterator[None]:
+    filler = fill(trial.journal.parent)
+    yield
+    filler.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(trial: Trial) -> Iterator[None]:
+    with contextlib.closing(sqlite3.connect(trial.journal, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+AT_THE_START = pytest.mark.parametrize(
+    ("fault", "policy"),
+    [
+        pytest.param(
+            fault,
+            policy,
+            marks=pytest.mark.faults("Journal", f"{name} at the start, `on_journal_error: {policy}`"),
+        )
+        for name, fault in (("disk full", full), ("held by another program", held))
+        for policy in ("fault", "continue")
+    ],
+)
+
+
+@AT_THE_START
+def test_not_to_be_had_at_the_start(
+    trial: Trial, small_disk: Path, fault: Callable[[Trial], AbstractContextManager[None]], policy: str
+) -> None:
+    trial.start({"top": BELT}, journal={"file": str(small_disk / "line3.journal")}, on_journal_error=policy)
+    trial.killed()  # what it captured last is to be a fault of the next start at which the journal works
+    with fault(trial):
+        trial.inject()
+        trial.launch()
+        if policy == "fault":
+            trial.detected_in_log("line3.journal: ")
+            trial.exited(1)
+        else:
+            trial.detected(JOURNAL_FAILED)
+            assert "the line starts without it" in trial.log
+            trial.uninterrupted("top")
+    if policy == "fault":
+        trial.launch()
+        trial.wait_for(health("running", lambda health: health.state == "running"))
+    else:
+        trial.recovered_when(OK)
+        with JournalReader(trial.journal) as reader:
+            trial.wait_until(lambda: (reader.last_event("start") or {}).get("boot") == trial.health.boot)
+        trial.send(signal.SIGTERM)
+        trial.exited(0)
+        trial.launch()
+        trial.wait_for(health("running", lambda h: h.state == "running"), since_s=time.monotonic())
+    trial.finish(possible={("top", "shutdown")})
 
 
 def damage(file: Path, first: int, last: int) -> None:

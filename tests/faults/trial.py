@@ -90,6 +90,8 @@ class Trial:
         self.log_file = folder / "stderr.txt"
         self.log_file.touch()
         self.messages: list[tuple[float, Message]] = []
+        self.machine: Path | None = None
+        """A file with what the daemon is to find as the name of this start of the machine."""
         self.finished = False
         self._captured: Counter[tuple[str, str]] = Counter()
         self._injected_s = 0.0
@@ -141,9 +143,13 @@ class Trial:
 
     def launch(self, environment: Mapping[str, str] | None = None) -> None:
         """Start the daemon, for the first time or once more."""
+        command = [str(COMMANDS / "inspectd"), "--config", str(self.config)]
+        if self.machine is not None:  # it alone sees another /proc
+            mounted = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+            command = ["unshare", "--mount", "sh", "-c", mounted, str(self.machine), *command]
         with self.open_log() as log:
             self.process = subprocess.Popen(
-                [COMMANDS / "inspectd", "--config", self.config],
+                command,
                 stderr=log,
                 env=os.environ | (environment or {}),
             )
@@ -397,6 +403,7 @@ class Trial:
         possible: Iterable[tuple[str, Reason]] = (),
         journal_complete: bool = True,
         journal_intact: bool = True,
+        lost_in_power_cut: tuple[str, int] | None = None,
     ) -> None:
         """End the daemon in order if it runs, and account for every frame of all its starts.
 
@@ -405,6 +412,8 @@ class Trial:
             possible: those that there may be, too; there may be no others.
             journal_complete: whether all published verdicts have to be in the journal.
             journal_intact: whether it can still be read and audited; otherwise the wire has to have them all.
+            lost_in_power_cut: a boot, and its last verdict that the journal has; what it published after that
+                is lost, and told to be so. Its numbers go on behind a gap.
         """
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -424,6 +433,9 @@ class Trial:
                     self._captured[key] = max(health.captured, self._captured[key])
         written = self._journaled() if journal_intact else []
         wire = {(v.boot, v.seq): v for v in self.verdicts}
+        heard = len(wire)
+        told_lost = set() if lost_in_power_cut is None else self._told_lost(*lost_in_power_cut, written)
+        wire = {key: verdict for key, verdict in wire.items() if key not in told_lost}
         both = wire | {(v.boot, v.seq): v for v in written}
         for verdict in written:
             assert wire.get((verdict.boot, verdict.seq), verdict) == verdict, "wire and journal disagree"
@@ -444,23 +456,34 @@ class Trial:
             wire.keys() - {(v.boot, v.seq) for v in written} if journal_complete and journal_intact else set()
         )
         self.row.verdicts = len(both)
-        self.row.lost = len(captured - frames.keys()) + len(unwritten)
+        unexpected = len(captured - frames.keys()) + len(unwritten)
+        self.row.lost = unexpected + len(told_lost)
         self.row.duplicates = (
-            (len(self.verdicts) - len(wire))
+            (len(self.verdicts) - heard)
             + (len(both) - len(frames))
             + (len(written) - len({(v.boot, v.seq) for v in written}))
         )
         self.finished = True
-        assert self.row.lost == 0, f"lost: {sorted(captured - frames.keys())[:20]} {sorted(unwritten)[:20]}"
+        assert unexpected == 0, f"lost: {sorted(captured - frames.keys())[:20]} {sorted(unwritten)[:20]}"
         assert self.row.duplicates == 0, f"duplicates: {self.row.duplicates}"
+        ends = {} if lost_in_power_cut is None else dict([lost_in_power_cut])
         for boot in {boot for boot, _ in both}:
-            seqs = sorted(seq for b, seq in both if b == boot)
+            seqs = sorted(seq for b, seq in both if b == boot and seq <= ends.get(boot, seq))
             assert seqs == list(range(1, len(seqs) + 1)), "seq has gaps"
         found = {(v.camera, v.reason) for v in both.values() if v.reason is not None}
         assert set(faults) <= found <= {*faults, *possible}, f"faults: {sorted(found)}"
         if journal_intact and self.journal.exists():  # else the daemon did not come so far
             result = audit(self.journal)
             assert result.intact, result.broken
+
+    def _told_lost(self, boot: str, last_seq: int, written: list[Verdict]) -> set[tuple[str, int]]:
+        """List what a power cut has taken out of the journal; its cameras' counts went with it."""
+        lost = {(v.boot, v.seq) for v in self.verdicts if v.boot == boot and v.seq > last_seq}
+        lost -= {(v.boot, v.seq) for v in written}
+        known = [*(v for v in self.verdicts if (v.boot, v.seq) not in lost), *written]
+        for key in [key for key in self._captured if key[0] == boot]:
+            self._captured[key] = max((v.frame for v in known if (v.boot, v.camera) == key), default=0)
+        return lost
 
     def _journaled(self) -> list[Verdict]:
         if not self.journal.exists():

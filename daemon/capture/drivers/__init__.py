@@ -1,10 +1,10 @@
-"""The seam behind which every kind of camera stands; only camera processes import what is behind it."""
+"""The seam of the cameras: every kind implements ``Camera``. Only camera processes import the kinds."""
 
 # What a camera raises:
 #
-# foundation.errors.InputError   the config names something that cannot work; trying again is no use
-# CameraFailed                       the device broke or went away; opening it again may help
-# BadPicture                         one frame could not be read; the next one may be fine
+# foundation.errors.InputError   the config asks for something that cannot work; trying again does not help
+# CameraFailed                   the device broke or went away; opening it again may help
+# BadPicture                     one frame could not be read; the next one may be fine
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple, Protocol
@@ -13,12 +13,16 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
 from daemon.host.cores import Cores
 from foundation.errors import InputError
+from foundation.secrets import masked
 from pictures.frames import Frame, Roi, Size
 from pictures.tiles import TileGrid, Tiles
 
 
 class CameraFailed(Exception):
     """The device broke, went away or stopped delivering."""
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
 
 class BadPicture(Exception):
@@ -30,6 +34,9 @@ class BadPicture(Exception):
     def __init__(self, message: str, part: str | None) -> None:
         super().__init__(message)
         self.part = part
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
 
 class Picture(NamedTuple):
@@ -72,15 +79,15 @@ class CameraSettings:
     __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     source: Annotated[str, MinLen(1), MaxLen(4096)]
-    """``/dev/video0``, a video file, a folder of images, an ``rtsp://`` or ``http://`` address,
-    ``aravis://DEVICE`` or ``simulated://?seed=1&defects=0.1``."""
+    """``/dev/video0``, a video file, a folder of images, an ``rtsp://`` or ``http://`` address of a stream or
+    of snapshots, ``aravis://DEVICE`` or ``simulated://?seed=1&defects=0.1``."""
     roi: Roi | None = None
     """The part of the picture that is judged; the whole picture when absent."""
     tiles: Tiles | None = None
     """How ``roi`` is cut into tiles, each of which the engine sees as one frame; as one frame when absent."""
     fps: Annotated[float, Gt(0), Le(10_000)] | None = None
-    """V4L2 and Aravis: the rate asked of the device. Files, folders and simulated lines: frames come at this
-    rate whether or not the daemon keeps up; without it each waits until there is room."""
+    """V4L2 and Aravis: the rate asked of the device. Files, folders, snapshot addresses and simulated lines:
+    frames come at this rate whether or not the daemon keeps up; without it each waits until there is room."""
     width: Annotated[int, Gt(0), Le(65_536)] | None = None
     """V4L2 and Aravis: the picture's width asked of the device, in pixels."""
     height: Annotated[int, Gt(0), Le(65_536)] | None = None

@@ -1,8 +1,10 @@
 from pathlib import Path
 
 from daemon.capture.drivers import BadPicture, Picture
-from foundation.errors import InputError
-from pictures.frames import Size, images_in, read_image
+from foundation.errors import InputError, printable
+from pictures.frames import Size
+from pictures.image_file import read_image
+from pictures.image_folder import images_in
 
 
 class FolderCamera:
@@ -28,7 +30,7 @@ class FolderCamera:
             self._next = 0
         path = self._images[self._next]
         self._next += 1
-        part = path.relative_to(self._folder).as_posix()
+        part = printable(path.relative_to(self._folder).as_posix())  # a name may be no UTF-8
         try:
             return Picture(read_image(path), part)
         except InputError as error:

@@ -28,7 +28,7 @@ def open_camera(settings: CameraSettings, *, first_frame: int = 1) -> Camera:
 
         return ArvCamera(settings)
     if scheme is not None:
-        from daemon.capture.drivers.video import open_stream
+        from daemon.capture.drivers.stream import open_stream
 
         if scheme not in {"rtsp", "rtsps", "rtmp", "http", "https", "udp"}:
             raise InputError(
@@ -40,11 +40,11 @@ def open_camera(settings: CameraSettings, *, first_frame: int = 1) -> Camera:
 
         return FolderCamera(path, loop=settings.loop, first_frame=first_frame)
     if path.is_file():
-        from daemon.capture.drivers.video import open_video_file
+        from daemon.capture.drivers.video_file import VideoFile
 
-        return open_video_file(path, loop=settings.loop, first_frame=first_frame)
+        return VideoFile(path, loop=settings.loop, first_frame=first_frame)
     if Path("/dev") in path.parents:  # also /dev/v4l/by-id/…, names that a camera keeps on every port
-        from daemon.capture.drivers.video import open_device
+        from daemon.capture.drivers.v4l2 import open_device
 
         return open_device(settings)
     raise InputError(f"{source}: no such device, file or folder")

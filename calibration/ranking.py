@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.metrics.bootstrap import Floats
+Floats = NDArray[np.float64]
 
 
 class Ranking:

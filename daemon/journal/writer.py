@@ -1,0 +1,223 @@
+"""The thread that writes a line's journal: a disk that hangs does not stop the line."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final
+
+from daemon.journal.journal import Journal, JournalFailed
+from verdicts.message import Verdict
+
+_MOST_ROWS_AT_ONCE: Final = 64
+_LONGEST_CLOSE_S: Final = 5.0
+
+Rows = Sequence[tuple[Verdict, bytes]]
+
+
+@dataclass(slots=True)
+class _Note:
+    """An event that somebody waits for."""
+
+    kind: str
+    content: Mapping[str, Any]
+    durable: bool
+    error: Exception | None = None
+    given_up: bool = False
+    written: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(slots=True)
+class _Verdicts:
+    """A batch of verdicts, and the turn that it belongs to."""
+
+    rows: Rows
+    turn: int
+
+
+class JournalWriter:
+    """Writes batches in the order in which they come. Batches that wait together are one transaction.
+
+    SQLite waits for the disk whenever the log starts over and after a checkpoint, and a hanging disk may hold
+    up any write. Only this thread waits for it.
+
+    A batch that takes too long is given up: its verdicts are published otherwise than they were handed over.
+    When the disk answers after all, the batch is taken back, and comes again as it was published.
+
+    The methods are called by one thread, the line's.
+
+    Attributes:
+        entries: number of the newest row that is known to be written.
+        head: its SHA-256, 64 hexadecimal digits.
+        on_answer: called in the thread when there are answers to be taken.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        """Start the thread.
+
+        Args:
+            journal: from now on used by the thread alone; ``close`` closes it.
+        """
+        self.entries, self.head = journal.entries, journal.head
+        self.on_answer: Callable[[], None] = _nobody
+        self.file: Path = journal.file
+        self.unopened = journal.unopened
+        """Why it could not be opened at first; None if it could."""
+        self._journal = journal
+        self._jobs: SimpleQueue[_Verdicts | _Note | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._turn = 0
+        self._refused_turn = -1
+        self._answers: deque[tuple[int, Exception | None]] = deque()  # batches, and why they are not written
+        self._end = (self.entries, self.head)
+        self._busy = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    @property
+    def trouble(self) -> str | None:
+        """One line about checkpoints that fail while rows can be written; None when all is well."""
+        return self._journal.trouble
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being written or waits to be."""
+        return self._busy or not self._jobs.empty()
+
+    def write(self, rows: Rows) -> None:
+        """Hand a batch over; ``answers`` tells what became of it."""
+        self._jobs.put(_Verdicts(rows, self._turn))
+
+    def answers(self) -> list[Exception | None]:
+        """Take the answers since the last call: None for each batch that is written, or why it is not.
+
+        They come in the order of the batches. If one is refused, all that were handed over before its answer
+        was taken are refused, too: none may be written ahead of it.
+        """
+        with self._lock:
+            answers = [error for batches, error in self._answers for _ in range(batches)]
+            self._answers.clear()
+            self.entries, self.head = self._end
+            if any(error is not None for error in answers):
+                self._turn += 1
+        return answers
+
+    def give_up(self) -> bool:
+        """Give up what was handed over: no answer to it is wanted any more.
+
+        Returns:
+            False when there is an answer now: take it instead.
+        """
+        with self._lock:
+            if self._answers:
+                return False
+            self._turn += 1
+        return True
+
+    def note(
+        self, kind: str, content: Mapping[str, Any], *, durable: bool = False, patience_s: float = 1.5
+    ) -> None:
+        """Write down what happened to the daemon, after all that was handed over; wait until it is written.
+
+        Args:
+            kind: such as "start".
+            content: JSON.
+            durable: whether to wait until the disk has it, and all before it.
+            patience_s: how long to wait.
+
+        Raises:
+            JournalFailed: it is not written, or not yet.
+        """
+        note = _Note(kind, content, durable)
+        self._jobs.put(note)
+        if not note.written.wait(patience_s):
+            note.given_up = True
+            raise JournalFailed(f"{self.file}: the disk does not answer; not noted yet: {kind}")
+        with self._lock:
+            self.entries, self.head = self._end
+        if note.error is not None:
+            raise note.error
+
+    def close(self) -> None:
+        """Write what was handed over, and close the journal; a disk that hangs is not waited for.
+
+        Connections for reading in this process have to be closed before.
+        """
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+            self._thread.join(_LONGEST_CLOSE_S)
+
+    # The thread.
+
+    def _run(self) -> None:
+        job = self._jobs.get()
+        while job is not None:
+            self._busy = True
+            following: _Verdicts | _Note | bool | None = False  # nothing was taken out of the queue yet
+            if isinstance(job, _Note):
+                self._note(job)
+            else:
+                batches = [job]
+                rows = len(job.rows)
+                while rows < _MOST_ROWS_AT_ONCE and not self._jobs.empty():
+                    following = self._jobs.get()
+                    if not isinstance(following, _Verdicts) or following.turn != job.turn:
+                        break
+                    batches.append(following)
+                    rows += len(following.rows)
+                    following = False
+                self._write(batches)
+            self._busy = False
+            job = self._jobs.get() if isinstance(following, bool) else following
+        self._journal.close()
+
+    def _note(self, note: _Note) -> None:
+        if note.given_up:
+            return
+        try:
+            self._journal.note(note.kind, note.content, durable=note.durable)
+        except Exception as error:
+            note.error = error
+        with self._lock:
+            self._end = (self._journal.entries, self._journal.head)
+        note.written.set()
+
+    def _write(self, batches: list[_Verdicts]) -> None:
+        turn = batches[0].turn
+        error: Exception | None = None
+        before = self._journal.end
+        if turn == self._refused_turn:
+            error = JournalFailed(f"{self.file}: earlier rows are not written")
+        elif turn == self._turn:
+            try:
+                self._journal.write([row for batch in batches for row in batch.rows])
+            except Exception as failure:
+                error, self._refused_turn = failure, turn
+        with self._lock:
+            wanted = turn == self._turn
+            tell = wanted and not self._answers  # otherwise they are about to be taken, this one too
+            if wanted:
+                self._end = (self._journal.entries, self._journal.head)
+                self._answers.append((len(batches), error))
+        if tell:
+            self.on_answer()
+        if not wanted and error is None and self._journal.end != before:
+            self._take_back(before)
+
+    def _take_back(self, before: tuple[int, bytes]) -> None:
+        while not self._closed:
+            try:
+                self._journal.take_back(before)
+            except JournalFailed:
+                time.sleep(0.1)  # until it can be, nothing else may follow
+            else:
+                return
+
+
+def _nobody() -> None:
+    """Tell nobody of answers."""

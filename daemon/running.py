@@ -1,0 +1,130 @@
+"""What a line runs on, from its config to its lanes: made at the start, and exchanged in part by a reload."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daemon.delivery.archive import Archive
+from daemon.delivery.journaled_publisher import JournaledPublisher
+from daemon.delivery.verdict_batch import VerdictBatch
+from daemon.host.access import Access
+from daemon.intake import Intake
+from daemon.journal.journal import JournalFailed
+from daemon.journal.writer import JournalWriter
+from daemon.judging.lanes import Lanes
+from daemon.judging.ledger import Ledger
+from daemon.judging.product import Product
+from daemon.judging.queue import WaitingFrames
+from daemon.load import Setup
+
+if TYPE_CHECKING:
+    from daemon.control.server import Control
+
+_log = logging.getLogger("inspectd")
+
+
+@dataclass(slots=True)
+class Running:
+    """The parts of one running line. Belongs to the thread of the event loop."""
+
+    path: Path
+    """The config file, read again at a reload."""
+    setup: Setup
+    """What was loaded from it."""
+    boot: str
+    """Hexadecimal digits that name this start of the daemon."""
+    ledger: Ledger
+    waiting: WaitingFrames
+    verdicts: VerdictBatch
+    intake: Intake
+    lanes: Lanes
+    publisher: JournaledPublisher
+    """Where verdicts go."""
+    journal: JournalWriter | None
+    """Where events are noted; None without one."""
+    control: "Control | None"
+    """Whose subscribers health tells of; None without one."""
+    access: Access
+    """Who may connect."""
+
+    @property
+    def line(self) -> str:
+        """Name of the line."""
+        return self.setup.config.line
+
+    def note(self, kind: str, content: dict[str, Any]) -> None:
+        """Note an event in the journal. If it cannot be written, the line runs on all the same."""
+        if self.journal is not None:
+            try:
+                self.journal.note(kind, {"boot": self.boot, **content})
+            except JournalFailed as error:
+                _log.error("journal: %s", error)
+
+
+def assemble(
+    path: Path,
+    setup: Setup,
+    product: Product,
+    *,
+    boot: str,
+    publisher: JournaledPublisher,
+    journal: JournalWriter | None,
+    counted_beside: Path | None,
+    control: "Control | None",
+    access: Access,
+) -> Running:
+    """Allocate everything that a line needs, in the event loop that it will run in; nothing is started.
+
+    Args:
+        path: the config file.
+        setup: what was loaded from it.
+        product: the one of its products that is judged first.
+        boot: hexadecimal digits that name this start of the daemon.
+        publisher: where verdicts go.
+        journal: where events are noted; None without one.
+        counted_beside: the journal beside which captured frames are counted; None: only in memory.
+        control: whose subscribers health tells of; None without one.
+        access: who may connect.
+
+    Raises:
+        InputError: the archive's folder cannot be made, or there is no memory for the cameras' frames.
+    """
+    config, ledger, waiting = setup.config, Ledger(), WaitingFrames()
+    verdicts = VerdictBatch(
+        config.line, boot, ledger=ledger, publisher=publisher, archive=open_archive(setup)
+    )
+    intake = Intake(
+        setup.camera_plan,
+        product,
+        config.deadline_ms,
+        boot=boot,
+        journal=counted_beside,
+        ledger=ledger,
+        waiting=waiting,
+        verdicts=verdicts,
+    )
+    return Running(
+        path=path,
+        setup=setup,
+        boot=boot,
+        ledger=ledger,
+        waiting=waiting,
+        verdicts=verdicts,
+        intake=intake,
+        lanes=Lanes(setup.opened, waiting=waiting, deliver=verdicts.deliver),
+        publisher=publisher,
+        journal=journal,
+        control=control,
+        access=access,
+    )
+
+
+def open_archive(setup: Setup) -> Archive | None:
+    """Open the archive of a config; None where it names none.
+
+    Raises:
+        InputError: its folder cannot be made or read.
+    """
+    archive = setup.config.archive
+    return None if archive is None else Archive(archive.folder, max_mb=archive.max_mb)

@@ -1,0 +1,33 @@
+"""The list of tests that ``make test-fast`` leaves out, besides those that are marked slow.
+
+``pytest --junitxml=durations.xml && python tests/slow_tests.py durations.xml`` writes it. Tests that did not
+run keep their entry.
+"""
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+from xml.etree import ElementTree
+
+LIST = Path(__file__).with_suffix(".txt")
+LONGEST_S = 1.5
+"""With its fixtures; of a test with parameters, all together."""
+
+
+def slow_tests() -> frozenset[str]:
+    """Give the names in the list, such as ``tests/test_x.py::test_y``."""
+    return frozenset(LIST.read_text().split())
+
+
+def main(report: Path) -> None:
+    """Write the list again from the durations of a run."""
+    took: defaultdict[str, float] = defaultdict(float)
+    for case in ElementTree.parse(report).iter("testcase"):
+        module = case.attrib["classname"].replace(".", "/")
+        took[f"{module}.py::{case.attrib['name'].split('[')[0]}"] += float(case.attrib["time"])
+    slow = slow_tests() - set(took) | {name for name, seconds in took.items() if seconds > LONGEST_S}
+    LIST.write_text("".join(f"{name}\n" for name in sorted(slow)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
