@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import InputError
+from foundation.parser import Parser
 from foundation.yaml_file import read_yaml, shown
 
 
@@ -19,7 +20,7 @@ def apply_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
     Raises:
         InputError: the file cannot be read, or has a key that is no option or a value that is none of it.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
     first.add_argument("--settings", type=Path)
     path = first.parse_known_args(list(arguments))[0].settings
     if path is None:
