@@ -112,8 +112,8 @@ def next_step(engine: Path, target: Path, measured: Measured) -> str:
     else:
         lines.append("how many defects it catches is not known: give --defects DIR, with images of them")
     lines.append(
-        f"next: write engine: {engine} and calibration: {target} into the line's config, then inspectd --config "
-        "FILE --check"
+        f"next: write engine: {engine} and calibration: {target} into the line's config, then inspectd"
+        " --config FILE --check"
     )
     return "\n".join(lines)
 

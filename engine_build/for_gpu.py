@@ -1,4 +1,4 @@
-"""ONNX in, engine for an NVIDIA GPU out; TensorRT-RTX builds where there is none, as far as that goes."""
+"""ONNX in, engine for an NVIDIA GPU out. TensorRT-RTX also builds without one; part of the proof waits."""
 
 import hashlib
 from collections.abc import Sequence

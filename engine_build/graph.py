@@ -69,7 +69,7 @@ def read_graph(path: Path) -> Graph:
         model = onnx.load_model_from_string(source)
         onnx.load_external_data_for_model(model, str(path.parent))
     except DecodeError as error:
-        raise InputError(f"{path}: not an ONNX file, or a damaged one") from error
+        raise InputError(f"{path}: not an ONNX file, or a damaged one{_advice(path, source)}") from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise InputError(f"{path}: its external weights cannot be read: {_first_line(error)}") from error
     if not model.graph.node:
@@ -92,6 +92,15 @@ def read_graph(path: Path) -> Graph:
         maps=maps,
         metadata=metadata,
     )
+
+
+def _advice(path: Path, source: bytes) -> str:
+    """Say what to do with what people give instead of an ONNX file."""
+    if path.suffix in {".pt", ".pth", ".ckpt"} or source.startswith(b"PK"):
+        if path.suffix == ".engine":
+            return "; it is an engine already: run calibrate on it"
+        return f"; a checkpoint has to be exported first: efficientad export {path} -o {path.with_suffix('.onnx')}"
+    return ""
 
 
 def _maps(path: Path, metadata: dict[str, str]) -> dict[str, str]:
@@ -153,7 +162,7 @@ def _check_fp32_nodes(path: Path, graph: onnx.GraphProto, metadata: dict[str, st
     for prefix in names_in(metadata, FP32_NODES):
         if not prefix or not any(node.name.startswith(prefix) for node in graph.node):
             raise InputError(
-                f"{path}: metadata {FP32_NODES} names {prefix!r:.60}, with which no node's name begins"
+                f"{path}: metadata {FP32_NODES} names {prefix!r:.60}, but no node's name begins with it"
             )
 
 
@@ -190,7 +199,7 @@ def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _described(name: str, tensor: onnx.TypeProto.Tensor) -> str:
     kind = TensorProto.DataType.Name(tensor.elem_type).lower()
-    kind = {"float": "float32", "undefined": "of no tensor type"}.get(kind, kind)
+    kind = {"float": "float32", "undefined": "not a tensor"}.get(kind, kind)
     return f"{name} {kind} {'×'.join(map(str, dimensions(tensor)))}".rstrip()
 
 

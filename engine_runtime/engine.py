@@ -1,4 +1,4 @@
-"""The seam behind which every runtime stands, and the names of contract 1."""
+"""The seam of the runtimes, and the names of contract 1."""
 
 from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any, Final, Protocol

@@ -92,7 +92,7 @@ def read_manifest(path: Path, trusted: TrustedKeys | None = None) -> Manifest:
         trusted: the keys of which one must have signed it; None where its origin does not matter.
 
     Raises:
-        EngineRefused: the file is missing, is not signed, is no engine file, or is of another format version.
+        EngineRefused: the file is missing, not signed, not an engine file, or of another format version.
     """
     with _opened(path, trusted) as archive:
         return _manifest(path, archive)

@@ -82,9 +82,7 @@ def runtime_module(runtime: Runtime) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         if error.name == name:
-            raise EngineRefused(
-                f"runtime {runtime}: this version of inspectd does not bring it yet"
-            ) from error
+            raise EngineRefused(f"runtime {runtime}: this version of inspectd does not have it") from error
         raise EngineRefused(f"runtime {runtime} is not installed here ({one_line(error)})") from error
 
 

@@ -103,7 +103,7 @@ def _end_at_once_next_time() -> None:
 
 
 def _interrupt_again(unraisable: "UnraisableHookArgs") -> None:
-    """Repeat an interrupt that fell into a finaliser or a callback of an import, where nothing can be raised."""
+    """Repeat an interrupt that fell into a finaliser or an import's callback, where nothing can be raised."""
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         import _thread
         import threading

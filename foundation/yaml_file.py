@@ -126,8 +126,8 @@ def read_yaml(path: Path, expected: str, text: bytes | None = None) -> YamlFile:
         text: what ``read_text`` gave; read here when None.
 
     Raises:
-        InputError: it cannot be read, is too large, is not YAML, is no mapping, has a key twice, or a number
-            that is not what it looks like; the line names the file and, where there is one, the line in it.
+        InputError: it cannot be read, is too large, is not YAML, is not a mapping, has a key twice, or has a
+            number that is not what it looks like; the text names the file and, where there is one, its line.
     """
     document = _compose(path, expected, read_text(path, expected) if text is None else text)
     try:
@@ -158,9 +158,9 @@ def _compose(path: Path, expected: str, text: bytes) -> yaml.Node | None:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}") from error
     if written_out > _MOST_NODES:
-        raise InputError(f"{path}: found aliases of aliases without end; expected {expected}")
+        raise InputError(f"{path}: found aliases that expand without end; expected {expected}")
     for node, key in _repeated_keys(document):
-        raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: stands here for the second time")
+        raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: is given a second time here")
     for node, key, wrong in _unclear(document):
         raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: {wrong}")
     return document

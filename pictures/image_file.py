@@ -84,7 +84,7 @@ def _read(path: Path, flags: int) -> NDArray[np.generic]:
     except cv2.error:
         picture = None
     if picture is None:
-        raise InputError(f"{path}: is an image that OpenCV cannot read, or a damaged one")
+        raise InputError(f"{path}: is damaged, or an image that OpenCV cannot read")
     return picture
 
 

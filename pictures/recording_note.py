@@ -60,7 +60,9 @@ def note_of(path: Path) -> RecordingNote | None:
     try:
         return _read(head[start + len(_KEYWORD) : start + length])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"{path}: its note of inspectctl record is damaged: record it anew") from error
+        raise InputError(
+            f"{path}: the note that inspectctl record left in it is damaged: record it again"
+        ) from error
 
 
 def _read(text: bytes) -> RecordingNote:

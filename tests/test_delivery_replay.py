@@ -301,7 +301,10 @@ def test_inspectctl_says_that_nobody_answers(line: DeliveryLine) -> None:
         (["--boot", "x y"], "inspectctl replay: argument --boot: found 'x y', expected the boot"),
         (["--since", "1m", "--last", "3"], "inspectctl: --first, --last: expected with --boot only"),
         (["--boot", "aa", "--first", "5", "--last", "3"], "inspectctl: --first: found 5, expected at most"),
-        (["--boot", "aa", "--control", "here"], "inspectctl: address: found 'here', expected such as"),
+        (
+            ["--boot", "aa", "--control", "here"],
+            "inspectctl: address: found 'here', expected an address such as",
+        ),
         (["--boot", "aa", "--journal", "/nowhere"], "inspectctl: /nowhere: expected a journal"),
         (["--boot", "aa", "--journal", "x", "--control", "y"], "inspectctl: which journal: expected"),
         ([], "inspectctl replay: one of the arguments --since --boot is required"),

@@ -398,7 +398,7 @@ def test_wrong_models_and_folders(
         ["evaluate", *line, "--data", data, "--out", str(checkpoint)], capsys
     )
     nowhere = str(tmp_path / "a" / "b")
-    assert "no folder that can be written to" in refused(
+    assert "folder that can be written to" in refused(
         ["evaluate", *line, "--data", data, "--out", nowhere], capsys
     )
 

@@ -154,7 +154,7 @@ def spoil_folder(file: Path) -> None:
     ("spoil", "expected"),
     [
         (spoil_nothing, "its folder does not exist"),
-        (spoil_text, "is no journal of inspectd"),
+        (spoil_text, "is not a journal of inspectd"),
         (spoil_foreign, "another application's database"),
         (spoil_version, "journal of version 7; expected version 1"),
         (spoil_folder, "expected the journal's file"),

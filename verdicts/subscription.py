@@ -87,7 +87,7 @@ class Subscription:
         """Wait for the next verdict that was asked for.
 
         Raises:
-            VerdictsLost: verdicts are missing and there is no ``on_lost``; the next call goes on behind them.
+            VerdictsLost: verdicts are missing and there is no ``on_lost``; the next call goes on after them.
             LineSilent: no health for ``silence_s``; raised again after each further ``silence_s``.
             StopIteration: the subscription was closed.
         """

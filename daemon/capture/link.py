@@ -1,11 +1,11 @@
 """The two-way line between the daemon and one camera process: one small binary message per packet.
 
 A packet socket has no lock and no shared buffer that a killed process could leave broken, and its other end
-reads an end-of-file whichever way the process died. Each message is one byte that says its kind, then fixed
-fields, then text. JSON would cost several times as much for each frame, and could say more that is wrong.
+reads an end-of-file however the process died. Each message is one byte that says its kind, then fixed fields,
+then text. JSON would cost several times as much for each frame, and more of it could be wrong.
 
-The daemon believes nothing that it receives: `decode` refuses what is no message, and
-`daemon.capture.supervisor.DaemonCamera` what makes no sense at its time.
+The daemon trusts nothing that it receives: `decode` refuses what is not a message, and
+`daemon.capture.supervisor.DaemonCamera` refuses what makes no sense at its time.
 """
 
 import json
@@ -34,7 +34,7 @@ class LinkClosed(Exception):
 
 
 class MalformedPacket(Exception):
-    """What came is no message; the text says why."""
+    """A packet is not a message; the text says why."""
 
 
 # Daemon → camera process:
@@ -104,7 +104,7 @@ class Failed(NamedTuple):
     frozen: bytes | None = None
     """Digest of the picture that came again and again, when that is the error."""
     wrong: bool = False
-    """The config names what cannot work, so that trying again is of no use."""
+    """The config asks for something that cannot work: trying again is of no use."""
 
 
 Message = Settings | Free | Stop | Opened | Arrival | Heartbeat | Ended | Failed
@@ -166,7 +166,7 @@ def decode(packet: bytes) -> Message:
                 return Settings(**content)
     except (struct.error, ValueError, TypeError, KeyError, RecursionError) as error:
         raise MalformedPacket(f"found {packet[:20]!r}: {error}") from error
-    raise MalformedPacket(f"found {packet[:20]!r}, which is no message")
+    raise MalformedPacket(f"found {packet[:20]!r}, which is not a message")
 
 
 def _arrival(packet: bytes) -> Arrival:

@@ -35,7 +35,7 @@ def running_configs(processes: Path = _PROCESSES) -> list[Path]:
 
 
 def _config_of(process: Path) -> Path | None:
-    """Give the config that a process was started with; None when it is no daemon that runs."""
+    """Give the config that a process was started with; None when it is not a running daemon."""
     try:
         words = [os.fsdecode(word) for word in (process / "cmdline").read_bytes().split(b"\0")[:-1]]
         # A script is started as "python /path/inspectd --config FILE".

@@ -191,7 +191,7 @@ def learn(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
 
 def diverged(out: Path, step: int, loss: float, kept: int, rate: float) -> str:
     """Say in one line that training went wrong at a step, and what to do."""
-    found = f"the loss is {loss}" if not math.isfinite(loss) else "a weight is no finite number any more"
+    found = f"the loss is {loss}" if not math.isfinite(loss) else "a weight is no longer a finite number"
     return (
         f"{out}: {found} at step {step}; {where_kept(out, kept)}, but the same options lead here again: "
         f"try a --learning-rate below {rate:g}"

@@ -48,7 +48,7 @@ class ArvCamera:
             from gi.repository import Aravis, GLib
         except (ImportError, ValueError) as error:
             raise InputError(
-                f"{self._source}: wants Aravis ({error}); expected Debian's gir1.2-aravis-0.8 and "
+                f"{self._source}: needs Aravis ({error}); expected Debian's gir1.2-aravis-0.8 and "
                 "pip install 'inspectd[aravis]'"
             ) from error
         self._aravis = Aravis
@@ -185,7 +185,7 @@ class ArvCamera:
             if buffer is not None:
                 return buffer
             if self._gone:
-                raise CameraFailed(f"{self._source} is gone: it answers no more")
+                raise CameraFailed(f"{self._source} is gone: it no longer answers")
 
     def _lost_before(self, picture_id: int) -> int:
         """Count the pictures between the last one and this one."""

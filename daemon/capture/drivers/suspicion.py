@@ -100,7 +100,7 @@ class Suspicion:
         self._same = self._same + 1 if previous is not None and _equal(previous, picture.pixels) else 1
         still = self._frozen_before is not None and _digest(picture.pixels) == self._frozen_before
         if still:
-            message = "frozen: still the picture at which it was frozen before"
+            message = "frozen: still the picture that it froze on before"
         elif self._same >= frozen_after:
             message = f"frozen: the same picture {self._same} times"
         else:
