@@ -1,4 +1,4 @@
-"""The whole way on a simulated line: record, train, export, build, calibrate, inspect (``make demo``)."""
+"""The whole way on a simulated line: record, train, build, calibrate, inspect (``make demo``)."""
 
 import argparse
 import json
@@ -14,15 +14,19 @@ import numpy as np
 
 from benchmarks.inspection import BIN, Inspection, command, summary
 from daemon.capture.drivers.simulated import Part
+from engine_runtime.engine_file import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
+FASTEST_FPS = 8
+"""As ``configs/demo.yaml`` has it."""
+SHARE_OF_TIME = 0.25
+"""For the engine: a machine that others use may be twice as slow, and no part may come too late."""
 
 
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1800, help="of training (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=60, help="of inspection (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=45, help="of inspection (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="(default: %(default)s)")
     options = parser.parse_args()
     began = time.monotonic()
@@ -35,11 +39,10 @@ def main() -> None:
     # Two recordings: what a model was trained on says nothing about how it scores new parts.
     command("inspectctl", "record", "simulated://?seed=1", "--out", out / "train", "--count", 250)
     command("inspectctl", "record", "simulated://?seed=2", "--out", out / "held-out", "--count", 300)
-    command("efficientad", "train", "--data", out / "train", "--size", "xs", "--steps", options.steps,
-            "--out", out / "flange.pt")  # fmt: skip
-    command("efficientad", "export", out / "flange.pt", "-o", out / "flange.onnx")
+    command("train-model", "--data", out / "train", "--method", "padim", "--out", out / "flange.onnx")
     command("build-engine", out / "flange.onnx", "--fast")
     command("calibrate", out / "flange.engine", "--good", out / "held-out", "--false-reject-rate", 0.004)
+    pace(config, out / "flange.engine")
 
     print(f"\n$ inspectd --config {config}    # for {options.seconds:g} s; inspectctl tail prints rejects")
     inspection = Inspection(config)
@@ -58,6 +61,12 @@ def main() -> None:
     )
     print(f"summary: {out / 'summary.json'}")
     print(f"the whole demo took {time.monotonic() - began:.0f} s")
+
+
+def pace(config: Path, engine: Path) -> None:
+    """Have parts come as fast as this machine judges them with most of its time to spare."""
+    fps = min(FASTEST_FPS, 1000 * SHARE_OF_TIME / read_manifest(engine).proof.latency_ms[1])
+    config.write_text(config.read_text().replace(f"fps: {FASTEST_FPS}", f"fps: {max(fps, 1):.1f}"))
 
 
 def picture(inspection: Inspection, path: Path) -> None:
