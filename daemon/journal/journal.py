@@ -306,7 +306,7 @@ class Journal:
         now, step = self._stamps.now()
         said = [] if self.entries else [_event(CREATED, {"line": self._line})]
         if step is not None:
-            said.append(_event(CLOCK, {"set_by_s": round(step.total_seconds(), 6)}))
+            said.append(_event(CLOCK, {"set_by_s": round(step.total_seconds(), 3)}))
         rows = list(self._chained((*said, *self._with_what_is_missing(entries)), iso(now)))
         self._retention.count(rows)
         if 0 < len(rows) <= _MOST_ROWS_AT_ONCE and not self._retention.is_due:

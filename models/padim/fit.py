@@ -247,9 +247,8 @@ def principal_components(
         D×C, the first of them for the fine layers; the mean feature, C; and how many are for the fine ones.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _FOR_BASIS)).round().astype(int))
-    seen = np.concatenate(
-        [features(images[index : index + 1]) for index in tqdm(chosen, desc="looking", unit="image")]
-    )
+    with tqdm(chosen, desc="looking", unit="image") as bar:  # closed, so that an error has a line of its own
+        seen = np.concatenate([features(images[index : index + 1]) for index in bar])
     columns = seen.transpose(1, 0, 2, 3).reshape(seen.shape[1], -1)
     origin = columns.mean(axis=1, dtype=np.float64)
     split = features.trunk.fine
