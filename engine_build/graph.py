@@ -99,7 +99,7 @@ def _advice(path: Path, source: bytes) -> str:
     if path.suffix in {".pt", ".pth", ".ckpt"} or source.startswith(b"PK"):
         if path.suffix == ".engine":
             return "; it is an engine already: run calibrate on it"
-        return f"; a checkpoint has to be exported first: efficientad export {path} -o {path.with_suffix('.onnx')}"
+        return f"; export a checkpoint first: efficientad export {path} -o {path.with_suffix('.onnx')}"
     return ""
 
 

@@ -105,10 +105,11 @@ def _end_at_once_next_time() -> None:
 def _interrupt_again(unraisable: "UnraisableHookArgs") -> None:
     """Repeat an interrupt that fell into a finaliser or an import's callback, where nothing can be raised."""
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
-        import _thread
+        import signal
         import threading
 
-        again = threading.Timer(0.02, _thread.interrupt_main)
+        main = threading.main_thread().ident
+        again = threading.Timer(0.02, signal.pthread_kill, (main, signal.SIGINT))
         again.daemon = True
         again.start()
     else:

@@ -32,10 +32,11 @@ if TYPE_CHECKING:  # torch, for which --help should not wait
 PROG = "efficientad"
 
 WITHOUT_PENALTY = (
-    "no --penalty-images: the student learns from your images alone. That is a quarter faster, and the model "
-    "may find fewer defects: the pretraining penalty keeps it from imitating the teacher on what it never saw. "
+    "no --penalty-images: the student learns from your images alone. A step is faster so, and the model may "
+    "find fewer defects, as nothing keeps the student from imitating the teacher on what it never saw. "
     "For that, give a folder of a few hundred photographs of other things"
 )
+
 LAYOUTS = ("csv", "mvtec-loco", "visa", "mvtec-ad", "folders", "images")
 """The keys of ``models.datasets.open.LAYOUTS``, which would import OpenCV."""
 
@@ -97,7 +98,7 @@ def _add_train(commands: "Commands") -> None:
         type=positive,
         default=DEFAULT_STEPS,
         metavar="N",
-        help=f"training steps; default {DEFAULT_STEPS}, the paper's are 70000; the bar says how long they take",
+        help=f"training steps; default {DEFAULT_STEPS}, the paper's 70000; the bar says how long they take",
     )
     train.add_argument(
         "--image-size",
@@ -332,6 +333,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 
 def train_command(options: argparse.Namespace) -> None:
     """Train a model on good images; after a kill the same command resumes."""
+    check_writable(options.out)
     from foundation.files import sha256
     from models import training_images
     from models.datasets.contents import contents
@@ -340,7 +342,6 @@ def train_command(options: argparse.Namespace) -> None:
     from models.efficientad.teacher import load_teacher, teacher_file
     from models.efficientad.train import train
 
-    check_writable(options.out)
     size: ModelSize = options.size
     file = teacher_file(size, options.teacher)
     teacher = load_teacher(size, file)
@@ -567,11 +568,11 @@ def tune_command(options: argparse.Namespace) -> None:
 
 def export_command(options: argparse.Namespace) -> None:
     """Write a model as an ONNX graph that takes frames and gives scores and anomaly maps."""
+    out = options.out or options.model.with_suffix(".onnx")
+    check_writable(out)
     from models.efficientad.checkpoint import load_model
     from models.efficientad.export import export
 
-    out = options.out or options.model.with_suffix(".onnx")
-    check_writable(out)
     run, model = load_model(options.model)
     nodes = export(out, run, model)
     print(f"{out}: size {run.size}, {run.image_size}, {nodes} nodes\nnext: build-engine {out}")
@@ -579,12 +580,12 @@ def export_command(options: argparse.Namespace) -> None:
 
 def distill_command(options: argparse.Namespace) -> None:
     """Train a teacher to imitate a pretrained backbone on natural images."""
-    from models.efficientad.distill import distil
-    from models.efficientad.teacher import save_teacher
-
     if options.out.suffix != ".safetensors":
         raise InputError(f"--out {options.out}: expected a name ending in .safetensors")
     check_writable(options.out)
+    from models.efficientad.distill import distil
+    from models.efficientad.teacher import save_teacher
+
     settings = {"steps": options.steps, "batch": options.batch, "seed": options.seed}
     made = distil(
         options.backbone,

@@ -137,10 +137,10 @@ def parser() -> argparse.ArgumentParser:
 
 def train(options: argparse.Namespace) -> None:
     """Learn a model from nothing."""
-    from models.choose import choose
-
     began = time.monotonic()
     _check_target(options.out)
+    from models.choose import choose
+
     good = good_images(options)
     _check_defects(options.defects)
     methods = _methods(options)
@@ -160,11 +160,11 @@ def train(options: argparse.Namespace) -> None:
 
 def update(options: argparse.Namespace) -> None:
     """Let a model learn more images."""
+    began = time.monotonic()
+    _check_target(options.update)
     from models.padim.sums_file import load_sums, sums_file
     from pictures.trained_on import trained_on
 
-    began = time.monotonic()
-    _check_target(options.update)
     if not options.update.is_file():
         raise InputError(f"{options.update}: is missing; expected a model of 'train-model --method padim'")
     before = load_sums(sums_file(options.update))
@@ -307,5 +307,10 @@ def _found(out: Path, good: "NDArray[np.float64]", folder: Path) -> str:
     found = auroc(good, judged.scores)
     return (
         f"{len(samples)} defective images: AUROC {found:.3f} against the held-out good ones;"
-        f" {above} score higher than all of these"
+        f" {above} score higher than all of these\n"
+        + (
+            f"it misses {len(samples) - above} of {len(samples)}: train longer, or give more good images"
+            if above < len(samples)
+            else "it misses none of them"
+        )
     )

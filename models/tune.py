@@ -81,7 +81,9 @@ class Search:
 def tune(search: Search, *, trials: int, limit_s: float | None, out: Path) -> dict[str, Any]:
     """Train with different settings until so many trials are finished; go on where a killed study stopped.
 
-    Several processes may work on one study; a trial whose process was killed is taken up by another. A trial's score is the AUROC by which its model tells held-out good images from the same images with
+    Several processes may work on one study; a trial whose process was killed is taken up by another.
+
+    A trial's score is the AUROC by which its model tells held-out good images from the same images with
     painted defects. Trials that fall behind the median of the others are given up.
 
     Args:

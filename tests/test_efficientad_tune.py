@@ -72,7 +72,10 @@ def test_a_study_goes_on_with_more_trials(data: Path, tmp_path: Path) -> None:
     assert trials[:2] == first
 
 
-def test_a_killed_study_takes_its_trial_up_where_it_stopped(data: Path, tmp_path: Path) -> None:
+def test_a_killed_study_takes_its_trial_up_where_it_stopped(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.tune.SILENT_S", 4)
     efficientad = Path(sys.executable).parent / "efficientad"
     arguments = command(data, tmp_path, 1, steps=120)
     killed = subprocess.Popen([efficientad, *arguments], stderr=subprocess.PIPE, text=True)
@@ -94,6 +97,32 @@ def test_a_killed_study_takes_its_trial_up_where_it_stopped(data: Path, tmp_path
     assert row["trial"] == 1, "the killed one failed, and the one that took it up is another"
     assert not partial.exists()
     assert kept < (tmp_path / "best.pt").stat().st_mtime_ns
+
+
+def test_two_processes_work_on_one_study(data: Path, tmp_path: Path) -> None:
+    efficientad = Path(sys.executable).parent / "efficientad"
+    arguments = command(data, tmp_path, 3, steps=8)
+    both = [subprocess.Popen([efficientad, *arguments], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+    trials = json.loads((tmp_path / "tune.json").read_text())["trials"]
+    assert len(trials) in (3, 4), "both may take the last one"
+    assert len({row["learning_rate"] for row in trials}) == len(trials), "they must not try the same"
+    left = sorted(file.name for file in tmp_path.iterdir())
+    assert left == ["best.pt", "study.db", "tune.json", "tune.md"]
+
+
+def test_a_study_whose_trials_all_diverge_says_so(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.tune.LEARNING_RATE", dict.fromkeys(("xs", "s", "m"), 1e30))
+    assert main(command(data, tmp_path, 2, steps=20)) == 1
+    said = capsys.readouterr()
+    [line] = [line for line in said.err.splitlines() if line.startswith("efficientad: ")]
+    assert line.startswith(f"efficientad: {tmp_path}: none of 2 trials gave a model, the last for: ")
+    assert "best.pt" not in said.out
+    assert json.loads((tmp_path / "tune.json").read_text())["best"] is None
 
 
 def test_another_study_in_the_folder_is_refused(
