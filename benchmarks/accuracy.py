@@ -5,6 +5,9 @@
 
 Every DIR is one product, in a layout that `efficientad evaluate` knows. `--methods` chooses among
 
+  padim    ours, PaDiM, as `train-model --method padim` fits it
+  padim10  the same with ten good images
+  patchcore ours, PatchCore, as `train-model --method patchcore` fits it
   xs       ours, XS
   s        ours, S
   anomalib anomalib's EfficientAd, small, with the teacher of ours, in an environment of its own
@@ -36,10 +39,11 @@ from foundation.errors import InputError
 from foundation.files import replacing
 from foundation.option_types import whole_number
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # they import torch
     from models.efficientad.networks import ModelSize
+    from models.evaluation.evaluate import Judged
 
-METHODS = ("xs", "s", "anomalib", "nearest")
+METHODS = ("padim", "padim10", "patchcore", "xs", "s", "anomalib", "nearest")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, command: str) -> None:
-    """Fill every cell of the table; the table is written anew after each."""
+    """Fill every cell of the table; the table is written again after each."""
     from detection.ours import SIZE
 
     from models import training_images
@@ -101,18 +105,24 @@ def chosen_methods(options: argparse.Namespace) -> list[Method]:
     Raises:
         InputError: one of them needs a file that was not given.
     """
+    from detection.features import FromFeatures
     from detection.nearest import Nearest
     from detection.ours import Ours
     from detection.peers import AnomalibS
-    from peer.install import install
 
     made: list[Method] = []
     for name in options.methods:
-        if name == "xs":
+        if name in {"padim", "patchcore"}:
+            made.append(FromFeatures(name, options.threads))
+        elif name == "padim10":
+            made.append(FromFeatures("padim", options.threads, images=10))
+        elif name == "xs":
             made.append(Ours("xs", teacher_of("xs", options.teacher_xs)))
         elif name == "s":
             made.append(Ours("s", teacher_of("s", options.teacher_s)))
         elif name == "anomalib":
+            from peer.install import install
+
             teacher = teacher_of("s", options.teacher_s)
             made.append(AnomalibS(install(options.peer_venv), teacher, options.threads))
         elif options.backbone is None:
@@ -173,9 +183,18 @@ def measured(method: Method, task: Task) -> dict[str, Any]:
         "image_auroc": overall.image_auroc.value,
         "image_auroc_interval": overall.image_auroc.interval,
         "pixel_auroc": None if overall.pixel_auroc is None else overall.pixel_auroc.estimate.value,
+        "caught_at_1_percent": caught(evaluation.judged, 0.01),
         "au_pro": None if overlap is None else overlap.estimate.value,
         "by_defect": {name: metrics.image_auroc.value for name, metrics in evaluation.by_defect.items()},
     }
+
+
+def caught(judged: "Judged", rate: float) -> float:
+    """Give the share of defects above the score that so many of the good test images exceed."""
+    import numpy as np
+
+    limit = np.quantile(judged.scores[~judged.defective], 1 - rate, method="higher")
+    return float((judged.scores[judged.defective] > limit).mean())
 
 
 def device() -> str:

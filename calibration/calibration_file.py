@@ -102,7 +102,7 @@ def load_calibration(
         text: what ``read_text`` gave; read here when None.
 
     Raises:
-        InputError: the file is missing, is no calibration, or was made for another engine.
+        InputError: the file is missing, is not a calibration, or was made for another engine.
     """
     file = read_yaml(path, A_CALIBRATION, text)
     version = file.content.get("format_version")

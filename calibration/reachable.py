@@ -31,7 +31,7 @@ def check_reachable(
         InputError: the model's map is limited, and the score at its limit is not above the threshold; or the
             highest scores are all equal, and not above it.
     """
-    advice = "export the model without it (anomalib: the map before its post-processing) and build it anew"
+    advice = "export the model without it (anomalib: the map before its post-processing) and build it again"
     limit = _highest_value(manifest)
     if limit is not None:
         q_a, q_b = (quantiles[:, column].astype(np.float64) for column in (0, 1))

@@ -168,7 +168,7 @@ class _Tail:
         shapes = np.linspace(*_SHAPES)
         log_scales = math.log(excesses.mean()) + np.linspace(*_LOG_SCALES)
         weights = self._weights(excesses, shapes, log_scales)
-        # Many scores concentrate the posterior between two points of the grid: lay it anew where they matter.
+        # Many scores concentrate the posterior between two grid points: lay the grid again where they matter.
         shapes = _where_it_matters(shapes, weights.max(axis=1))
         log_scales = _where_it_matters(log_scales, weights.max(axis=0))
         self.weights = self._weights(excesses, shapes, log_scales).ravel()

@@ -71,7 +71,7 @@ async def check_line(path: Path) -> Checked:
     )
     for name, settings in config.cameras.items():
         _check_region(name, settings)
-    not_tried = [f"cameras.{name}: not tried: the running line has its device" for name in held]
+    not_tried = [f"cameras.{name}: not tried: the running line uses its device" for name in held]
     return Checked(config, running is not None, not_tried)
 
 
@@ -177,7 +177,7 @@ def _runs(line: Health, camera: str) -> bool:
 def _check_region(name: str, settings: CameraSettings) -> None:
     """Hold the region against each picture of a folder; they may have any size.
 
-    Pictures that cannot be read are no mistake of the config: they will be faults.
+    Pictures that cannot be read are not a mistake in the config: they will be faults.
     """
     if settings.roi is None or "://" in settings.source or not Path(settings.source).is_dir():
         return

@@ -67,7 +67,7 @@ class JournalConfig(_Section):
     file: Path
     keep_days: float = Field(default=90, gt=0)
     max_mb: float = Field(default=1000, ge=1)
-    durable: bool = Field(default=False, description="publish a verdict only when the disk has it")
+    durable: bool = Field(default=False, description="publish a verdict only when it is on the disk")
 
 
 class ClientConfig(_Section):
@@ -100,7 +100,7 @@ class Config(_Section):
     products: dict[Name, ProductConfig] = {}
     product: Annotated[Name | None, Field(validate_default=True)] = None
     trusted_keys: Annotated[tuple[Path, ...], Field(min_length=1)] | None = Field(
-        default=None, description="files with the public keys of which one must have signed each engine"
+        default=None, description="files with public keys; one of them must have signed each engine"
     )
     curve: CurveConfig | None = None
     publish: str = Field(description="where the verdicts go, such as tcp://127.0.0.1:5560")
@@ -114,9 +114,11 @@ class Config(_Section):
     deadline_ms: float = Field(default=1000, gt=0, le=3_600_000)
     engine_timeout_s: float = Field(default=10, gt=0, le=3600)
     lanes: int = Field(default=1, ge=1, le=16)
-    threads: int | None = Field(default=None, ge=1, le=1024, description="of each lane; the runtime's choice")
+    threads: int | None = Field(
+        default=None, ge=1, le=1024, description="of each lane; the runtime chooses when absent"
+    )
     max_batch: int | None = Field(default=None, ge=1, description="the engine's own when absent")
-    cores: Cores | None = Field(default=None, description="that the line keeps to; all when absent")
+    cores: Cores | None = Field(default=None, description="the cores that the line may use; all when absent")
     archive: ArchiveConfig | None = None
     cameras: Annotated[dict[Name, CameraSettings], Field(min_length=1)]
 
@@ -150,14 +152,14 @@ class Config(_Section):
     @classmethod
     def _control_needs_a_journal(cls, address: str | None, info: ValidationInfo) -> str | None:
         if address is not None and info.data.get("journal", ...) is None:
-            raise ValueError("needs the section journal, from which it answers")
+            raise ValueError("needs the section journal: it answers from the journal")
         return address
 
     @field_validator("required_subscribers")
     @classmethod
     def _subscribers_need_control(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if names and info.data.get("control", ...) is None:
-            raise ValueError("need the key control, the address at which they acknowledge")
+            raise ValueError("need the key control: they acknowledge at that address")
         return names
 
     @field_validator("cameras")

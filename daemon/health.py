@@ -1,4 +1,4 @@
-"""How a line fares, as its health tells it."""
+"""The health of a line, as a pure function of its state."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -27,13 +27,13 @@ def health_of(
     uptime_s: float,
     now: datetime,
 ) -> Health:
-    """Tell how a line fares; nothing changes by it.
+    """Make a health message; this changes nothing.
 
     Args:
         line: its name.
         boot: hexadecimal digits that name this start of the daemon.
-        phase: of its life; while it is "running", the state says whether all is in order.
-        given_up: why it ends in failure; None where it does not.
+        phase: of its life. While it is "running", the state in the message says whether all is in order.
+        given_up: why it ends in failure; None if it does not.
         cameras: by name.
         product: what is judged now.
         lanes_failing: whether the last batch of a lane failed.

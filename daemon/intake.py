@@ -61,12 +61,12 @@ class Intake:
         self._verdicts = verdicts
         self._loop = asyncio.get_running_loop()
         self._waking = False
-        self._told: dict[str, str | None] = {}  # by camera, the trouble with its last frame
+        self._told: dict[str, str | None] = {}  # by camera: the trouble with its last frame
         self._deadline_timer: asyncio.TimerHandle | None = None
         self.cameras = CameraGroup(plan, boot=boot, journal=journal, sink=self)
 
     def arrived(self, camera: str, arrival: Arrival) -> None:
-        """Enter a captured frame; offer it to the lanes, or close it when its pixels are not there."""
+        """Enter a captured frame; offer it to the lanes, or close it when it has no pixels."""
         source = self.cameras[camera]
         captured = CapturedFrame(
             FrameKey(camera, arrival.frame),

@@ -24,7 +24,7 @@ class Line:
     """One configured line from its first frame to its last verdict.
 
     Everything here happens in the thread of the event loop; lanes hand their results over to it. So the
-    ledger needs no lock, and what happens first is what counts.
+    ledger needs no lock.
     """
 
     def __init__(self, on: Running) -> None:
@@ -36,7 +36,7 @@ class Line:
         self._state: LineState = "starting"
         self._given_up: str | None = None
         self.complete = True
-        """Whether every captured frame gets its verdict; after an error of our own nobody knows."""
+        """Whether every captured frame gets its verdict; False after an error of our own."""
         self._changed = asyncio.Event()
         self._ending = asyncio.Event()
         self._changing_over = asyncio.Lock()
@@ -47,11 +47,11 @@ class Line:
 
     @property
     def hung(self) -> bool:
-        """Whether a thread hangs in a runtime, or still loads, so that only force ends the process now."""
+        """Whether a thread hangs in a runtime or still loads: then only force ends the process."""
         return self._on.lanes.hung or self._beside.busy
 
     def _camera_changed(self) -> None:
-        """Tell a camera's new state at once: it may last for less than a second."""
+        """Publish a camera's new state at once: it may last for less than a second."""
         self._changed.set()
         if self._state == "running":
             self.send_health()
@@ -93,7 +93,7 @@ class Line:
             await self._until(
                 lambda: self._on.intake.cameras.ended and not self._changing_over.locked(), self._changed
             )
-            # Nobody waits for a line that ends by itself: only deadlines limit its last frames.
+            # A line that ends by itself has time: only deadlines limit its last frames.
             await self._until(lambda: not len(self._on.ledger), self._on.verdicts.idle)
             if self._on.intake.cameras.ended:
                 self._on.intake.cameras.refuse_wrong()  # a video that is cut short does not end in order
@@ -105,7 +105,7 @@ class Line:
             pulse.cancel()
             self._state = "stopping" if self._given_up is None else "failed"
             self.send_health()
-        counts = dict(self._on.outlet.decisions)
+        counts = dict(self._on.publisher.decisions)
         _log.info("%s: stopped after %d verdicts %s", config.line, self._on.verdicts.seq, counts)
         if self._given_up is not None:
             _log.error("%s: given up: %s", config.line, self._given_up)
@@ -123,7 +123,7 @@ class Line:
         ending.cancel()
 
     def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Give the line up after an error of our own: a frame may be without its verdict because of it."""
+        """Give the line up after an error of our own: a frame may have lost its verdict."""
         self.complete = False
         self._give_up(f"internal error: {context.get('exception') or context['message']}")
         loop.default_exception_handler(context)
@@ -167,23 +167,23 @@ class Line:
             self._loop.call_exception_handler({"message": "the pulse ended", "exception": error})
 
     def send_health(self) -> Health:
-        """Publish how the line fares now, and give it."""
+        """Publish the line's health, and return it."""
         self._on.verdicts.flush()  # its ``seq`` says what was published
-        outlet, control, config = self._on.outlet, self._on.control, self._on.setup.config
+        publisher, control, config = self._on.publisher, self._on.control, self._on.setup.config
         health = health_of(
             line=config.line,
             boot=self._on.boot,
             phase=self._state,
             given_up=self._given_up,
             cameras={
-                name: CameraHealth(camera.state, camera.captured, outlet.faults[name], camera.error)
+                name: CameraHealth(camera.state, camera.captured, publisher.faults[name], camera.error)
                 for name, camera in self._on.intake.cameras.items()
             },
             product=self._on.intake.product,
             lanes_failing=self._on.lanes.failing,
-            journal=outlet.journal_health(),
-            decisions=outlet.decisions,
-            dropped_messages=outlet.dropped_messages,
+            journal=publisher.journal_health(),
+            decisions=publisher.decisions,
+            dropped_messages=publisher.dropped_messages,
             subscribers={} if control is None else control.subscribers,
             required_subscribers=config.required_subscribers,
             seq=self._on.verdicts.seq,
@@ -191,14 +191,14 @@ class Line:
             uptime_s=time.monotonic() - self._started_s,
             now=datetime.now(UTC),
         )
-        outlet.send_health(health)
+        publisher.send_health(health)
         return health
 
     # Changing over.
 
     @property
     def _goes_on(self) -> bool:
-        """Whether it runs, and its end has not begun either."""
+        """Whether it runs, and its end has not begun."""
         return self._state == "running" and not self._ending.is_set()
 
     async def command(self, command: str, arguments: dict[str, Any]) -> str:
@@ -222,7 +222,7 @@ class Line:
                     done = select(self._on, arguments["product"])
             except InputError:
                 raise
-            except Exception as error:  # half changed over, nothing can be relied on
+            except Exception as error:  # it may be half changed over
                 self._loop.call_exception_handler({"message": f"{command} broke", "exception": error})
                 raise InputError(f"{self._on.line} is failed: {told(error)}") from error
             self.send_health()
@@ -238,7 +238,7 @@ class Line:
                 outcome = ", the line runs on as before" if self._goes_on else ""
                 _log.error("reload refused%s: %s", outcome, error)
             finally:
-                if self._goes_on:  # while it starts, this would be taken for the start's
+                if self._goes_on:  # during the start, systemd would take this for the start's own READY
                     self._service.ready()
 
         reloading = asyncio.create_task(by_signal())

@@ -279,8 +279,8 @@ def clients_of(curve: CurveConfig) -> dict[str, Client]:
 def _refuse_restart(path: Path, old: Config, new: Config) -> None:
     for key in _NEEDS_RESTART:
         if getattr(old, key) != getattr(new, key):
-            raise InputError(f"{path}: {key}: was changed, which only a restart can take up")
+            raise InputError(f"{path}: {key}: was changed; only a restart makes that take effect")
     if (old.curve is None) != (new.curve is None) or (
         old.curve and new.curve and old.curve.secret_key != new.curve.secret_key
     ):
-        raise InputError(f"{path}: curve.secret_key: was changed, which only a restart can take up")
+        raise InputError(f"{path}: curve.secret_key: was changed; only a restart makes that take effect")

@@ -17,7 +17,7 @@ from verdicts.message import Latency, Verdict
 def forget_counts(journal: Path) -> None:
     """Remove the counters of a line that ended in order: every frame has had its verdict.
 
-    Otherwise those whose verdict could not be written down would get a second one at the next start.
+    Otherwise frames with a verdict that could not be written down would get a second one at the next start.
     """
     for file in counter_files(journal).values():
         with contextlib.suppress(OSError):  # where nothing can be removed, nothing can be written either
@@ -29,8 +29,8 @@ def unfinished_verdicts(
 ) -> Iterator[Verdict]:
     """Make the fault verdicts of the frames that earlier boots left without one.
 
-    They carry the boot they were captured in and go on behind its last ``seq``. When and of what they were
-    captured died with that boot: ``captured_at`` is the time of now.
+    They carry the boot in which they were captured, and go on after its last ``seq``. When they were captured
+    and what they showed is lost with that boot: ``captured_at`` is the present time.
 
     Args:
         reader: of the journal.
@@ -38,7 +38,7 @@ def unfinished_verdicts(
         line: name of the line.
         product: named in the verdicts as the one that would judge now.
         cut_off: the boot that a power cut ended. Its last verdicts may have been published and are lost, so
-            that their numbers are left out.
+            their numbers are skipped.
     """
     now = iso(datetime.now(UTC))
     last_seq = {} if cut_off is None else {cut_off: reader.last_seq(cut_off) + MOST_LOST}

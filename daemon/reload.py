@@ -21,7 +21,7 @@ _log = logging.getLogger("inspectd")
 
 
 class Beside:
-    """Loads beside the line, from a disk or onto a GPU that may hang; the line's end does not wait for it."""
+    """Loads beside the line, from a disk or onto a GPU. Either may hang: the line's end does not wait."""
 
     def __init__(self, line: str, ending: asyncio.Event) -> None:
         self._line = line
@@ -40,7 +40,7 @@ class Beside:
             InputError: the line ends before it returns.
             Exception: what it raises.
         """
-        threads = ThreadPoolExecutor(1)  # not the loop's own, for whose work the loop waits at its end
+        threads = ThreadPoolExecutor(1)  # not the loop's own: the loop waits for those when it ends
         self._loading = loading = threads.submit(load)
         threads.shutdown(wait=False)
         loaded, ending = asyncio.wrap_future(loading), asyncio.ensure_future(self._ending.wait())
@@ -52,7 +52,7 @@ class Beside:
         return loaded.result()
 
     def refuse_at_the_end(self) -> None:
-        """Start nothing any more when the line ends.
+        """Refuse to start anything while the line ends.
 
         Raises:
             InputError: it ends.
@@ -62,7 +62,7 @@ class Beside:
 
 
 class Reload:
-    """One reload as a transaction: ``prepare``, then ``commit``; or ``roll_back`` instead of either."""
+    """One reload as a transaction: ``prepare``, ``stop_leaving_cameras`` and ``commit``, or ``roll_back``."""
 
     def __init__(self, running: Running, beside: Beside) -> None:
         self._running = running
@@ -73,7 +73,7 @@ class Reload:
         self._archive: Archive | None
 
     async def prepare(self) -> None:
-        """Load and make what is new beside what runs; whatever cannot be had is found out here.
+        """Load and make what is new, beside what runs; what cannot be loaded is found out here.
 
         Raises:
             InputError: something is wrong with the config or what it names, or the line ends meanwhile.
@@ -125,7 +125,7 @@ class Reload:
             intake.product = setup.products[selected]  # the selection outlives a reload
         else:
             intake.product = next(iter(setup.products.values()))
-        running.outlet.on_journal_error = config.on_journal_error
+        running.publisher.on_journal_error = config.on_journal_error
         if running.control is not None:
             running.control.require(config.required_subscribers, config.resend_after_s)
         running.intake.cameras.complete(self._cameras)
@@ -180,6 +180,6 @@ def select(running: Running, name: str) -> str:
 
 
 def told(error: BaseException) -> str:
-    """Tell an error of our own in one line, and where it came up."""
+    """Describe an error of our own in one line, with the place where it was raised."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.delivery.archive import Archive
-from daemon.delivery.journaled_publisher import Outlet
+from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.verdict_batch import VerdictBatch
 from daemon.host.access import Access
 from daemon.intake import Intake
@@ -39,12 +39,12 @@ class Running:
     verdicts: VerdictBatch
     intake: Intake
     lanes: Lanes
-    outlet: Outlet
+    publisher: JournaledPublisher
     """Where verdicts go."""
     journal: JournalWriter | None
     """Where events are noted; None without one."""
     control: "Control | None"
-    """Whose subscribers health tells of; None without one."""
+    """Its subscribers appear in health; None without one."""
     access: Access
     """Who may connect."""
 
@@ -54,7 +54,7 @@ class Running:
         return self.setup.config.line
 
     def note(self, kind: str, content: dict[str, Any]) -> None:
-        """Note an event in the journal; one that cannot be written keeps no line from running."""
+        """Note an event in the journal. If it cannot be written, the line runs on all the same."""
         if self.journal is not None:
             try:
                 self.journal.note(kind, {"boot": self.boot, **content})
@@ -68,7 +68,7 @@ def assemble(
     product: Product,
     *,
     boot: str,
-    outlet: Outlet,
+    publisher: JournaledPublisher,
     journal: JournalWriter | None,
     counted_beside: Path | None,
     control: "Control | None",
@@ -81,17 +81,19 @@ def assemble(
         setup: what was loaded from it.
         product: the one of its products that is judged first.
         boot: hexadecimal digits that name this start of the daemon.
-        outlet: where verdicts go.
+        publisher: where verdicts go.
         journal: where events are noted; None without one.
         counted_beside: the journal beside which captured frames are counted; None: only in memory.
-        control: whose subscribers health tells of; None without one.
+        control: its subscribers appear in health; None without one.
         access: who may connect.
 
     Raises:
         InputError: the archive's folder cannot be made, or there is no memory for the cameras' frames.
     """
     config, ledger, waiting = setup.config, Ledger(), WaitingFrames()
-    verdicts = VerdictBatch(config.line, boot, ledger=ledger, outlet=outlet, archive=open_archive(setup))
+    verdicts = VerdictBatch(
+        config.line, boot, ledger=ledger, publisher=publisher, archive=open_archive(setup)
+    )
     intake = Intake(
         setup.camera_plan,
         product,
@@ -111,7 +113,7 @@ def assemble(
         verdicts=verdicts,
         intake=intake,
         lanes=Lanes(setup.opened, waiting=waiting, deliver=verdicts.deliver),
-        outlet=outlet,
+        publisher=publisher,
         journal=journal,
         control=control,
         access=access,

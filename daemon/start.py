@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.config import Config, JournalConfig
-from daemon.delivery.journaled_publisher import Outlet
+from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.publisher import Publisher
 from daemon.host.access import Access, CurveAccess
 from daemon.journal.database import refused_by_sqlite
@@ -44,12 +44,12 @@ def run_line(path: Path) -> int:
     Raises:
         InputError: something of it does not open.
     """
-    # Until the line takes it over: its default would end the daemon, which systemd takes for what was wanted.
+    # Until the line takes it over: by default it ends the daemon, and systemd takes that for a wanted end.
     signal.signal(signal.SIGHUP, lambda *_: _log.error("reload refused: %s is starting", path))
     setup = load_setup(path)
-    with _sockets(setup.config) as (publisher, access):
-        code, hung = asyncio.run(_run(path, setup, publisher, access))
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the loop has given it its default back: to kill
+    with _sockets(setup.config) as (wire, access):
+        code, hung = asyncio.run(_run(path, setup, wire, access))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the closed loop has restored the default: to kill
     if hung:
         # The interpreter would wait at its end for a thread that hangs in a runtime.
         logging.shutdown()
@@ -60,14 +60,14 @@ def run_line(path: Path) -> int:
 
 @contextmanager
 def _sockets(config: Config) -> Iterator[tuple[Publisher, Access]]:
-    """Bind what verdicts are published on; a second daemon fails here."""
+    """Bind the address on which verdicts are published; a second daemon fails here."""
     curve = config.curve
     access = Access() if curve is None else CurveAccess(curve.secret_key, clients_of(curve))
-    with closing(access), closing(Publisher(config.publish, access)) as publisher:
-        yield publisher, access
+    with closing(access), closing(Publisher(config.publish, access)) as wire:
+        yield wire, access
 
 
-async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -> tuple[int, bool]:
+async def _run(path: Path, setup: Setup, wire: Publisher, access: Access) -> tuple[int, bool]:
     config, boot = setup.config, secrets.token_hex(8)
     loop = asyncio.get_running_loop()
     line: Line | None = None
@@ -102,8 +102,8 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
                     )
                 )
         product = _judged_first(setup, journal, reader)
-        outlet = Outlet(publisher, journal, control, on_journal_error=config.on_journal_error)
-        stack.callback(outlet.close)
+        publisher = JournaledPublisher(wire, journal, control, on_journal_error=config.on_journal_error)
+        stack.callback(publisher.close)
         note = {
             "boot": boot,
             "machine": machine_boot(),
@@ -112,17 +112,17 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
             "proven": setup.proven,
         }
         journaled = journal is not None and _begin(
-            path, config, journal, reader, outlet=outlet, product=product, note=note
+            path, config, journal, reader, publisher=publisher, product=product, note=note
         )
         if journal is not None and not journaled:
-            stack.callback(asyncio.create_task(_note_when_it_works(journal, outlet, note)).cancel)
+            stack.callback(asyncio.create_task(_note_when_it_works(journal, publisher, note)).cancel)
         line = Line(
             assemble(
                 path,
                 setup,
                 product,
                 boot=boot,
-                outlet=outlet,
+                publisher=publisher,
                 journal=journal,
                 # What earlier starts left unfinished stays counted for a start at which the journal works.
                 counted_beside=journal.file if journal is not None and journaled else None,
@@ -130,14 +130,14 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
                 access=access,
             )
         )
-        publisher.watch(loop, line.send_health)
-        stack.callback(publisher.unwatch)
+        wire.watch(loop, line.send_health)
+        stack.callback(wire.unwatch)
         if control is not None:
             control.start()
-        gc.freeze()  # what was loaded stays: looking it through again and again would hold verdicts up
+        gc.freeze()  # what was loaded stays: collecting over it again and again would hold verdicts up
         code = await line.run()
         if journal is not None:
-            outlet.catch_up()
+            publisher.catch_up()
             if line.complete and journaled:
                 forget_counts(journal.file)
             try:
@@ -148,7 +148,7 @@ async def _run(path: Path, setup: Setup, publisher: Publisher, access: Access) -
 
 
 def _open_journal(config: Config, section: JournalConfig) -> Journal:
-    """Open the journal; ``on_journal_error: continue`` lets the line start before it can be had."""
+    """Open the journal; with ``on_journal_error: continue`` the line starts even if that fails for now."""
     return Journal(
         section.file,
         line=config.line,
@@ -163,13 +163,13 @@ def _judged_first(setup: Setup, journal: JournalWriter | None, reader: JournalRe
     """Choose the product: the one that was selected last, until the config names another one first.
 
     Raises:
-        Unavailable: the journal, which knows, cannot be had now.
+        Unavailable: the journal, which knows, cannot be opened now.
     """
     first = next(iter(setup.products.values()))
     if journal is None or len(setup.products) == 1:
         return first
     if reader is None:
-        raise Unavailable(f"{journal.unopened}; it knows which of the products is selected")
+        raise Unavailable(f"{journal.unopened}; only it knows which product was selected")
     with _readable():
         note = reader.last_event("select") or {}
     selected = note.get("product")
@@ -184,17 +184,17 @@ def _begin(
     journal: JournalWriter,
     reader: JournalReader | None,
     *,
-    outlet: Outlet,
+    publisher: JournaledPublisher,
     product: Product,
     note: Mapping[str, Any],
 ) -> bool:
     """Give the frames that earlier starts left unfinished their verdicts, and note this start.
 
     Returns:
-        False where the journal cannot be had now, and the line starts without it.
+        False when the journal cannot be opened now and the line starts without it.
 
     Raises:
-        Unavailable: it cannot, and the line does not.
+        Unavailable: the journal cannot be opened now, and the line needs it.
         InputError: the journal is damaged.
     """
     if reader is not None:
@@ -202,8 +202,10 @@ def _begin(
             cut = note_power_cut(journal, reader)
             unfinished = list(unfinished_verdicts(reader, journal.file, config.line, product, cut_off=cut))
         if unfinished:
-            _log.warning("%s: %d frames of an earlier start had no verdict: faults", path, len(unfinished))
-            outlet.send(unfinished)
+            _log.warning(
+                "%s: %d frames of an earlier start had no verdict and are faults now", path, len(unfinished)
+            )
+            publisher.send(unfinished)
         try:
             journal.note("start", note, durable=True, patience_s=_START_PATIENCE_S)
             return True
@@ -212,23 +214,25 @@ def _begin(
                 raise Unavailable(str(error)) from error
             journal.unopened = str(error)
     _log.error("journal: %s; on_journal_error: continue: the line starts without it", journal.unopened)
-    outlet.journal_error = journal.unopened
+    publisher.journal_error = journal.unopened
     return False
 
 
-async def _note_when_it_works(journal: JournalWriter, outlet: Outlet, note: Mapping[str, Any]) -> None:
-    """Write down the start of a line that began before its journal could be had."""
+async def _note_when_it_works(
+    journal: JournalWriter, publisher: JournaledPublisher, note: Mapping[str, Any]
+) -> None:
+    """Write down the start of a line that began before its journal could be opened."""
     while True:
         await asyncio.sleep(_RETRY_S)
         with contextlib.suppress(JournalFailed):
             journal.note("start", note, durable=True)
             break
-    outlet.send([])  # so that health tells at once that it works
+    publisher.send([])  # so that health tells at once that it works
 
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Turn what is found while the journal is read into an error of the start."""
+    """Turn errors in reading the journal into errors of the start."""
     try:
         yield
     except JournalFailed as error:

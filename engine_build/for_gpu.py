@@ -1,4 +1,4 @@
-"""The one candidate for an NVIDIA GPU; TensorRT-RTX makes it where there is none, as far as that goes."""
+"""The candidate for an NVIDIA GPU. TensorRT-RTX also builds without one; part of the proof waits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -153,7 +153,7 @@ def _check_fp32_nodes(path: Path, graph: onnx.GraphProto, metadata: dict[str, st
     for prefix in names_in(metadata, FP32_NODES):
         if not prefix or not any(node.name.startswith(prefix) for node in graph.node):
             raise InputError(
-                f"{path}: metadata {FP32_NODES} names {prefix!r:.60}, with which no node's name begins"
+                f"{path}: metadata {FP32_NODES} names {prefix!r:.60}, but no node's name begins with it"
             )
 
 
@@ -174,7 +174,7 @@ def _check_weights(path: Path, graph: onnx.GraphProto) -> None:
         if wrong:
             raise InputError(
                 f"{path}: weight {weight.name!r} has {wrong} of {value.size} values that are NaN or infinite;"
-                " train the model anew"
+                " train the model again"
             )
 
 
@@ -190,7 +190,7 @@ def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _described(name: str, tensor: onnx.TypeProto.Tensor) -> str:
     kind = TensorProto.DataType.Name(tensor.elem_type).lower()
-    kind = {"float": "float32", "undefined": "of no tensor type"}.get(kind, kind)
+    kind = {"float": "float32", "undefined": "not a tensor"}.get(kind, kind)
     return f"{name} {kind} {'×'.join(map(str, dimensions(tensor)))}".rstrip()
 
 

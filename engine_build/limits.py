@@ -108,7 +108,7 @@ def _replace_by_nothing(node: onnx.NodeProto, source: str) -> None:
 
 
 def highest_value(graph: onnx.GraphProto, name: str) -> float:
-    """Find a limit that no value of a tensor can exceed; infinite where there is none, or none is known."""
+    """Find a limit that no value of a tensor can exceed; infinite if none is known."""
     constants = _Constants(graph)
     nodes = {output: node for node in graph.node for output in node.output}
 

@@ -87,7 +87,7 @@ def quantised(
         source, target = Path(name) / "fp32.onnx", Path(name) / "int8.onnx"
         model = onnx.load_model_from_string(graph.content)
         for node in model.graph.node:
-            node.name = node.name or node.output[0]  # it is told by their names what to leave
+            node.name = node.name or node.output[0]  # nodes that stay in float are given by name
         source.write_bytes(model.SerializeToString())
         try:
             quantize_static(

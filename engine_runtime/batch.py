@@ -54,7 +54,7 @@ class Batch:
         self._buffer: NDArray[np.uint8] = np.empty((capacity, *size, 3), np.uint8)
 
     def gather(self, frames: Sequence[Frame]) -> Frame:
-        """Copy frames behind one another; a single one stays where it lies.
+        """Copy frames one after another; a single one stays where it lies.
 
         Returns:
             N×H×W×3 uint8, a view that holds until the next call.

@@ -1,4 +1,4 @@
-"""The seam behind which every runtime stands, and the names of contract 1."""
+"""The seam of the runtimes, and the names of contract 1."""
 
 from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any, Final, Protocol
@@ -70,7 +70,7 @@ class Engine(Protocol):
 
         Raises:
             ValueError: the frames or the quantiles are not what the manifest says.
-            EngineFailed: the runtime raised; open the engine anew.
+            EngineFailed: the runtime raised; open the engine again.
         """
         ...
 

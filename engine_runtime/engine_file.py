@@ -89,10 +89,10 @@ def read_manifest(path: Path, trusted: TrustedKeys | None = None) -> Manifest:
 
     Args:
         path: the file.
-        trusted: the keys of which one must have signed it; None where its origin does not matter.
+        trusted: one of these keys must have signed it; None where its origin does not matter.
 
     Raises:
-        EngineRefused: the file is missing, is not signed, is no engine file, or is of another format version.
+        EngineRefused: the file is missing, not signed, not an engine file, or of another format version.
     """
     with _opened(path, trusted) as archive:
         return _manifest(path, archive)
@@ -158,7 +158,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise EngineRefused(
-            f"{path}: format_version is {version!r}; this inspectd reads {FORMAT_VERSION}: build it anew"
+            f"{path}: format_version is {version!r}; this inspectd reads {FORMAT_VERSION}: build it again"
         )
     try:
         return Manifest.model_validate(content)

@@ -94,7 +94,7 @@ class Manifest(BaseModel):
     runtime: Runtime
     runtime_version: str
     library: Literal["tensorrt", "tensorrt_rtx"] | None = Field(
-        default=None, description="which of both built a TensorRT plan; neither reads the other's"
+        default=None, description="which of the two built a TensorRT plan; neither reads the other's"
     )
     executed_on: Device = Field(
         default="cpu", description="where it computes; only ONNX Runtime leaves a choice"
@@ -142,7 +142,7 @@ class Manifest(BaseModel):
         """How its maps lie over its frames.
 
         Raises:
-            EngineRefused: the stride that the model names is no positive number.
+            EngineRefused: the stride that the model names is not a positive number.
         """
         return MapGeometry.of(self.input_size, self.map_size, self.model_metadata)
 

@@ -24,7 +24,7 @@ def open_engine(path: Path, *, threads: int | None = None, trusted: TrustedKeys 
     Args:
         path: a file written by ``build-engine``.
         threads: threads that one inference may use; those of the manifest when None, else all cores.
-        trusted: the keys of which one must have signed it; None where its origin does not matter.
+        trusted: one of these keys must have signed it; None where its origin does not matter.
 
     Raises:
         GpuNotWorking: the GPU that it needs does not answer now.
@@ -82,9 +82,7 @@ def runtime_module(runtime: Runtime) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         if error.name == name:
-            raise EngineRefused(
-                f"runtime {runtime}: this version of inspectd does not bring it yet"
-            ) from error
+            raise EngineRefused(f"runtime {runtime}: this version of inspectd does not have it") from error
         raise EngineRefused(f"runtime {runtime} is not installed here ({one_line(error)})") from error
 
 

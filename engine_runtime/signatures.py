@@ -19,7 +19,7 @@ _KEY_LIMIT = 10_000
 
 
 class TrustedKeys:
-    """The public keys of which one must have signed an engine before anything of it is read.
+    """Public keys: one of them must have signed an engine before anything of it is read.
 
     Args:
         files: one Ed25519 public key in PEM each, as ``openssl pkey -pubout`` writes it.

@@ -156,8 +156,9 @@ class TensorRtEngine:
         free, _ = self._cuda.mem_get_info()
         if needed > free:
             raise EngineRefused(
-                f"needs {needed >> 20} MB of the GPU's memory to compute in, and {free >> 20} MB are free:"
-                " build it with a smaller --max-batch or --workspace-mb, or run fewer lanes"
+                f"needs {needed >> 20} MB of the GPU's memory to compute in, but only "
+                f"{free >> 20} MB are free: "
+                "build it with a smaller --max-batch or --workspace-mb, or run fewer lanes"
             )
 
     @contextmanager
@@ -210,8 +211,7 @@ def _refuse_other_library(manifest: Manifest) -> None:
     built, here = (manifest.library, manifest.runtime_version), (LIBRARY, VERSION)
     if built != here:
         raise EngineRefused(
-            f"was built by {built[0]} {built[1]}; here is {here[0]} {here[1]}, which does not read that:"
-            " build it anew"
+            f"was built by {built[0]} {built[1]}; {here[0]} {here[1]} here cannot read it: build it again"
         )
 
 
@@ -220,7 +220,7 @@ def _refuse_other_gpu(manifest: Manifest, present: Gpu) -> None:
     if wanted is not None and (wanted, manifest.device) != (present.compute_capability, present.name):
         raise EngineRefused(
             f"was built for {manifest.device}, compute capability {wanted}; here is {present.name},"
-            f" {present.compute_capability}: build it anew on this machine"
+            f" {present.compute_capability}: build it again on this machine"
         )
 
 

@@ -1,4 +1,4 @@
-"""An engine that judges pictures cut into tiles, behind the same seam as one that judges frames."""
+"""An engine that judges pictures cut into tiles, with the interface of one that judges frames."""
 
 from collections.abc import Callable, Mapping, Sequence
 

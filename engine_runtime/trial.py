@@ -34,7 +34,7 @@ def try_out(path: Path, threads: int | None, trusted: TrustedKeys | None) -> Non
         trusted: as for ``open_engine``.
 
     Raises:
-        EngineUnavailable: the GPU or the file cannot be had now, memory ran out, or it took too long.
+        EngineUnavailable: the GPU or the file is not available now, memory ran out, or it took too long.
         EngineRefused: as ``open_engine``, or its runtime crashes.
     """
     command = [sys.executable, "-m", "engine_runtime.trial", str(path)]

@@ -1,4 +1,4 @@
-"""Have a line read its config anew: python reload_line.py tcp://127.0.0.1:5561."""
+"""Have a line read its config again: python reload_line.py tcp://127.0.0.1:5561."""
 
 import sys
 

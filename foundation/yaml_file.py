@@ -1,4 +1,4 @@
-"""The one way in which YAML that a person may have edited is read: bounded, safe, mistakes named by line."""
+"""Reads YAML that a person may have edited: bounded, safe, with mistakes named by line."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import yaml
 
 from foundation.errors import InputError, refused_by_system
 
-# PyYAML reads about 100 kB per second, and a running line reads its config anew while it judges.
+# PyYAML reads about 100 kB per second, and a running line reads its config again while it judges.
 _MOST_BYTES = 100_000
 _MOST_NODES = 50_000
 
@@ -28,11 +28,11 @@ class YamlFile(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain scalars as YAML 1.2 does, whose core schema is what people mean.
+    """Reads plain scalars by the core schema of YAML 1.2, which is what people mean.
 
     YAML 1.1, which PyYAML speaks, takes ``0500`` for 320, ``1:30`` for 90, ``on`` for true, ``1e3`` for a
-    text and ``2026-01-31`` for a date. What looks like a number and is none of YAML 1.2, or not a decimal
-    one, is refused by ``_unclear``.
+    text and ``2026-01-31`` for a date. ``_unclear`` refuses what looks like a number and is not a decimal
+    number of YAML 1.2.
     """
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
@@ -126,8 +126,8 @@ def read_yaml(path: Path, expected: str, text: bytes | None = None) -> YamlFile:
         text: what ``read_text`` gave; read here when None.
 
     Raises:
-        InputError: it cannot be read, is too large, is not YAML, is no mapping, has a key twice, or a number
-            that is not what it looks like; the line names the file and, where there is one, the line in it.
+        InputError: it cannot be read, is too large, is not YAML, is not a mapping, has a key twice, or has a
+            number that is not what it looks like; the text names the file and, where there is one, its line.
     """
     document = _compose(path, expected, read_text(path, expected) if text is None else text)
     try:
@@ -158,9 +158,9 @@ def _compose(path: Path, expected: str, text: bytes) -> yaml.Node | None:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}") from error
     if written_out > _MOST_NODES:
-        raise InputError(f"{path}: found aliases of aliases without end; expected {expected}")
+        raise InputError(f"{path}: found aliases that expand without end; expected {expected}")
     for node, key in _repeated_keys(document):
-        raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: stands here for the second time")
+        raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: is given a second time here")
     for node, key, wrong in _unclear(document):
         raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: {wrong}")
     return document

@@ -1,4 +1,4 @@
-"""What a camera process says, over a real link to ``DaemonCamera``: packets, each behind its length.
+"""What a camera process says, over a real link to ``DaemonCamera``: packets, each after its length.
 
 A frame whose time is 0 is stamped with the present, as a real one would be; the process itself only sleeps.
 """

@@ -37,7 +37,7 @@ class Target:
 
     def __init__(self, folder: Path) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
-        self._addresses = (f"inproc://line{number}" for number in count())
+        self._addresses = (f"ipc://{folder}/line{number}" for number in count())
 
     def seeds(self) -> list[bytes]:
         joined, end = [encode_reply(Reply("joined"))], [encode_reply(Reply("replaced"))]

@@ -11,8 +11,8 @@ M_MMAP_MAX = -4
 def keep_freed_memory() -> None:
     """Let this process keep what it frees, where it runs with glibc.
 
-    By default glibc maps every large tensor anew and gives it back, and the kernel fills its pages with zeros
-    each time: a twelfth of a step of S.
+    By default glibc maps every large tensor and gives it back, and the kernel fills its pages with zeros each
+    time: a twelfth of a step of S.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -17,7 +17,8 @@ def apply_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
         arguments: of the command line.
 
     Raises:
-        InputError: the file cannot be read, or has a key that is no option or a value that is none of it.
+        InputError: the file cannot be read, or has a key that is not an option or a value that does not
+            fit it.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--settings", type=Path)
@@ -32,7 +33,7 @@ def apply_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
     for key, value in read_yaml(path, "options of this command").content.items():
         name = key.replace("_", "-")
         if name not in options:
-            raise InputError(f"{path}: {key}: is no option; expected one of {', '.join(options)}")
+            raise InputError(f"{path}: {key}: is not an option; expected one of {', '.join(options)}")
         action = options[name]
         try:
             if action.nargs == "+":

@@ -75,7 +75,7 @@ def check_good(folder: Path) -> None:
         says = _against_good(path)
         if says is not None:
             raise InputError(
-                f"{path}: {says}, and lies in {folder} among images that would be taken for good"
+                f"{path}: {says}, but it lies in {folder} among images that would be taken as good"
             )
 
 

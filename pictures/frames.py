@@ -56,7 +56,7 @@ def parse_roi(text: str) -> Roi:
         raise ValueError(f"found {text!r:.60}, expected x,y,width,height in whole pixels")
     roi = Roi(*map(int, parts))
     if roi.width == 0 or roi.height == 0:
-        raise ValueError(f"found {text!r}, expected a region that has an area")
+        raise ValueError(f"found {text!r}, expected a width and height of at least 1")
     if max(roi) > LARGEST:
         raise ValueError(f"found {text!r}, expected at most {LARGEST} pixels")
     return roi

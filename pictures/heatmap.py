@@ -34,7 +34,7 @@ class MapGeometry(NamedTuple):
         """Read the geometry from a model's metadata; a model that names no stride covers its whole frame.
 
         Raises:
-            EngineRefused: the stride it names is no positive number.
+            EngineRefused: the stride that it names is not a positive number.
         """
         named = metadata.get(MAP_STRIDE)
         if named is not None:

@@ -55,7 +55,7 @@ def read_image(path: Path) -> Frame:
 
     Raises:
         InputError: the file is missing, cannot be read, is damaged, cut short (a JPEG without its end marker
-            is), is no PNG, JPEG, BMP, TIFF or WebP, or holds several pictures.
+            is), is not a PNG, JPEG, BMP, TIFF or WebP, or holds several pictures.
     """
     picture: Frame = _read(path, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
     return picture
@@ -84,7 +84,7 @@ def _read(path: Path, flags: int) -> NDArray[np.generic]:
     except cv2.error:
         picture = None
     if picture is None:
-        raise InputError(f"{path}: is an image that OpenCV cannot read, or a damaged one")
+        raise InputError(f"{path}: is damaged, or an image that OpenCV cannot read")
     return picture
 
 

@@ -1,7 +1,7 @@
 """What a recorded picture says of where it comes from, in a text chunk of its PNG file.
 
-It goes with the picture wherever that is copied or sorted to, which a file beside it would not. Pictures from
-elsewhere bring none, and neither do those that another program has written anew.
+It goes with the picture wherever that is copied or sorted to; a file beside it would not. Pictures from
+elsewhere have none, and neither have those that another program has written again.
 """
 
 import json
@@ -60,7 +60,9 @@ def note_of(path: Path) -> RecordingNote | None:
     try:
         return _read(head[start + len(_KEYWORD) : start + length])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"{path}: its note of inspectctl record is damaged: record it anew") from error
+        raise InputError(
+            f"{path}: the note that inspectctl record left in it is damaged: record it again"
+        ) from error
 
 
 def _read(text: bytes) -> RecordingNote:

@@ -108,7 +108,7 @@ def _one_note(files: Iterable[Path]) -> tuple[Path, _Shown] | None:
         elif shown != first[1]:
             raise InputError(
                 f"{file}: shows {shown}, but {first[0]} shows {first[1]}: "
-                "expected images of one region; take one kind out, or record it anew"
+                "expected images of one region; take one kind out, or record it again"
             )
     return first
 

@@ -1,4 +1,4 @@
-"""Large pictures are cut into overlapping tiles, each of which an engine sees as one frame."""
+"""Large pictures are cut into overlapping tiles; an engine sees each tile as one frame."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ MOST_TILES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Squares of ``size`` camera pixels, of which neighbours share ``overlap``.
+    """Squares of ``size`` camera pixels; neighbours share ``overlap`` pixels.
 
     Raises:
         ValueError: the size is below 16, or the overlap is negative or more than half of it.

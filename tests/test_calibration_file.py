@@ -146,8 +146,8 @@ BILLION_LAUGHS = "a0: &a0 [lol]\n" + "".join(
         ("format_version: 1\ngood_images: 0500", "good_images: found 0500, which YAML may read as 320"),
         ("\x00", "not YAML"),
         ("[" * 5000, "not YAML"),
-        (f"format_version: 1\n{BILLION_LAUGHS}", "aliases of aliases"),
-        ("format_version: 1\nquantiles: &q [*q, *q]", "aliases of aliases"),
+        (f"format_version: 1\n{BILLION_LAUGHS}", "aliases that expand"),
+        ("format_version: 1\nquantiles: &q [*q, *q]", "aliases that expand"),
         ("# " + "x" * (1 << 20), "larger than 100000 bytes"),
     ],
 )

@@ -100,7 +100,7 @@ def test_a_camera_that_is_switched_off_and_on_again(fake_camera: FakeCamera) -> 
         assert rig.errors("top") == []
         fake_camera.kill()
         await rig.until_state("top", "failed")
-        assert camera.error == f"{ADDRESS} is gone: it answers no more"
+        assert camera.error == f"{ADDRESS} is gone: it no longer answers"
         fake_camera.start()
         seen = len(rig.arrivals["top"])
         await rig.until(lambda: len(rig.arrivals["top"]) > seen + 20)

@@ -133,14 +133,14 @@ def test_a_damaged_snapshot_is_bad_and_the_next_is_asked_for(web: HttpCamera) ->
     found = grabbed(camera, 4)
     assert found[0] == 20
     assert "damaged JPEG" in str(found[1])
-    assert "is no whole picture" in str(found[2])
+    assert "is not a whole picture" in str(found[2])
     assert found[3] == 80
 
 
 @pytest.mark.parametrize(
     ("path", "why"),
     [
-        ("/locked", "it answers 401: user or password are missing or wrong"),
+        ("/locked", "it answers 401: user or password is missing or wrong"),
         ("/forbidden", "it answers 403"),
         ("/nothing", "it answers 404: there is nothing at this path"),
         ("/broken", "it answers with an error of its own, 5xx"),

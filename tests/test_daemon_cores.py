@@ -95,6 +95,6 @@ def test_a_reload_gives_a_camera_other_cores_and_the_daemon_none(line_folder: Pa
         line.until(lambda line: cores_of(second) == {frozenset([LAST])})
         done = reload(cores=[LAST])
         assert done.returncode == 2
-        assert "cores: was changed, which only a restart can take up" in done.stderr
+        assert "cores: was changed; only a restart makes that take effect" in done.stderr
         line.stop()
     assert [verdict.seq for verdict in line.verdicts] == list(range(1, len(line.verdicts) + 1))

@@ -189,7 +189,7 @@ def test_an_engine_that_cannot_be_closed_keeps_no_verdict_back(
         if slot == 0:
             assert isinstance(result, NotJudged) and result.error == "an illegal address"
         else:
-            assert isinstance(result, Judged), "the engine is opened anew"
+            assert isinstance(result, Judged), "the engine is opened again"
     waiting.end()
     lane.join(30)
     assert not lane.is_alive()

@@ -103,7 +103,7 @@ def test_an_unreadable_image_is_a_fault_and_the_line_goes_on(line_folder: Path) 
         "2.png": "pass",
     }
     assert by_part["1.png"].reason == "camera"
-    assert "1.png: is not an image" in errors
+    assert "1.png: is not a PNG" in errors
 
 
 def test_sigterm_gives_every_captured_frame_its_verdict(line_folder: Path) -> None:

@@ -135,7 +135,7 @@ def test_cameras_come_change_and_go(line_folder: Path) -> None:
         (lambda content: content.update(calibration="gone.yaml"), "gone.yaml: cannot be read"),
         (
             lambda content: content.update(publish="tcp://127.0.0.1:1"),
-            "publish: was changed, which only a restart",
+            "publish: was changed; only a restart",
         ),
         (lambda content: content.update(spede=1), "spede: unknown key"),
     ],
@@ -203,7 +203,7 @@ def test_whoever_asked_for_a_reload_hears_at_once_that_the_daemon_was_killed(lin
         with asked, config.open("w"):  # opens when the line reads
             line.process.kill()
             _, said = asked.communicate(timeout=10)
-    assert said == f"inspectctl: the daemon at {control} has ended, and has not answered before\n"
+    assert said == f"inspectctl: the daemon at {control} ended before it answered\n"
     assert asked.returncode == 1
 
 
@@ -277,7 +277,7 @@ def test_products_are_changed_between_two_frames_and_the_choice_outlives_a_resta
         line.stop()
     lost_nothing(line)
 
-    with running(config) as line:  # nobody told it anew
+    with running(config) as line:  # nobody told it again
         line.until(lambda line: len(line.verdicts) > 5)
         assert line.health.product == "washer"
         line.stop()

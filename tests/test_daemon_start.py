@@ -103,7 +103,7 @@ def test_without_the_journal_nobody_knows_which_product_is_selected(line_folder:
     with contextlib.closing(sqlite3.connect(journal_of(line_folder), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         code, said = refusal(config)
-    assert (code, "which of the products is selected" in said) == (1, True)
+    assert (code, "which product was selected" in said) == (1, True)
 
 
 def test_a_machine_that_is_out_of_descriptors_may_have_some_later(line_folder: Path) -> None:

@@ -295,13 +295,19 @@ def test_inspectctl_says_that_nobody_answers(line: DeliveryLine) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--since", "10m"], "inspectctl: which line: expected either --control or --config"),
+        (
+            ["--since", "10m", "--control", "ipc://here", "--config", "line3.yaml"],
+            "inspectctl: which line: expected either --control or --config",
+        ),
         (["--since", "soon"], "inspectctl replay: argument --since: found 'soon', expected a time"),
         (["--since", "999999d"], "inspectctl replay: argument --since: found"),
         (["--boot", "x y"], "inspectctl replay: argument --boot: found 'x y', expected the boot"),
         (["--since", "1m", "--last", "3"], "inspectctl: --first, --last: expected with --boot only"),
         (["--boot", "aa", "--first", "5", "--last", "3"], "inspectctl: --first: found 5, expected at most"),
-        (["--boot", "aa", "--control", "here"], "inspectctl: address: found 'here', expected such as"),
+        (
+            ["--boot", "aa", "--control", "here"],
+            "inspectctl: address: found 'here', expected tcp://HOST:PORT",
+        ),
         (["--boot", "aa", "--journal", "/nowhere"], "inspectctl: /nowhere: expected a journal"),
         (["--boot", "aa", "--journal", "x", "--control", "y"], "inspectctl: which journal: expected"),
         ([], "inspectctl replay: one of the arguments --since --boot is required"),

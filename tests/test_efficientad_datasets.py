@@ -266,7 +266,7 @@ def test_csv_list_with_several_masks(tmp_path: Path) -> None:
         ("images/bad.png,defective,dent,masks/9.png,test", "column 'mask': there is no file"),
         ("images/bad.png,defective,dent,,train", "column 'label': a defective part in split train"),
         ("images/bad.png,defective,good,,test", "column 'defect': a defective part is not of the type good"),
-        ("images/0.png,good,,,test", "stands in line 2 already"),
+        ("images/0.png,good,,,test", "is already listed in line 2"),
         ("images/1.png,good,,train", "expected 5 cells, found 4"),
         ('images/1.png,"good,,,train', "unexpected end of data"),
     ],

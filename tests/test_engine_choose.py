@@ -82,11 +82,11 @@ def test_an_engine_takes_the_threads_with_which_it_was_fastest(model: Path, tmp_
     for wanted in (1, 1000):
         write_engine(path, manifest.model_copy(update={"threads": wanted}), payload)
         engine = open_engine(path)
-        used[wanted] = engine._model.get_property("INFERENCE_NUM_THREADS")  # type: ignore[attr-defined]
+        used[wanted] = engine._models[0].get_property("INFERENCE_NUM_THREADS")  # type: ignore[attr-defined]
         engine.close()
     assert used == {1: 1, 1000: len(os.sched_getaffinity(0))}
     engine = open_engine(path, threads=1)
-    assert engine._model.get_property("INFERENCE_NUM_THREADS") == 1  # type: ignore[attr-defined]
+    assert engine._models[0].get_property("INFERENCE_NUM_THREADS") == 1  # type: ignore[attr-defined]
 
 
 def test_throughput_is_measured_with_full_batches(model: Path, tmp_path: Path) -> None:

@@ -176,8 +176,8 @@ def without_output(name: str) -> onnx.ModelProto:
             model_of(["a"], map_normalisation="peeks"),
             "metadata map_normalisation is 'peeks'; expected one of quantile, gaussian, peaks",
         ),
-        (model_of(["a"], fp32_nodes="distance"), "metadata fp32_nodes names 'distance', with which no node"),
-        (model_of(["a"], fp32_nodes=","), "metadata fp32_nodes names '', with which no node"),
+        (model_of(["a"], fp32_nodes="distance"), "metadata fp32_nodes names 'distance', but no node"),
+        (model_of(["a"], fp32_nodes=","), "metadata fp32_nodes names '', but no node"),
     ],
 )
 def test_graphs_that_are_refused(

@@ -71,7 +71,7 @@ def test_another_gpu(driver: Path, engine: Path, tmp_path: Path) -> None:
     path = altered(engine, tmp_path, **MADE_ON_AN_L4)
     assert tried(driver, path, NAME="NVIDIA GeForce RTX 5090", MAJOR=12, MINOR=0) == (
         f"{path}: was built for NVIDIA L4, compute capability 8.9; here is NVIDIA GeForce RTX 5090, 12.0:"
-        " build it anew on this machine"
+        " build it again on this machine"
     )
     # Of the same capability, but with other numbers of cores and less memory.
     assert "here is NVIDIA L40, 8.9" in tried(driver, path, NAME="NVIDIA L40")
@@ -80,8 +80,8 @@ def test_another_gpu(driver: Path, engine: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("built_by", "said_of_it"),
     [
-        ({"runtime_version": "1.0.0.1"}, "tensorrt_rtx 1.0.0.1; here is tensorrt_rtx "),
-        ({"library": "tensorrt", "runtime_version": "10.9.0"}, "tensorrt 10.9.0; here is tensorrt_rtx "),
+        ({"runtime_version": "1.0.0.1"}, "tensorrt_rtx 1.0.0.1; tensorrt_rtx "),
+        ({"library": "tensorrt", "runtime_version": "10.9.0"}, "tensorrt 10.9.0; tensorrt_rtx "),
     ],
 )
 def test_another_tensorrt(
@@ -92,7 +92,7 @@ def test_another_tensorrt(
     path = altered(engine, tmp_path, **MADE_ON_AN_L4, **built_by)
     line = tried(driver, path)
     assert line.startswith(f"{path}: was built by {said_of_it}")
-    assert line.endswith("which does not read that: build it anew")
+    assert line.endswith("here cannot read it: build it again")
 
 
 def test_a_driver_that_is_too_old(driver: Path, engine: Path, tmp_path: Path) -> None:

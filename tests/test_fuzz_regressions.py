@@ -44,9 +44,9 @@ ALIASES_IN_KEYS = "a0: &a0 [x, x]\n" + "".join(
         (SOUND + '"\\x1b[2J": 1', r"\\x1b\[2J: unknown key"),
         (SOUND.replace("source: x", 'source: x, "\\0": 1'), r"cameras\.top\.\\x00: unknown key"),
         (SOUND + "? " + "k" * 50_000 + "\n: 1", "kkk…$"),
-        (MERGED_OVER_AND_OVER, "aliases of aliases without end"),
-        (ALIASES_IN_KEYS + "? *a19\n: 1", "aliases of aliases without end"),
-        ("&a {? *a : 1}", "aliases of aliases without end"),
+        (MERGED_OVER_AND_OVER, "aliases that expand without end"),
+        (ALIASES_IN_KEYS + "? *a19\n: 1", "aliases that expand without end"),
+        ("&a {? *a : 1}", "aliases that expand without end"),
         ("line: " + ":".join(["59"] * 30_000), "line: found 59:59"),
         ("x: 1\n" * 20_001, "larger than 100000 bytes"),
     ],
@@ -317,7 +317,7 @@ def test_a_journals_tables_in_text_that_is_none_are_told_in_one_line(tmp_path: P
         statement = b"CREATE UNIQUE INDEX journal_seq ON journal (boot \xff seq)"
         change = "UPDATE sqlite_master SET sql = CAST(? AS TEXT) WHERE name = 'journal_seq'"
         connection.execute(change, (statement,))
-    damaged = f"{file}: is damaged: it holds text that is no UTF-8"
+    damaged = f"{file}: is damaged: it holds text that is not UTF-8"
     with pytest.raises(InputError, match=f"^{re.escape(damaged)}$"):
         Journal(file, line="line3", keep_days=30, max_mb=10)
     result = audit(file)

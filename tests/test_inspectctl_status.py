@@ -148,7 +148,7 @@ def test_with_one_line_on_the_machine_commands_find_it(line_folder: Path) -> Non
     if "unshare" in done.stderr:
         pytest.skip(f"cannot be alone here: {done.stderr.strip()}")
     assert done.stderr.splitlines() == [
-        "inspectctl: which line: expected --config, as no line was found to run on this machine"
+        "inspectctl: which line: found none that runs on this machine, expected --config"
     ]
     assert "code 2\nline      line3\nstate     running\n" in done.stdout
     assert f"{config.name}: taken up, engine brightness" in done.stdout

@@ -154,7 +154,7 @@ def spoil_folder(file: Path) -> None:
     ("spoil", "expected"),
     [
         (spoil_nothing, "its folder does not exist"),
-        (spoil_text, "is no journal of inspectd"),
+        (spoil_text, "is not a journal of inspectd"),
         (spoil_foreign, "another application's database"),
         (spoil_version, "journal of version 7; expected version 1"),
         (spoil_folder, "expected the journal's file"),
@@ -233,7 +233,7 @@ def test_a_clock_that_is_set_back_is_told_and_hides_nothing(
         assert list(reader.since(begun)) == [*payloads(1, 10), *payloads(21, 30)]
         assert list(reader.since(begun - timedelta(hours=2))) == payloads(1, 30)
     remarks = " ".join(audit(journal.file).remarks)
-    assert "the clock was set by -3600." in remarks and "the clock was set by 3600." in remarks
+    assert "the clock was set by -3600.0" in remarks and "the clock was set by 3600.0" in remarks
 
 
 def test_age_removes_the_oldest_rows_and_the_audit_knows(tmp_path: Path) -> None:

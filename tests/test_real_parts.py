@@ -37,7 +37,8 @@ def test_bottles_from_photographs_to_verdicts(shared_data: Path, tmp_path: Path)
 def test_the_demo_in_short(tmp_path: Path) -> None:
     out = tmp_path / "demo-output"
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / "demo.py", "--steps", "40", "--seconds", "6", "--out", out],
+        [sys.executable, "-m", "examples.demo", "--steps", "40", "--seconds", "6", "--out", out],
+        cwd=BENCHMARKS.parent,
         check=True,
         stdout=subprocess.PIPE,
         text=True,

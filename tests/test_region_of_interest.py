@@ -173,7 +173,7 @@ def test_images_from_elsewhere_go_on_working(tmp_path: Path) -> None:
     assert seen_region([plain], None) == Seen(None, None, None)
     assert seen_region([plain], roi) == Seen(roi, roi, None)
     assert seen_region([plain], None, TrainedOn(roi, None)) == Seen(roi, roi, None)
-    # Cut out already, and written anew by another program.
+    # Cut out already, and written again by another program.
     assert seen_region([plain], None, TrainedOn(Roi(5, 5, 120, 100), None)) == Seen(
         None, Roi(5, 5, 120, 100), None
     )

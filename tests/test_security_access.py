@@ -217,7 +217,8 @@ def test_commands_need_the_right(line: DeliveryLine, keys: Path) -> None:
     with LineControl(line.control_address, curve=curve_keys(keys, "dashboard")) as control:
         for command in (control.reload, lambda: control.select("flange")):
             with pytest.raises(
-                ControlRefused, match="needs a key with control: true, and dashboard's has not"
+                ControlRefused,
+                match="needs a key with control: true; the key of dashboard has control: false",
             ):
                 command()
     with LineControl(line.control_address, curve=curve_keys(keys, "operator")) as control:
@@ -287,7 +288,10 @@ def test_inspectctl_passes_commands_on(line: DeliveryLine, keys: Path, command: 
     theirs = ["--key", keys / "gate.key_secret", "--server-key", keys / "line3.key"]
     done = inspectctl(*arguments, *theirs)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"inspectctl: {command} needs a key with control: true, and gate's has not\n"
+    assert (
+        done.stderr
+        == f"inspectctl: {command} needs a key with control: true; the key of gate has control: false\n"
+    )
 
 
 def test_inspectctl_watches_a_line_that_encrypts(line: DeliveryLine, keys: Path) -> None:

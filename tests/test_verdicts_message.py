@@ -195,7 +195,7 @@ def changed(message: Verdict | Health, **changes: Any) -> bytes:
         (changed(a_verdict(1), score=math.nan), "found NaN"),
         (changed(a_verdict(1), score=10**400), "score: found 1000"),
         (changed(a_verdict(1)).replace(b"0.25", b"1e999"), "threshold: found inf"),
-        (changed(a_verdict(1)).replace(b'"seq"', b'"frame"'), "a key stands twice"),
+        (changed(a_verdict(1)).replace(b'"seq"', b'"frame"'), "a key is given twice"),
         (changed(a_verdict(1), peak={"x": 1}), r"peak: missing keys \['y'\]"),
         (changed(a_verdict(1), peak=[1, 2]), "peak: found"),
         (changed(a_verdict(1), latency_ms=None), "latency_ms: found None"),

@@ -20,7 +20,7 @@ _ACKNOWLEDGE_AT_ONCE: Final = 50
 
 
 class SubscriberReplaced(Exception):
-    """Another process acknowledges under the same name since, and gets the verdicts."""
+    """Another process has taken this name, and gets the verdicts now."""
 
 
 class SubscriberRefused(Exception):
@@ -30,18 +30,18 @@ class SubscriberRefused(Exception):
 class AcknowledgedSubscription:
     """The verdicts of one line, each delivered until it is acknowledged; made by ``acknowledged``.
 
-    Nothing is lost while this process or the daemon is down: the journal keeps the place of each name, and
-    delivery goes on behind the last acknowledged verdict. A process that ends before it acknowledged gets
-    the verdict again when it comes back.
+    Nothing is lost while this process or the daemon is down: the daemon keeps each name's place in the
+    journal, and delivery goes on after the last acknowledged verdict. A process that ends before it
+    acknowledged a verdict gets it again when it comes back.
 
-    Iterate without long pauses: signs of life are sent while the next verdict is waited for, and a
-    subscriber that is not heard for three seconds is absent to the line.
+    Iterate without long pauses: signs of life are sent while you wait for the next verdict, and a subscriber
+    that the line has not heard for three seconds counts as absent.
 
     Attributes:
         malformed: how many messages were dropped because they are not of schema 1.
-        repeated: whether the verdict that was given last may have been given to this name before: to an
-            earlier process, or by a daemon whose power was cut before it kept the acknowledgement. Lines of
-            older versions do not tell; then it is False.
+        repeated: whether this name may have got the last verdict before: an earlier process under this name,
+            or before a power cut that lost the acknowledgement. False where the line is of an older version,
+            which does not tell.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class AcknowledgedSubscription:
         return self
 
     def __next__(self) -> Verdict:
-        """Wait for the next verdict that was asked for; what was given before is acknowledged by this.
+        """Wait for the next verdict that was asked for; this acknowledges the one before.
 
         Raises:
             VerdictsLost: the journal has lost verdicts before this subscriber got them, and there is no
-                ``on_lost``; the next call goes on behind them.
+                ``on_lost``; the next call goes on after them.
             LineSilent: no health for ``silence_s``; raised again after each further ``silence_s``.
             SubscriberReplaced: another process has taken the name.
             SubscriberRefused: the line does not deliver to this name.
@@ -133,7 +133,7 @@ class AcknowledgedSubscription:
             self._tell()
 
     def close(self) -> None:
-        """Leave; what was given last and not acknowledged comes again. May be called twice."""
+        """Leave; what was given and not acknowledged comes again. May be called twice."""
         if not self._socket.closed:
             if self._untold:
                 self._tell()

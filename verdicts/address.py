@@ -66,7 +66,7 @@ def parse_address(text: str) -> Address:
     """Read an address; libzmq would take ports modulo 65536 and cut paths short.
 
     Raises:
-        ValueError: it is none; the text says what was expected.
+        ValueError: it is invalid; the text says what was expected.
     """
     scheme, separator, rest = text.partition("://")
     if separator and scheme == "ipc":
@@ -83,10 +83,10 @@ def parse_address(text: str) -> Address:
 
 
 def from_this_machine(text: str) -> str:
-    """Give the address to connect to from here: what listens on every interface does so on the loopback.
+    """Give the address to connect to from this machine: the loopback for one that means every interface.
 
     Raises:
-        ValueError: it is no address.
+        ValueError: it is invalid.
     """
     address = parse_address(text)
     if isinstance(address, Tcp) and address.host in _EVERYWHERE:
@@ -95,10 +95,10 @@ def from_this_machine(text: str) -> str:
 
 
 def address_from(folder: Path, text: str) -> str:
-    """Count the relative path of an ``ipc://`` address from a folder; give others as they are.
+    """Make the path of an ``ipc://`` address relative to a folder; give other addresses as they are.
 
     Raises:
-        ValueError: it is no address, or its path is then too long.
+        ValueError: it is invalid, or its path is then too long.
     """
     address = parse_address(text)
     return str(_ipc(str(folder / address.path))) if isinstance(address, Ipc) else text
@@ -107,8 +107,8 @@ def address_from(folder: Path, text: str) -> str:
 def allow_ipv6(socket: "zmq.Socket[Any]", text: str) -> None:
     """Let a socket that is about to be bound or connected speak IPv6, if its address does.
 
-    Not for others: libzmq would look for the IPv6 address of a name first, and of ``localhost`` find one
-    where the line does not listen.
+    Not for other addresses: libzmq would look for a name's IPv6 address first, and for ``localhost`` find one
+    on which the line does not listen.
     """
     if text.startswith("tcp://["):
         socket.ipv6 = True

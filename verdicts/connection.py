@@ -10,14 +10,14 @@ from verdicts.curve import CurveKeys
 # A pulled cable closes no connection: without heartbeats a client would wait on the dead one for ever.
 _HEARTBEAT_MS: Final = 1000
 _HEARTBEAT_TIMEOUT_MS: Final = 5000
-# The kernel alone tries a host that is switched off ever more rarely, up to a minute apart.
+# The kernel tries a host that is switched off more and more rarely, up to a minute apart.
 _CONNECT_TIMEOUT_MS: Final = 2000
 
 
 def connected(
     kind: int, address: str, curve: CurveKeys | None, *, receive_queue: int = 1000, subscription: str = ""
 ) -> zmq.SyncSocket:
-    """Make a socket whose connection is made, and when it breaks made anew, in the background.
+    """Make a socket that connects in the background, and again whenever the connection breaks.
 
     Raises:
         ValueError: the address or a key is invalid.
@@ -27,8 +27,8 @@ def connected(
     except (ValueError, AttributeError) as error:
         wanted = error if isinstance(error, ValueError) else "expected a text"
         raise ValueError(f"address: found {address!r}, {wanted}, such as tcp://127.0.0.1:5560") from error
-    # No ZMQ_MAXMSGSIZE: after one longer message libzmq drops the connection and never makes it anew
-    # (seen with 4.3.5). What is too long is refused when it is decoded.
+    # No ZMQ_MAXMSGSIZE: after one longer message libzmq drops the connection for good (seen with 4.3.5).
+    # A message that is too long is refused when it is decoded.
     socket: zmq.SyncSocket = zmq.Context.instance().socket(kind)
     socket.linger = 0
     socket.rcvhwm = receive_queue
@@ -52,5 +52,7 @@ def connected(
         socket.connect(address)
     except (zmq.ZMQError, TypeError) as error:
         socket.close()
-        raise ValueError(f"address: found {address!r}, expected such as tcp://127.0.0.1:5560") from error
+        raise ValueError(
+            f"address: found {address!r}, expected an address such as tcp://127.0.0.1:5560"
+        ) from error
     return socket

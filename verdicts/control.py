@@ -25,23 +25,23 @@ from verdicts.request import (
 from verdicts.statistics import Statistics, decode_statistics
 
 # ControlSilent    no answer from the line's control address
-# ControlRefused   the line answered, and will not
+# ControlRefused   the line answered that it will not
 
 
 class ControlSilent(TimeoutError):
-    """No answer came from the control address: no daemon is there, it ended, or does not let this key in."""
+    """No answer came: no daemon is at the control address, it ended, or it does not let this key in."""
 
 
 class ControlRefused(Exception):
-    """The line refuses; the text is its reason."""
+    """The line refused the request; the text is its reason."""
 
 
 class LineControl:
     """A client of the control address of a line. Belongs to one thread.
 
     Attributes:
-        kept_from: after a replay: when the oldest verdict was captured that retention has left in the
-            journal; None when there was no replay yet, or the journal is empty.
+        kept_from: after a replay: when the oldest verdict in the journal was captured; None before the first
+            replay, or when the journal is empty.
     """
 
     def __init__(self, address: str, *, curve: CurveKeys | None = None, timeout_s: float = 3.0) -> None:
@@ -92,7 +92,7 @@ class LineControl:
         Raises:
             ControlSilent: no answer.
             ControlRefused: the journal cannot be read.
-            MalformedMessage: the answer is none of schema 1, or ``boot``, ``first`` or ``last`` is wrong.
+            MalformedMessage: the answer is not of schema 1, or ``boot``, ``first`` or ``last`` is wrong.
         """
         following: int | None = first
         while following is not None and following <= last:
@@ -109,7 +109,7 @@ class LineControl:
         Raises:
             ControlSilent: no answer.
             ControlRefused: the journal cannot be read.
-            MalformedMessage: the answer is none of schema 1.
+            MalformedMessage: the answer is not of schema 1.
         """
         since = f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
         following: int | None = 0
@@ -139,20 +139,20 @@ class LineControl:
         return decode_statistics(frames[1]) if len(frames) > 1 else None
 
     def reload(self) -> str:
-        """Have the line read its config anew; give what it says about it.
+        """Have the line read its config again; give its answer.
 
         Raises:
             ControlSilent: no answer.
-            ControlRefused: the config is wrong, or the right is missing; the line goes on as it was.
+            ControlRefused: the config is wrong, or this client has no right; the line goes on as it was.
         """
         return self._ask(Reload(self._next_id()), "done")[0].text or ""
 
     def select(self, product: str) -> str:
-        """Have the line judge by another of its products; give what it says about it.
+        """Have the line judge by another of its products; give its answer.
 
         Raises:
             ControlSilent: no answer.
-            ControlRefused: there is no such product, or the right is missing.
+            ControlRefused: there is no such product, or this client has no right.
         """
         return self._ask(Select(self._next_id(), product), "done")[0].text or ""
 
@@ -187,7 +187,7 @@ class LineControl:
         # libzmq gives some connections up for good, as after a stranger on the port.
         self._start_over()
         if ended:
-            raise ControlSilent(f"the daemon at {self._address} has ended, and has not answered before")
+            raise ControlSilent(f"the daemon at {self._address} ended before it answered")
         hint = "" if self._curve is None else ", and is this key among its clients"
         raise ControlSilent(
             f"no answer from {self._address} for {self._timeout_s:g} s: does the daemon run{hint}?"
@@ -196,7 +196,7 @@ class LineControl:
     def _answered(self, end_s: float) -> bool:
         """Wait for a message; False when none came in time, or the connection broke.
 
-        A daemon that starts anew knows nothing of the request.
+        A daemon that starts again knows nothing of the request.
         """
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)

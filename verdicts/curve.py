@@ -50,7 +50,9 @@ def read_secret_key(path: Path) -> tuple[str, str]:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     if mode & 0o027:
-        raise ValueError(f"{path}: found mode {mode:04o}, expected 0600: a secret key is its owner's alone")
+        raise ValueError(
+            f"{path}: found mode {mode:04o}, expected 0600: only its owner may read a secret key"
+        )
     public_key, secret_key = _read_key_file(path)
     if secret_key is None:
         raise ValueError(f"{path}: found a public key only, expected the file that ends in .key_secret")

@@ -35,7 +35,7 @@ _LARGEST: Final = 2**53 - 1  # beyond it JavaScript and most JSON readers round
 
 
 class MalformedMessage(ValueError):
-    """The bytes or values are no message of schema 1; the text names the key, what was found and expected."""
+    """The bytes or values are not a message of schema 1; the text names the key, found and expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,7 +468,7 @@ def _show(value: object) -> str:
     try:
         shown = repr(value)
     except RecursionError:  # it was just shallow enough to be read
-        return "what is nested too deeply"
+        return "something nested too deeply"
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
@@ -483,7 +483,7 @@ def _no_constant(constant: str) -> NoReturn:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
-        raise MalformedMessage("payload: a key stands twice")
+        raise MalformedMessage("payload: a key is given twice")
     return content
 
 

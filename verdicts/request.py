@@ -31,12 +31,12 @@ SIGN_OF_LIFE_S: Final = 0.5
 """How often a subscriber that acknowledges says that it is there."""
 
 ABSENT_AFTER_S: Final = 3.0
-"""How long the line does without, before it calls a subscriber absent."""
+"""After so long without a sign of life, a subscriber counts as absent."""
 
 
 REPEATED: Final = "repeated"
-"""``text`` of a reply whose verdicts may have been sent to this name before: not acknowledged then, or the
-acknowledgement was lost with the daemon or with the machine's power."""
+"""``text`` of a reply with verdicts that may have been sent to this name before. They were not acknowledged
+then, or the acknowledgement was lost with the daemon or with the machine's power."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class ReplaySince:
-    """Ask for one page of the journal: what was captured at ``since`` or later and lies behind a row.
+    """Ask for one page of the journal: what was captured at ``since`` or later and comes after a row.
 
     Attributes:
         id: chosen by the client, stands in the reply.
@@ -71,8 +71,8 @@ class Acknowledge:
     Attributes:
         id: chosen by the client, stands in the reply.
         name: the subscriber's; with CURVE that of its key.
-        client: hexadecimal digits, random for each time that the subscriber is started; by them it is known
-            again when its connection was made anew.
+        client: hexadecimal digits, random for each start of the subscriber; the line knows it by them after
+            a new connection.
         join: whether to begin: verdicts follow, and whoever had the name before is told.
         row: of the journal; that verdict and all before it are acknowledged. None for a mere sign of life.
     """
@@ -93,7 +93,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """Ask the line to read its config anew."""
+    """Ask the line to read its config again."""
 
     id: int
 
@@ -125,8 +125,8 @@ class Reply:
 
     Attributes:
         reply: "page" of a replay; "joined", and then "verdicts" and "health" without being asked for, to a
-            subscriber that acknowledges; "rejoin" to one that the line does not know, and "replaced" to one
-            whose name another has taken; "health" or "done" to a status or command; "refused" to anything.
+            subscriber that acknowledges; "rejoin" to one that the line does not know; "replaced" when another
+            client has taken the name; "health" or "done" to a status or command; "refused" to anything.
         id: of the request; 0 where there was none.
         frames: how many frames follow.
         next: of a page: ``first`` or ``after`` of the next, None when it was the last.

@@ -40,8 +40,8 @@ class Silence:
     def goes_on(self) -> bool:
         """Whether the line was called silent since it was heard last.
 
-        Then its connection is to be made anew: libzmq gives one up for good when the other side once broke
-        the protocol, and a gate runs for months. The first time, a stalled daemon may go on.
+        Then make a new connection: libzmq gives one up for good when the other side breaks the protocol, and
+        a gate runs for months. The first time the daemon may just have stalled.
         """
         return self._from_s > self._heard_s
 
@@ -51,7 +51,7 @@ class Silence:
         self._heard_s = self._from_s = time.monotonic()
 
     def error(self, detail: str = "") -> LineSilent:
-        """Call the line silent, and measure anew until it is to be called so again."""
+        """Call the line silent, and start to measure again."""
         self._from_s = time.monotonic()
         silent_s = self._from_s - self._heard_s
         text = f"{self._line} is silent: no health from {self._address} for {silent_s:.1f} s"

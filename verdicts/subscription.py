@@ -87,7 +87,7 @@ class Subscription:
         """Wait for the next verdict that was asked for.
 
         Raises:
-            VerdictsLost: verdicts are missing and there is no ``on_lost``; the next call goes on behind them.
+            VerdictsLost: verdicts are missing and there is no ``on_lost``; the next call goes on after them.
             LineSilent: no health for ``silence_s``; raised again after each further ``silence_s``.
             StopIteration: the subscription was closed.
         """
@@ -230,8 +230,8 @@ def subscribe(
 ) -> Subscription:
     """Subscribe to the verdicts of one line.
 
-    The connection is made and, when it breaks, made anew in the background. The first verdict is the first
-    one published after the daemon knows of the subscription.
+    The connection is made in the background, and again when it breaks. The first verdict is the first one
+    that is published after the daemon knows of the subscription.
 
     Args:
         address: where the daemon publishes, such as ``tcp://127.0.0.1:5560``.

@@ -5,7 +5,12 @@ from typing import Any
 
 import numpy as np
 
-_METRICS = {"image_auroc": "Image AUROC", "au_pro": "AU-PRO, false positive rate up to 0.3"}
+_METRICS = {
+    "image_auroc": "Image AUROC",
+    "au_pro": "AU-PRO, false positive rate up to 0.3",
+    "pixel_auroc": "Pixel AUROC",
+    "caught_at_1_percent": "Share of defects caught when 1 % of the good test images are rejected",
+}
 
 
 def as_markdown(content: dict[str, Any]) -> str:
@@ -16,7 +21,8 @@ def as_markdown(content: dict[str, Any]) -> str:
     lines = [
         "# Accuracy",
         "",
-        f"{content['steps']} training steps of one image at 256×256; where there are several seeds, the mean"
+        f"256×256 pixels; networks that are trained take {content['steps']} steps of one image;"
+        " where there are several seeds, the mean"
         " ± the sample's standard deviation; a seed also chooses the images that are held back, so compare"
         " rows of the same seeds. All methods learn from the same good images, hold"
         " the same ones back, and are measured by the same code on the same test images. Written by",
@@ -34,7 +40,7 @@ def as_markdown(content: dict[str, Any]) -> str:
         for method in methods:
             found = {
                 name: [
-                    cell[key]
+                    cell.get(key)  # rows of older versions lack some
                     for cell in cells
                     if cell["settings"]["method"] == method and cell["settings"]["data"] == name
                 ]

@@ -19,7 +19,7 @@ _log = logging.getLogger("inspectd")
 
 @dataclass(frozen=True, slots=True)
 class CameraPlan:
-    """The cameras that a config names, and what they have to know of its engines."""
+    """The cameras of a config, and what they have to know about its engines."""
 
     cameras: Mapping[str, CameraSettings]
     size: Size
@@ -82,9 +82,9 @@ class CameraGroup:
 
     @property
     def tried(self) -> bool:
-        """Whether it is known of all how their first opening went, or of one that it can never work."""
+        """Whether the first opening of each has succeeded or failed, or one is known never to work."""
         cameras = self._cameras.values()
-        # One that has said so may live for another moment, and is refused when it has failed.
+        # A process that has said so may live for another moment; the camera is refused when it has failed.
         hopeless = any(camera.wrong and camera.state == "failed" for camera in cameras)
         return hopeless or all(camera.tried for camera in cameras)
 
@@ -174,7 +174,7 @@ class CameraGroup:
             try:
                 camera.slots.page_lock()
             except DriverFailed as error:
-                _log.warning("camera %s: its frames take longer to the GPU: %s", name, error)
+                _log.warning("camera %s: its frames take longer to reach the GPU: %s", name, error)
         return camera
 
 

@@ -1,11 +1,11 @@
 """The two-way line between the daemon and one camera process: one small binary message per packet.
 
 A packet socket has no lock and no shared buffer that a killed process could leave broken, and its other end
-reads an end-of-file whichever way the process died. Each message is one byte that says its kind, then fixed
-fields, then text. JSON would cost several times as much for each frame, and could say more that is wrong.
+reads an end-of-file however the process died. Each message is one byte that says its kind, then fixed fields,
+then text. JSON would cost several times as much for each frame, and more of it could be wrong.
 
-The daemon believes nothing that it receives: `decode` refuses what is no message, and
-`daemon.capture.supervisor.DaemonCamera` what makes no sense at its time.
+The daemon trusts nothing that it receives: `decode` refuses what is not a message, and
+`daemon.capture.supervisor.DaemonCamera` refuses what makes no sense at its time.
 """
 
 import json
@@ -34,7 +34,7 @@ class LinkClosed(Exception):
 
 
 class MalformedPacket(Exception):
-    """What came is no message; the text says why."""
+    """A packet is not a message; the text says why."""
 
 
 # Daemon → camera process:
@@ -104,7 +104,7 @@ class Failed(NamedTuple):
     frozen: bytes | None = None
     """Digest of the picture that came again and again, when that is the error."""
     wrong: bool = False
-    """The config names what cannot work, so that trying again is of no use."""
+    """The config asks for something that cannot work: trying again is of no use."""
 
 
 Message = Settings | Free | Stop | Opened | Arrival | Heartbeat | Ended | Failed
@@ -144,7 +144,7 @@ def decode(packet: bytes) -> Message:
     """Read a packet.
 
     Raises:
-        MalformedPacket: it is no message.
+        MalformedPacket: it is not a message.
     """
     try:
         match packet[:1]:
@@ -166,7 +166,7 @@ def decode(packet: bytes) -> Message:
                 return Settings(**content)
     except (struct.error, ValueError, TypeError, KeyError, RecursionError) as error:
         raise MalformedPacket(f"found {packet[:20]!r}: {error}") from error
-    raise MalformedPacket(f"found {packet[:20]!r}, which is no message")
+    raise MalformedPacket(f"found {packet[:20]!r}, which is not a message")
 
 
 def _arrival(packet: bytes) -> Arrival:
@@ -202,7 +202,7 @@ def _failed(packet: bytes) -> Failed:
 
 
 def sendable(text: str) -> str:
-    """Keep to what a message can carry: a file's name may hold bytes that are no UTF-8, and be long."""
+    """Make a text that a message can carry: a file's name may be long or hold bytes that are not UTF-8."""
     return text.encode(errors="replace").decode()[:LONGEST_TEXT]
 
 
@@ -242,7 +242,7 @@ class CameraLink:
 
         Raises:
             LinkClosed: the other end is gone.
-            MalformedPacket: what came is no message.
+            MalformedPacket: what came is not a message.
         """
         try:
             packet = self._socket.recv(_MOST_BYTES, socket.MSG_DONTWAIT)

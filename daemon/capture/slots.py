@@ -17,9 +17,9 @@ from pictures.frames import Frame
 class FrameSlots:
     """A fixed number of frame-sized slots, allocated once.
 
-    The memory is anonymous (``memfd``): the camera process inherits its descriptor, no name is left behind
-    whichever process dies, and it is freed with the last of them. It starts on a page, as page-locking for a
-    GPU wants it.
+    The memory is anonymous (``memfd``): the camera process inherits its descriptor, no name is left over when
+    a process dies, and the memory is freed with the last of them. It starts on a page, as page-locking for a
+    GPU requires.
     """
 
     def __init__(self, descriptor: int, count: int, shape: tuple[int, ...]) -> None:

@@ -51,7 +51,7 @@ _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 30.0
 _RAN_WELL_S = 10.0
 _MOST_PER_TURN = 64  # messages of one camera before the other ones are heard
-_MOST_SKIPPED = 100  # frame numbers; a process that skips more is believed nothing
+_MOST_SKIPPED = 100  # frame numbers; a process that skips more is ended as faulty
 _MOST_UNANNOUNCED = 1000  # more frames than fit into a link were never captured without being announced
 _log = logging.getLogger("inspectd")
 
@@ -63,7 +63,7 @@ class FrameSink(Protocol):
         """A frame was captured."""
 
     def camera_changed(self, camera: str) -> None:
-        """The camera's state is another one."""
+        """The camera's state has changed."""
 
 
 class Violation(Exception):
@@ -71,10 +71,10 @@ class Violation(Exception):
 
 
 class DaemonCamera:
-    """One configured camera over all the processes it lives through.
+    """One configured camera, over all the processes that it needs.
 
-    Frame numbers count from 1 without gaps. When a running camera fails, the number after its last frame is
-    spent on telling so: the sink gets it as a frame that was not stored.
+    Frame numbers count from 1 without gaps. When a running camera fails, the sink gets one more frame, which
+    was not stored: it tells of the failure.
 
     ``error`` is one line about what is wrong with it, or with its latest picture; None when nothing is.
     """
@@ -97,7 +97,7 @@ class DaemonCamera:
             size: the engine's input size.
             judged_at_once: frames that all lanes together may hold.
             sink: where the frames go.
-            counter: its process counts its frames there; numbers go on behind it.
+            counter: its process counts its frames there; numbers go on after it.
 
         Raises:
             InputError: there is not enough memory for the slots.
@@ -107,9 +107,9 @@ class DaemonCamera:
         self.state: CameraState = "opening"
         self.error: str | None = None
         self.wrong = False
-        """Whether it failed because the config names what cannot work."""
+        """Whether it failed because the config asks for something that cannot work."""
         self.tried = False
-        """Whether it is known how its first opening went."""
+        """Whether its first opening has succeeded or failed."""
         # One slot more than can be in use, so that there is always one to capture into.
         count = settings.waiting + judged_at_once + 1
         shape = settings.slot_shape(size)
@@ -120,8 +120,8 @@ class DaemonCamera:
             there_is = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             refused = Unavailable if wanted < there_is else InputError  # others may give some back
             raise refused(
-                f"cameras.{name}.waiting: found {settings.waiting}; {wanted / 1e6:.0f} MB of shared memory "
-                f"for its frames cannot be had: {error.strerror}"
+                f"cameras.{name}.waiting: found {settings.waiting}; its frames need {wanted / 1e6:.0f} MB of "
+                f"shared memory: {error.strerror}"
             ) from error
         self.captured = counter.captured
         self.counter = counter
@@ -157,7 +157,7 @@ class DaemonCamera:
 
     @property
     def over(self) -> bool:
-        """Whether no more frames will come: its source has ended, or turned out wrong amid its frames."""
+        """Whether no more frames will come: its source has ended, or has failed for good."""
         return self.state == "ended" or (self.state == "failed" and self.wrong and self._opened is not None)
 
     @property
@@ -171,7 +171,7 @@ class DaemonCamera:
         return self.over or self._stopping
 
     def start(self) -> None:
-        """Start the camera's process; its frames go on behind the counter."""
+        """Start the camera's process; its frame numbers go on after the counter."""
         self.captured = self.counter.captured
         self._retry = None
         self._opened, self._reason, self._heartbeats = None, None, False
@@ -272,7 +272,7 @@ class DaemonCamera:
                 self._take(message)
         except LinkClosed:
             self._hang_up()
-            # Without its link it is of no more use, but most often it is ending by itself.
+            # Without its link it is useless, but most often it is ending by itself.
             if self._ending is None:
                 self._ending = asyncio.get_running_loop().call_later(_CLOSING_S, self._kill)
         except (MalformedPacket, Violation) as error:
@@ -361,7 +361,7 @@ class DaemonCamera:
     # Its end.
 
     def _condemn(self, reason: str) -> None:
-        """Hear no more of a process, and end it."""
+        """Stop listening to a process, and end it."""
         self._reason = self.error = reason
         self._hang_up()
         self._kill()
@@ -373,7 +373,7 @@ class DaemonCamera:
             self._link = None
 
     def _kill(self) -> None:
-        """Kill the process; its death is noticed, or taken for granted when a driver delays it."""
+        """Kill the process; its death is noticed, or assumed when a driver delays it."""
         if self._ending is not None:
             self._ending.cancel()
         if self._process is not None:
@@ -413,7 +413,7 @@ class DaemonCamera:
         self._retry = asyncio.get_running_loop().call_later(delay_s, self.start)
 
     def _counted(self) -> int:
-        """Number of the last frame that the process counted, as far as that can be true."""
+        """Number of the last frame that the process counted, unless that number is impossible."""
         counted = self.counter.captured
         if counted - self.captured > _MOST_UNANNOUNCED:
             _log.error("camera %s: its process left an impossible count of frames: %d", self.name, counted)
@@ -436,7 +436,7 @@ def _obituary(status: int | None) -> str:
 
 
 def refuse_failed(cameras: Iterable[DaemonCamera]) -> None:
-    """Make an input error of a camera that did not open.
+    """Refuse to go on when a camera did not open.
 
     Raises:
         InputError: names the first such camera, and why.

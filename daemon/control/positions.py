@@ -1,4 +1,4 @@
-"""Up to where each acknowledging subscriber is done with the journal, kept over restarts and power cuts."""
+"""How far each acknowledging subscriber has come in the journal; kept over restarts and power cuts."""
 
 import json
 import logging
@@ -76,7 +76,7 @@ class Positions:
         return len(self._rows) >= _MOST_NAMES
 
     def forget(self, name: str) -> None:
-        """Make room: the subscriber begins anew when it comes again."""
+        """Make room: the subscriber starts over if it comes again."""
         del self._rows[name]
         self._hashes.pop(name, None)
         self._changed = True
@@ -86,7 +86,7 @@ class Positions:
 
         Args:
             hash_of: of the journal's rows.
-            at_once: however short ago the last time was.
+            at_once: even if the last time was just now.
 
         Raises:
             Whatever ``hash_of`` raises; then the file is as it was.

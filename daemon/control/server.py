@@ -53,11 +53,11 @@ _log = logging.getLogger("inspectd")
 class Control(threading.Thread):
     """Answers at the control address of a line, in a thread of its own.
 
-    However many clients there are and whatever they send, they cost the line no more than this thread:
-    what is delivered comes from the journal, so there is no queue that a slow one could fill.
+    However many clients there are and whatever they send, they cost the line no more than this thread.
+    Verdicts are delivered from the journal, so there is no queue that a slow client could fill.
 
-    What the line calls (``journaled``, ``health``, ``require``, the snapshots, ``close``) does not block,
-    but for ``close``.
+    Of what the line calls (``journaled``, ``health``, ``require``, the snapshots, ``close``), only ``close``
+    blocks.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Control(threading.Thread):
             journal: file of the journal; it is there. The subscribers' positions are kept beside it.
             commands: takes "reload", and "select" with ``product``; called in this thread.
             access: who may connect; to be closed after this.
-            required_subscribers: names whose absence is to be seen in ``subscribers``.
+            required_subscribers: names that ``subscribers`` shows even while they are absent.
             resend_after_s: seconds without acknowledgement after which verdicts are sent again.
             journal_may_wait: whether to go on when the journal cannot be read yet.
 
@@ -130,7 +130,7 @@ class Control(threading.Thread):
 
     @property
     def subscribers(self) -> Mapping[str, SubscriberHealth]:
-        """How the required subscribers fare, and those that came since the start; by name."""
+        """The state of the required subscribers, and of those that came since the start, by name."""
         required = dict.fromkeys(
             self._subscribers.required, SubscriberHealth(present=False, unacknowledged=0)
         )
@@ -145,7 +145,7 @@ class Control(threading.Thread):
         """Tell that the journal has grown.
 
         Args:
-            row: up to which all is published; what lies behind may yet be taken back. None for all there is.
+            row: up to which all is published; later rows may still be taken back. None for all there is.
         """
         self._published_row = row
         os.eventfd_write(self._wake, 1)
@@ -209,7 +209,7 @@ class Control(threading.Thread):
         self._socket.close(linger=int(_CLOSE_S * 1000))
 
     def _turn(self) -> bool:
-        """Do a bounded part of everything that is to be done; whether more of it waits."""
+        """Do a bounded part of all that is to be done; True when more of it waits."""
         more = False
         for _ in range(_READ_AT_ONCE):
             try:
@@ -271,7 +271,7 @@ class Control(threading.Thread):
             case Status():
                 if self._last_health is None:
                     raise InputError("the line has no health yet; ask again in a second")
-                # Behind the health, where older clients do not look.
+                # After the health, where older clients do not look.
                 frames = (self._last_health, *self._statistics)
                 self._send(connection, Reply("health", request.id, len(frames)), frames)
             case Reload():
@@ -286,7 +286,7 @@ class Control(threading.Thread):
             self._dropped += 1
             needed = "keys (the section curve), or an ipc:// address as control"
             if peer.name is not None:
-                needed = f"a key with control: true, and {peer.name}'s has not"
+                needed = f"a key with control: true; the key of {peer.name} has control: false"
             raise InputError(f"{name} needs {needed}")
         if self._pending_commands >= _MOST_COMMANDS:
             raise InputError(f"{name}: the line is busy with other commands; try again")
@@ -324,7 +324,7 @@ class Control(threading.Thread):
 
     @contextmanager
     def _journal(self) -> Iterator[JournalReader]:
-        """Give the journal, opened anew when it failed or when another file has taken its place.
+        """Give the journal, opened again when it failed or when another file has taken its place.
 
         Raises:
             InputError: it cannot be read.
@@ -341,7 +341,7 @@ class Control(threading.Thread):
             self._reader = JournalReader(self._journal_file)
             self._reader_inode = inode
             self._subscribers.begin(self._reader)
-            self._positions.write(self._reader.hash_of, at_once=True)  # a place that was found anew is kept
+            self._positions.write(self._reader.hash_of, at_once=True)  # a place that was found again is kept
         try:
             yield self._reader
         except JournalFailed as error:
@@ -386,4 +386,4 @@ def _verdict(reader: JournalReader, payload: bytes) -> Verdict:
     try:
         return decode_verdict(payload)
     except MalformedMessage as error:
-        raise JournalFailed(f"{reader.file}: is damaged: a verdict is none: {error}") from error
+        raise JournalFailed(f"{reader.file}: is damaged: it holds an invalid verdict: {error}") from error

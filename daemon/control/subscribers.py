@@ -1,4 +1,4 @@
-"""Acknowledged delivery: the journal is the queue, and each subscriber has its place in it."""
+"""Acknowledged delivery: the journal is the queue, and each subscriber has a place in it."""
 
 import logging
 import time
@@ -29,7 +29,7 @@ class Queue(Protocol):
     """What is delivered from: the journal."""
 
     def after(self, row_id: int, limit: int) -> Sequence[tuple[int, bytes]]:
-        """Give the next verdicts behind a row, each with its row."""
+        """Give the next verdicts after a row, each with its row."""
 
     def last_row(self) -> int:
         """Give the newest row."""
@@ -38,7 +38,7 @@ class Queue(Protocol):
         """Give the hash of a row, None when it is not there."""
 
     def begun_at(self) -> str | None:
-        """Tell when the first row was written, None when it is not there any more."""
+        """Tell when the first row was written, None when it has been removed."""
 
     def power_cut_before(self, row_id: int) -> int | None:
         """Give the row of the last power cut noted up to a row."""
@@ -55,7 +55,7 @@ class _Subscriber:
 
 
 class Subscribers:
-    """The subscribers that acknowledge, of which any number may be slow, gone or not there yet."""
+    """The subscribers that acknowledge; any number of them may be slow, gone or not there yet."""
 
     def __init__(self, positions: Positions, send: Send) -> None:
         self.required: Collection[str] = ()
@@ -86,10 +86,10 @@ class Subscribers:
         self._place_required()
 
     def _place_in(self, journal: Queue, row: int) -> int:
-        """Say where a subscriber goes on whose last row the journal does not have.
+        """Say where a subscriber goes on when the journal does not have its last row.
 
-        Whoever is told again what it knows, for hours, gets nothing live meanwhile. So it goes on after the
-        last row that both know or, where that cannot be found, with the next verdict.
+        Telling it again what it knows could take hours, and it would get nothing live meanwhile. So it goes
+        on after the last row that both know or, if that cannot be found, with the next verdict.
         """
         begun_at = journal.begun_at()
         if begun_at is not None and begun_at >= self._created_at:
@@ -186,7 +186,7 @@ class Subscribers:
             self._place(name)
 
     def _place(self, name: str) -> bool:
-        """Give a new name its place in the journal: behind what is there now."""
+        """Give a new name its place in the journal: after what is there now."""
         if name in self._positions:
             return True
         if self._positions.is_full():

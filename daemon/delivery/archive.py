@@ -90,7 +90,7 @@ class Archive:
             self._queue.put(None, timeout=_LONGEST_CLOSE_S)
         self._thread.join(max(0.0, give_up_s - time.monotonic()))
         if self._thread.is_alive():
-            _log.error("archive: %s hangs, what still waits is not written", self._folder)
+            _log.error("archive: %s hangs; pictures that still wait are not written", self._folder)
 
     def _write_all(self) -> None:
         while (reject := self._queue.get()) is not None:

@@ -1,4 +1,4 @@
-"""The way out of the line: a verdict is written down, and then it goes on the wire."""
+"""The way out of the line: a verdict is written into the journal, and then it goes on the wire."""
 
 import asyncio
 import logging
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from daemon.control.server import Control
 
 _MOST_UNWRITTEN: Final = 10_000
-"""Verdicts that wait in memory for a journal that fails, about 6 MB; that older ones lack is noted in it."""
+"""Verdicts that wait in memory while the journal fails, about 6 MB. Older ones are lost to it, and a row of
+the journal says so."""
 _RETRY_S: Final = 1.0
 _LOOK_S: Final = 0.1
 _LOOKS: Final = 15
-"""A journal that does not answer between so many looks hangs: slow disks have held a transaction up for a
-second, and after three without health a gate stops the line. Looks are counted and not seconds: where the
-whole daemon was held up, so was the journal."""
+"""A journal that does not answer during so many looks hangs. Slow disks have held a transaction up for a
+second; after three seconds without health a gate stops the line. Looks are counted, not seconds: if the whole
+daemon was held up, so was the journal."""
 _log = logging.getLogger("inspectd")
 
 
@@ -39,18 +40,18 @@ class _Batch(NamedTuple):
     """How many of the verdicts that the journal refused before are written with them."""
 
 
-class Outlet:
+class JournaledPublisher:
     """Journals and publishes verdicts in the order of their ``seq``.
 
-    A thread writes; this waits for none of it. While the journal fails, or does not answer for 1.5 s,
-    ``on_journal_error`` decides: ``fault`` publishes every verdict as a fault with the reason ``journal``, so
-    that the gate throws out what could not be written down; ``continue`` publishes them as they are. Both are
-    written down as they were published when the journal works again.
+    A thread writes the journal; the event loop never waits for it. While the journal fails, or does not
+    answer for 1.5 s, ``on_journal_error`` decides: ``fault`` publishes every verdict as a fault with the
+    reason ``journal``, so that the gate throws out what could not be written down; ``continue`` publishes it
+    as it is. When the journal works again, it gets these verdicts as they were published.
     """
 
     def __init__(
         self,
-        publisher: Publisher,
+        wire: Publisher,
         journal: JournalWriter | None,
         control: "Control | None",
         *,
@@ -59,9 +60,9 @@ class Outlet:
         """Publish in the event loop that runs.
 
         Args:
-            publisher: where verdicts go.
-            journal: where they are written down before; None without one.
-            control: which delivers them from the journal; None without one.
+            wire: which sends them to subscribers.
+            journal: where they are written first; None without one.
+            control: delivers them from the journal; None without one.
             on_journal_error: what becomes of verdicts that cannot be written down.
         """
         self.on_journal_error = on_journal_error
@@ -71,7 +72,7 @@ class Outlet:
         """Camera to its published faults."""
         self.journal_error: str | None = None
         self._tally = Tally()
-        self._publisher = publisher
+        self._wire = wire
         self._control = control
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Batch | Health] = deque()  # in the order in which they go out
@@ -94,7 +95,7 @@ class Outlet:
             self._publish_unwritten(encoded)
 
     def send_health(self, health: Health) -> None:
-        """Publish a sign of life behind all verdicts that were sent, and try to write what was refused."""
+        """Publish a sign of life after all verdicts that were sent, and try to write what was refused."""
         if self._unwritten and self._journal is not None and not self._waiting and self._may_write():
             self._write(self._journal, [])
         if self._waiting:
@@ -112,7 +113,7 @@ class Outlet:
             self._write(self._journal, [])
             self._wait_for_answers()
         if self._unwritten:
-            _log.error("journal: the last %d verdicts were published and are not in it", len(self._unwritten))
+            _log.error("journal: the last %d verdicts were published but are not in it", len(self._unwritten))
 
     def close(self) -> None:
         """Publish what was sent; nothing may be sent any more."""
@@ -123,9 +124,7 @@ class Outlet:
     @property
     def dropped_messages(self) -> int:
         """What came in on the sockets and was no request, since the start."""
-        return self._publisher.dropped_messages + (
-            0 if self._control is None else self._control.dropped_messages
-        )
+        return self._wire.dropped_messages + (0 if self._control is None else self._control.dropped_messages)
 
     def journal_health(self) -> JournalHealth | None:
         """Tell how the journal fares."""
@@ -146,7 +145,7 @@ class Outlet:
         return time.monotonic() >= self._retry_at_s and not self._journal.busy
 
     def _write(self, journal: JournalWriter, encoded: list[tuple[Verdict, bytes, bytes]]) -> None:
-        # Those that an earlier batch carries already are not in the journal yet, and once is enough.
+        # While batches wait, the first of them carries the unwritten ones.
         earlier = [] if self._waiting else list(self._unwritten)
         self._waiting.append(_Batch(encoded, len(earlier)))
         journal.write([*earlier, *((verdict, payload) for verdict, _, payload in encoded)])
@@ -172,7 +171,7 @@ class Outlet:
             if error is not None:
                 self._fail(str(error))
                 refused = True
-                break  # whatever was handed over after it is refused, too
+                break  # whatever was handed over after this is refused, too
             self._settle()
         if refused:
             self._give_up_waiting()
@@ -191,7 +190,7 @@ class Outlet:
         self._publish(batch.verdicts)
 
     def _look_after_journal(self) -> None:
-        """Notice, from time to time while something is being written, that nothing is answered."""
+        """Look, while something is being written, whether the journal still answers."""
         assert self._journal is not None
         self._look = None
         self._take_answers()
@@ -205,7 +204,7 @@ class Outlet:
         self._look = self._loop.call_later(_LOOK_S, self._look_after_journal)
 
     def _wait_for_answers(self) -> None:
-        """Take answers until nothing waits any more, where the loop runs no longer."""
+        """Take answers until nothing waits; for the time when the event loop no longer runs."""
         while self._waiting:
             next_look_s = time.monotonic() + _LOOK_S
             while self._waiting and time.monotonic() < next_look_s:
@@ -220,7 +219,7 @@ class Outlet:
         self._retry_at_s = time.monotonic() + _RETRY_S
 
     def _give_up_waiting(self) -> None:
-        """Publish all that waits, as what cannot be written."""
+        """Publish all that waits as unwritten."""
         waiting, self._waiting = self._waiting, deque()
         for entry in waiting:
             if isinstance(entry, _Batch):
@@ -238,7 +237,7 @@ class Outlet:
         self._publish(encoded)
 
     def _publish(self, encoded: list[tuple[Verdict, bytes, bytes]]) -> None:
-        self._publisher.send(*((topic, payload) for _, topic, payload in encoded))
+        self._wire.send(*((topic, payload) for _, topic, payload in encoded))
         for verdict, _, _ in encoded:
             self.decisions[verdict.decision] += 1
             self.faults[verdict.camera] += verdict.decision == "fault"
@@ -253,7 +252,7 @@ class Outlet:
             self._publish_health(health)
 
     def _publish_health(self, health: Health) -> None:
-        # Verdicts that it waited for count in it: its ``seq`` includes them.
+        # It counts the verdicts that it waited for: its ``seq`` includes them.
         counts: dict[Decision, int] = {"pass": 0, "reject": 0, "fault": 0}
         health = replace(
             health,
@@ -264,7 +263,7 @@ class Outlet:
             journal=self.journal_health(),
         )
         topic, payload = encode(health)
-        self._publisher.send((topic, payload))
+        self._wire.send((topic, payload))
         if self._control is not None:
             self._control.statistics(encode_statistics(self._tally.statistics(health.boot)))
             self._control.health(topic, payload)

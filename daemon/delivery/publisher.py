@@ -31,8 +31,8 @@ class Publisher:
     Belongs to one thread.
 
     Attributes:
-        dropped_messages: what subscribers sent and what is no subscription, and connections broken off
-            because they flooded.
+        dropped_messages: what subscribers sent that is not a subscription, and connections that were broken
+            off because they flooded.
     """
 
     def __init__(self, address: str, access: Access) -> None:
@@ -53,7 +53,7 @@ class Publisher:
         self._answered_s = 0.0
         self._socket = access.context.socket(zmq.XPUB)
         self._socket.sndhwm = _WAITING_MESSAGES
-        self._socket.xpub_verbose = True  # a subscription that another subscriber has too is told as well
+        self._socket.xpub_verbose = True  # tell of a subscription even if another subscriber has it, too
         # XPUB enters whatever has arrived into its table before it sends. With two messages per connection
         # in the queue a flood waits in its own TCP connection; with the usual 1000 it held a send up for
         # seconds (measured). With one, libzmq 4.3.5 never ends a CURVE handshake.
@@ -74,9 +74,8 @@ class Publisher:
     def watch(self, loop: asyncio.AbstractEventLoop, on_subscription: Callable[[], object]) -> None:
         """Read subscriptions in ``loop``, and call back soon after one, so that it is answered with health.
 
-        The answer has to be made anew: an old health would name an old ``seq``, and the subscriber would
-        take what was published since for lost. However many subscribe, there are at most ten calls per
-        second.
+        The answer has to be a new health: an old one would name an old ``seq``, and the subscriber would take
+        what was published since as lost. However many subscribe, there are at most ten calls per second.
         """
         self._loop = loop
         self._on_subscription = on_subscription

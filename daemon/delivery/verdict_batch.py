@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.delivery.archive import Archive
-from daemon.delivery.journaled_publisher import Outlet
+from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.journal.stamps import iso
 from daemon.judging.lane import Judged, NotJudged
 from daemon.judging.ledger import CapturedFrame, FrameKey, Ledger
@@ -31,8 +31,8 @@ class _Scored(NamedTuple):
 class VerdictBatch:
     """The verdicts of this turn, which one transaction journals. Belongs to the thread of the event loop.
 
-    Whoever comes first with a frame closes it in the ledger and so decides its verdict: the lane that judged
-    it, its deadline, a camera that died or the shutdown. What comes later finds it closed.
+    Whoever comes first closes a frame in the ledger and so decides its verdict: the lane that judged it, its
+    deadline, a camera that died or the shutdown. Whoever comes later finds it closed.
 
     Attributes:
         archive: where the pictures of rejects go; None: nowhere.
@@ -47,7 +47,7 @@ class VerdictBatch:
         boot: str,
         *,
         ledger: Ledger,
-        outlet: Outlet,
+        publisher: JournaledPublisher,
         archive: Archive | None,
     ) -> None:
         """Begin with ``seq`` 0.
@@ -56,7 +56,7 @@ class VerdictBatch:
             line: name of the line.
             boot: hexadecimal digits that name this start of the daemon.
             ledger: in which every captured frame is open until its verdict.
-            outlet: where the verdicts go.
+            publisher: where the verdicts go.
             archive: where the pictures of rejects go.
         """
         self.archive = archive
@@ -66,7 +66,7 @@ class VerdictBatch:
         self._line = line
         self._boot = boot
         self._ledger = ledger
-        self._outlet = outlet
+        self._publisher = publisher
         self._loop = asyncio.get_running_loop()
         self._verdicts: list[Verdict] = []
 
@@ -92,7 +92,7 @@ class VerdictBatch:
             if self._ledger.close(captured.key) is None:
                 continue  # its deadline was faster
             score, anomaly_map = float(judged.scores[row]), judged.anomaly_maps[row]
-            # A verdict that comes too late for the gate is no pass, even if the timer has not fired yet.
+            # A verdict that comes too late for the gate is not a pass, even if the timer has not fired yet.
             late = time.monotonic_ns() > captured.deadline_ns
             rejected = score > captured.product.threshold
             decision: Decision = "fault" if late else "reject" if rejected else "pass"
@@ -155,7 +155,7 @@ class VerdictBatch:
         """Journal and publish what is there."""
         if self._verdicts:
             verdicts, self._verdicts = self._verdicts, []
-            self._outlet.send(verdicts)
+            self._publisher.send(verdicts)
         if not len(self._ledger):
             self.idle.set()
 

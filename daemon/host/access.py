@@ -73,7 +73,7 @@ class Access:
         return Peer(None, control=False)
 
     def own_keys(self) -> CurveKeys | None:
-        """Give the keys with which the line itself connects, to see whether it runs; None without keys."""
+        """Give the line's own keys, with which ``inspectd --check`` connects to it; None without keys."""
         return None
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class CurveAccess(Access):
             clients: by name.
 
         Raises:
-            InputError: the key cannot be read, others may read it, or a client's key is none.
+            InputError: the key cannot be read, others may read it, or a client's key is invalid.
         """
         try:
             public_key, self._secret_key = read_secret_key(_path_of(secret_key))
@@ -115,11 +115,11 @@ class CurveAccess(Access):
     def replace(self, clients: Mapping[str, Client]) -> None:
         """Take a new allow-list.
 
-        What a client that is no longer on it asks for is refused at once; a connection on which it only
+        Requests of a client that is no longer on it are refused at once. A connection on which it only
         listens lasts until it breaks.
 
         Raises:
-            InputError: a key is no key, or stands there twice; the old list stays.
+            InputError: a key is invalid or given twice; the old list stays.
         """
         names: dict[str, str] = {}
         for name, client in clients.items():
@@ -139,7 +139,7 @@ class CurveAccess(Access):
         socket.curve_secretkey = self._secret_key.encode()
 
     def peer_of(self, message: zmq.Frame) -> Peer | None:
-        """Tell who sent a message; None when its key is not on the list any more."""
+        """Tell who sent a message; None when its key is no longer on the list."""
         names, clients = self._clients
         try:
             key = str(message.get("User-Id"))

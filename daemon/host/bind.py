@@ -49,7 +49,7 @@ def bind(socket: "zmq.Socket[Any]", address: str, key: str) -> None:
 
 
 def _make_way(path: Path, key: str) -> None:
-    """Refuse a path on which no socket file can be made; what lies there libzmq would remove unasked."""
+    """Refuse a path where no socket file can be made. libzmq would remove whatever lies there."""
     address = Ipc(str(path))
     if not path.parent.is_dir():
         raise InputError(f"{key}: {address} cannot be bound: there is no folder {path.parent}")
@@ -71,7 +71,7 @@ def _make_way(path: Path, key: str) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            return  # left behind by a process that was killed
+            return  # left by a process that was killed
         except OSError as error:
             raise InputError(f"{key}: {address} cannot be bound: {error.strerror}") from error
     raise _in_use(key, str(address))

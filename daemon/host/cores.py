@@ -17,9 +17,8 @@ Cores = Annotated[list[Annotated[int, Ge(0), Le(8191)]], MinLen(1)]
 def keep_to(cores: Sequence[int] | None) -> None:
     """Have the calling process, and all that it starts from now on, run on these cores only.
 
-    The scheduler knows what is busy, not what waits for whom: it may put a camera beside the event loop that
-    has to hear it while another core idles. It also leaves cores alone that the kernel was started to isolate
-    (``isolcpus``), until someone asks for them.
+    The scheduler knows what is busy, not what waits for whom: it may put a camera on the event loop's core
+    while another core idles. It also leaves isolated cores (``isolcpus``) alone until someone asks for them.
 
     Args:
         cores: None changes nothing.

@@ -12,8 +12,8 @@ _OURS = {"inspectd", "inspectd-verdicts"}
 def require_own_packages() -> None:
     """Refuse to run where another distribution has files in the folder of one of our packages.
 
-    Installing, upgrading or removing one of the two then overwrites or removes files of the
-    other, which pip does not tell. ``python-daemon`` is such a one.
+    Installing, upgrading or removing one of the two then overwrites or removes files of the other, and pip
+    says nothing. ``python-daemon`` is such a distribution.
 
     Raises:
         InputError: there is one.

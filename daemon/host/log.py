@@ -13,7 +13,7 @@ _STDERR: Final = 2
 
 
 class StderrHandler(logging.Handler):
-    """Writes in a thread of its own; what comes while a thousand lines wait is dropped, and told how much."""
+    """Writes in a thread of its own. While a thousand lines wait, more are dropped, and counted."""
 
     def __init__(self) -> None:
         super().__init__()

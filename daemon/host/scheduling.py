@@ -5,11 +5,12 @@ import os
 
 
 def give_way() -> None:
-    """Have the calling thread wait, when it wakes, until whoever has its core pauses.
+    """Keep the calling thread from interrupting others when it wakes.
 
     The event loop hears every frame and gives every verdict. The threads that work for it wake thousands of
-    times per second on a fast line, and would interrupt it each time. They get their share of the cores all
-    the same: this is Linux's policy ``SCHED_BATCH`` (sched(7)). One that the service was given stays.
+    times per second on a fast line, and would interrupt it each time. With Linux's policy ``SCHED_BATCH``
+    (sched(7)) they wait until it pauses, and still get their share of the cores. A policy that the service
+    was given stays.
     """
     if os.sched_getscheduler(0) == os.SCHED_OTHER:
         with contextlib.suppress(OSError):  # a sandbox forbids it, and nothing depends on it

@@ -10,7 +10,7 @@ class Service:
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier()
-        # A manager that hangs must not hang the line: what it has no room for is not told.
+        # A manager that hangs must not hang the line: a message it has no room for is dropped.
         if self._notifier.socket is not None:
             self._notifier.socket.setblocking(False)
 

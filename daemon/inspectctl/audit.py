@@ -12,7 +12,7 @@ def add(commands: Any) -> None:
         "audit",
         help="check that nothing was removed from a journal or changed in it",
         description="Check every row of a journal, also while its daemon writes it. "
-        "The exit code is 0 when it is intact, 1 when it is broken, 2 when the file is no journal.",
+        "The exit code is 0 when it is intact, 1 when it is broken, 2 when the file is not a journal.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the journal: the config's journal.file")
     parser.add_argument(

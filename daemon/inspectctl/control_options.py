@@ -68,7 +68,7 @@ def control_in(config: Path) -> str | None:
     """Give the control address that a line's config names; None when it names none.
 
     Raises:
-        InputError: the config cannot be read, or the address is none.
+        InputError: the config cannot be read, or the address is invalid.
     """
     address = _content(config).get("control")
     if address is None:

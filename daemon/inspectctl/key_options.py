@@ -20,7 +20,7 @@ def curve_keys(options: argparse.Namespace) -> "CurveKeys | None":
     """Read the keys that were given; None without.
 
     Raises:
-        InputError: one of the two options is missing, or a file is no key.
+        InputError: one of the two options is missing, or a file is not a key.
     """
     from verdicts import CurveKeys
 

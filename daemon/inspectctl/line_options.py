@@ -41,7 +41,7 @@ def address_in(config: Path, key: str, text: str) -> str:
     """Give the address to connect to for one that a line's config names.
 
     Raises:
-        InputError: it is no address.
+        InputError: it is not an address.
     """
     from verdicts.address import address_from, from_this_machine
 

@@ -11,9 +11,9 @@ _TIMEOUT_S = 120.0  # engines are loaded and tried out before the line takes the
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "reload",
-        help="have the line read its config anew",
-        description="Have the line take its config, engine and calibration anew between two frames. What is "
-        "wrong with them is said, and the line goes on as it was.",
+        help="have the line read its config again",
+        description="Have the line read its config, engine and calibration again and change over between "
+        "two frames. If one of them is wrong, the command says so and the line goes on as it was.",
     )
     add_control_options(parser)
     parser.set_defaults(run=_reload)

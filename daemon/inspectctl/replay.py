@@ -22,8 +22,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "replay",
         help="print verdicts from the journal",
-        description="Print verdicts from the journal, by time or by number. What the journal does not have "
-        "any more is said on stderr.",
+        description="Print verdicts from the journal, by time or by number. What the journal no longer "
+        "has is said on stderr.",
     )
     add_control_options(parser)
     parser.add_argument(

@@ -19,9 +19,9 @@ def only_line() -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise InputError("which line: expected --config, as no line was found to run on this machine")
+        raise InputError("which line: found none that runs on this machine, expected --config")
     listed = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
-    raise InputError(f"which line: expected --config, as {len(found)} lines run on this machine: {listed}")
+    raise InputError(f"which line: found {len(found)} that run on this machine ({listed}), expected --config")
 
 
 def running_configs(processes: Path = _PROCESSES) -> list[Path]:
@@ -35,7 +35,7 @@ def running_configs(processes: Path = _PROCESSES) -> list[Path]:
 
 
 def _config_of(process: Path) -> Path | None:
-    """Give the config that a process was started with; None when it is no daemon that runs."""
+    """Give the config that a process was started with; None when it is not a running daemon."""
     try:
         words = [os.fsdecode(word) for word in (process / "cmdline").read_bytes().split(b"\0")[:-1]]
         # A script is started as "python /path/inspectd --config FILE".

@@ -27,8 +27,8 @@ class AuditResult:
         head: its SHA-256 in hexadecimal.
         verdicts: how many of the rows are verdicts.
         boots: how many starts of the daemon they belong to.
-        broken: what must not be, in the order of the rows; the first says where the chain breaks.
-        remarks: what may be and yet is worth knowing, such as removal by retention.
+        broken: what is wrong, in the order of the rows; the first says where the chain breaks.
+        remarks: what is in order but worth knowing, such as removal by retention.
     """
 
     line: str
@@ -51,8 +51,8 @@ def audit(file: Path, *, expected_head: str | None = None) -> AuditResult:
 
     Args:
         file: the journal.
-        expected_head: a head that a health message once told, 64 hexadecimal digits: the journal has to
-            reach it, so that rows missing at the end are noticed too.
+        expected_head: the head in an earlier health message, 64 hexadecimal digits. The journal has to reach
+            it; so rows missing at the end are noticed, too.
 
     Raises:
         InputError: the file is missing, no journal, or cannot be read at all.
@@ -62,7 +62,7 @@ def audit(file: Path, *, expected_head: str | None = None) -> AuditResult:
         try:
             walk.all(reader)
         except JournalFailed as error:
-            walk.broken.append(f"behind row {walk.row_id} the file cannot be read: {error}")
+            walk.broken.append(f"after row {walk.row_id} the file cannot be read: {error}")
         return walk.result()
 
 
@@ -75,7 +75,7 @@ class _Boot:
         self.frames = {camera: Ranges(spans) for camera, spans in removed["frames"].items()}
         self.never_written = 0
         self.complete = False
-        """Nothing is to come any more."""
+        """Whether no more rows of it can come."""
 
 
 class _Walk:
@@ -249,7 +249,7 @@ class _Walk:
     def _conclude(self) -> None:
         if self._expected is not None and self._expected_at is None:
             self.broken.append(
-                "the expected head is the hash of no row: the end is missing, or it is another journal"
+                "no row has the expected head as its hash: the end is missing, or it is another journal"
                 + (", or retention has removed that row since" if self._first > 1 else "")
             )
         for name, boot in self._boots.items():
@@ -271,7 +271,7 @@ class _Walk:
 
 
 def _misfit(row: Row) -> str | None:
-    """Say what about a row cannot be, apart from its place in the chain."""
+    """Say what is impossible about a row, apart from its place in the chain; None if nothing is."""
     types = (
         int,
         str,
@@ -298,7 +298,7 @@ def _misfit(row: Row) -> str | None:
     for name in expected:
         value = getattr(row, name)
         if content.get(name) != value or (row.kind == VERDICT and value is None):
-            other = shown(content.get(name)) or "no plain value"
+            other = shown(content.get(name)) or "a list or object"
             return f"{name} is {value!r} in its column and {other} in its payload"
     return None
 

@@ -1,4 +1,4 @@
-"""The rows of a journal, and the hash by which each holds on to the one before it."""
+"""The rows of a journal, and the hash that links each to the one before it."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ STOP: Final = "stop"
 NOTHING: Final = bytes(32)
 """What the very first row holds instead of a hash."""
 
-# A JSONEncoder would be set up anew for each row.
+# A JSONEncoder would be set up again for each row.
 _text: Final = json.encoder.encode_basestring_ascii
 
 
 class Row(NamedTuple):
     """One row of the table ``journal``, in the order of its columns.
 
-    ``boot``, ``seq``, ``camera`` and ``frame`` repeat what stands in the payload, for SQL to search.
+    ``boot``, ``seq``, ``camera`` and ``frame`` repeat the payload, so that SQL can search for them.
     """
 
     id: int
@@ -49,7 +49,7 @@ def hash_of(row: Row) -> bytes:
     ASCII. It holds no line feed, so two different rows never give the same bytes.
 
     Raises:
-        TypeError: a column holds what it cannot, as the row was altered.
+        TypeError: a column holds a value of the wrong type, so the row was altered.
     """
     number, kind, boot, seq, camera, frame, written_at, payload, previous = row
     head = (

@@ -15,16 +15,16 @@ from daemon.journal.sync import DatabaseSync
 _INTERVAL_S: Final = 2.0
 _SHORTEST_INTERVAL_S: Final = 0.03
 _MANY_ROWS: Final = 150
-"""A checkpoint of more holds up a line that needs all cores: it takes one of them for as long. With 2500 and
-with 500, a fast line's verdicts were later than with this."""
+"""A larger checkpoint holds up a line that needs all cores, because it takes one of them longer. With 2500
+and with 500 rows, a fast line's verdicts came later than with this."""
 _LONGEST_S: Final = 5.0
-"""A disk that takes longer for a checkpoint hangs, or will fill the log."""
+"""A disk that needs longer for a checkpoint hangs, or lets the log grow."""
 _READERS_PATIENCE_MS: Final = 20  # the writer waits as long
 _log = logging.getLogger("inspectd")
 
 
 class Checkpoints:
-    """Checkpoints every two seconds while something is written, and sooner when it is much.
+    """Checkpoints every two seconds while something is written, and sooner when much is.
 
     A checkpoint beside a busy writer never quite catches up, and the log starts over only when it has. So
     when the log has grown past ``most_wal_bytes``, the rest, by then small, is carried while ``turn`` holds
@@ -59,7 +59,7 @@ class Checkpoints:
         self._committed = threading.Event()
         self._due = threading.Event()
         self._stop = threading.Event()
-        # The thread's own, and kept: opening one costs as much as a small checkpoint.
+        # Only the thread uses it. It is kept open: opening it costs as much as a small checkpoint.
         self._connection: sqlite3.Connection | None = None
         self._opened: os.stat_result | None = None
         self._thread = threading.Thread(target=self._run, name="journal-checkpoints", daemon=True)
@@ -155,14 +155,14 @@ class Checkpoints:
         if self._bytes_held_by_reader <= 2 * self._most_wal_bytes:
             return None  # a query of a moment
         megabytes = self._bytes_held_by_reader / 1e6
-        return f"{wal_of(self._file)}: {megabytes:.0f} MB, as a query on the journal stays open"
+        return f"{wal_of(self._file)}: {megabytes:.0f} MB, because a query on the journal stays open"
 
     def _checkpoint_beside_writer(self, connection: sqlite3.Connection) -> int | None:
-        """Give the size of the log; None when it was not to be read."""
+        """Give the size of the log; None when it could not be read."""
         busy, log_bytes = _checkpoint(connection, "PASSIVE")
         with self._turn:  # every commit that this checkpoint may have carried is counted by now
             self._note_end()
-        self._database_sync.sync()  # behind the count, which must be right even where the disk fails
+        self._database_sync.sync()  # after the count, which must be right even if the disk fails
         return None if busy else log_bytes
 
     def _checkpoint_without_writer(self, connection: sqlite3.Connection, how: str) -> tuple[bool, int]:
@@ -172,7 +172,7 @@ class Checkpoints:
         return result
 
     def _note_end(self) -> None:
-        """Count afresh behind a checkpoint; ``turn`` is held."""
+        """Start counting again after a checkpoint; ``turn`` is held."""
         self._commits_before_end = self._commits
         self._rows_waiting = 0
         self._due.clear()

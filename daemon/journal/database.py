@@ -1,4 +1,4 @@
-"""A journal as a file: its tables, and how it is told from other files."""
+"""A journal as a file: its tables, and how to tell it from other files."""
 
 import os
 import sqlite3
@@ -25,13 +25,13 @@ SCHEMA: Final = {
 }
 
 _PAGE_BYTES: Final = 2048
-"""A verdict changes a page of the table and one of either index; with SQLite's usual 4096 bytes twice
-as much would be written and summed for each."""
+"""A verdict changes a page of the table and one of each index. With SQLite's usual 4096 bytes, twice as much
+would be written and summed for each."""
 _WRITER_PATIENCE_MS: Final = 50  # only a foreign program can hold the lock; the line does not wait for it
 _READER_PATIENCE_MS: Final = 2000
 
 SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
-"""What a statement raises; the latter where SQLite's own words quote text of the file that is no UTF-8."""
+"""What a statement raises; the latter when SQLite's message quotes text of the file that is not UTF-8."""
 
 
 class JournalFailed(Exception):
@@ -60,7 +60,7 @@ def open_for_writing(file: Path, line: str) -> sqlite3.Connection:
     """Open the journal of a line in WAL mode; an empty file becomes one.
 
     Raises:
-        InputError: it is no journal, another version's or line's, damaged, or not writable.
+        InputError: it is not a journal, is of another version or line, is damaged, or is not writable.
     """
     if not file.is_file():
         raise InputError(f"{file}: expected the journal's file, found none")
@@ -87,11 +87,11 @@ def open_for_reading(file: Path) -> tuple[sqlite3.Connection, bool]:
     """Open a journal read-only, whether its daemon runs or not.
 
     Returns:
-        The connection, and whether it takes the file for one that nobody writes: so it has to be when the
-        daemon is gone and the folder is not writable, as SQLite could not put its index of the WAL there.
+        The connection, and whether it assumes that nobody writes the file. It must assume that when the
+        daemon is gone and the folder is not writable: SQLite could not put its index of the WAL there.
 
     Raises:
-        InputError: it is missing, no journal, another version's, or unreadable.
+        InputError: it is missing, not a journal, of another version, or unreadable.
     """
     try:
         is_file = file.is_file()
@@ -139,7 +139,7 @@ def wal_of(file: Path) -> Path:
 def why(error: sqlite3.Error | UnicodeDecodeError) -> str:
     """Say in plain words what SQLite found."""
     if isinstance(error, UnicodeDecodeError):
-        return "is damaged: it holds text that is no UTF-8"
+        return "is damaged: it holds text that is not UTF-8"
     plain = _PLAIN.get(_code_of(error) & 0xFF)
     if plain is None:
         plain = f"failed ({getattr(error, 'sqlite_errorname', 'SQLite')})"
@@ -147,7 +147,7 @@ def why(error: sqlite3.Error | UnicodeDecodeError) -> str:
 
 
 def refused_by_sqlite(error: BaseException, file: Path | None = None) -> InputError:
-    """Make the error of what SQLite refuses: ``Unavailable`` unless only a person can mend it.
+    """Make an error of ours from SQLite's: ``Unavailable`` unless only a person can mend it.
 
     Args:
         error: SQLite's own, or the ``JournalFailed`` that came of it.
@@ -170,12 +170,12 @@ def _code_of(error: sqlite3.Error | UnicodeDecodeError) -> int:
 
 
 _PLAIN: Final = {
-    sqlite3.SQLITE_NOTADB: "is no journal of inspectd",
+    sqlite3.SQLITE_NOTADB: "is not a journal of inspectd",
     sqlite3.SQLITE_FULL: "cannot be written",
     sqlite3.SQLITE_READONLY: "cannot be written",
     sqlite3.SQLITE_CORRUPT: "is damaged",
     sqlite3.SQLITE_BUSY: "is held by another program",
-    sqlite3.SQLITE_CONSTRAINT: "refuses a second entry of the same",
+    sqlite3.SQLITE_CONSTRAINT: "refuses a second entry with the same number",
 }
 
 

@@ -70,8 +70,7 @@ class InUse(Unavailable):
 class Journal:
     """The one writer of a journal; used by one thread.
 
-    After ``JournalFailed`` nothing of that call is in the journal, and the next call tries afresh: it opens
-    the file again.
+    After ``JournalFailed`` nothing of that call is in the journal. The next call opens the file again.
 
     Attributes:
         entries: number of the newest row; rows are numbered from 1 and never again, so this is how many were
@@ -96,13 +95,13 @@ class Journal:
             keep_days: older rows are removed.
             max_mb: the oldest rows are removed when the file and its write-ahead log would need more.
             durable: whether each transaction waits until the disk has it, and so survives a power cut, too.
-            may_wait: whether to go on where the journal cannot be had now, as on a full disk: ``unopened``
+            may_wait: whether to go on when the journal cannot be opened now, as on a full disk: ``unopened``
                 then says why, and each write tries to open it.
 
         Raises:
-            Unavailable: it cannot be had now, or another daemon uses it.
-            InputError: the folder is missing, or the file is no journal, damaged, or another version's or
-                line's.
+            Unavailable: it cannot be opened now, or another daemon uses it.
+            InputError: the folder is missing, or the file is not a journal, damaged, or of another version or
+                line.
         """
         self.file = file
         self._line = line
@@ -117,7 +116,7 @@ class Journal:
         self._lock: int | None = None
         self.entries, self._head = 0, NOTHING
         self.unopened: str | None = None
-        """Why it could not be had at first; None where it could."""
+        """Why it could not be opened at first; None if it could."""
         try:
             self._begin()
         except Unavailable as error:
@@ -150,12 +149,12 @@ class Journal:
         """Write verdicts in one transaction; when this returns they survive the end of the process.
 
         Args:
-            verdicts: each with the payload that will be published. Those that are there already, because an
-                earlier call failed after it had written them, are passed over.
+            verdicts: each with the payload that will be published. Verdicts that are in the journal already,
+                because an earlier call failed after writing them, are skipped.
 
         Raises:
             JournalFailed: none of them is written.
-            RuntimeError: one is a second verdict on the same frame; no trying again helps against that.
+            RuntimeError: one is a second verdict on the same frame; trying again does not help.
         """
         self._commit([_Entry(VERDICT, v.boot, v.seq, v.camera, v.frame, payload) for v, payload in verdicts])
 
@@ -175,10 +174,10 @@ class Journal:
         self._commit([_event(kind, content)], durable=durable)
 
     def take_back(self, end: tuple[int, bytes]) -> None:
-        """Remove the verdicts behind a row, which nobody was told of.
+        """Remove the verdicts after a row, which nobody was told of.
 
-        Their transaction took so long that they were published otherwise. Events behind the row stay, such as
-        what retention has removed; they close up.
+        Their transaction took so long that they were published otherwise. Events after the row stay, such as
+        what retention has removed; they move up.
 
         Args:
             end: what ``end`` was before they were written.
@@ -197,7 +196,7 @@ class Journal:
             except SQLITE_ERRORS as error:
                 raise JournalFailed(f"{self.file}: {why(error)}") from error
             finally:
-                self._drop_connection()  # opened anew, it is known what the file holds
+                self._drop_connection()  # opening it again finds out what the file holds
             self._checkpoints.committed(1)
 
     def _take_back(self, entries: int, head: bytes) -> None:
@@ -228,7 +227,7 @@ class Journal:
     def _begin(self) -> None:
         try:
             self._open()
-            self._write([])  # what has to be said of a new journal, or of the clock
+            self._write([])  # the first row of a new journal, or a row about the clock
         except JournalFailed as error:
             raise refused_by_sqlite(error) from error
 
@@ -293,7 +292,7 @@ class Journal:
             if durable and not self._durable:
                 self._connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException as error:
-            # Opening it anew finds out what the file really holds; until then the last good end is told.
+            # Opening it again finds out what the file really holds. Until then the last good end counts.
             self._drop_connection()
             self.entries, self._head = committed
             if isinstance(error, sqlite3.IntegrityError):
@@ -307,12 +306,12 @@ class Journal:
         now, step = self._stamps.now()
         said = [] if self.entries else [_event(CREATED, {"line": self._line})]
         if step is not None:
-            said.append(_event(CLOCK, {"set_by_s": round(step.total_seconds(), 6)}))
+            said.append(_event(CLOCK, {"set_by_s": round(step.total_seconds(), 3)}))
         rows = list(self._chained((*said, *self._with_what_is_missing(entries)), iso(now)))
         self._retention.count(rows)
         if 0 < len(rows) <= _MOST_ROWS_AT_ONCE and not self._retention.is_due:
-            # A transaction by itself. With more statements, and one for each row, the interpreter's lock
-            # would go to the lanes and have to be waited for between any two.
+            # One statement is a transaction by itself. Between two statements the interpreter's lock may go
+            # to the lanes, and this thread would have to wait for it.
             self._connection.execute(_INSERTS[len(rows)], [value for row in rows for value in row])
             return
         self._connection.execute("BEGIN IMMEDIATE")
@@ -327,7 +326,9 @@ class Journal:
             try:
                 retained = self._retention.announce(self.entries, now)
             except (TypeError, ValueError) as error:
-                raise JournalFailed(f"{self.file}: is damaged: its oldest rows are none: {error}") from error
+                raise JournalFailed(
+                    f"{self.file}: is damaged: its oldest rows are invalid: {error}"
+                ) from error
             if retained is not None:
                 retention = self._chained([_event(RETENTION, retained)], iso(now))
                 self._connection.executemany(_INSERTS[1], retention)

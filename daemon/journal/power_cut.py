@@ -11,8 +11,8 @@ from daemon.journal.writer import JournalWriter
 MOST_LOST: Final = 1_000_000
 """Verdicts that a power cut can have cost at the most, in numbers of ``seq``.
 
-What was published last and is not in the journal had the next numbers. Nobody knows how many they were, so
-that the numbers behind them are left out: what is published next of that boot repeats none of them, and a
+The verdicts that were published last and are not in the journal had the next numbers. Nobody knows how many
+they were, so this many numbers are skipped. What is published next of that boot repeats none of them, and a
 subscriber finds a gap, whichever of them it has received. Checkpoints sync every two seconds, in which a line
 gives some ten thousand verdicts; this leaves room for a disk that failed to sync for minutes."""
 
@@ -29,10 +29,10 @@ def machine_boot() -> str | None:
 
 
 def cut_off(reader: JournalReader) -> str | None:
-    """Name the boot of the daemon that the machine took down with it; None when none was.
+    """Name the boot of the daemon that was running when the machine went down; None when none was.
 
-    When only the daemon died, what it had written is in the journal: the machine's memory keeps it. A start
-    that an older version noted does not name the machine's, and counts as such a death.
+    When only the daemon died, what it had written is in the journal: the machine's memory keeps it. Older
+    versions did not note the machine's boot; their starts count as if only the daemon had died.
 
     Raises:
         JournalFailed: the journal cannot be read.

@@ -83,7 +83,7 @@ class JournalReader:
         return found
 
     def after(self, row_id: int, limit: int) -> list[tuple[int, bytes]]:
-        """Give the next verdicts behind a row, oldest first.
+        """Give the next verdicts after a row, oldest first.
 
         Args:
             row_id: the last row that is known; 0 for the beginning.
@@ -91,7 +91,7 @@ class JournalReader:
 
         Returns:
             Their row numbers, ascending, and payloads as published. Between two numbers others may be
-            missing: those rows are no verdicts.
+            missing: those rows are not verdicts.
         """
         query = "SELECT id, payload FROM journal WHERE id > ? AND kind = ? ORDER BY id LIMIT ?"
         return self._fetch(query, row_id, VERDICT, limit)
@@ -116,19 +116,19 @@ class JournalReader:
         return (payload for _, payload in self.rows_since(moment))
 
     def rows_since(self, moment: datetime, after: int = 0) -> Iterator[tuple[int, bytes]]:
-        """Give what ``since`` gives, each payload with its row, and only what lies behind a row."""
+        """Give what ``since`` gives, each payload with its row, and only what comes after a row."""
         text, end = iso(moment.astimezone(UTC)), self.last_row()
         steps = [row_id for (row_id,) in self._fetch(_EVENTS.format("id"), CLOCK)]
-        for first, behind in zip([self.first_row(), *steps], [*steps, end + 1], strict=True):
-            if behind <= after:
+        for first, stop in zip([self.first_row(), *steps], [*steps, end + 1], strict=True):
+            if stop <= after:
                 continue
-            row_id = max(self._first_since(text, first, behind) - 1, after)
-            while rows := self._fetch(_BETWEEN, row_id, behind, VERDICT, _CHUNK_ROWS):
+            row_id = max(self._first_since(text, first, stop) - 1, after)
+            while rows := self._fetch(_BETWEEN, row_id, stop, VERDICT, _CHUNK_ROWS):
                 yield from rows
                 row_id = rows[-1][0]
 
     def boots(self) -> list[str]:
-        """List the boots of which rows are there, oldest first."""
+        """List the boots that have rows, oldest first."""
         return [boot for boot, _ in self._fetch(_BOOTS)]
 
     def last_boot(self) -> str | None:
@@ -149,7 +149,7 @@ class JournalReader:
         return self.last_event(START) if found and found[0][0] == START else None
 
     def last_event(self, kind: str) -> dict[str, Any] | None:
-        """Give the content of the newest row of a kind that is no verdict; None when there is none."""
+        """Give the content of the newest event of a kind; None without one."""
         found = self._fetch(_EVENTS.format("payload") + " DESC LIMIT 1", kind)
         if not found:
             return None
@@ -166,7 +166,7 @@ class JournalReader:
         return int(self._fetch("SELECT max(seq) AS seq FROM journal WHERE boot = ?", boot)[0][0] or 0)
 
     def rows(self, after: int, limit: int) -> list[Row]:
-        """Give the next rows of any kind behind a row, oldest first; as they are, were they altered."""
+        """Give the next rows of any kind after a row, oldest first, as they are: even altered ones."""
         query = f"SELECT {COLUMNS} FROM journal WHERE id > ? ORDER BY id LIMIT ?"
         return [Row(*row) for row in self._execute(query, after, limit)[0]]
 
@@ -190,34 +190,37 @@ class JournalReader:
             return 0, Ranges()
         return said["through"], Ranges(said["removed"].get(boot, {}).get("frames", {}).get(camera, ()))
 
-    def count_frames(self, boot: str, camera: str, first: int, last: int, behind: int) -> int:
-        """Count a camera's verdicts on frames ``first`` to ``last`` in the rows behind one."""
+    def count_frames(self, boot: str, camera: str, first: int, last: int, after: int) -> int:
+        """Count a camera's verdicts on frames ``first`` to ``last`` in the rows after one."""
         query = f"SELECT count(*) {_FRAMES}"
-        return int(self._fetch(query, boot, camera, first, last, behind)[0][0])
+        return int(self._fetch(query, boot, camera, first, last, after)[0][0])
 
-    def frames(self, boot: str, camera: str, first: int, last: int, behind: int) -> list[int]:
-        """List the frames from ``first`` to ``last`` with a verdict in the rows behind one."""
+    def frames(self, boot: str, camera: str, first: int, last: int, after: int) -> list[int]:
+        """List the frames from ``first`` to ``last`` with a verdict in the rows after one."""
         query = f"SELECT frame {_FRAMES} ORDER BY frame"
-        return [frame for (frame,) in self._fetch(query, boot, camera, first, last, behind)]
+        return [frame for (frame,) in self._fetch(query, boot, camera, first, last, after)]
 
-    def _first_since(self, moment: str, first: int, behind: int) -> int:
-        """Find the first row from ``first`` on written at a moment or later; within, times do not descend."""
-        while first < behind:
-            middle = (first + behind) // 2
+    def _first_since(self, moment: str, first: int, end: int) -> int:
+        """Find the first row in ``first`` to ``end`` (not included) written at a moment or later.
+
+        Times do not descend there.
+        """
+        while first < end:
+            middle = (first + end) // 2
             found = self._fetch("SELECT written_at FROM journal WHERE id = ?", middle)
             if not found or found[0][0] < moment:  # not found: removed since, so it was older
                 first = middle + 1
             else:
-                behind = middle
+                end = middle
         return first
 
     def _fetch(self, query: str, *values: object) -> list[Any]:
-        """Read rows, and see that each column holds what it must: SQLite keeps anything in any column."""
+        """Read rows and check the types of their columns: SQLite stores anything in any column."""
         rows, names = self._execute(query, *values)
         for at, name in enumerate(names):
             is_possible = _POSSIBLE.get(name)
             if is_possible is not None and not all(is_possible(row[at]) for row in rows):
-                raise JournalFailed(f"{self.file}: is damaged: the {name} of a row is none")
+                raise JournalFailed(f"{self.file}: is damaged: a row has an invalid {name}")
         return rows
 
     def _execute(self, query: str, *values: object) -> tuple[list[Any], list[str]]:
@@ -236,7 +239,7 @@ class JournalReader:
         return found, [column[0] for column in cursor.description]
 
     def _is_replaced(self) -> bool:
-        """Notice that the writer goes on in another file, as the one that is open was removed."""
+        """Notice that the writer has gone on to another file: the one that is open here was removed."""
         try:
             return _inode(self.file) != self._opened
         except OSError:

@@ -1,4 +1,4 @@
-"""What a dead daemon left behind: frames that were captured and never got their verdict."""
+"""What a dead daemon left: frames that were captured and never got their verdict."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -25,7 +25,7 @@ def unjudged(reader: JournalReader, boot: str, camera: str, captured: int) -> li
     through, removed = reader.removed_frames(boot, camera)
 
     def missing(first: int, last: int) -> Iterator[int]:
-        # Halved until a range is small or all there: to count in the index is much cheaper than to list.
+        # Halved until a range is small or complete: counting in the index is much cheaper than listing.
         present = reader.count_frames(boot, camera, first, last, through)
         if present + removed.count(first, last) >= last - first + 1:
             return

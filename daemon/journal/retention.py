@@ -1,7 +1,7 @@
 """Which of a journal's oldest rows may go, and their removal a few at a time.
 
-A row of kind ``retention`` first says up to which row others will go, and what the last of them hashes to:
-so the chain itself tells removal from tampering. The rows then go with the transactions that follow.
+A row of kind ``retention`` first says up to which row the oldest will go, and the hash of the last of them.
+So the chain itself tells removal from tampering. The rows then go with the transactions that follow.
 """
 
 import json
@@ -53,7 +53,7 @@ class Retention:
     def announce(self, newest: int, now: datetime) -> dict[str, Any] | None:
         """Give the content of a retention row when rows have become due, else None."""
         if self._first <= self._through:
-            return None  # one after the other
+            return None  # what was announced before is not removed yet
         self._rows_unchecked = self._bytes_unchecked = 0
         self._next_check_s = time.monotonic() + _CHECK_S
         last = min(self._first + _LUMP_ROWS - 1, newest - _ROWS_KEPT)
@@ -71,7 +71,7 @@ class Retention:
         return {"through": through, "hash": reached.hex(), "removed": self._removed}
 
     def count(self, rows: Sequence[Row]) -> None:
-        """Count rows that are written: what is to be done comes with their number."""
+        """Count rows that are written; how much is removed depends on their number."""
         self._rows_unchecked += len(rows)
         self._bytes_unchecked += sum(len(row.payload) for row in rows)
         self._credit = min(self._credit + 2 * len(rows), max(_FEWEST_AT_ONCE, 2 * len(rows)))
@@ -91,7 +91,7 @@ class Retention:
         )
 
     def remove(self) -> None:
-        """Remove announced rows, in the long run two at the most for each that was counted."""
+        """Remove announced rows: in the long run at most two for each row that was counted."""
         rows = self._removable()
         if rows > 0:
             last = self._first + rows - 1
@@ -123,7 +123,7 @@ class Retention:
         return last if kept is None else int(kept) - 1
 
     def _with(self, rows: Iterable[tuple[str, int, str, int]], through: int) -> Removed:
-        """Add verdicts to what was removed of each boot, and forget boots of which nothing is left."""
+        """Add verdicts to what was removed of each boot, and forget boots that have no rows left."""
         seqs = {boot: Ranges(removed["seq"]) for boot, removed in self._removed.items()}
         frames = {
             (boot, camera): Ranges(spans)
@@ -155,7 +155,7 @@ def newest_retention(connection: sqlite3.Connection) -> dict[str, Any] | None:
     """Read what the newest retention row says: ``through``, ``hash`` and ``removed``; None without one.
 
     Raises:
-        ValueError: it says nothing of the kind, so it was altered.
+        ValueError: its content is invalid, so it was altered.
     """
     found = connection.execute(
         "SELECT payload FROM journal WHERE kind = ? AND kind <> 'verdict' ORDER BY id DESC LIMIT 1",
@@ -171,9 +171,9 @@ def newest_retention(connection: sqlite3.Connection) -> dict[str, Any] | None:
         ]
         sound = type(through) is int and len(reached) == 32 and all(map(_are_spans, spans))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"a retention row says {error}") from error
+        raise ValueError(f"a retention row is invalid: {error}") from error
     if not sound:
-        raise ValueError("a retention row says what none can say")
+        raise ValueError("a retention row contradicts itself")
     return said
 
 

@@ -7,9 +7,9 @@ STEP: Final = timedelta(seconds=1)
 
 
 class Stamps:
-    """The times at which rows are written: never descending, but for steps of the clock, which are told.
+    """The times at which rows are written. They never descend, except at steps of the clock, which are noted.
 
-    That makes a journal searchable by time between two steps.
+    So a journal can be searched by time between two steps.
     """
 
     def __init__(self, last: datetime | None) -> None:

@@ -1,4 +1,4 @@
-"""Has the disk take what checkpoints have written into a journal's database file."""
+"""Makes the disk store what checkpoints have written into a journal's database file."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ from pathlib import Path
 class DatabaseSync:
     """Syncs the database file between the checkpoints that SQLite itself syncs.
 
-    SQLite syncs it only behind a checkpoint that has caught up with the writer. Beside a busy writer none
-    does, until one holds the writer off: that one would wait for the disk to take everything that was carried
-    since the last such one (https://sqlite.org/wal.html#checkpointing).
+    SQLite syncs it only after a checkpoint that has caught up with the writer. Beside a busy writer no
+    checkpoint does, until one holds the writer off. That one would wait until the disk has stored everything
+    that was carried since the last such one (https://sqlite.org/wal.html#checkpointing).
 
     Closing any descriptor of a file drops the locks that SQLite holds on it for the whole process, so the one
     that is opened here stays open until ``close``.

@@ -1,4 +1,4 @@
-"""The thread that writes a line's journal, so that a disk that hangs does not stop the line."""
+"""The thread that writes a line's journal: a disk that hangs does not stop the line."""
 
 import threading
 import time
@@ -39,15 +39,15 @@ class _Verdicts:
 
 
 class JournalWriter:
-    """Writes batches in the order in which they come; what waits together is one transaction.
+    """Writes batches in the order in which they come. Batches that wait together are one transaction.
 
-    SQLite waits for the disk whenever the log starts over, and behind a checkpoint, and a hanging disk may
-    hold up any write. Only this thread waits with it.
+    SQLite waits for the disk whenever the log starts over and after a checkpoint, and a hanging disk may hold
+    up any write. Only this thread waits for it.
 
     A batch that takes too long is given up: its verdicts are published otherwise than they were handed over.
-    When the disk answers after all, they are taken back, and come again as they were published.
+    When the disk answers after all, the batch is taken back, and comes again as it was published.
 
-    Everything but the thread belongs to one thread, the line's.
+    The methods are called by one thread, the line's.
 
     Attributes:
         entries: number of the newest row that is known to be written.
@@ -65,7 +65,7 @@ class JournalWriter:
         self.on_answer: Callable[[], None] = _nobody
         self.file: Path = journal.file
         self.unopened = journal.unopened
-        """Why it could not be had at first; None where it could."""
+        """Why it could not be opened at first; None if it could."""
         self._journal = journal
         self._jobs: SimpleQueue[_Verdicts | _Note | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -85,7 +85,7 @@ class JournalWriter:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being written, or waits for it."""
+        """Whether something is being written or waits to be."""
         return self._busy or not self._jobs.empty()
 
     def write(self, rows: Rows) -> None:
@@ -95,8 +95,8 @@ class JournalWriter:
     def answers(self) -> list[Exception | None]:
         """Take the answers since the last call: None for each batch that is written, or why it is not.
 
-        They come in the order of the batches. After one that is refused, all that were handed over before
-        its answer was taken are refused, too, so that none is written ahead of it.
+        They come in the order of the batches. If one is refused, all that were handed over before its answer
+        was taken are refused, too: none may be written ahead of it.
         """
         with self._lock:
             answers = [error for batches, error in self._answers for _ in range(batches)]
@@ -107,7 +107,7 @@ class JournalWriter:
         return answers
 
     def give_up(self) -> bool:
-        """Ask for no answer any more to what was handed over.
+        """Give up what was handed over: no answer to it is wanted any more.
 
         Returns:
             False when there is an answer now: take it instead.
@@ -192,7 +192,7 @@ class JournalWriter:
         error: Exception | None = None
         before = self._journal.end
         if turn == self._refused_turn:
-            error = JournalFailed(f"{self.file}: what came before is not written")
+            error = JournalFailed(f"{self.file}: earlier rows are not written")
         elif turn == self._turn:
             try:
                 self._journal.write([row for batch in batches for row in batch.rows])
@@ -200,7 +200,7 @@ class JournalWriter:
                 error, self._refused_turn = failure, turn
         with self._lock:
             wanted = turn == self._turn
-            tell = wanted and not self._answers  # else they are about to be taken, and this with them
+            tell = wanted and not self._answers  # otherwise they are about to be taken, this one too
             if wanted:
                 self._end = (self._journal.entries, self._journal.head)
                 self._answers.append((len(batches), error))

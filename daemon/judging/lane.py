@@ -50,16 +50,16 @@ class NotJudged:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The batch a lane has in its hands, since ``time.monotonic_ns()``."""
+    """The batch that a lane works on, since ``time.monotonic_ns()``."""
 
     frames: Sequence[CapturedFrame]
     since_ns: int
     opening: bool = False
-    """Whether the engine is being opened anew for it, which takes longer than any batch."""
+    """Whether the engine is being opened again for it, which takes longer than any batch."""
 
 
 class Lane(threading.Thread):
-    """Judges batches until nothing waits any more, and opens an engine anew when it fails.
+    """Judges batches until nothing waits any more, and opens an engine again when it fails.
 
     After three failures in a row it gives up: a broken device does not heal by trying, and a line that
     rejects everything is better stopped.
@@ -79,12 +79,12 @@ class Lane(threading.Thread):
         """Make a lane; ``start`` starts it.
 
         Args:
-            engines: opened, and owned by the lane from now on. That of a product which is missing here is
-                opened with its first frame.
-            wanted: the line's products, whose engines stay open.
+            engines: opened, and owned by the lane from now on. The engine of a missing product is opened with
+                the product's first frame.
+            wanted: the line's products; their engines stay open.
             waiting: where batches are pulled from.
             deliver: called in the lane's thread with each result.
-            failures: how often in a row the lane in whose place this one stands has failed.
+            failures: how often in a row the lane before this one has failed, if this one replaces it.
         """
         super().__init__(name="lane", daemon=True)  # a device that hangs must not keep the process alive
         self.failures = failures
@@ -96,7 +96,7 @@ class Lane(threading.Thread):
         self._arriving: queue.SimpleQueue[tuple[frozenset[Product], Mapping[Product, Engine]]]
         self._arriving = queue.SimpleQueue()
         self.abandoned = False
-        """Whether it hung and another lane has its place: what it delivers after all is of no use."""
+        """Whether it hung and was replaced; what it still delivers is ignored."""
         self._took_ns = deque([0] * _BATCHES, maxlen=_BATCHES)
         self._waiting = waiting
         self._deliver = deliver
@@ -110,8 +110,8 @@ class Lane(threading.Thread):
         """Hand over the engines of a new config; the lane takes them up between two batches.
 
         Args:
-            wanted: all products of the new config. Engines of others are closed then; frames of such a
-                product that still wait are judged all the same, its engine is opened once more for them.
+            wanted: all products of the new config. Engines of other products are closed. If frames of such a
+                product still wait, its engine is opened once more for them.
             opened: the engines of those that are new.
         """
         self._arriving.put((frozenset(wanted), opened))
@@ -184,11 +184,11 @@ class Lane(threading.Thread):
 
 
 def needed_ns(took_ns: Collection[int]) -> int:
-    """Say how long a batch may take, from how long the last ones took.
+    """Estimate how long the next batch takes, from how long the last ones took.
 
-    The longest two may be those in which the machine held everything up: where they took more than twice as
-    long as the third, they must not make a lane believe that what waits since then is lost. What varies less
-    counts: under overload there are always other frames to judge instead of one that may just be too late.
+    The two longest are left out if they took more than twice as long as the third: the machine may have held
+    everything up, and a lane must not take frames for lost because of it. Smaller variation counts: under
+    overload there are always other frames to judge instead of one that may be just too late.
     """
     usual = sorted(took_ns)[-1 - _OUTLIERS]
     return max(took for took in took_ns if took <= 2 * usual)

@@ -31,7 +31,7 @@ class Lanes:
             Lane(opened, wanted=self._wanted, waiting=waiting, deliver=deliver) for opened in engines
         ]
         self.hung = False
-        """Whether a thread hangs in a runtime; nothing can end it but the end of the process."""
+        """Whether a thread hangs in a runtime; only the end of the process ends it."""
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -48,18 +48,17 @@ class Lanes:
 
     def adopt(self, wanted: Collection[Product], opened: Sequence[Mapping[Product, Engine]]) -> None:
         """Hand each lane the engines of a new config, as ``Lane.adopt`` takes them."""
-        self._wanted = frozenset(wanted)  # by a lane that is put in another's place, too
+        self._wanted = frozenset(wanted)  # lanes that replace others need it, too
         for lane, engines in zip(self._lanes, opened, strict=True):
             lane.adopt(wanted, engines)
 
     def replace_hung(self, patience_s: float) -> list[NotJudged]:
-        """Put a new lane in the place of each that has been at one batch for longer than ``patience_s``.
+        """Replace each lane that has been busy with one batch for longer than ``patience_s``.
 
-        Opening an engine anew may take as long as it may at the start: a GPU compiles all it runs.
+        Opening an engine again may take as long as at the start: a GPU compiles all it runs.
 
         Returns:
-            What the hung lanes had in their hands. What they deliver after all is to be ignored: they are
-            ``abandoned``.
+            The batches of the hung lanes. Those lanes are ``abandoned``: what they still deliver is ignored.
         """
         results: list[NotJudged] = []
         for index, lane in enumerate(self._lanes):

@@ -64,8 +64,8 @@ class CapturedFrame:
 class Ledger:
     """Holds the frames that have no verdict yet.
 
-    ``close`` hands a frame out exactly once, whoever asks first: the lane that judged it, its deadline, a
-    dead camera or the shutdown. What comes later finds it closed. Used by one thread only.
+    ``close`` hands a frame out exactly once, to whoever asks first: the lane that judged it, its deadline, a
+    dead camera or the shutdown. Whoever comes later finds it closed. Used by one thread only.
     """
 
     def __init__(self) -> None:

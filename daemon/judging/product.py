@@ -33,7 +33,7 @@ class Product:
     """Of the bytes that were read."""
     manifest: Manifest
     trusted: TrustedKeys | None
-    """The keys of which one must have signed the engine; None where its origin does not matter."""
+    """One of these keys must have signed the engine; None where its origin does not matter."""
     threads: int | None
     max_batch: int
     threshold: float
@@ -91,9 +91,9 @@ class Product:
         return engine if self.merge is None else TiledEngine(engine, self.merge)
 
     def close(self, engine: Engine) -> None:
-        """Close an engine that was opened; that it could not be closed is logged.
+        """Close an engine that was opened; if that fails, log it.
 
-        A device that has failed may not let go of its memory either, and the line must go on all the same.
+        A device that has failed may fail to free its memory, too, and the line must go on all the same.
         """
         try:
             engine.close()

@@ -28,15 +28,15 @@ class WaitingFrames:
 
     def wake(self) -> None:
         """Have a free lane take what was put."""
-        if self._calls.empty():  # a call that no lane has followed yet will do
+        if self._calls.empty():  # one call is enough until a lane answers it
             self._calls.put(None)
 
     def take(self, needed_ns: int = 0) -> list[CapturedFrame]:
         """Wait for frames and take the oldest of them; empty when it has ended.
 
-        A batch is of one product, and no larger than its engine takes. Frames that can no longer be judged
-        before their deadline are passed over while others can: under overload the lane would else be
-        busy with the lost ones alone, and have every frame in its hands just too late.
+        A batch holds frames of one product, at most as many as its engine takes. Frames that can no longer be
+        judged before their deadline are passed over while others still can. Otherwise a lane under overload
+        would spend all its time on lost frames, and take every frame just too late.
 
         Args:
             needed_ns: how long a batch takes to be judged.
@@ -65,7 +65,7 @@ class WaitingFrames:
         return batch
 
     def _pass_over(self, judged_ns: int) -> list[CapturedFrame]:
-        """Take out what waits in front with a deadline before ``judged_ns``; nothing if that were all."""
+        """Take out the foremost frames with a deadline before ``judged_ns``; none if all are like that."""
         lost: list[CapturedFrame] = []
         while self._frames and self._frames[0].deadline_ns < judged_ns:
             lost.append(self._frames.popleft())
@@ -93,7 +93,7 @@ class WaitingFrames:
         return None
 
     def end(self) -> None:
-        """Let the lanes finish what waits and then get nothing more."""
+        """Let the lanes finish what waits, and then end."""
         with self._lock:
             self._ended = True
         self.wake()

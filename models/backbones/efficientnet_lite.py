@@ -7,6 +7,7 @@ uneven, the larger half lies at the bottom and the right.
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class Stage(NamedTuple):
 STAGES = (Stage(1, 3, 1), Stage(2, 3, 2), Stage(2, 5, 2), Stage(3, 3, 2), Stage(3, 5, 1), Stage(4, 5, 2))
 """Of Lite 0, up to stride 32."""
 
-DEFAULT_STAGES = (3, 5)
+DEFAULT_STAGES = (2, 3, 5)
 """Joined where nobody names others."""
 
 _DEPTH = {"lite0": 1.0, "lite1": 1.1, "lite2": 1.2}
@@ -68,6 +69,21 @@ def efficientnet_lite(name: str, size: Size, stages: tuple[int, ...]) -> Trunk:
         if number in stages:
             features.append(value)
     return layers.trunk(features, name=f"efficientnet-{name}", licence=_LICENCE)
+
+
+def stages(name: str, layers: Sequence[str] | None) -> tuple[int, ...]:
+    """Read which stages are meant.
+
+    Raises:
+        InputError: there is no such one.
+    """
+    if layers is None:
+        return DEFAULT_STAGES
+    known = [f"stage{number}" for number in range(2, len(STAGES) + 1)]
+    for layer in layers:
+        if layer not in known:
+            raise InputError(f"--layers {layer}: {name} has {', '.join(known)}")
+    return tuple(sorted({int(layer.removeprefix("stage")) for layer in layers}))
 
 
 def _block(layers: Layers, weights: "Weights", value: str, block: int, stride: int) -> str:

@@ -149,7 +149,7 @@ def onnx_trunk(path: Path, size: Size, layers: Sequence[str] | None) -> Trunk:
         raise InputError(f"{path}: does not take images of {size}: {one_line(error)}") from error
     shapes = {
         value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-        for value in inferred.value_info
+        for value in (*inferred.value_info, *inferred.output)
         if len(value.type.tensor_type.shape.dim) == 4
     }
     wanted = layers or found or _widest_of(path, inferred, shapes, size)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from foundation.errors import InputError
 from models.backbones import efficientnet_lite
 from models.backbones.backbone import Backbone
 from models.backbones.trunk import Trunk
@@ -24,6 +23,10 @@ def open_backbone(source: str, layers: Sequence[str] | None, threads: int) -> Ba
     Raises:
         InputError: see ``efficientnet_lite``, ``OnnxBackbone`` and ``TorchvisionBackbone``.
     """
+    if source in efficientnet_lite.NAMES:
+        from models.backbones.lite_backbone import LiteBackbone
+
+        return LiteBackbone(source, layers, threads)
     if source.startswith(TORCHVISION):
         from models.backbones.torchvision_model import TorchvisionBackbone
 
@@ -45,7 +48,7 @@ def open_trunk(source: str, size: Size, layers: Sequence[str] | None) -> Trunk:
         InputError: see ``efficientnet_lite``, ``onnx_trunk`` and ``torchvision_trunk``.
     """
     if source in efficientnet_lite.NAMES:
-        return efficientnet_lite.efficientnet_lite(source, size, _stages(source, layers))
+        return efficientnet_lite.efficientnet_lite(source, size, efficientnet_lite.stages(source, layers))
     if source.startswith(TORCHVISION):
         from models.backbones.torchvision_model import torchvision_trunk
 
@@ -53,13 +56,3 @@ def open_trunk(source: str, size: Size, layers: Sequence[str] | None) -> Trunk:
     from models.backbones.onnx_file import onnx_trunk
 
     return onnx_trunk(Path(source), size, layers)
-
-
-def _stages(name: str, layers: Sequence[str] | None) -> tuple[int, ...]:
-    if layers is None:
-        return efficientnet_lite.DEFAULT_STAGES
-    known = [f"stage{number}" for number in range(2, len(efficientnet_lite.STAGES) + 1)]
-    for layer in layers:
-        if layer not in known:
-            raise InputError(f"--layers {layer}: {name} has {', '.join(known)}")
-    return tuple(sorted({int(layer.removeprefix("stage")) for layer in layers}))

@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from models.backbones.backbone import STRIDE
 from models.contract_graph import OPSET
 from pictures.frames import Size
 
@@ -33,6 +34,8 @@ class Trunk:
     weights: list[Any]
     features: dict[str, tuple[int, int, int]]
     """Tensor → channels, height and width."""
+    fine: int = 0
+    """Of joined features: how many channels, the first, come from layers of at most ``STRIDE``."""
 
     @property
     def channels(self) -> int:
@@ -41,17 +44,21 @@ class Trunk:
 
     @property
     def grid(self) -> Size:
-        """Height and width of the finest features."""
-        return max(Size(height, width) for _, height, width in self.features.values())
+        """Height and width of joined features: those of the finest layer that has at least ``STRIDE``."""
+        sizes = [Size(height, width) for _, height, width in self.features.values()]
+        return max(
+            (size for size in sizes if size.height * STRIDE <= self.size.height + STRIDE), default=min(sizes)
+        )
 
     def joined(self) -> "Trunk":
         """Join the features as PatchCore does (Roth et al. 2022, §3.1).
 
-        Each is averaged over 3×3 neighbours and resized to the finest grid; then the channels are joined.
+        Each is averaged over 3×3 neighbours and resized to one grid; then the channels are joined.
         """
-        nodes, weights, grids = list(self.nodes), list(self.weights), []
-        for index, (feature, (_, height, width)) in enumerate(self.features.items()):
+        nodes, weights, grids, fine = list(self.nodes), list(self.weights), [], 0
+        for index, (feature, (channels, height, width)) in enumerate(self.features.items()):
             mean = f"trunk/mean_{index}"
+            fine += channels if height >= self.grid.height else 0
             nodes.append(
                 helper.make_node(
                     "AveragePool",
@@ -64,7 +71,15 @@ class Trunk:
                     count_include_pad=0,
                 )
             )
-            if (height, width) != self.grid:
+            if (height, width) == (2 * self.grid.height, 2 * self.grid.width):
+                grid = f"trunk/grid_{index}"
+                nodes.append(
+                    helper.make_node(
+                        "AveragePool", [mean], [grid], name=grid, kernel_shape=[2, 2], strides=[2, 2]
+                    )
+                )
+                mean = grid
+            elif (height, width) != self.grid:
                 grid, sizes = f"trunk/grid_{index}", f"trunk/scales_{index}"
                 scales = [1, 1, self.grid.height / height, self.grid.width / width]
                 weights.append(numpy_helper.from_array(np.array(scales, dtype=np.float32), sizes))
@@ -82,7 +97,7 @@ class Trunk:
             grids.append(mean)
         nodes.append(helper.make_node("Concat", grids, [JOINED], name=JOINED, axis=1))
         features = {JOINED: (self.channels, *self.grid)}
-        return Trunk(self.name, self.licence, self.size, nodes, weights, features)
+        return Trunk(self.name, self.licence, self.size, nodes, weights, features, fine)
 
     def model(self) -> onnx.ModelProto:
         """Give the graph as a model of its own."""

@@ -64,7 +64,7 @@ class CsvList:
             split = row.one_of("split", ("train", "validation", "test"))
             image = row.file("path", self.root)
             if image in seen:
-                raise row.wrong("path", f"{image} stands in line {seen[image]} already")
+                raise row.wrong("path", f"{image} is already listed in line {seen[image]}")
             seen[image] = row.line
             if row.one_of("label", ("good", DEFECTIVE)) == "good":
                 for column in ("defect", "mask"):

@@ -1,4 +1,4 @@
-"""The seam behind which every layout of a data set stands."""
+"""The seam of the data sets: every layout implements it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -222,7 +222,7 @@ def _finished(file: Path, run: Run) -> dict[str, Any] | None:
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{file}: is not a finished row of an ablation; delete it to do it anew") from error
+        raise InputError(f"{file}: is not a finished row of an ablation; delete it to do it again") from error
     wanted = _plain(run)
     for name, value in wanted.items():
         if found.get(name) != value:

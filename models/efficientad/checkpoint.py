@@ -94,8 +94,8 @@ def _check_shapes(path: Path, run: Run, model: EfficientAd, state: dict[str, Any
         if isinstance(found, torch.Tensor) and found.shape != tensor.shape:
             have, want = ("×".join(map(str, shape)) for shape in (found.shape, tensor.shape))
             raise InputError(
-                f"{path}: was trained by inspectd {run.tool_version}, whose networks of size {run.size} were"
-                f" others: {name} is {have}, here {want}; train it anew"
+                f"{path}: was trained by inspectd {run.tool_version}, whose networks of size {run.size} had"
+                f" other shapes: {name} is {have}, here {want}; train it again"
             )
 
 
@@ -133,7 +133,7 @@ def load_progress(path: Path, run: Run) -> dict[str, Any] | None:
         if setting.compare and found != wanted[setting.name]:
             raise InputError(
                 f"{path}: belongs to a run with {setting.name} {found}, this one has {wanted[setting.name]}; "
-                "give the same options to resume it, or delete it to start anew"
+                "give the same options to resume it, or delete it to start over"
             )
     return dict(content["state"])
 

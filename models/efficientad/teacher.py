@@ -49,13 +49,15 @@ def load_teacher(size: ModelSize, path: Path) -> dict[str, Tensor]:
     expected = network.state_dict()
     for name, tensor in expected.items():
         if name not in weights:
-            raise InputError(f"{path}: is no teacher of size {size}: expected a tensor {name}, found none")
+            raise InputError(f"{path}: is not a teacher of size {size}: expected a tensor {name}, found none")
         if weights[name].shape != tensor.shape:
             found, wanted = ("×".join(map(str, item.shape)) for item in (weights[name], tensor))
-            raise InputError(f"{path}: is no teacher of size {size}: {name} is {found}, expected {wanted}")
+            raise InputError(f"{path}: is not a teacher of size {size}: {name} is {found}, expected {wanted}")
     surplus = sorted(weights.keys() - expected.keys())
     if surplus:
-        raise InputError(f"{path}: is no teacher of size {size}: found a tensor {surplus[0]}, expected none")
+        raise InputError(
+            f"{path}: is not a teacher of size {size}: found a tensor {surplus[0]}, expected none"
+        )
     return {name: weights[name].float() for name in expected}
 
 

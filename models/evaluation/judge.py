@@ -1,4 +1,4 @@
-"""The seam behind which a checkpoint and an engine judge frames alike."""
+"""The seam of what judges frames: a checkpoint, an engine or an exported graph."""
 
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ def open_judge(model: Path, calibration: Path | None) -> Judge:
     if _is_engine(model):
         return EngineJudge(model, calibration)
     if calibration is not None:
-        raise InputError(f"{calibration}: a calibration is for an engine, and {model} is none")
+        raise InputError(f"{calibration}: a calibration belongs to an engine, and {model} is not one")
     if model.suffix == ".onnx":
         from models.evaluation.onnx_judge import OnnxJudge
 

@@ -23,7 +23,7 @@ class OnnxJudge:
         path: the file.
 
     Raises:
-        InputError: it is no such graph, brings no quantiles of its own, or OpenVINO does not take it.
+        InputError: it is not such a graph, brings no quantiles of its own, or OpenVINO does not take it.
     """
 
     threshold: float | None = None

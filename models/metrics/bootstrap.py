@@ -1,4 +1,4 @@
-"""Confidence intervals by drawing the test images anew, with replacement, within each type.
+"""Confidence intervals by drawing the test images again, with replacement, within each type.
 
 A drawn test set is a row of weights: how often each image is in it. Every metric takes such rows, the test
 set itself being the row of ones, so that a metric and its interval come from the same code.

@@ -1,8 +1,9 @@
 """PaDiM (Defard et al. 2020): a Gaussian for each position of a good part's features.
 
 Against the paper: the features are those of PatchCore, averaged over neighbours, and projected on their
-principal components instead of a random choice; positions share what they know (``gaussians``); and the
-picture as a whole is judged too, by its mean feature and its worst place.
+principal components instead of a random choice; a position's covariance is mixed with that of all positions;
+the fine layers say where a defect lies, all of them how bad it is; and the picture as a whole is judged too,
+by its mean feature and its worst place.
 """
 
 import math
@@ -31,13 +32,17 @@ from models.errors import TrainingFailed
 from models.exported import run_graph
 from models.method import MODEL_METHOD, GoodImages, HeldOut, as_text, rows, scores
 from models.padim.gaussians import Gaussian, at_positions, of_pictures
-from models.padim.graph import LOCAL, WHOLE, Spread, Usual, graph_of
+from models.padim.graph import LOCAL, PICTURE, WHOLE, Deviations, graph_of
 from models.padim.statistics import Statistics
 from pictures.frames import Size
 
 MOST_CHANNELS = 100
+"""Principal components of the features. More of them are slower and were no better (docs/methods.md)."""
 MOST_BYTES = 56_000_000
 """Of an engine's matrices, one for each position, so that its file stays under 60 MB."""
+
+FINE_SHARE = 0.4
+"""Of the principal components, for the layers of stride 8 and finer."""
 
 HELD_OUT = 128
 """The most images that are held out in turn, to learn how high good parts score."""
@@ -56,7 +61,7 @@ class Padim:
     layers: tuple[str, ...] | None = None
     """To join, by their names in the backbone; those that its kind suggests when None."""
     channels: int | None = None
-    """Principal components of the features; as many as an engine of 60 MB holds, at most 100, when None."""
+    """Principal components of the features; at most 100, and what an engine of 60 MB holds, when None."""
     threads: int | None = None
     """To compute with; as many as there are cores when None."""
 
@@ -68,7 +73,7 @@ class Padim:
         check_memory(trunk.grid, channels)
         threads = self.threads or os.cpu_count() or 1
         features = Features(trunk, threads)
-        basis, origin = principal_components(features, good.images, channels)
+        basis, origin, fine = principal_components(features, good.images, channels)
         sums = _Sums(features, basis, origin)
         kept, chosen = sums.add(good.images, most_kept=HELD_OUT)
         assert sums.statistics is not None
@@ -76,6 +81,7 @@ class Padim:
             trunk=trunk,
             basis=basis,
             origin=origin,
+            fine=fine,
             statistics=sums.statistics,
             pictures=np.concatenate(sums.pictures),
             seen_first=_cross_validated(sums.statistics, np.concatenate(sums.pictures), kept, chosen),
@@ -118,7 +124,7 @@ class SeenFirst(NamedTuple):
     """What was found on N good images before the model had seen them."""
 
     peak: NDArray[np.float32]
-    """The largest value of the map ``local``."""
+    """The largest distance of all layers, averaged over 3×3 positions."""
     picture: NDArray[np.float32]
     """The distance of the picture's mean feature."""
 
@@ -132,25 +138,25 @@ class PadimModel:
     """D×C: principal components."""
     origin: NDArray[np.float32]
     """C: the mean feature."""
+    fine: int
+    """So many of the D, the first, are of the fine layers alone."""
     statistics: Statistics
     pictures: NDArray[np.float32]
-    """N×C: the mean of each image's projected features."""
+    """N×C: the mean feature of each image."""
     seen_first: "SeenFirst"
     about: dict[str, str]
 
     @property
-    def usual(self) -> Usual:
-        """Mean and deviation of what the map ``whole`` is made of, on held-out good images."""
-        return Usual(*(Spread(float(values.mean()), float(values.std())) for values in self.seen_first))
+    def deviations(self) -> Deviations:
+        """Of what the map ``whole`` is made of, on held-out good images."""
+        return Deviations(*(float(values.std()) for values in self.seen_first))
 
     @property
     def held_out(self) -> HeldOut:
         """Largest values of the maps on good images that the model had not seen."""
-        halves = [
-            0.5 * (values - spread.mean) / spread.deviation
-            for values, spread in zip(self.seen_first, self.usual, strict=True)
-        ]
-        return {LOCAL: self.seen_first.peak, WHOLE: np.asarray(sum(halves), dtype=np.float32)}
+        peak, picture = self.seen_first
+        whole = (1 - PICTURE) * peak / self.deviations.peak + PICTURE * picture / self.deviations.picture
+        return {LOCAL: peak, WHOLE: whole.astype(np.float32)}
 
     @property
     def held_out_scores(self) -> NDArray[np.float64]:
@@ -183,8 +189,9 @@ class PadimModel:
         check_memory(self.trunk.grid, len(self.basis))
         sums = _Sums(Features(self.trunk, threads or os.cpu_count() or 1), self.basis, self.origin)
         sums.statistics = self.statistics
-        kept, _ = sums.add(images, most_kept=HELD_OUT)
-        before = _judged(self.statistics, self.pictures, kept)
+        kept, chosen = sums.add(images, most_kept=HELD_OUT)
+        means = np.concatenate(sums.pictures)[chosen]
+        before = _judged(self.statistics, self.pictures, kept, means)
         assert sums.statistics is not None
         seen = int(self.about["training_images"]) + pictures
         model = replace(
@@ -205,14 +212,15 @@ class PadimModel:
             "training_quantiles": as_text(rows(self.held_out)),
             "tool_version": version("inspectd"),
         }
-        positions = at_positions(self.statistics, self.trunk.grid)
+        positions = at_positions(self.statistics)
         return graph_of(
             self.trunk,
             self.basis,
             self.origin,
+            fine=self.fine,
             positions=positions,
             pictures=of_pictures(self.pictures),
-            usual=self.usual,
+            deviations=self.deviations,
             metadata=about,
         )
 
@@ -232,17 +240,27 @@ class PadimModel:
 
 def principal_components(
     features: Features, images: Tensor, channels: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Find the directions in which features vary most, D×C, and their mean, C."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+    """Find the directions in which features vary most, those of the fine and of the coarse layers apart.
+
+    Returns:
+        D×C, the first of them for the fine layers; the mean feature, C; and how many are for the fine ones.
+    """
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _FOR_BASIS)).round().astype(int))
-    seen = np.concatenate(
-        [features(images[index : index + 1]) for index in tqdm(chosen, desc="looking", unit="image")]
-    )
+    with tqdm(chosen, desc="looking", unit="image") as bar:  # closed, so that an error has a line of its own
+        seen = np.concatenate([features(images[index : index + 1]) for index in bar])
     columns = seen.transpose(1, 0, 2, 3).reshape(seen.shape[1], -1)
     origin = columns.mean(axis=1, dtype=np.float64)
-    _, vectors = np.linalg.eigh(np.cov(columns).astype(np.float64).reshape(len(columns), -1))
-    basis = vectors[:, ::-1][:, :channels].T
-    return np.ascontiguousarray(basis, dtype=np.float32), origin.astype(np.float32)
+    split = features.trunk.fine
+    fine = min(split, max(round(FINE_SHARE * channels), channels - (len(columns) - split)))
+    basis = np.zeros((channels, len(columns)), dtype=np.float32)
+    for rows_of, layers in ((slice(fine), slice(split)), (slice(fine, None), slice(split, None))):
+        if (count := len(basis[rows_of])) > 0:
+            _, vectors = np.linalg.eigh(
+                np.cov(columns[layers]).astype(np.float64).reshape(-1, len(columns[layers]))
+            )
+            basis[rows_of, layers] = vectors[:, ::-1][:, :count].T
+    return basis, origin.astype(np.float32), fine
 
 
 class _Sums:
@@ -255,7 +273,11 @@ class _Sums:
         self.pictures: list[NDArray[np.float32]] = []
 
     def add(self, images: Tensor, most_kept: int) -> tuple[Tensor, NDArray[np.int64]]:
-        """Add images; give the projected features of some of them, and which these are."""
+        """Add images.
+
+        Returns:
+            The projected features of some of them, M×D×h×w, and which these are, M.
+        """
         chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), most_kept)).round().astype(int))
         kept = []
         with tqdm(total=len(images), desc="fitting padim", unit="image") as bar:
@@ -265,7 +287,7 @@ class _Sums:
                 projected = functional.conv2d(seen, weight, self._bias)
                 added = Statistics.of(projected)
                 self.statistics = added if self.statistics is None else self.statistics.plus(added)
-                self.pictures.append(projected.mean((2, 3)).numpy())
+                self.pictures.append(seen.mean((2, 3)).numpy())
                 inside = chosen[(chosen >= start) & (chosen < start + len(batch))]
                 kept.append(projected[torch.from_numpy(inside - start)])
                 bar.update(len(batch))
@@ -280,7 +302,14 @@ def _batches(images: Tensor) -> Iterator[tuple[int, Tensor]]:
 def _cross_validated(
     statistics: Statistics, pictures: NDArray[np.float32], kept: Tensor, chosen: NDArray[np.int64]
 ) -> "SeenFirst":
-    """Judge each of some images by what the others say, a part of them at a time."""
+    """Judge each of some images by what the others say, a part of them at a time.
+
+    Args:
+        statistics: of all images.
+        pictures: the mean features of all images.
+        kept: the projected features of some, M×D×h×w.
+        chosen: M, which these are.
+    """
     count = len(kept)
     folds = FOLDS if count >= 6 * FOLDS else min(count, 2 * FOLDS)
     fold_of = np.arange(count) % folds
@@ -289,23 +318,25 @@ def _cross_validated(
         out = fold_of == fold
         part = kept[torch.from_numpy(out)]
         others = np.delete(pictures, chosen[out], axis=0)
-        judged = _judged(statistics.minus(Statistics.of(part)), others, part)
+        judged = _judged(statistics.minus(Statistics.of(part)), others, part, pictures[chosen[out]])
         for values, some in zip(found, judged, strict=True):
             values[out] = some
     return found
 
 
-def _judged(statistics: Statistics, pictures: NDArray[np.float32], projected: Tensor) -> SeenFirst:
-    """Judge images, N×C×h×w, that the statistics do not know."""
+def _judged(
+    statistics: Statistics, pictures: NDArray[np.float32], projected: Tensor, means: NDArray[np.float32]
+) -> SeenFirst:
+    """Judge images by others: by their projected features, N×D×h×w, and their mean features, N×C."""
     height, width = projected.shape[2:]
-    positions = at_positions(statistics, Size(height, width))
+    positions = at_positions(statistics)
     apart = projected.flatten(2).permute(2, 0, 1) - torch.from_numpy(positions.mean)[:, None]
     squares = torch.bmm(apart, torch.from_numpy(positions.whitening)).square_().mean(2)
     maps = squares.T.reshape(-1, 1, height, width)
     averaged = functional.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
     return SeenFirst(
         averaged.amax((1, 2, 3)).sqrt().numpy(),
-        _distances(of_pictures(pictures), projected.mean((2, 3)).numpy()),
+        _distances(of_pictures(pictures), means),
     )
 
 

@@ -6,10 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from models.padim.statistics import Statistics
-from pictures.frames import Size
 
 OWN = 10
 """So many images weigh as much as what all positions have in common."""
@@ -33,41 +31,22 @@ class Gaussian:
     """…×C×C, upper triangular."""
 
 
-def at_positions(statistics: Statistics, grid: Size) -> Gaussian:
+def at_positions(statistics: Statistics) -> Gaussian:
     """Fit a Gaussian to each position.
 
-    A position shares the statistics of its eight neighbours, so that parts may lie a little elsewhere and few
-    images do. With N images, its covariance then counts N / (N + ``OWN``), and the mean covariance of all
-    positions the rest.
+    With N images, its covariance counts N / (N + ``OWN``), and the mean covariance of all positions the rest.
 
     Args:
-        statistics: of at least 2 images, of P = h·w positions.
-        grid: h and w.
+        statistics: of at least 2 images.
 
     Raises:
         torch.linalg.LinAlgError: the features do not vary at all.
     """
     covariance = statistics.scatter / max(statistics.count - 1, 1)
     within = covariance.mean(0)
-    # Over the neighbours the second moments are averaged, so what their means differ in counts too.
-    covariance.baddbmm_(statistics.mean[:, :, None], statistics.mean[:, None, :])
-    mean = _neighbourhood(statistics.mean, grid)
-    covariance = _neighbourhood(covariance, grid).baddbmm_(mean[:, :, None], mean[:, None, :], alpha=-1)
     own = statistics.count / (statistics.count + OWN)
     covariance.mul_(own).add_(within, alpha=1 - own)
-    return Gaussian(mean.numpy(), _whitening(covariance))
-
-
-def _neighbourhood(values: Tensor, grid: Size) -> Tensor:
-    """Average P×… over 3×3 positions; at the edges over those that are there."""
-    planes = values.reshape(*grid, -1).permute(2, 0, 1)
-    mean = torch.cat(
-        [
-            functional.avg_pool2d(part[None], 3, stride=1, padding=1, count_include_pad=False)[0]
-            for part in torch.split(planes, 1024)
-        ]
-    )
-    return mean.permute(1, 2, 0).reshape(values.shape).contiguous()
+    return Gaussian(statistics.mean.numpy(), _whitening(covariance))
 
 
 def _whitening(covariance: Tensor) -> NDArray[np.float32]:

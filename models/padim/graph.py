@@ -17,21 +17,17 @@ from pictures.map_quantiles import MAP_NORMALISATION, PEAKS
 
 LOCAL, WHOLE = "local", "whole"
 
-
-class Spread(NamedTuple):
-    """Of a value over good pictures."""
-
-    mean: float
-    deviation: float
+PICTURE = 1 / 3
+"""Weight of the picture's mean feature in the map ``whole``; the rest is that of its worst place."""
 
 
-class Usual(NamedTuple):
-    """What makes z-scores of the two values that the map ``whole`` is the mean of."""
+class Deviations(NamedTuple):
+    """Over good pictures, of the two values of which the map ``whole`` is made, each divided by its own."""
 
-    peak: Spread
-    """The largest value of the map ``local``."""
-    picture: Spread
-    """The distance of the picture's mean feature."""
+    peak: float
+    """Of the largest value of the map ``local``."""
+    picture: float
+    """Of the distance of the picture's mean feature."""
 
 
 def graph_of(
@@ -39,20 +35,27 @@ def graph_of(
     basis: NDArray[np.float32],
     origin: NDArray[np.float32],
     *,
+    fine: int,
     positions: Gaussian,
     pictures: Gaussian,
-    usual: "Usual",
+    deviations: Deviations,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
     """Write the graph.
+
+    Both maps have the shape of the distances in the fine layers, because what the coarse layers see spreads
+    around a defect. The largest value of ``local`` is the largest distance in all layers, averaged over 3×3
+    positions. That of ``whole`` stands where that of ``local`` does and adds to it; elsewhere it does not
+    make a picture with a defect look defective all over.
 
     Args:
         trunk: gives the joined features.
         basis: D×C, on which the C features are projected.
         origin: C, subtracted before.
-        positions: of each position, P×C.
-        pictures: of the pictures' mean features.
-        usual: what good pictures have.
+        fine: so many of the D, the first, are of the fine layers alone.
+        positions: of each position, P×D.
+        pictures: of the pictures' mean features, all C of them.
+        deviations: on good pictures.
         metadata: what the model says of itself.
     """
     graph = ContractGraph()
@@ -83,21 +86,36 @@ def graph_of(
         "distance/independent",
     )
     graph.node("Mul", ["distance/independent"] * 2, "distance/squares")
-    graph.node("ReduceMean", ["distance/squares"], "distance/mean_squares", axes=[2], keepdims=0)
-    graph.node("Transpose", ["distance/mean_squares"], "distance/by_image", perm=[1, 0])
+    # A Cholesky factor is triangular: its first components alone give the distance of the fine layers alone.
+    ends = [
+        graph.weight(f"distance/{name}", np.array([value], dtype=np.int64))
+        for name, value in (("first", 0), ("fine_components", fine or channels), ("component_axis", 2))
+    ]
+    graph.node("Slice", ["distance/squares", *ends], "distance/fine_squares")
     plane = graph.weight("distance/plane", np.array([-1, 1, height, width], dtype=np.int64))
-    graph.node("Reshape", ["distance/by_image", plane], "distance/map")
+    for name in ("fine", "all"):
+        squares = "distance/squares" if name == "all" else "distance/fine_squares"
+        graph.node("ReduceMean", [squares], f"distance/{name}_mean", axes=[2], keepdims=0)
+        graph.node("Transpose", [f"distance/{name}_mean"], f"distance/{name}_by_image", perm=[1, 0])
+        graph.node("Reshape", [f"distance/{name}_by_image", plane], f"distance/{name}_map")
     graph.node(
         "AveragePool",
-        ["distance/map"],
+        ["distance/all_map"],
         "distance/averaged",
         kernel_shape=[3, 3],
         strides=[1, 1],
         pads=[1, 1, 1, 1],
         count_include_pad=0,
     )
-    local = graph.node("Sqrt", ["distance/averaged"], "distance/local")
-    graph.node("ReduceMean", ["distance/columns"], "distance/picture", axes=[2], keepdims=0)
+    graph.node("ReduceMax", ["distance/averaged"], "distance/largest", axes=[2, 3], keepdims=1)
+    graph.node("Sqrt", ["distance/largest"], "distance/peak")
+    graph.node("Sqrt", ["distance/fine_map"], "distance/shape")
+    graph.node("ReduceMax", ["distance/shape"], "distance/top", axes=[2, 3], keepdims=1)
+    least = graph.weight("distance/least", np.array(1e-6, dtype=np.float32))
+    graph.node("Max", ["distance/top", least], "distance/positive_top")
+    graph.node("Div", ["distance/shape", "distance/positive_top"], "distance/share")
+    local = graph.node("Mul", ["distance/share", "distance/peak"], "distance/local")
+    graph.node("ReduceMean", [JOINED], "distance/picture", axes=[2, 3], keepdims=0)
     graph.node("Sub", ["distance/picture", graph.weight("distance/usual", pictures.mean)], "distance/unusual")
     graph.node(
         "MatMul",
@@ -109,20 +127,21 @@ def graph_of(
     graph.node("Sqrt", ["distance/picture_square"], "distance/picture_distance")
     cell = graph.weight("distance/cell", np.array([-1, 1, 1, 1], dtype=np.int64))
     graph.node("Reshape", ["distance/picture_distance", cell], "distance/of_picture")
-    graph.node("ReduceMax", [local], "distance/peak", axes=[2, 3], keepdims=1)
-    _half_z_score(graph, "distance/of_picture", usual.picture)
-    _half_z_score(graph, "distance/peak", usual.peak)
-    graph.node("Add", ["distance/of_picture/half", "distance/peak/half"], "distance/both")
-    ones = graph.weight("distance/ones", np.ones((1, 1, height, width), dtype=np.float32))
-    whole = graph.node("Mul", ["distance/both", ones], "distance/whole")
+    graph.node(
+        "Mul",
+        ["distance/of_picture", _scale(graph, "picture", PICTURE / deviations.picture)],
+        "distance/of_all",
+    )
+    graph.node(
+        "Mul", ["distance/peak", _scale(graph, "peak", (1 - PICTURE) / deviations.peak)], "distance/of_worst"
+    )
+    graph.node("Add", ["distance/of_all", "distance/of_worst"], "distance/both")
+    whole = graph.node("Mul", ["distance/share", "distance/both"], "distance/whole")
     planes = {LOCAL: local, WHOLE: whole}
     graph.combine(planes)
     about = {MAP_NORMALISATION: PEAKS, FP32_NODES: "distance/", **metadata}
     return graph.model("padim", trunk.size, trunk.grid, tuple(planes), about)
 
 
-def _half_z_score(graph: ContractGraph, value: str, spread: Spread) -> None:
-    mean = graph.weight(f"{value}/mean", np.array(spread.mean, dtype=np.float32))
-    half = graph.weight(f"{value}/scale", np.array(0.5 / spread.deviation, dtype=np.float32))
-    graph.node("Sub", [value, mean], f"{value}/above")
-    graph.node("Mul", [f"{value}/above", half], f"{value}/half")
+def _scale(graph: ContractGraph, name: str, scale: float) -> str:
+    return graph.weight(f"distance/scale_of_{name}", np.array(scale, dtype=np.float32))

@@ -55,6 +55,8 @@ def save_sums(path: Path, model: "PadimModel") -> None:
     trunk = model.trunk
     about = {
         "count": model.statistics.count,
+        "fine": model.fine,
+        "fine_channels": trunk.fine,
         "about": model.about,
         "name": trunk.name,
         "licence": trunk.licence,
@@ -104,11 +106,13 @@ def load_sums(path: Path) -> "PadimModel":
             list(graph.node),
             list(graph.initializer),
             {name: tuple(shape) for name, shape in about["features"].items()},
+            int(about["fine_channels"]),
         )
         model = PadimModel(
             trunk=trunk,
             basis=tensors["basis"].numpy(),
             origin=tensors["origin"].numpy(),
+            fine=int(about["fine"]),
             statistics=Statistics(int(about["count"]), mean, scatter),
             pictures=tensors["pictures"].numpy(),
             seen_first=SeenFirst(*tensors["seen_first"].numpy()),

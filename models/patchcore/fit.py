@@ -77,11 +77,12 @@ class PatchCore:
         height, width = features.trunk.grid
         most = max(1, MOST_CANDIDATES // len(chosen))
         found = []
-        for index in tqdm(chosen, desc="fitting patchcore", unit="image"):
-            columns = torch.from_numpy(features(images[index : index + 1]))[0].flatten(1)
-            if most < height * width:
-                columns = columns[:, torch.from_numpy(random.choice(height * width, most, replace=False))]
-            found.append(columns.T.clone())
+        with tqdm(chosen, desc="fitting patchcore", unit="image") as bar:
+            for index in bar:
+                columns = torch.from_numpy(features(images[index : index + 1]))[0].flatten(1)
+                if most < height * width:
+                    columns = columns[:, torch.from_numpy(random.choice(height * width, most, replace=False))]
+                found.append(columns.T.clone())
         return torch.cat(found)
 
     def _check_memory(self, trunk: Trunk, images: int) -> None:

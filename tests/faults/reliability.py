@@ -13,7 +13,7 @@ from foundation.files import replacing
 _COMMAND = "pytest -m faults --reliability docs/reliability.md"
 _HEAD = """# What breaks, and what it costs
 
-Each row is one fault, brought about on a daemon that runs: real processes, signals, sockets and file systems,
+Each row is one fault that was caused on a running daemon: real processes, signals, sockets and file systems,
 with a journal, a control socket and a subscriber. Made by `{command}`
 on {date}: {machine}.
 
@@ -25,21 +25,20 @@ on {date}: {machine}.
   the daemon ended, as it should, and with which exit code. Or, where the line went on, the longest pause
   between two of its verdicts.
 
-Every test also says which fault verdicts there have to be, and that there are no others; and that
-`inspectctl audit` finds the journal intact. How long it takes to notice a fault depends on the config, too:
-the tests set short times such as `stalled_after_s: 0.5` and `engine_timeout_s: 0.5`. Health comes every
-second.
+Every test also checks that the expected fault verdicts came and no others, and that `inspectctl audit` finds
+the journal intact. How long it takes to notice a fault depends on the config, too: the tests set short times
+such as `stalled_after_s: 0.5` and `engine_timeout_s: 0.5`. Health comes every second.
 
 A journal that is removed, damaged, or cannot be written until the end cannot hold everything that was
-published: in these rows of the section Journal the wire has to have every verdict.
+published. In these rows of the section Journal every verdict has to be on the wire.
 
-A power cut takes what the disk had not taken. Without `durable: true` that includes verdicts of the last two
-seconds that were published: they count as lost here, and the journal, the log and a gap in `seq` tell so.
+A power cut takes what was not on the disk yet. Without `durable: true` that includes verdicts of the last two
+seconds that were published. They count as lost here. The journal, the log and a gap in `seq` say so.
 
-Any order of faults is the subject of `pytest tests/faults/test_faults_at_random.py --lives 100`: in each life
-of a line twenty events at random (its config changes, its daemon or a camera is killed, stopped or held up,
-its engine fails or hangs), while a gate acknowledges what it gets. Every frame has to have one verdict, and
-the gate to get each once.
+`pytest tests/faults/test_faults_at_random.py --lives 100` tries faults in any order. Each life of a line
+has twenty random events: its config changes, its daemon or a camera is killed, stopped or held up, its engine
+fails or hangs. Meanwhile a gate acknowledges what it gets. Every frame has to get one verdict, and the gate
+has to get each once.
 
 """
 _COLUMNS = (

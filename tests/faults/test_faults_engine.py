@@ -112,7 +112,7 @@ def test_fails_when_its_file_is_another_one(trial: Trial, change: str) -> None:
         engine.unlink()
     trial.injected_after(50)
     trial.detected(faulted("engine"))
-    # It cannot be opened anew, so the failures add up; a restart takes what is there then, or refuses it.
+    # It cannot be opened again, so the failures add up; a restart takes what is there then, or refuses it.
     trial.exited(1)
     assert ("was replaced by another engine" if change == "replaced" else "cannot be read") in trial.log
     trial.finish(faults={("top", "engine")})

@@ -1,10 +1,10 @@
-"""The seam behind which every kind of camera stands; only camera processes import what is behind it."""
+"""The seam of the cameras: every kind implements ``Camera``. Only camera processes import the kinds."""
 
 # What a camera raises:
 #
-# foundation.errors.InputError   the config names something that cannot work; trying again is no use
-# CameraFailed                       the device broke or went away; opening it again may help
-# BadPicture                         one frame could not be read; the next one may be fine
+# foundation.errors.InputError   the config asks for something that cannot work; trying again does not help
+# CameraFailed                   the device broke or went away; opening it again may help
+# BadPicture                     one frame could not be read; the next one may be fine
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple, Protocol

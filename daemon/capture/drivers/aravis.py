@@ -10,7 +10,7 @@ from pictures.frames import Frame, Size
 
 _BUFFERS: Final = 8  # a picture that finds none free is lost
 _WAIT_US: Final = 200_000  # how soon a camera that went away is noticed
-_MOST_LOST: Final = 1000  # pictures; a longer jump is a camera that counts anew
+_MOST_LOST: Final = 1000  # pictures; after a longer jump, the camera has started to count again
 _LAST_SHORT_ID: Final = 65_535  # GigE Vision 1 goes on at 1
 # GenICam names a Bayer format by the first two pixels, OpenCV by the first four.
 _TO_BGR: Final = {
@@ -48,7 +48,7 @@ class ArvCamera:
             from gi.repository import Aravis, GLib
         except (ImportError, ValueError) as error:
             raise InputError(
-                f"{self._source}: wants Aravis ({error}); expected Debian's gir1.2-aravis-0.8 and "
+                f"{self._source}: needs Aravis ({error}); expected Debian's gir1.2-aravis-0.8 and "
                 "pip install 'inspectd[aravis]'"
             ) from error
         self._aravis = Aravis
@@ -185,7 +185,7 @@ class ArvCamera:
             if buffer is not None:
                 return buffer
             if self._gone:
-                raise CameraFailed(f"{self._source} is gone: it answers no more")
+                raise CameraFailed(f"{self._source} is gone: it no longer answers")
 
     def _lost_before(self, picture_id: int) -> int:
         """Count the pictures between the last one and this one."""

@@ -133,7 +133,7 @@ def _strict(context: av.VideoCodecContext) -> av.VideoCodecContext:
 
 
 def _fresh(context: av.VideoCodecContext) -> av.VideoCodecContext:
-    """Begin anew at a key picture: what FFmpeg had half decoded would come through in the next pictures."""
+    """Start over at a key picture: what FFmpeg had half decoded would come through in the next pictures."""
     if context.extradata is None:
         context.flush_buffers()
         return context

@@ -1,4 +1,4 @@
-"""JPEG pictures, decoded so that damage is told of: most decoders fill what is missing and say nothing."""
+"""JPEG pictures, decoded so that damage is noticed: most decoders fill what is missing and say nothing."""
 
 import struct
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def decode_jpeg(data: bytes) -> Frame:
 def _wrong(data: bytes) -> str | None:
     """Say what is in a JPEG that libjpeg reads over, and that no encoder writes.
 
-    Zeros are looked for where they are no code for the end of a block: so many of them are blocks full of the
+    Zeros are looked for where they are not the code for the end of a block: so many are blocks full of the
     value -1, valid and in no picture of a camera. Progressive JPEG may hold some, as may one with a scan for
     each colour.
     """

@@ -44,7 +44,7 @@ class SnapshotCamera:
             undecoded = next(iter(answer), None)
         except VideoBroken as broken:
             if broken.is_no_video or answer is not None:
-                raise BadPicture(f"the snapshot is no whole picture: {broken}", None) from broken
+                raise BadPicture(f"the snapshot is not a whole picture: {broken}", None) from broken
             raise CameraFailed(f"{masked(self._address)} does not answer: {broken}") from broken
         finally:
             if answer is not None:
@@ -62,7 +62,7 @@ def open_stream(address: str) -> StreamCamera | SnapshotCamera:
     """Open a network stream, or an address of snapshots.
 
     Raises:
-        CameraFailed: nothing answers there, or what answers is no video; it says why.
+        CameraFailed: nothing answers there, or what answers is not a video; the text says why.
     """
     try:
         reader = VideoReader(address)

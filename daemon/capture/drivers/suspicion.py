@@ -7,7 +7,7 @@ import numpy as np
 from daemon.capture.drivers import BadPicture, CameraFailed, CameraSettings, Picture
 from pictures.frames import Frame, Size
 
-_MOST_RESIZED: Final = 3  # pictures of another size before the camera is opened anew
+_MOST_RESIZED: Final = 3  # pictures of another size before the camera is opened again
 _SAMPLED_ROWS: Final = 64  # every so many rows are compared first: pictures differ almost anywhere
 
 
@@ -23,7 +23,7 @@ class Suspicion:
     """Looks at the pictures of one opened camera for signs that it shows no parts.
 
     Each picture goes through `examine`, and through `examine_stored` as the engine will see it. A picture
-    they refuse gets its fault verdict; after that `give_up` says whether the camera is to be opened anew.
+    they refuse gets its fault verdict. After that `give_up` fails if the camera has to be opened again.
     """
 
     def __init__(self, settings: CameraSettings, picture_size: Size | None, frozen: bytes | None) -> None:
@@ -68,7 +68,7 @@ class Suspicion:
             raise BadPicture(f"black: its mean grey level {level:.1f} is below {black_below:g}", None)
 
     def give_up(self) -> None:
-        """Fail when opening the camera anew is the only thing left to do.
+        """Fail when opening the camera again is the only thing left to do.
 
         Raises:
             CameraFailed: says why.
@@ -100,7 +100,7 @@ class Suspicion:
         self._same = self._same + 1 if previous is not None and _equal(previous, picture.pixels) else 1
         still = self._frozen_before is not None and _digest(picture.pixels) == self._frozen_before
         if still:
-            message = "frozen: still the picture at which it was frozen before"
+            message = "frozen: still the picture that it froze on before"
         elif self._same >= frozen_after:
             message = f"frozen: the same picture {self._same} times"
         else:

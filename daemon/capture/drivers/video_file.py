@@ -19,7 +19,7 @@ class VideoFile:
         """Open it; with ``first_frame`` N above 1 the first picture to come is the Nth.
 
         Raises:
-            InputError: it is no video that FFmpeg can read.
+            InputError: it is not a video that FFmpeg can read.
         """
         self._path = path
         self._loop = loop
@@ -60,5 +60,5 @@ class VideoFile:
         return undecoded
 
     def _opened(self) -> VideoReader:
-        # An absolute path behind its scheme: FFmpeg would take what stands before a colon for one.
+        # An absolute path after a scheme of its own: FFmpeg takes what stands before a colon for a scheme.
         return VideoReader(f"file:{self._path.absolute()}", upright=True)

@@ -21,7 +21,7 @@ _OPTIONS: Final = {
 }
 _STATUS: Final[dict[type[av.FFmpegError], str]] = {
     av.error.HTTPBadRequestError: "it answers 400: bad request",
-    av.error.HTTPUnauthorizedError: "it answers 401: user or password are missing or wrong",
+    av.error.HTTPUnauthorizedError: "it answers 401: user or password is missing or wrong",
     av.error.HTTPForbiddenError: "it answers 403: this user may not see it",
     av.error.HTTPNotFoundError: "it answers 404: there is nothing at this path",
     av.error.HTTPTooManyRequestsError: "it answers 429: too many requests",

@@ -27,7 +27,7 @@ class SimulatedCamera:
         size = Size(int(options.get("height", 512)), int(options.get("width", 512)))
         self.picture_size: Size | None = size
         self._next = first_frame - 1  # the belt has gone on while the camera was away
-        # What came up before the camera was opened anew is over.
+        # What came up before the camera was opened again is over.
         self._troubles = [trouble for trouble in troubles if trouble.frame >= first_frame]
         try:
             self._line = SimulatedLine(

@@ -36,10 +36,11 @@ class Part(NamedTuple):
         found = _TEXT.fullmatch(text)
         if found is None:
             raise ValueError(
-                f"{text!r} is no simulated part; expected one like '000123 good' or '000124 scratch@131,88'"
+                f"{text!r} is not a simulated part; "
+                "expected one like '000123 good' or '000124 scratch@131,88'"
             )
         index, defect, x, y = found.groups()
         part = cls(int(index), defect, None if defect is None else (int(x), int(y)))
         if str(part) != text:
-            raise ValueError(f"{text!r} is no simulated part; expected it to read {str(part)!r}")
+            raise ValueError(f"{text!r} is not a simulated part; expected it to read {str(part)!r}")
         return part
