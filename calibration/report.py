@@ -98,6 +98,26 @@ def warnings(measured: Measured) -> list[str]:
     return lines
 
 
+def next_step(engine: Path, target: Path, measured: Measured) -> str:
+    """End in plain words: what was found, whether it will do, and what to do next."""
+    lines = []
+    if measured.defective is not None:
+        count = len(measured.defective.files)
+        missed = count - int(np.count_nonzero(measured.defective_scores > measured.threshold.value))
+        lines.append(
+            f"it misses {missed} of {count} defective parts: train longer, or with more images of good parts"
+            if missed
+            else f"it catches all {count} defective parts"
+        )
+    else:
+        lines.append("how many defects it catches is not known: give --defects DIR, with images of them")
+    lines.append(
+        f"next: write engine: {engine} and calibration: {target} into the line's config, then inspectd"
+        " --config FILE --check"
+    )
+    return "\n".join(lines)
+
+
 def _tile_rows(calibration: Calibration) -> list[tuple[str, str]]:
     tiles, region = calibration.tiles, calibration.tiled_size
     if tiles is None or region is None:

@@ -1,6 +1,7 @@
 import signal
-import sys
 from typing import TYPE_CHECKING
+
+from foundation.command import run_command
 
 if TYPE_CHECKING:
     import argparse
@@ -16,39 +17,38 @@ def main(argv: list[str] | None = None) -> int:
     # Its default ends the process, and until the line hears it there is nothing to reload. Everything else is
     # imported after this, as it takes a third of a second.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    return run_command("inspectd", lambda: _run(argv))
+
+
+def _run(argv: list[str] | None) -> int:
     import logging
 
     from daemon.host.environment import require_own_packages
     from daemon.host.log import StderrHandler
-    from foundation.errors import InputError, printable
 
     arguments = command_line().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="inspectd: %(message)s", handlers=[StderrHandler()])
     try:
         require_own_packages()
-        return _run(arguments.config, check=arguments.check)
-    except InputError as error:
+        if arguments.check:
+            return _check(arguments.config)
+        from daemon.start import run_line
+
+        return run_line(arguments.config)
+    except BaseException:
         logging.shutdown()  # what was logged before stands before it
-        print(f"inspectd: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:  # the machine is out of something, such as descriptors or threads
-        logging.shutdown()
-        print(f"inspectd: {printable(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:  # before the line took the signal over
-        print("inspectd: interrupted", file=sys.stderr)
-        return 130
+        raise
 
 
 def command_line() -> "argparse.ArgumentParser":
     """Describe the command line."""
-    import argparse
     from importlib.metadata import version
     from pathlib import Path
 
     from daemon.print_schema import PrintSchema
+    from foundation.parser import Parser
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="inspectd",
         description="Inspect the parts of one production line and publish a verdict on every frame.",
     )
@@ -69,19 +69,15 @@ def command_line() -> "argparse.ArgumentParser":
     return parser
 
 
-def _run(path: "Path", *, check: bool) -> int:
-    if check:
-        import asyncio
+def _check(path: "Path") -> int:
+    import asyncio
 
-        from daemon.check import check_line
+    from daemon.check import check_line
 
-        config, running, not_tried = asyncio.run(check_line(path))
-        print(f"{path}: in order: line {config.line}, cameras {', '.join(config.cameras)}")
-        if running:
-            print(f"{path}: line {config.line} runs now, and has its addresses itself")
-        for what in not_tried:
-            print(f"{path}: {what}")
-        return 0
-    from daemon.start import run_line
-
-    return run_line(path)
+    config, running, not_tried = asyncio.run(check_line(path))
+    print(f"{path}: in order: line {config.line}, cameras {', '.join(config.cameras)}")
+    if running:
+        print(f"{path}: line {config.line} runs now, and has its addresses itself")
+    for what in not_tried:
+        print(f"{path}: {what}")
+    return 0

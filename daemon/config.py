@@ -129,8 +129,6 @@ class Config(_Section):
         single = [info.data.get(key) for key in ("engine", "calibration")]
         if products and any(single):
             raise ValueError("expected either engine and calibration, or products")
-        if not products and None in single and {"engine", "calibration", "products"} <= info.data.keys():
-            raise ValueError("engine, calibration: missing; expected both, or products")
         if product is not None and product not in products:
             raise ValueError(f"expected one of products: {', '.join(products) or 'there are none'}")
         return product
@@ -207,6 +205,7 @@ def load_config(path: Path, text: bytes | None = None) -> Config:
         problems = error.errors(include_url=False)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(f"{path}:{_describe(problems[0], file.document)}{more}") from error
+    _refuse_incomplete(path, config)
     config = _from_folder(config, path)
     control = config.control
     if control is not None and parse_address(control).overlaps(parse_address(config.publish)):
@@ -215,6 +214,18 @@ def load_config(path: Path, text: bytes | None = None) -> Config:
             f"{path}:{line}: control: found {control}, expected another address than publish has"
         )
     return config
+
+
+def _refuse_incomplete(path: Path, config: Config) -> None:
+    """Say what to run where the engine or its calibration is not there yet."""
+    if config.products or (config.engine and config.calibration):
+        return
+    if config.engine is None:
+        raise InputError(f"{path}: engine: missing; expected the engine file that build-engine wrote")
+    raise InputError(
+        f"{path}: calibration: missing; expected the file that calibrate writes: "
+        f"run calibrate {config.engine} --good DIR"
+    )
 
 
 def _from_folder(config: Config, path: Path) -> Config:

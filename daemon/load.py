@@ -127,7 +127,7 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
     largest = 0
     for name, entry in config.named_products().items():
         manifest = read_manifest(entry.engine, trusted)
-        text = read_text(entry.calibration, A_CALIBRATION)
+        text = _calibration_text(entry)
         calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
         _check_cameras(path, config, entry, calibration)
         first = next(iter(products.values()), None)
@@ -162,6 +162,15 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
             " was built"
         )
     return products
+
+
+def _calibration_text(entry: ProductConfig) -> bytes:
+    if not entry.calibration.exists():
+        raise InputError(
+            f"{entry.calibration}: cannot be read: No such file; "
+            f"run calibrate {entry.engine} --good DIR -o {entry.calibration}"
+        )
+    return read_text(entry.calibration, A_CALIBRATION)
 
 
 def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration: Calibration) -> None:

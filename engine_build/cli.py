@@ -1,14 +1,11 @@
-import argparse
-import os
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.errors import EngineFailed, InputError
-from foundation.option_types import number, whole_number
+from foundation.command import run_command
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
+    from pathlib import Path
 
     from engine_runtime.manifest import Manifest
 
@@ -17,18 +14,26 @@ PROG = "build-engine"
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``build-engine`` and give its exit code."""
+    return run_command(PROG, lambda: _run(argv))
+
+
+def _run(argv: list[str] | None) -> int:
+    import os
+
     arguments = command_line().parse_args(argv)
     source: Path = arguments.model
     target: Path = arguments.output or source.with_suffix(".engine")
     from engine_build.build import build
     from engine_build.device import usable_cores
     from engine_runtime.proof import ProofFailed
+    from foundation.errors import EngineFailed, InputError, WorkFailed
+    from foundation.files import check_writable
 
     busy, cores = os.getloadavg()[0], usable_cores()
-
+    if target.resolve() == source.resolve():
+        raise InputError(f"{target}: is the model itself; name another file with -o")
+    check_writable(target, source.stat().st_size if source.is_file() else 1)
     try:
-        if target.resolve() == source.resolve():
-            raise InputError(f"{target}: is the model itself; name another file with -o")
         manifest = build(
             source,
             target,
@@ -43,25 +48,21 @@ def main(argv: list[str] | None = None) -> int:
             limit_s=None if arguments.fast else arguments.time_limit,
             workspace_mb=arguments.workspace_mb,
         )
-    except InputError as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 2
     except (ProofFailed, EngineFailed) as error:
-        print(f"{PROG}: {source}: {error}; {target} was not written", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{PROG}: stopped; {target} was not written", file=sys.stderr)
-        return 130
+        raise WorkFailed(f"{source}: {error}; {target} was not written") from error
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"interrupted; {target} was not written") from stop
     print(table(target, manifest))
     if manifest.measured and busy > cores / 2:
         print(
             f"the machine was busy before (load {busy:.1f} on {cores} cores): build again when it is quiet, "
             "another engine may be faster"
         )
+    print(f"next: calibrate {target} --good DIR, with images of good parts that the model was not trained on")
     return 0
 
 
-def table(target: Path, manifest: "Manifest") -> str:
+def table(target: "Path", manifest: "Manifest") -> str:
     """Lay out what was built and what was proven of it."""
     proof = manifest.proof
     sizes = "".join(f"{size:>9}" for size in proof.latency_ms)
@@ -114,9 +115,14 @@ def _measured(manifest: "Manifest") -> "Iterator[str]":
         )
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> "argparse.ArgumentParser":
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    from pathlib import Path
+
+    from foundation.option_types import number, whole_number
+    from foundation.parser import Parser
+
+    parser = Parser(
         prog=PROG,
         description="Turn an ONNX model into an engine file for this machine. The engine is compared with"
         " the model first; where it differs, nothing is written.",

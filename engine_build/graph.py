@@ -69,7 +69,7 @@ def read_graph(path: Path) -> Graph:
         model = onnx.load_model_from_string(source)
         onnx.load_external_data_for_model(model, str(path.parent))
     except DecodeError as error:
-        raise InputError(f"{path}: not an ONNX file, or a damaged one") from error
+        raise InputError(f"{path}: not an ONNX file, or a damaged one{_advice(path, source)}") from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise InputError(f"{path}: its external weights cannot be read: {_first_line(error)}") from error
     if not model.graph.node:
@@ -92,6 +92,15 @@ def read_graph(path: Path) -> Graph:
         maps=maps,
         metadata=metadata,
     )
+
+
+def _advice(path: Path, source: bytes) -> str:
+    """Say what to do with what people give instead of an ONNX file."""
+    if path.suffix in {".pt", ".pth", ".ckpt"} or source.startswith(b"PK"):
+        if path.suffix == ".engine":
+            return "; it is an engine already: run calibrate on it"
+        return f"; a checkpoint has to be exported first: efficientad export {path} -o {path.with_suffix('.onnx')}"
+    return ""
 
 
 def _maps(path: Path, metadata: dict[str, str]) -> dict[str, str]:

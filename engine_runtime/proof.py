@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine, Quantiles
 from engine_runtime.manifest import Precision, Proof
+from foundation.errors import WorkFailed
 from pictures.frames import Frame, Size
 
 PARITY_LIMIT: dict[Precision, float] = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.03, "int8": 0.5}
@@ -22,7 +23,7 @@ half of the largest value tells that something is broken.
 _FEWEST_RUNS, _MOST_RUNS, _SECONDS = 7, 50, 1.0
 
 
-class ProofFailed(Exception):
+class ProofFailed(WorkFailed):
     """The engine does not compute what its ONNX graph computes."""
 
 

@@ -3,10 +3,14 @@
 # └── EngineRefused        an engine file that must not be executed here
 #     └── EngineUnavailable    its file or its runtime cannot be had now: Unavailable, too
 #         └── GpuNotWorking    its GPU does not answer
-# EngineFailed             an engine that was fine broke while running
+# WorkFailed               the work itself failed though the input was fine: one line, exit code 1
+# ├── EngineFailed         an engine that was fine broke while running
+# ├── ProofFailed          an engine that does not compute what its graph computes (engine_runtime)
+# └── TrainingFailed       a training that cannot go on (models)
 
 import errno
-from typing import ClassVar
+import os
+from typing import ClassVar, TypeGuard
 
 from foundation.secrets import masked
 
@@ -55,6 +59,17 @@ def refused_by_system(text: str, error: OSError) -> InputError:
     return (Unavailable if may_pass(error) else InputError)(text)
 
 
+def of_system(error: OSError) -> InputError:
+    """Make the error of what the system refuses, in the words of the system; names the file where it did."""
+    said = error.strerror or str(error) or type(error).__name__
+    names = " and ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if _is_name(name))
+    return refused_by_system(f"{names}: {said}" if names else said, error)
+
+
+def _is_name(name: object) -> TypeGuard[str | bytes]:
+    return isinstance(name, (str, bytes))
+
+
 def may_pass(error: OSError) -> bool:
     """Whether trying again later may help: a name that does not exist, or cannot, does not mend itself."""
     return error.errno not in _FOR_A_PERSON
@@ -83,5 +98,12 @@ class GpuNotWorking(EngineUnavailable):
     """
 
 
-class EngineFailed(Exception):
+class WorkFailed(Exception):
+    """The input was fine, and the work itself failed; ``str(error)`` is the one line the user sees."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+class EngineFailed(WorkFailed):
     """The runtime raised while it judged frames; the engine must be opened anew."""

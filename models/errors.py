@@ -1,2 +1,5 @@
-class TrainingFailed(Exception):
+from foundation.errors import WorkFailed
+
+
+class TrainingFailed(WorkFailed):
     """Training cannot go on. ``str(error)`` is one line that says why and which state of it is kept."""

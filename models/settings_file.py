@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import InputError
+from foundation.parser import Parser
 from foundation.yaml_file import read_yaml, shown
 
 
@@ -20,7 +21,7 @@ def apply_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
         InputError: the file cannot be read, or has a key that is not an option or a value that does not
             fit it.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
     first.add_argument("--settings", type=Path)
     path = first.parse_known_args(list(arguments))[0].settings
     if path is None:

@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.errors import EngineFailed, InputError
-from models.errors import TrainingFailed
+from foundation.command import run_command
+from foundation.errors import InputError
+from foundation.files import check_writable
+from foundation.parser import Parser
 from models.option_types import image_size, natural, positive
 from models.settings_file import apply_settings
 from pictures.option_types import region, tiles
@@ -30,30 +32,34 @@ STEPS = 5_000
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    return run_command(PROG, lambda: _run(argv))
+
+
+def _run(argv: list[str] | None) -> int:
     # Threads that spin while they wait slow torch down twentyfold as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = parser()
+    apply_settings(command, sys.argv[1:] if argv is None else argv)
+    options = command.parse_args(argv)
     try:
-        apply_settings(command, sys.argv[1:] if argv is None else argv)
-        options = command.parse_args(argv)
         update(options) if options.update is not None else train(options)
-    except InputError as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 2
-    except (TrainingFailed, EngineFailed) as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\n{PROG}: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"interrupted; {_kept(options)}") from stop
     return 0
+
+
+def _kept(options: argparse.Namespace) -> str:
+    """Say what an interrupted training leaves."""
+    from models.efficientad.checkpoint import progress_file
+
+    if options.out is not None and progress_file(options.out.with_suffix(".pt")).exists():
+        return "the same command resumes from the last checkpoint"
+    return f"{options.update or options.out} was not written"
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    command = argparse.ArgumentParser(
-        prog=PROG, description="Learn from images of good parts what a good part looks like."
-    )
+    command = Parser(prog=PROG, description="Learn from images of good parts what a good part looks like.")
     command.add_argument(
         "--data",
         type=Path,
@@ -245,8 +251,7 @@ def _check_target(out: Path) -> None:
     """Find out before the work, not after it, that its result could not be written."""
     if out.suffix != ".onnx":
         raise InputError(f"{out}: expected a name ending in .onnx")
-    if out.is_dir() or not os.access(out.absolute().parent, os.W_OK):
-        raise InputError(f"{out}: cannot be written: {out.parent} is no folder that can be written to")
+    check_writable(out)
 
 
 def _check_defects(folder: Path | None) -> None:

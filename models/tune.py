@@ -1,8 +1,13 @@
 """The search for the settings of a training, by Optuna, without looking at a test image."""
 
+import fcntl
 import json
+import os
+import sqlite3
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +15,8 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import TrialState
 from torch import Tensor
 from tqdm import tqdm
@@ -36,6 +41,10 @@ _DEFECTIVE = 64
 _RATES = (1 / 5, 5)
 """Learning rates that are tried, against the usual one of the size."""
 _DECAYS = (1e-7, 1e-3)
+HEARTBEAT_S, SILENT_S = 2, 20
+"""How often a process says that its trial goes on, and after how long without that another takes it up."""
+_PATIENCE_S = 60.0
+"""How long to wait for the study's file while other processes write."""
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -72,7 +81,7 @@ class Search:
 def tune(search: Search, *, trials: int, limit_s: float | None, out: Path) -> dict[str, Any]:
     """Train with different settings until so many trials are finished; go on where a killed study stopped.
 
-    A trial's score is the AUROC by which its model tells held-out good images from the same images with
+    Several processes may work on one study; a trial whose process was killed is taken up by another. A trial's score is the AUROC by which its model tells held-out good images from the same images with
     painted defects. Trials that fall behind the median of the others are given up.
 
     Args:
@@ -87,25 +96,38 @@ def tune(search: Search, *, trials: int, limit_s: float | None, out: Path) -> di
     Raises:
         InputError: the study in ``out`` is another one's, or damaged; a file cannot be written.
     """
-    study = _open(search, out)
-    _take_up_unfinished(study)
+
+    def objective(trial: optuna.Trial) -> float:
+        nonlocal number
+        number = trial.number
+        return _score(trial, search, out)
+
+    study, number = _open(search, out), -1
     began_s = time.monotonic()
-    with tqdm(desc="tuning", unit="trial", total=trials, initial=_count_finished(study)) as bar:
-        while _count_finished(study) < trials:
+    with tqdm(desc="tuning", unit="trial", total=trials, initial=_count(study, _FINISHED)) as bar:
+        while bar.n < trials:
             if limit_s is not None and time.monotonic() - began_s >= limit_s:
-                bar.write(f"the time is over: {_count_finished(study)} of {trials} trials are finished")
+                bar.write(f"the time is over: {bar.n} of {trials} trials are finished")
                 break
-            trial = study.ask()
-            try:
-                score = _score(trial, search, out)
-            except optuna.TrialPruned:
-                study.tell(trial, state=TrialState.PRUNED)
+            fail_stale_trials(study)
+            others = _count(study, (TrialState.RUNNING,))
+            if bar.n + others >= trials and not _count(study, (TrialState.WAITING,)):
+                time.sleep(HEARTBEAT_S)  # other processes work on the last trials, or were killed
             else:
-                study.tell(trial, score)
-            bar.update()
-            if any(done.state == TrialState.COMPLETE for done in study.trials):
+                try:
+                    study.optimize(objective, n_trials=1)
+                except UpdateFinishedTrialError:  # this process was held up, and another took the trial up
+                    bar.write(f"trial {number} was taken up by another process")
+                except BaseException:
+                    _take_up(study, study.trials[number])
+                    raise
+            bar.update(_count(study, _FINISHED) - bar.n)
+            if any(
+                "failed" not in trial.user_attrs for trial in study.get_trials(states=(TrialState.COMPLETE,))
+            ):
                 bar.set_postfix(best=f"{study.best_value:.4f}", refresh=False)
-            _keep_best_model(study, out)
+            with _alone(out):
+                _keep_best_model(study, out)
     return _table(study, search)
 
 
@@ -132,23 +154,38 @@ def as_markdown(table: dict[str, Any], data: str) -> str:
 
 def _open(search: Search, out: Path) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    file = out / "study.log"
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)  # of heartbeats
+    file = out / "study.db"
     told = json.loads(json.dumps(_identity(search)))
     try:
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(file))),
-            study_name="tune",
-            direction="maximize",
-            load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=search.most_steps // RUNGS),
-        )
-        study.sampler = optuna.samplers.TPESampler(seed=search.base.seed + len(study.trials))
-        found = study.user_attrs.setdefault("search", told) if study.trials else told
-        study.set_user_attr("search", found)
+        with _alone(out):
+            study = optuna.create_study(
+                storage=RDBStorage(
+                    "sqlite://",
+                    # Not by an address: a path may hold what would mean something there.
+                    engine_kwargs={"creator": lambda: sqlite3.connect(file, timeout=_PATIENCE_S)},
+                    heartbeat_interval=HEARTBEAT_S,
+                    grace_period=SILENT_S,
+                    heartbeat_stale_trial_callback=_take_up,
+                ),
+                study_name="tune",
+                direction="maximize",
+                load_if_exists=True,
+                pruner=optuna.pruners.MedianPruner(
+                    n_startup_trials=4, n_warmup_steps=search.most_steps // RUNGS
+                ),
+            )
+            calls = study.user_attrs.get("calls", 0)
+            found = study.user_attrs.get("search", told)
+            study.set_user_attr("search", found)
+            study.set_user_attr("calls", calls + 1)
+        # Processes that begin at the same time must not try the same.
+        seed = search.base.seed + calls + len(study.trials)
+        study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     except OSError as error:
         raise InputError(f"{file}: cannot be used: {error.strerror}") from error
-    except Exception as error:  # what a damaged log raises is not documented
-        raise InputError(f"{file}: is no study of 'efficientad tune', or damaged") from error
+    except Exception as error:  # what a damaged file raises is not documented
+        raise InputError(f"{file}: is not a study of 'efficientad tune', or damaged") from error
     differing = [key for key, value in told.items() if found.get(key) != value]
     if differing:
         key = differing[0]
@@ -173,17 +210,26 @@ def _identity(search: Search) -> dict[str, Any]:
     }
 
 
-def _take_up_unfinished(study: optuna.Study) -> None:
-    """Have trials that a killed process left begin again where their training stopped."""
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            began_as = trial.user_attrs.get("began_as", trial.number)
-            study.enqueue_trial(trial.params, user_attrs={"began_as": began_as})
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other processes that work on the study out."""
+    descriptor = os.open(out, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def _count_finished(study: optuna.Study) -> int:
-    return len(study.get_trials(deepcopy=False, states=_FINISHED))
+def _take_up(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    """Have a trial that was broken off begin again where its training stopped."""
+    if trial.state == TrialState.FAIL and trial.params:
+        began_as = trial.user_attrs.get("began_as", trial.number)
+        study.enqueue_trial(trial.params, user_attrs={"began_as": began_as})
+
+
+def _count(study: optuna.Study, states: tuple[TrialState, ...]) -> int:
+    return len(study.get_trials(deepcopy=False, states=states))
 
 
 def _score(trial: optuna.Trial, search: Search, out: Path) -> float:
@@ -221,8 +267,9 @@ def _score(trial: optuna.Trial, search: Search, out: Path) -> float:
         progress_file(file).unlink(missing_ok=True)
         trial.set_user_attr("failed", str(error))
         score = 0.0  # so that the search keeps away from there
+    else:
+        trial.set_user_attr("model", file.name)
     trial.set_user_attr("seconds", time.monotonic() - began_s)
-    trial.set_user_attr("model", file.name)
     return score
 
 
@@ -292,7 +339,8 @@ def _keep_best_model(study: optuna.Study, out: Path) -> None:
 
 def _table(study: optuna.Study, search: Search) -> dict[str, Any]:
     rows = list(_rows(study, search))
-    complete = [row for row in rows if row["score"] is not None]
+    failed = {trial.number for trial in study.trials if "failed" in trial.user_attrs}
+    complete = [row for row in rows if row["score"] is not None and row["trial"] not in failed]
     return {
         "format_version": FORMAT_VERSION,
         "search": _identity(search),

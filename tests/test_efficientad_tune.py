@@ -51,7 +51,7 @@ def test_a_study_finds_settings_and_keeps_the_best_model(
     assert len({row["learning_rate"] for row in table["trials"]}) == 6
     run, _ = load_model(out / "best.pt")
     assert (run.steps, list(run.image_size)) == (table["best"]["steps"], table["best"]["image_size"])
-    assert sorted(file.name for file in out.iterdir()) == ["best.pt", "study.log", "tune.json", "tune.md"]
+    assert sorted(file.name for file in out.iterdir()) == ["best.pt", "study.db", "tune.json", "tune.md"]
     printed = capsys.readouterr().out
     assert printed.startswith((out / "tune.md").read_text())
 
@@ -103,12 +103,12 @@ def test_another_study_in_the_folder_is_refused(
     capsys.readouterr()
     assert main(command(data, tmp_path, 1, "--seed", "7")) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("efficientad: ")]
-    assert f"{tmp_path}/study.log: belongs to a study with seed 0, this one has 7" in line
+    assert f"{tmp_path}/study.db: belongs to a study with seed 0, this one has 7" in line
 
-    (tmp_path / "study.log").write_text("no study\n")
+    (tmp_path / "study.db").write_text("no study\n")
     assert main(command(data, tmp_path, 1)) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("efficientad: ")]
-    assert line.endswith("study.log: is no study of 'efficientad tune', or damaged")
+    assert line.endswith("study.db: is not a study of 'efficientad tune', or damaged")
 
 
 @pytest.mark.parametrize(

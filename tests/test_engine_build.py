@@ -100,7 +100,7 @@ def test_parity_on_the_users_own_images(
     )
     assert read_manifest(target).proof.parity_frames == 3
     (images / "3.png").write_bytes(b"no image")
-    assert "3.png: is not a PNG" in refusal(capsys, model, "--parity-images", str(images))
+    assert "3.png: is not a PNG, JPEG" in refusal(capsys, model, "--parity-images", str(images))
     (tmp_path / "empty").mkdir()
     assert "empty: holds no image" in refusal(capsys, model, "--parity-images", str(tmp_path / "empty"))
     assert "gone: not a folder" in refusal(capsys, model, "--parity-images", str(tmp_path / "gone"))
@@ -336,7 +336,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == 128 + signal.SIGINT
     [line] = ended.stderr.splitlines()
-    assert line.startswith("build-engine: stopped; ")
+    assert line.startswith("build-engine: interrupted; ")
     assert [file.name for file in tmp_path.iterdir()] == ["large.onnx"]
 
 

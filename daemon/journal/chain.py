@@ -66,5 +66,6 @@ def _json(value: str | int | None) -> str:
 
 
 def compact_json(content: object) -> bytes:
-    """Write an event's content as its payload."""
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """Write an event's content as its payload; half characters, of paths that are no UTF-8, are escaped."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode(errors="backslashreplace")

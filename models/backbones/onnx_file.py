@@ -87,18 +87,23 @@ def _check_input(path: Path, model: Any) -> None:
 
 
 def _named(path: Path, model: Any, layers: Sequence[str]) -> list[Any]:
-    ports = {name: port for node in model.get_ops() for port in node.outputs() for name in port.get_names()}
+    ports = {name: port for node in _computing(model) for port in node.outputs() for name in port.get_names()}
     for name in layers:
         if name not in ports or len(ports[name].get_partial_shape()) != 4:
             raise InputError(f"{path}: has no tensor N×C×h×w named {name!r}, which --layers asks for")
     return [ports[name] for name in layers]
 
 
+def _computing(model: Any) -> list[Any]:
+    """Give the nodes in order, without those that only mark an output: nothing can be cut off behind them."""
+    return [node for node in model.get_ordered_ops() if node.get_type_name() != "Result"]
+
+
 def _widest(path: Path, model: Any) -> list[Any]:
     if model.is_dynamic():
         model.reshape([1, 3, 256, 256])
     side = model.inputs[0].get_shape()[2]
-    tensors = [port for node in model.get_ordered_ops() for port in node.outputs()]
+    tensors = [port for node in _computing(model) for port in node.outputs()]
     maps = [port for port in tensors if len(port.get_shape()) == 4]
     chosen = []
     for stride in STRIDES:

@@ -56,8 +56,7 @@ def save_model(path: Path, run: Run, model: EfficientAd) -> None:
     """Write a finished model.
 
     Raises:
-        InputError: the folder cannot be written.
-        OSError: the disk is full, or failed.
+        InputError: the folder cannot be written, the disk is full, or failed.
     """
     _save(path, {"format": MODEL, "run": _plain(run), "state": model.state_dict()})
 

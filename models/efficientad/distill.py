@@ -65,6 +65,8 @@ def distil(
         InputError: a file is missing or cannot be read, or there are fewer than 20 images.
     """
     files = images_in(folder)
+    if crops is not None and batch > crops:
+        raise InputError(f"--batch {batch}: is more than all --crops {crops}; expected at most {crops}")
     if len(files) < 20:
         raise InputError(f"{folder}: holds {len(files)} images; expected at least 20 to distil from")
     keep_freed_memory()
@@ -81,7 +83,7 @@ def distil(
 
     channels = TEACHER_CHANNELS[size]
     sample = random.choice(training, PROJECTION_CROPS)
-    parts = tqdm(np.array_split(sample, PROJECTION_CROPS // batch), desc="projecting", unit="batch")
+    parts = tqdm(np.array_split(sample, -(-PROJECTION_CROPS // batch)), desc="projecting", unit="batch")
     projection = fit_projection((drawn.of(indices)[1] for indices in parts), channels)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

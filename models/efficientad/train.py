@@ -1,7 +1,6 @@
 """Training of a student and an autoencoder on good images (paper §4.2, §4.3 and algorithm 1)."""
 
 import math
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from foundation.errors import InputError
+from foundation.files import check_writable
 from models.allocator import keep_freed_memory
 from models.efficientad.augmentation import grey, jitter
 from models.efficientad.checkpoint import (
@@ -94,7 +94,7 @@ def train(
         TrainingFailed: the loss or the weights are no finite numbers any more, or the model could not be
             written; the last checkpoint is kept.
     """
-    _check_folder(out)
+    check_writable(out)
     partial = progress_file(out)
     progress = load_progress(partial, run)
 
@@ -137,9 +137,9 @@ def train(
                 try:
                     save_progress(partial, run, done, model, optimiser)
                     kept = done
-                except (OSError, InputError) as error:
+                except InputError as error:
                     # Hours of work should outlive a disk that is full for now.
-                    bar.write(f"warning: {not_saved(partial, error)}; training goes on", file=sys.stderr)
+                    bar.write(f"warning: {error}; training goes on", file=sys.stderr)
                 _show(watch, done, model)
 
     result = validate(model, validation, run, first, device)
@@ -149,16 +149,10 @@ def train(
     _check_spread(model.quantiles, out, kept)
     try:
         save_model(out, run, model.cpu())
-    except (OSError, InputError) as error:
-        raise TrainingFailed(f"{not_saved(out, error)}; {where_kept(out, kept)}") from error
+    except InputError as error:
+        raise TrainingFailed(f"{error}; {where_kept(out, kept)}") from error
     partial.unlink(missing_ok=True)
     return result
-
-
-def _check_folder(out: Path) -> None:
-    """Find out before the work, not after it, that its result could not be written."""
-    if not os.access(out.absolute().parent, os.W_OK):
-        raise InputError(f"{out}: cannot be written: {out.parent} is no folder that can be written to")
 
 
 def _check_spread(quantiles: Tensor, out: Path, kept: int) -> None:
@@ -202,12 +196,6 @@ def diverged(out: Path, step: int, loss: float, kept: int, rate: float) -> str:
         f"{out}: {found} at step {step}; {where_kept(out, kept)}, but the same options lead here again: "
         f"try a --learning-rate below {rate:g}"
     )
-
-
-def not_saved(path: Path, error: Exception) -> str:
-    """Say in one line why a file could not be written."""
-    reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-    return reason if reason.startswith(str(path)) else f"{path}: cannot be written: {reason}"
 
 
 def where_kept(out: Path, step: int) -> str:
