@@ -30,8 +30,12 @@ def infer_tiles(
     """
     tiles = [tile for picture in pictures for tile in picture]
     names = tuple({ANOMALY_MAP if name == SCORE else name: None for name in outputs})
-    batches = [infer(tiles[start : start + most], names) for start in range(0, len(tiles), most)]
-    merged = {name: merge(np.concatenate([batch[name] for batch in batches])) for name in names}
+    maps = {name: np.empty((len(tiles), *merge.tile.map), dtype=np.float32) for name in names}
+    for start in range(0, len(tiles), most):
+        results = infer(tiles[start : start + most], names)
+        for name in names:
+            maps[name][start : start + most] = results[name]
+    merged = {name: merge(maps[name]) for name in names}
     if SCORE in outputs:
         merged[SCORE] = merged[ANOMALY_MAP].max(axis=(1, 2))
     return {name: merged[name] for name in outputs}
