@@ -29,11 +29,10 @@ from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import EngineFailed, InputError
 from pictures.digest import pixel_digest
-from pictures.frames import Frame, Roi, Size, fit
-from pictures.image_file import read_image
+from pictures.frames import Frame, Roi, fit
 from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
-from pictures.tiles import TileGrid, Tiles
+from pictures.tiles import Tiles, lay_tiles
 from pictures.trained_on import trained_on, trained_pixels
 
 
@@ -107,7 +106,7 @@ def calibrate(
         prepare: Prepare = partial(fit, size=manifest.input_size, roi=roi)
         merge = None
         if tiles is not None:
-            merge = TileMerge(_grid(tiles, roi, good.files[0]), manifest.geometry)
+            merge = TileMerge(lay_tiles(tiles, roi, good.files[0]), manifest.geometry)
             engine = TiledEngine(engine, merge)
             prepare = partial(merge.grid.cut, size=manifest.input_size, roi=roi)
         seen = _Seen(prepare, roi)
@@ -202,11 +201,3 @@ def _trained_on(good: ImageSet, digests: list[int], metadata: Mapping[str, str])
         return list(range(len(digests)))
     known = trained_pixels(metadata)
     return [index for index, digest in enumerate(digests) if digest in known]
-
-
-def _grid(tiles: Tiles, roi: Roi | None, first: Path) -> TileGrid:
-    region = Size(*read_image(first).shape[:2]) if roi is None else Size(roi.height, roi.width)
-    try:
-        return TileGrid(tiles, region)
-    except InputError as error:
-        raise InputError(f"tiles: {error}") from error

@@ -1,8 +1,11 @@
 """ONNX in, verified engine file out."""
 
+import hashlib
+import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,22 +16,29 @@ from engine_build.choose import (
     Aim,
     Candidate,
     Settings,
-    as_it_stands,
     candidates,
     measurements,
     quantised_candidates,
 )
-from engine_build.described import described
-from engine_build.device import cpu_name, usable_cores
-from engine_build.for_gpu import MAX_BATCH, build_for_gpu
+from engine_build.device import usable_cores
+from engine_build.for_gpu import MAX_BATCH, candidate_for_gpu
 from engine_build.graph import Graph, read_graph
+from engine_build.half import halved
 from engine_build.parity_frames import generated_parity_frames, parity_frames_from
 from engine_build.quantise import good_frames, quantised
 from engine_build.reference import run_reference
 from engine_build.tensorrt_plan import Profile
 from engine_runtime.cuda_driver import gpu
-from engine_runtime.engine_file import write_engine
-from engine_runtime.manifest import Device, Manifest, Precision, Runtime
+from engine_runtime.engine_file import pack_parity, write_engine
+from engine_runtime.manifest import (
+    FORMAT_VERSION,
+    MOST_BATCH_BYTES,
+    Device,
+    Manifest,
+    Precision,
+    Proof,
+    Runtime,
+)
 from engine_runtime.open import load, runtime_module
 from engine_runtime.proof import ProofFailed, Reference, proof_steps, prove
 from engine_runtime.tensorrt_library import is_installed, library, refuse_old_driver
@@ -77,41 +87,48 @@ def build(
         ProofFailed: no engine computes what the graph computes.
         EngineFailed: the runtime raised.
     """
-    runtime, precision = _resolved(runtime, device, precision)
+    runtimes, device, precision = _resolved(runtime, device, precision)
     graph = read_graph(source)
     good_for_ranges, frames = _frames(graph, precision, good, parity_images)
-    if runtime is not None and (runtime == "tensorrt" or device == "cuda"):
-        largest = max_batch or MAX_BATCH
-        profile = Profile(1 if aim == "latency" else largest, largest)
-        try:
-            return build_for_gpu(
-                graph,
-                frames,
-                good_for_ranges,
-                target,
-                runtime=runtime,
-                precision=precision,
-                profile=profile,
-                workspace_mb=workspace_mb,
-            )
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from error
-    runtimes = CPU_RUNTIMES if runtime is None else (runtime,)
+    if device == "cuda":
+        max_batch = max_batch or MAX_BATCH
+    largest = max_batch or _MOST_TRIED
+    if largest * math.prod(graph.input_size) * 3 > MOST_BATCH_BYTES:
+        raise InputError(
+            f"{source}: --max-batch {largest}: expected at most {MOST_BATCH_BYTES} bytes, of frames of"
+            f" {graph.input_size}; give a smaller one"
+        )
     cores = usable_cores()
     settings = Settings(
         runtimes,
         threads or cores,
-        1 if aim == "latency" else max_batch or _MOST_TRIED,
+        1 if aim == "latency" else largest,
         limit_s or 0.0,
         (cores // 2,) if threads is None and cores > 1 else (),
     )
     try:
         with tqdm(desc="reference", total=2 * len(frames), leave=False, disable=None) as bar:
             reference = run_reference(graph, frames, bar.update)
-        if precision == "int8":
-            found = _found_in_int8(graph, good_for_ranges, settings, measure=limit_s is not None)
-        elif limit_s is None or precision != "fp32":
-            found = [replace(as_it_stands(graph, runtimes[0]), precision=precision)]
+        content = _in_precision(graph, good_for_ranges, precision, device)
+        found: Sequence[Candidate]
+        if device == "cuda":
+            found = [
+                candidate_for_gpu(
+                    graph,
+                    content,
+                    reference,
+                    frames,
+                    runtime=runtimes[0],
+                    precision=precision,
+                    profile=Profile(settings.batch, largest),
+                    workspace_mb=workspace_mb,
+                    folder=target.parent,
+                )
+            ]
+        elif limit_s is None or precision not in ("fp32", "int8"):
+            found = [Candidate(runtimes[0], content, {}, precision=precision)]
+        elif precision == "int8":
+            found = quantised_candidates(graph, content, good_for_ranges[0], settings)
         else:
             found = candidates(graph, frames[0], settings)
         prepared = _Prepared(graph, reference, frames, max_batch, threads)
@@ -120,13 +137,17 @@ def build(
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     manifest = manifest.model_copy(update={"measured": measurements(found, chosen, settings)})
-    write_engine(target, manifest, chosen.content)
+    parity = None
+    if not manifest.proof.complete:
+        parity = pack_parity(frames, reference)
+        manifest = manifest.model_copy(update={"parity_sha256": hashlib.sha256(parity).hexdigest()})
+    write_engine(target, manifest, chosen.content, parity)
     return manifest
 
 
 def _resolved(
     runtime: Runtime | None, device: Device, precision: Precision | None
-) -> tuple[Runtime | None, Precision]:
+) -> tuple[Sequence[Runtime], Device, Precision]:
     """Choose what was left open, and refuse what is not there before a file is read.
 
     Raises:
@@ -139,17 +160,17 @@ def _resolved(
             runtime_module(runtime).refuse_without_cuda()
         except EngineRefused as error:
             raise InputError(f"--device cuda: {error}") from error
-        return runtime, _one_of(("fp16", "fp32"), precision, "ONNX Runtime")
+        return (runtime,), device, _one_of(("fp16", "fp32"), precision, "ONNX Runtime")
     if runtime is None and precision in (None, "fp16") and is_installed() and gpu() is not None:
         runtime = "tensorrt"
-    if runtime != "tensorrt":
-        if runtime is not None:
-            runtime_module(runtime)
-        return runtime, precision or "fp32"
-    library()
-    if (present := gpu()) is not None:
-        refuse_old_driver(present)
-    return runtime, _one_of(("fp16", "fp32", "int8"), precision, "TensorRT")
+    if runtime == "tensorrt":
+        library()
+        if (present := gpu()) is not None:
+            refuse_old_driver(present)
+        return (runtime,), "cuda", _one_of(("fp16", "fp32", "int8"), precision, "TensorRT")
+    if runtime is not None:
+        runtime_module(runtime)
+    return CPU_RUNTIMES if runtime is None else (runtime,), device, precision or "fp32"
 
 
 def _one_of(known: Sequence[Precision], precision: Precision | None, runtime: str) -> Precision:
@@ -177,14 +198,12 @@ def _frames(
     return for_ranges, proof_frames
 
 
-def _found_in_int8(
-    graph: Graph, good: Sequence[Frame], settings: Settings, *, measure: bool
-) -> list[Candidate]:
-    with tqdm(desc="measuring ranges", total=len(good), leave=False, disable=None) as bar:
-        content = quantised(graph, good, bar.update)
-    if measure:
-        return quantised_candidates(graph, content, good[0], settings)
-    return [Candidate(settings.runtimes[0], content, {}, precision="int8")]
+def _in_precision(graph: Graph, good: Sequence[Frame], precision: Precision, device: Device) -> bytes:
+    """Give the graph in its types; what only the runtime rounds, as in BF16, stays as it is."""
+    if precision == "int8":
+        with tqdm(desc="measuring ranges", total=len(good), leave=False, disable=None) as bar:
+            return quantised(graph, good, bar.update, symmetric=device == "cuda")
+    return halved(graph) if precision == "fp16" and device == "cuda" else graph.content
 
 
 class _Prepared(NamedTuple):
@@ -219,30 +238,43 @@ def _first_proven(found: Sequence[Candidate], prepared: _Prepared) -> tuple[Cand
 
 
 def _proven(candidate: Candidate, prepared: _Prepared) -> Manifest:
+    """Give the manifest with the proof, or with as much of it as can be had without what it runs on."""
     graph, reference, frames = prepared.graph, prepared.reference, prepared.frames
-    # The proof needs the engine and the manifest needs the proof: this one still lacks it.
-    unproven = Manifest.model_construct(
-        **described(graph, reference, candidate.content),
-        runtime=candidate.runtime,
-        runtime_version=runtime_module(candidate.runtime).VERSION,
-        precision=candidate.precision,
-        max_batch=prepared.max_batch or _MOST_TRIED,
-        payload="model.onnx",
-        device=cpu_name(),
-        compute_capability=None,
-        winograd=dict(candidate.tiles),
-        threads=candidate.threads,
-        measured=(),
+    unproven = Proof(
+        parity_frames=len(frames),
+        largest_score_difference=None,
+        batch_rows_equal=None,
+        half_precision_share=candidate.half_precision_share,
+        latency_ms={},
+        graph_score_difference=candidate.graph_score_difference,
     )
-    engine = load(unproven, candidate.content, prepared.threads)
-    steps = proof_steps(len(frames), unproven.max_batch)
+    manifest = Manifest(
+        **candidate.described(),
+        format_version=FORMAT_VERSION,
+        model=graph.name,
+        input_size=graph.input_size,
+        map_size=reference.map_size,
+        max_batch=prepared.max_batch or _MOST_TRIED,
+        outputs=graph.outputs,
+        maps=graph.maps,
+        source_sha256=graph.source_sha256,
+        model_metadata=graph.metadata,
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        tool_version=version("inspectd"),
+        proof=unproven,
+    )
+    if not candidate.runs_here:
+        return manifest
+    engine = load(manifest, candidate.content, prepared.threads)
+    steps = proof_steps(len(frames), manifest.max_batch)
     try:
         with tqdm(desc="proving", total=steps, leave=False, disable=None) as bar:
             proof = prove(engine, reference, frames, bar.update)
     finally:
         engine.close()
+    proof = proof.model_copy(update={"graph_score_difference": candidate.graph_score_difference})
     most = prepared.max_batch or _worthwhile(proof.latency_ms)
-    return Manifest.model_validate({**dict(unproven), "proof": proof, "max_batch": most})
+    return manifest.model_copy(update={"proof": proof, "max_batch": most})
 
 
 def _worthwhile(latency_ms: Mapping[int, float]) -> int:

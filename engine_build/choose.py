@@ -8,6 +8,7 @@ while there is time, the best of them is tried with one kind more, or one less, 
 The fastest lap counts, because whatever else a machine does can only slow a lap down.
 """
 
+import hashlib
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -20,6 +21,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from engine_build.device import cpu_name
 from engine_build.graph import Graph
 from engine_build.winograd.rewrite import Block, find_blocks, isolated, rewrite
 from engine_runtime.engine import FRAMES, QUANTILES, Runner, uncalibrated
@@ -48,7 +50,7 @@ class Candidate:
 
     runtime: Runtime
     content: bytes
-    """The ONNX graph, rewritten or not."""
+    """What the runtime loads: the ONNX graph, rewritten or not; a TensorRT plan."""
     tiles: Mapping[str, int]
     """Rewritten convolution, by its output → tile size."""
     laps_s: tuple[float, ...] = ()
@@ -56,6 +58,28 @@ class Candidate:
     precision: Precision = "fp32"
     threads: int | None = None
     """It was measured with; those of the settings when None."""
+    half_precision_share: float = 0.0
+    """Of its convolutions, where the types of the graph say it; elsewhere the engine does."""
+    graph_score_difference: float | None = None
+    """Of the graph in its types, run without the device, from the FP32 graph; None where that is the same."""
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine has what it runs on."""
+        return True
+
+    def described(self) -> dict[str, Any]:
+        """Give the manifest's entries that say what is run, and by what."""
+        return {
+            "runtime": self.runtime,
+            "runtime_version": runtime_module(self.runtime).VERSION,
+            "precision": self.precision,
+            "payload": "model.onnx",
+            "payload_sha256": hashlib.sha256(self.content).hexdigest(),
+            "device": cpu_name(),
+            "winograd": dict(self.tiles),
+            "threads": self.threads,
+        }
 
     @property
     def rank_s(self) -> float:
@@ -76,7 +100,7 @@ class Settings(NamedTuple):
     """Also tried, with the best graph: of cores that share what they compute with, half may be faster."""
 
 
-def as_it_stands(graph: Graph, runtime: Runtime) -> Candidate:
+def _as_it_stands(graph: Graph, runtime: Runtime) -> Candidate:
     """Give the graph without any rewrite, unmeasured."""
     return Candidate(runtime, graph.content, {})
 
@@ -153,7 +177,7 @@ def quantised_candidates(graph: Graph, content: bytes, frame: Frame, settings: S
     graphs = [
         candidate
         for runtime in settings.runtimes
-        for candidate in (Candidate(runtime, content, {}, precision="int8"), as_it_stands(graph, runtime))
+        for candidate in (Candidate(runtime, content, {}, precision="int8"), _as_it_stands(graph, runtime))
     ]
     found = _timed(graphs, inputs, settings.threads, min(settings.limit_s, 5.0))
     return sorted(found, key=lambda candidate: (candidate.precision != "int8", candidate.rank_s))
@@ -212,7 +236,7 @@ class _Search:
         """
         tiles, every, sure = self._alone(alone_until, advance)
         choices = [choice for choice in (every, sure if sure != every else {}) if choice]
-        graphs = [as_it_stands(self.graph, self.runtime), *(self._rewritten(choice) for choice in choices)]
+        graphs = [_as_it_stands(self.graph, self.runtime), *(self._rewritten(choice) for choice in choices)]
         found = _timed(graphs, self.inputs, self.threads, min(3.0, until - time.monotonic()))
         advance()
         plain, best = found[0], min(found, key=lambda candidate: candidate.rank_s)

@@ -1,6 +1,6 @@
 import os
-import platform
-from pathlib import Path
+
+from engine_runtime.environment import cpu_model
 
 
 def usable_cores() -> int:
@@ -11,16 +11,4 @@ def usable_cores() -> int:
 def cpu_name() -> str:
     """Name this machine's CPU and how many of its cores this process may use."""
     cores = usable_cores()
-    return f"{_model_name()}, {cores} {'core' if cores == 1 else 'cores'}"
-
-
-def _model_name() -> str:
-    # ARM kernels give no "model name".
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return f"{cpu_model()}, {cores} {'core' if cores == 1 else 'cores'}"

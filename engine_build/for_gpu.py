@@ -1,25 +1,21 @@
-"""ONNX in, engine for an NVIDIA GPU out. TensorRT-RTX also builds without one; part of the proof waits."""
+"""The candidate for an NVIDIA GPU. TensorRT-RTX also builds without one; part of the proof waits."""
 
-import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import onnxruntime
 from tqdm import tqdm
 
-from engine_build.described import described
+from engine_build.choose import Candidate
 from engine_build.graph import Graph
-from engine_build.half import half_share, halved
-from engine_build.quantise import quantised
-from engine_build.reference import run_reference
+from engine_build.half import half_share
 from engine_build.tensorrt_plan import Profile, build_plan
-from engine_runtime.cuda_driver import gpu
+from engine_runtime.cuda_driver import Gpu, gpu
 from engine_runtime.engine import FRAMES, QUANTILES, SCORE
-from engine_runtime.engine_file import pack_parity, write_engine
-from engine_runtime.manifest import Manifest, Precision, Proof, Runtime
-from engine_runtime.open import load
-from engine_runtime.proof import PARITY_LIMIT, ProofFailed, Reference, proof_steps, prove
+from engine_runtime.manifest import Precision, Runtime
+from engine_runtime.proof import PARITY_LIMIT, ProofFailed, Reference
 from engine_runtime.tensorrt_library import Library
 from pictures.frames import Frame
 
@@ -29,101 +25,77 @@ TIMINGS: Final = ".tensorrt-timings"
 """File of the timing cache, beside the engines."""
 
 
-class _Payload(NamedTuple):
-    content: bytes
-    name: str
-    version: str
-    library: Library | None
-    half_precision_share: float
+@dataclass(frozen=True, kw_only=True)
+class GpuCandidate(Candidate):
+    """Runs on a GPU, which need not be in this machine."""
+
+    library: Library | None = None
+    """What built the plan; None where ONNX Runtime takes the graph itself."""
+    present: Gpu | None
+    """The GPU of this machine."""
+
+    @property
+    def runs_here(self) -> bool:
+        """See ``Candidate.runs_here``."""
+        return self.present is not None
+
+    def described(self) -> dict[str, Any]:
+        """See ``Candidate.described``."""
+        return super().described() | {
+            "payload": "model.onnx" if self.library is None else "engine.plan",
+            "library": self.library,
+            "executed_on": "cuda",
+            "device": "built without a GPU" if self.present is None else self.present.name,
+            "compute_capability": None if self.present is None else self.present.compute_capability,
+        }
 
 
-def build_for_gpu(
+def candidate_for_gpu(
     graph: Graph,
+    content: bytes,
+    reference: Reference,
     frames: Sequence[Frame],
-    good: Sequence[Frame],
-    target: Path,
     *,
     runtime: Runtime,
     precision: Precision,
     profile: Profile,
     workspace_mb: int | None,
-) -> Manifest:
-    """Build an engine for a GPU, prove what can be proven here, and only then write it.
+    folder: Path,
+) -> GpuCandidate:
+    """Compare the graph in its types with the reference, and only then build from it what a GPU runs.
 
     Args:
         graph: keeps contract 1.
-        frames: to prove it on, H×W×3 uint8, BGR.
-        good: frames of good parts, on which INT8 measures its ranges; for the others none are needed.
-        target: engine file to write or replace.
+        content: the same in the types of ``precision``.
+        reference: the graph's answers to the frames.
+        frames: H×W×3 uint8, BGR.
         runtime: tensorrt or onnxruntime.
         precision: fp16 or fp32; with TensorRT also int8.
         profile: batch sizes.
         workspace_mb: the most memory that the engine may use between its layers.
+        folder: of the timing cache.
 
     Raises:
         InputError: the graph, or what it is to be built for, is wrong.
-        ProofFailed: the engine, or already its graph in half precision, does not compute what the graph does.
-        EngineFailed: the runtime could not build or run it.
+        ProofFailed: already the graph in its types does not compute what the FP32 graph does.
+        EngineFailed: the runtime could not build it.
     """
-    with tqdm(desc="reference", total=2 * len(frames), leave=False, disable=None) as bar:
-        reference = run_reference(graph, frames, bar.update)
-    content = _in_precision(graph, good, precision)
     difference = _graph_difference(content, reference, frames, precision)
+    library, share = None, half_share(content)
     if runtime == "tensorrt":
-        timings = target.with_name(TIMINGS)
+        timings = folder / TIMINGS
         plan = build_plan(content, graph.input_size, profile, workspace_mb=workspace_mb, timings=timings)
-        payload = _Payload(plan.content, "engine.plan", plan.version, plan.library, plan.half_precision_share)
-    else:
-        payload = _Payload(content, "model.onnx", onnxruntime.__version__, None, half_share(content))
-    present = gpu()
-    proof = Proof(
-        parity_frames=len(frames),
-        largest_score_difference=None,
-        batch_rows_equal=None,
-        half_precision_share=payload.half_precision_share,
-        latency_ms={},
-        graph_score_difference=difference,
-    )
-    manifest = Manifest(
-        **described(graph, reference, payload.content),
-        runtime=runtime,
-        runtime_version=payload.version,
-        library=payload.library,
-        executed_on="cuda",
+        content, library, share = plan.content, plan.library, plan.half_precision_share
+    return GpuCandidate(
+        runtime,
+        content,
+        tiles={},
         precision=precision,
-        max_batch=profile.largest,
-        payload=payload.name,
-        device="built without a GPU" if present is None else present.name,
-        compute_capability=None if present is None else present.compute_capability,
-        proof=proof,
+        half_precision_share=share,
+        graph_score_difference=difference,
+        library=library,
+        present=gpu(),
     )
-    if present is None:
-        parity = pack_parity(frames, reference)
-        manifest = manifest.model_copy(update={"parity_sha256": hashlib.sha256(parity).hexdigest()})
-        write_engine(target, manifest, payload.content, parity)
-        return manifest
-    engine = load(manifest, payload.content)
-    try:
-        steps = proof_steps(len(frames), profile.largest)
-        with tqdm(desc="proving", total=steps, leave=False, disable=None) as bar:
-            proof = prove(engine, reference, frames, bar.update)
-    finally:
-        engine.close()
-    proof = proof.model_copy(update={"graph_score_difference": difference})
-    manifest = manifest.model_copy(update={"proof": proof})
-    write_engine(target, manifest, payload.content)
-    return manifest
-
-
-def _in_precision(graph: Graph, good: Sequence[Frame], precision: Precision) -> bytes:
-    match precision:
-        case "fp16":
-            return halved(graph)
-        case "int8":
-            with tqdm(desc="measuring ranges", total=len(good), leave=False, disable=None) as bar:
-                return quantised(graph, good, bar.update, symmetric=True)
-        case _:
-            return graph.content
 
 
 def _graph_difference(

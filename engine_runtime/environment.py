@@ -18,7 +18,7 @@ def environment_of(manifest: Manifest) -> str:
     Raises:
         EngineRefused: the runtime is not installed.
     """
-    device = _gpu() if manifest.executed_on == "cuda" or manifest.runtime == "tensorrt" else _cpu()
+    device = _gpu() if manifest.executed_on == "cuda" or manifest.runtime == "tensorrt" else cpu_model()
     return f"{manifest.runtime} {runtime_module(manifest.runtime).VERSION} on {device}"
 
 
@@ -29,8 +29,9 @@ def _gpu() -> str:
     return f"{found.name}, driver {_first_line(_NVIDIA_DRIVER) or 'unknown'}, CUDA {found.driver}"
 
 
-def _cpu() -> str:
-    for line in (_read(Path("/proc/cpuinfo"))).splitlines():
+def cpu_model() -> str:
+    """Name this machine's CPU."""
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":
             return value.strip()

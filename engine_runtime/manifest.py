@@ -19,7 +19,8 @@ FP32_NODES: Final = "fp32_nodes"
 """Key of the model's metadata: prefixes of the names of nodes that are left in FP32, separated by commas."""
 
 _LONGEST_SIDE = 65_535
-_MOST_BATCH_BYTES = 1 << 31
+MOST_BATCH_BYTES: Final = 1 << 31
+"""Of the frames of the largest batch, which are kept in memory."""
 
 
 def names_in(metadata: Mapping[str, str], key: str) -> tuple[str, ...]:
@@ -158,6 +159,6 @@ class Manifest(BaseModel):
     def _batch_fits_into_memory(cls, max_batch: int, info: ValidationInfo) -> int:
         size: Size | None = info.data.get("input_size")
         # It is allocated before the payload is compiled, which would find out that it does not fit.
-        if size is not None and max_batch * size.height * size.width * 3 > _MOST_BATCH_BYTES:
-            raise ValueError(f"expected frames of {size} in at most {_MOST_BATCH_BYTES} bytes")
+        if size is not None and max_batch * size.height * size.width * 3 > MOST_BATCH_BYTES:
+            raise ValueError(f"expected frames of {size} in at most {MOST_BATCH_BYTES} bytes")
         return max_batch

@@ -32,7 +32,7 @@ class TileMerge:
             tile: how the engine's map lies over its input.
         """
         self.grid = grid
-        self._tile = tile
+        self.tile = tile
         scales = tuple(grid.tiles.size / side for side in tile.frame)  # camera pixels per pixel of the input
         margins = tuple(margin * scale for margin, scale in zip(tile.margin, scales, strict=True))
         self._rows, self._columns = (
@@ -63,7 +63,7 @@ class TileMerge:
             N×H×W float32, of ``geometry.map``.
         """
         rows, columns = len(self.grid.tops), len(self.grid.lefts)
-        height, width = self._tile.map
+        height, width = self.tile.map
         mosaic = maps.reshape(-1, rows, columns, height, width).swapaxes(2, 3)
         mosaic = mosaic.reshape(-1, rows * height, columns * width)
         return self._columns.gathered(self._rows.gathered(mosaic, 1), 2)

@@ -1,6 +1,7 @@
 """Large pictures are cut into overlapping tiles; an engine sees each tile as one frame."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from foundation.errors import InputError
 from pictures.frames import Frame, Roi, Size, cut_out, fit
+from pictures.image_file import read_image
 
 SMALLEST_TILE = 16
 MOST_TILES = 4096
@@ -135,6 +137,19 @@ class TileGrid:
         for tile, (top, left) in zip(tiles, corners, strict=True):
             picture[top : top + height, left : left + width] = tile
         return picture
+
+
+def lay_tiles(tiles: Tiles, roi: Roi | None, image: Path) -> TileGrid:
+    """Lay tiles over the region of interest; over all of an image where there is none.
+
+    Raises:
+        InputError: the tiles do not fit into the region, or the image cannot be read.
+    """
+    region = Size(*read_image(image).shape[:2]) if roi is None else Size(roi.height, roi.width)
+    try:
+        return TileGrid(tiles, region)
+    except InputError as error:
+        raise InputError(f"tiles: {error}") from error
 
 
 def _count(side: int, tiles: Tiles) -> int:

@@ -293,6 +293,9 @@ def test_options_that_cannot_be_met(model: Path, tmp_path: Path, capsys: pytest.
         assert "precision is fp16" in line
     assert "is the model itself" in refusal(capsys, model, "-o", str(model))
     assert "cannot be written" in refusal(capsys, model, "-o", str(tmp_path / "no" / "such.engine"))
+    large = save(little_model(1024, 1024), tmp_path / "large.onnx")
+    line = refusal(capsys, large, "--max-batch", "1024")
+    assert "large.onnx: --max-batch 1024: expected at most 2147483648 bytes" in line
     for wrong in ("0", "-1", "2.5", "many", "1025"):
         with pytest.raises(SystemExit) as raised:
             main([str(model), "--max-batch", wrong])

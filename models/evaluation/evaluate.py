@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from calibration.ranking import Ranking
+from engine_runtime.engine import ANOMALY_MAP, SCORE
+from engine_runtime.tiled_engine import infer_tiles, pictures_at_once
 from foundation.errors import InputError
 from models.datasets.data_set import GOOD, DataSet, Sample
 from models.datasets.masks import regions
@@ -22,7 +24,7 @@ from pictures.image_file import read_image
 from pictures.image_folder import images_in
 from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
-from pictures.tiles import TileGrid, Tiles
+from pictures.tiles import Tiles, lay_tiles
 from pictures.trained_on import TrainedOn
 
 PRO_LIMITS = (0.3,)
@@ -122,16 +124,19 @@ def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None, tiles: T
     """
     roi = seen_region([sample.image for sample in samples], roi, TrainedOn(judge.roi, judge.tiles)).cut
     tiles = tiles or judge.tiles
-    merge = None if tiles is None else _merge(judge, samples[0].image, roi, tiles)
+    merge, at_once = None, judge.batch
+    if tiles is not None:
+        merge = TileMerge(lay_tiles(tiles, roi, samples[0].image), judge.geometry)
+        at_once = pictures_at_once(judge.batch, merge)
     scores, maps, sizes = [], [], []
     with tqdm(desc="judging", total=len(samples), unit="image") as bar:
-        for chosen in _batches(samples, judge.batch if merge is None else 1):
+        for chosen in _batches(samples, at_once):
             frames: list[Frame] = []
             for sample in chosen:
                 picture = read_image(sample.image)
                 sizes.append(Size(*picture.shape[:2]))
-                frames.extend(_frames(sample.image, picture, judge.geometry.frame, roi, merge))
-            result = _judge_all(judge, frames, merge)
+                frames.append(_frame(sample.image, picture, judge.geometry.frame, roi, merge))
+            result = judge.judge(frames) if merge is None else _judge_tiles(judge, frames, merge)
             scores.append(result.scores)
             maps.append(result.maps)
             bar.update(len(chosen))
@@ -221,7 +226,7 @@ def check_test(data_set: DataSet, roi: Roi | None) -> None:
     for sample in tqdm(data_set.test(), desc="checking the test images", unit="image"):
         picture = read_image(sample.image)
         size = Size(*picture.shape[:2])
-        _frames(sample.image, picture, size, roi)
+        _frame(sample.image, picture, size, roi, None)
         regions(sample, size, roi, saturations)
 
 
@@ -247,30 +252,19 @@ def _batches(samples: list[Sample], most: int) -> Iterator[list[Sample]]:
         yield samples[start : start + most]
 
 
-def _frames(
-    file: Path, picture: Frame, size: Size, roi: Roi | None, merge: TileMerge | None = None
-) -> Sequence[Frame]:
+def _frame(file: Path, picture: Frame, size: Size, roi: Roi | None, merge: TileMerge | None) -> Frame:
     try:
-        return [fit(picture, size, roi)] if merge is None else list(merge.grid.cut(picture, size, roi))
+        return fit(picture, size, roi) if merge is None else merge.grid.cut(picture, size, roi)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
 
 
-def _merge(judge: Judge, first: Path, roi: Roi | None, tiles: Tiles) -> TileMerge:
-    region = Size(*read_image(first).shape[:2]) if roi is None else Size(roi.height, roi.width)
-    try:
-        return TileMerge(TileGrid(tiles, region), judge.geometry)
-    except InputError as error:
-        raise InputError(f"tiles: {error}") from error
+def _judge_tiles(judge: Judge, pictures: Sequence[Frame], merge: TileMerge) -> Judgement:
+    def infer(tiles: Sequence[Frame], _: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        return {ANOMALY_MAP: judge.judge(tiles).maps}
 
-
-def _judge_all(judge: Judge, frames: list[Frame], merge: TileMerge | None) -> Judgement:
-    """Judge frames, or all the tiles of one picture."""
-    if merge is None:
-        return judge.judge(frames)
-    batches = (frames[start : start + judge.batch] for start in range(0, len(frames), judge.batch))
-    maps = merge(np.concatenate([judge.judge(batch).maps for batch in batches]))
-    return Judgement(maps.max(axis=(1, 2)), maps)
+    found = infer_tiles(pictures, (SCORE, ANOMALY_MAP), merge, judge.batch, infer)
+    return Judgement(found[SCORE], found[ANOMALY_MAP])
 
 
 def _trained_on(judge: Judge, samples: list[Sample]) -> Path | None:
