@@ -98,7 +98,6 @@ def tune(search: Search, *, trials: int, limit_s: float | None, out: Path) -> di
     Raises:
         InputError: the study in ``out`` is another one's, or damaged; a file cannot be written.
     """
-
     number = -1
 
     def objective(trial: optuna.Trial) -> float:

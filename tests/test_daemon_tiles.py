@@ -279,7 +279,7 @@ def test_memory_for_tiles_that_cannot_be_had_is_said_in_one_line(line_folder: Pa
     said = one_line(write_config(line_folder, {"top": camera | {"waiting": 1024}}))
     slots = 1024 + 1 + 1
     megabytes = round(slots * 64 * 64 * SIZE * SIZE * 3 / 1e6)
-    assert f"cameras.top.waiting: found 1024; {megabytes} MB of shared memory" in said
+    assert f"cameras.top.waiting: found 1024; its frames need {megabytes} MB of shared memory" in said
 
 
 BELT = "simulated://?width=64&height=64&cached=4"

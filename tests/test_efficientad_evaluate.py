@@ -348,7 +348,8 @@ def test_truncated_images_are_named(
     cut = good.with_name(f"cut{suffix}")
     cut.write_bytes(whole[: len(whole) * 2 // 3])
     said = refused(["evaluate", *line, "--data", str(data), "--out", str(out)], capsys)
-    assert said.startswith(f"efficientad: {cut}: is a")
+    assert said.startswith(f"efficientad: {cut}: is ")
+    assert "cut short" in said or "damaged" in said
     assert not out.exists()
 
 
@@ -398,7 +399,7 @@ def test_wrong_models_and_folders(
         ["evaluate", *line, "--data", data, "--out", str(checkpoint)], capsys
     )
     nowhere = str(tmp_path / "a" / "b")
-    assert "folder that can be written to" in refused(
+    assert "there is no folder" in refused(
         ["evaluate", *line, "--data", data, "--out", nowhere], capsys
     )
 

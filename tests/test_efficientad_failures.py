@@ -133,7 +133,7 @@ def test_truncated_training_images_are_named(
     cut.write_bytes(whole[: len(whole) * 2 // 3])
     assert main(command(good, tmp_path / "model.pt", "--steps", "1")) == 2
     (line,) = [line for line in said(capsys) if line.startswith("efficientad: ")]
-    assert line.startswith(f"efficientad: {cut}: is a")
+    assert line.startswith(f"efficientad: {cut}: is ")
     assert "cut short" in line or "damaged" in line
     assert not (tmp_path / "model.pt").exists()
 
