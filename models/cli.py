@@ -27,7 +27,7 @@ from pictures.option_types import region, tiles
 if TYPE_CHECKING:  # torch, for which --help should not wait
     from models.efficientad.networks import ModelSize
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction[Parser]
 
 PROG = "efficientad"
 
