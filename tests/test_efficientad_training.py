@@ -113,7 +113,7 @@ def test_a_model_of_an_older_version_is_refused_in_one_line(
     assert main(["export", str(path), "-o", str(tmp_path / "old.onnx")]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "whose networks of size xs had other shapes: student.0.weight is 32×3×4×4, here 16×3×4×4" in line
-    assert "train it anew" in line
+    assert "train it again" in line
 
 
 def test_a_killed_run_resumes_to_the_same_model(
