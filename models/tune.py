@@ -98,14 +98,13 @@ def tune(search: Search, *, trials: int, limit_s: float | None, out: Path) -> di
     Raises:
         InputError: the study in ``out`` is another one's, or damaged; a file cannot be written.
     """
-    number = -1
+    study, number = _open(search, out), -1
 
     def objective(trial: optuna.Trial) -> float:
         nonlocal number
         number = trial.number
         return _score(trial, search, out)
 
-    study = _open(search, out)
     began_s = time.monotonic()
     with tqdm(desc="tuning", unit="trial", total=trials, initial=_count(study, _FINISHED)) as bar:
         while bar.n < trials:

@@ -215,7 +215,9 @@ def test_a_counter_goes_on_where_it_stands() -> None:
 
 
 def test_no_memory_for_the_slots_is_said_in_one_line() -> None:
-    with pytest.raises(InputError, match=r"cameras\.top\.waiting: found 1024; its frames need \d+ MB of shared memory"):
+    with pytest.raises(
+        InputError, match=r"cameras\.top\.waiting: found 1024; its frames need \d+ MB of shared memory"
+    ):
         DaemonCamera(
             "top",
             CameraSettings("x", waiting=1024),

@@ -294,6 +294,7 @@ def test_output_that_a_full_disk_does_not_take_is_one_line(small_disk: Path) -> 
             stderr=subprocess.PIPE,
             text=True,
             check=False,
+            env=os.environ | {"PYTHONUNBUFFERED": ""},  # else argparse writes, and minds no failure
         )
     assert done.returncode == 1
     assert only_line(done, "build-engine") == "build-engine: standard output: No space left on device"

@@ -331,3 +331,23 @@ def test_too_few_images_and_a_wrong_name(
     next(natural.iterdir()).unlink()
     assert distill(quantised, natural, tmp_path / "teacher.safetensors") == 2
     assert "holds 19 images; expected at least 20" in capsys.readouterr().err
+
+
+def test_outputs_of_the_graph_are_layers(in_float: Path, tmp_path: Path) -> None:
+    """What a graph gives itself can be learnt from like what lies inside."""
+    model = onnx.load(in_float)
+    [name, *_] = [node.output[0] for node in model.graph.node if node.op_type == "Relu"]
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    path = tmp_path / "with-maps.onnx"
+    onnx.save(model, path)
+    images = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    assert torch.equal(OnnxBackbone(path, [name], 1)(images), OnnxBackbone(in_float, [name], 1)(images))
+
+
+def test_more_crops_per_step_than_there_are(
+    quantised: Path, natural: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "teacher.safetensors"
+    assert distill(quantised, natural, out, "--crops", "4", "--batch", "5") == 2
+    assert capsys.readouterr().err.endswith("--batch 5: is more than all --crops 4; expected at most 4\n")
+    assert not out.exists()

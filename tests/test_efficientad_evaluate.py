@@ -399,9 +399,7 @@ def test_wrong_models_and_folders(
         ["evaluate", *line, "--data", data, "--out", str(checkpoint)], capsys
     )
     nowhere = str(tmp_path / "a" / "b")
-    assert "there is no folder" in refused(
-        ["evaluate", *line, "--data", data, "--out", nowhere], capsys
-    )
+    assert "there is no folder" in refused(["evaluate", *line, "--data", data, "--out", nowhere], capsys)
 
 
 def test_the_command_shows_its_progress(line: tuple[str, ...], tmp_path: Path) -> None:

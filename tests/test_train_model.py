@@ -100,9 +100,10 @@ def test_the_last_lines_say_how_good_it_is_and_what_is_next(
     assert train_model([*arguments, "--defects", str(data / "test" / "gap")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"next: build-engine {out}"
-    assert "6 defective images: AUROC 1.000" in lines[-2]
-    assert "would reject 1 % of good parts" in lines[-3]
-    assert "24 held-out good images score" in lines[-4]
+    assert "6 defective images: AUROC 1.000" in lines[-3]
+    assert lines[-2] == "it misses none of them"
+    assert "would reject 1 % of good parts" in lines[-4]
+    assert "24 held-out good images score" in lines[-5]
 
 
 def test_patchcore_finds_the_gap(data: Path, tmp_path: Path) -> None:
