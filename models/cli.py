@@ -14,6 +14,9 @@ from foundation.files import check_folder, check_writable
 from foundation.parser import Parser
 from models.errors import TrainingFailed
 from models.option_types import (
+    DEFAULT_STEPS,
+    LAYOUTS,
+    SIZES,
     decay,
     image_size,
     natural,
@@ -32,18 +35,10 @@ if TYPE_CHECKING:  # torch, for which --help should not wait
 PROG = "efficientad"
 
 WITHOUT_PENALTY = (
-    "no --penalty-images: the student learns from your images alone. A step is faster so, and the model may "
-    "find fewer defects, as nothing keeps the student from imitating the teacher on what it never saw. "
-    "For that, give a folder of a few hundred photographs of other things"
+    "no --penalty-images: the student learns from your images alone. Each step is faster, but the model may "
+    "find fewer defects: nothing keeps the student from imitating the teacher on what it never saw. "
+    "A folder of a few hundred photographs of other things does that"
 )
-
-LAYOUTS = ("csv", "mvtec-loco", "visa", "mvtec-ad", "folders", "images")
-"""The keys of ``models.datasets.open.LAYOUTS``, which would import OpenCV."""
-
-SIZES = ("xs", "s", "m")
-
-DEFAULT_STEPS = 5_000
-"""As of ``train-model``; the paper's are 70,000 (appendix A)."""
 
 
 def main(argv: list[str] | None = None) -> int:

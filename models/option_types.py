@@ -12,6 +12,13 @@ if TYPE_CHECKING:  # OpenCV and torch, for which --help should not wait
     from pictures.frames import Size
 
 
+LAYOUTS = ("csv", "mvtec-loco", "visa", "mvtec-ad", "folders", "images")
+"""The keys of ``models.datasets.open.LAYOUTS``, which would import OpenCV."""
+SIZES = ("xs", "s", "m")
+"""The keys of ``models.efficientad.networks.SIZES``, which would import torch."""
+DEFAULT_STEPS = 5_000
+"""Of a training of EfficientAD; the paper's are 70,000 (appendix A)."""
+
 natural = whole_number(0)
 positive = whole_number(1)
 rate = number(above=0)

@@ -11,7 +11,7 @@ from foundation.command import run_command
 from foundation.errors import InputError
 from foundation.files import check_writable
 from foundation.parser import Parser
-from models.option_types import image_size, natural, positive
+from models.option_types import DEFAULT_STEPS, LAYOUTS, SIZES, image_size, natural, positive
 from models.settings_file import apply_settings
 from pictures.option_types import region, tiles
 
@@ -24,10 +24,6 @@ if TYPE_CHECKING:  # torch, for which --help should not wait
 PROG = "train-model"
 
 METHODS = ("auto", "padim", "patchcore", "efficientad")
-LAYOUTS = ("csv", "mvtec-loco", "visa", "mvtec-ad", "folders", "images")
-"""The keys of ``models.datasets.open.LAYOUTS``, which would import OpenCV."""
-SIZES = ("xs", "s", "m")
-STEPS = 5_000
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -119,9 +115,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--steps",
         type=positive,
-        default=STEPS,
+        default=DEFAULT_STEPS,
         metavar="N",
-        help=f"efficientad: of training; default {STEPS}",
+        help=f"efficientad: of training; default {DEFAULT_STEPS}",
     )
     command.add_argument(
         "--penalty-images", type=Path, metavar="DIR", help="efficientad: natural images for its penalty"

@@ -29,7 +29,6 @@ from hypothesis import strategies as st
 from calibration.images import image_set, is_training_set
 from foundation.errors import InputError
 from models import training_images
-from models.cli import LAYOUTS as OFFERED
 from models.datasets.csv_list import CsvList
 from models.datasets.data_set import DataSet, Sample, Saturations
 from models.datasets.folders import Folders, GoodImages
@@ -38,6 +37,7 @@ from models.datasets.mvtec_ad import MvtecAd
 from models.datasets.mvtec_loco import MvtecLoco
 from models.datasets.open import LAYOUTS, open_data_set
 from models.datasets.visa import Visa
+from models.option_types import LAYOUTS as OFFERED
 from pictures.frames import Roi, Size
 
 SQUARE = Size(SIDE, SIDE)
