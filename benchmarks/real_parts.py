@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--method", default="padim", help="of train-model (default: %(default)s)")
     parser.add_argument("--size", choices=("xs", "s", "m"), default="xs", help="efficientad: of the networks")
     parser.add_argument("--teacher", type=Path, metavar="FILE", help="efficientad: needed for s and m")
-    parser.add_argument("--steps", type=int, default=1000, help="efficientad: of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, help="efficientad: of training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--image-size", default="256", help="N or HxW (default: %(default)s)")
     parser.add_argument("--false-reject-rate", type=float, default=0.01, help="(default: %(default)s)")
