@@ -99,6 +99,8 @@ def _advice(path: Path, source: bytes) -> str:
     if path.suffix in {".pt", ".pth", ".ckpt"} or source.startswith(b"PK"):
         if path.suffix == ".engine":
             return "; it is an engine already: run calibrate on it"
+        if path.suffix == ".ckpt" or b"anomalib" in source:
+            return f"; take anomalib's checkpoint over first: import-anomalib {path}"
         return f"; export a checkpoint first: efficientad export {path} -o {path.with_suffix('.onnx')}"
     return ""
 

@@ -1,14 +1,12 @@
 """The command ``efficientad``: a model's life from good images to an ONNX graph."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.command import run_command
 from foundation.errors import InputError
 from foundation.files import check_folder, check_writable
 from foundation.parser import Parser
@@ -41,27 +39,14 @@ WITHOUT_PENALTY = (
 )
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_command(PROG, lambda: _run(argv))
-
-
-def _run(argv: list[str] | None) -> int:
-    # Threads that spin while they wait slow torch down twentyfold as soon as another process wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    options = parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], None] = options.command
     try:
-        options = parser().parse_args(argv)
-        command: Callable[[argparse.Namespace], None] = options.command
-        try:
-            command(options)
-        except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(f"interrupted{options.after_interrupt}") from stop
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "safetensors"):
-            raise
-        raise InputError(
-            f"{error.name} is not installed; expected inspectd with [train], which a line's PC does not need"
-        ) from error
+        command(options)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"interrupted{options.after_interrupt}") from stop
     return 0
 
 

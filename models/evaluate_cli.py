@@ -1,22 +1,15 @@
 """The command ``evaluate-model``: how well a model tells known defects from good parts."""
 
 import argparse
-import os
 
-from foundation.command import run_command
 from foundation.parser import Parser
 from models.cli import add_evaluation_options, evaluate_command
 
 PROG = "evaluate-model"
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_command(PROG, lambda: _run(argv))
-
-
-def _run(argv: list[str] | None) -> int:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     evaluate_command(parser().parse_args(argv))
     return 0
 

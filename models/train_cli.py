@@ -1,13 +1,11 @@
 """The command ``train-model``: good images in, a model out."""
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.command import run_command
 from foundation.errors import InputError
 from foundation.files import check_writable
 from foundation.parser import Parser
@@ -26,14 +24,8 @@ PROG = "train-model"
 METHODS = ("auto", "padim", "patchcore", "efficientad")
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_command(PROG, lambda: _run(argv))
-
-
-def _run(argv: list[str] | None) -> int:
-    # Threads that spin while they wait slow torch down twentyfold as soon as another process wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = parser()
     apply_settings(command, sys.argv[1:] if argv is None else argv)
     options = command.parse_args(argv)

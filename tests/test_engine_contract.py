@@ -30,7 +30,7 @@ from engine_runtime.engine_file import read_manifest, write_engine
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import EngineRefused, InputError
-from models.cli import main as efficientad
+from models.commands import efficientad
 from pictures.frames import Frame, Size
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
