@@ -1,6 +1,9 @@
-"""Holds `import-anomalib` against anomalib itself, with random weights: both sizes, padding, borders, files.
+"""Holds what is taken over from anomalib against anomalib itself, with random weights.
 
     python benchmarks/anomalib_import.py
+
+Checkpoints by `import-anomalib`: both sizes, with padding and without, with borders and without, both kinds of
+files. Exports to OpenVINO: full and half precision, a fixed and a free size of the image, EfficientAD and PaDiM.
 
 It needs a Python with anomalib and inspectd; nothing is downloaded.
 """
@@ -15,6 +18,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from engine_build.graph import read_graph
 from models.commands import import_anomalib
 
 sys.path.append(str(Path(__file__).parent))
@@ -41,7 +45,11 @@ def main() -> int:
                 for kind, score, anomaly_map in compared(size, padding, pad_maps, Path(folder)):
                     print(f"{size:8}{padding!s:>9}{pad_maps!s:>10}{kind:>7}{score:12.1e}{anomaly_map:12.1e}")
                     worst = max(worst, score)
-    print(f"largest difference of a score {worst:.1e}; at most {LIMIT:.0e} is allowed")
+    print(f"\n{'export':34}{'map':>12}")
+    with TemporaryDirectory() as folder:
+        for name, apart in exports(Path(folder)):
+            print(f"{name:34}{apart:12.1e}")
+    print(f"\nlargest difference of a score {worst:.1e}; at most {LIMIT:.0e} is allowed")
     return int(worst > LIMIT)
 
 
@@ -75,6 +83,53 @@ def compared(size: str, padding: bool, pad_maps: bool, folder: Path) -> list[tup
         found.append(
             (kind, float(apart), float(np.abs(anomaly_map - theirs.anomaly_map.numpy()[:, 0]).max()))
         )
+    return found
+
+
+def exports(folder: Path) -> list[tuple[str, float]]:
+    """Give how far the maps of exports to OpenVINO are apart, as a share of the largest value."""
+    from anomalib.deploy import CompressionType  # type: ignore[import-not-found]
+    from anomalib.models import EfficientAd, Padim
+
+    torch.manual_seed(0)
+    frames = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
+    planes = torch.from_numpy(frames[..., ::-1].transpose(0, 3, 1, 2).copy()).float() / 255
+    efficientad = EfficientAd(model_size="small", evaluator=False, visualizer=False).eval()
+    padim = Padim(
+        backbone="resnet18",
+        layers=["layer1", "layer2"],
+        pre_trained=False,
+        n_features=30,
+        pre_processor=Padim.configure_pre_processor((SIDE, SIDE)),
+        evaluator=False,
+        visualizer=False,
+    ).eval()
+    cells = (SIDE // 4) ** 2
+    padim.model.gaussian.mean = torch.randn(30, cells) * 0.1
+    padim.model.gaussian.inv_covariance = torch.eye(30).expand(cells, 30, 30).clone()
+    with torch.inference_mode():
+        set_statistics(efficientad.model, planes)
+    found = []
+    for name, module in (("EfficientAD", efficientad), ("PaDiM", padim)):
+        with torch.inference_mode():
+            images = module.pre_processor(planes) if name == "PaDiM" else planes
+            raw = module.model(images).anomaly_map.numpy()[:, 0]
+        post = module.post_processor
+        for kind in ("image", "pixel"):  # a scale that changes nothing: the map itself is compared
+            getattr(post, f"{kind}_min").fill_(0.0)
+            getattr(post, f"{kind}_max").fill_(1.0)
+            getattr(post, f"_{kind}_threshold").fill_(0.5)
+        for half, free in ((False, False), (True, False), (False, True)):
+            how: dict[str, Any] = {} if free else {"input_size": (SIDE, SIDE)}
+            if half:
+                how["compression_type"] = CompressionType.FP16
+            path = Path(module.to_openvino(folder / f"{name}{half}{free}", **how))
+            graph = read_graph(path)
+            session = onnxruntime.InferenceSession(graph.content, providers=["CPUExecutionProvider"])
+            quantiles = np.array([[0, 0.1]], dtype=np.float32)
+            [ours] = session.run([graph.maps["local"]], {"frames": frames, "quantiles": quantiles})
+            kind = f"{name}{', half' if half else ''}{', free size' if free else ''}"
+            found.append((kind, float(np.abs(ours - raw).max() / np.abs(raw).max())))
     return found
 
 
