@@ -2,8 +2,8 @@
 
     python benchmarks/anomalib_import.py
 
-Checkpoints by `import-anomalib`: both sizes, with padding and without, with borders and without, both kinds of
-files. Exports to OpenVINO: full and half precision, a fixed and a free size of the image, EfficientAD and PaDiM.
+Checkpoints by `import-anomalib`: both sizes, with and without padding and borders, both kinds of files.
+Exports to OpenVINO: full and half precision, a fixed and a free size of the image, EfficientAD and PaDiM.
 
 It needs a Python with anomalib and inspectd; nothing is downloaded.
 """

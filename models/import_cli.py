@@ -18,13 +18,12 @@ def run(argv: list[str] | None = None) -> int:
     if out.suffix != ".onnx":
         raise InputError(f"{out}: expected a name ending in .onnx")
     check_writable(out)
-    from models.efficientad.anomalib_checkpoint import load_anomalib, metadata
-    from models.efficientad.export import write_graph
+    from foundation.files import sha256
+    from models.efficientad.anomalib_checkpoint import load_anomalib
 
     padding = None if options.padding is None else options.padding == "yes"
     model = load_anomalib(options.checkpoint, options.image_size, padding)
-    write_graph(out, model, metadata(options.checkpoint, model))
-    assert model.anomalib is not None
+    model.export(out, sha256(options.checkpoint))
     print(
         f"{out}: EfficientAD of size {model.size}, {model.image_size} pixels,"
         f" networks {'with' if model.anomalib.padding else 'without'} padding,"

@@ -24,7 +24,7 @@ _STORAGES = {
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
 }
-_MOST_NODES, _DEEPEST = 100_000, 100
+_MOST_NODES, _DEEPEST = 20_000, 100
 """Of a state dict or of modules; what refers to itself has no end."""
 _REBUILD = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 _REBUILD_PARAMETER = (

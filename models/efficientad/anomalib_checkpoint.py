@@ -1,7 +1,6 @@
 """Takes EfficientAD over from anomalib: its checkpoints (.ckpt) and torch exports (.pt), 0.7 to 2.7."""
 
 import re
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
@@ -9,14 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from foundation.errors import InputError
-from foundation.files import sha256
-from models.efficientad.export import described
-from models.efficientad.model import EfficientAd
-from models.efficientad.networks import TEACHER_CHANNELS, WIDTHS, AsInAnomalib, ModelSize
+from models.efficientad.anomalib_model import AnomalibModel
+from models.efficientad.networks import WIDTHS, AsInAnomalib, ModelSize
 from models.torch_file import Record, TorchFile, find, walk
 from pictures.frames import Size
-from pictures.heatmap import MAP_STRIDE
-from pictures.map_quantiles import MAP_NORMALISATION
 
 SMALLEST_SIDE = 256
 """Pixels. Below, the last kernel of anomalib's encoder is larger than what it looks at."""
@@ -31,7 +26,7 @@ _ROWS = ("st", "ae")
 """How anomalib names the maps local and global."""
 
 
-def load_anomalib(path: Path, image_size: Size | None = None, padding: bool | None = None) -> EfficientAd:
+def load_anomalib(path: Path, image_size: Size | None = None, padding: bool | None = None) -> AnomalibModel:
     """Read a model of anomalib; no code of the file is executed.
 
     Args:
@@ -40,7 +35,7 @@ def load_anomalib(path: Path, image_size: Size | None = None, padding: bool | No
         padding: whether its networks pad; when None, what the file says, else they do not.
 
     Returns:
-        Our model with its weights, in evaluation mode.
+        The model, in evaluation mode.
 
     Raises:
         InputError: the file is missing, damaged, or not of anomalib's EfficientAD; a number in it is NaN;
@@ -64,25 +59,12 @@ def load_anomalib(path: Path, image_size: Size | None = None, padding: bool | No
             f"{path}: images of {image_size} pixels;"
             f" anomalib's encoder needs at least {SMALLEST_SIDE} per side"
         )
-    model = EfficientAd(size, image_size, anomalib=AsInAnomalib(padding, border))
-    assert model.autoencoder is not None
-    networks = {"teacher": model.teacher, "student": model.student, "autoencoder": model.autoencoder}
-    for name, network in networks.items():
+    model = AnomalibModel(size, image_size, AsInAnomalib(padding, border))
+    for name, network in model.networks().items():
         _fill(path, name, network, convolutions)
     _set_statistics(path, model, statistics)
     _set_quantiles(path, model, quantiles)
     return model.eval()
-
-
-def metadata(path: Path, model: EfficientAd) -> dict[str, str]:
-    """Give the metadata of a graph that is made of a checkpoint."""
-    return described(model) | {
-        MAP_STRIDE: "1",  # its maps are enlarged to the image
-        MAP_NORMALISATION: "quantile",
-        "imported_from": "anomalib",
-        "checkpoint_digest": sha256(path),
-        "tool_version": version("inspectd"),
-    }
 
 
 Convolutions = dict[tuple[str, str, int, str], Tensor]
@@ -135,13 +117,13 @@ def _fill(path: Path, name: str, network: nn.Sequential, convolutions: Convoluti
                 _copy(path, what, convolutions.get((name, part, number, kind)), target)
 
 
-def _set_statistics(path: Path, model: EfficientAd, statistics: dict[str, Tensor]) -> None:
+def _set_statistics(path: Path, model: AnomalibModel, statistics: dict[str, Tensor]) -> None:
     """Set mean and deviation of the teacher; unset ones leave its features as they are, as in anomalib."""
     if not any(bool(tensor.any()) for tensor in statistics.values()):
         return
     for kind, target in (("mean", model.teacher_mean), ("std", model.teacher_std)):
         tensor = statistics.get(kind)
-        right = tensor is not None and tensor.numel() == TEACHER_CHANNELS[model.size]
+        right = tensor is not None and tensor.numel() == target.numel()
         _copy(
             path, f"mean_std.{kind}", tensor.reshape(-1) if tensor is not None and right else tensor, target
         )
@@ -149,7 +131,7 @@ def _set_statistics(path: Path, model: EfficientAd, statistics: dict[str, Tensor
         raise InputError(f"{path}: mean_std.std is 0 or less in a channel; expected a deviation above 0")
 
 
-def _set_quantiles(path: Path, model: EfficientAd, quantiles: dict[str, Tensor]) -> None:
+def _set_quantiles(path: Path, model: AnomalibModel, quantiles: dict[str, Tensor]) -> None:
     """Set the quantiles of the maps; unset ones leave the maps as they are, as in anomalib."""
     if not any(bool(tensor.any()) for tensor in quantiles.values()):
         return

@@ -7,9 +7,9 @@ the plain ones that ONNX Runtime, OpenVINO and TensorRT all take; the first is a
 computes nothing else on uint8.
 """
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -20,9 +20,7 @@ from foundation.files import replacing
 from models.contract_graph import ContractGraph
 from models.efficientad.checkpoint import Run
 from models.efficientad.model import EfficientAd
-from models.efficientad.networks import MEAN, STD
-from models.method import as_text
-from pictures.frames import Size
+from models.efficientad.networks import MEAN, STD, map_size
 from pictures.heatmap import MAP_STRIDE
 from pictures.map_quantiles import MAP_NORMALISATION
 from pictures.trained_on import PIXEL_DIGESTS, TrainedOn, as_metadata
@@ -42,36 +40,13 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
     Raises:
         InputError: the folder of ``path`` cannot be written.
     """
-    return write_graph(path, model, metadata(run, model))
-
-
-def write_graph(path: Path, model: EfficientAd, entries: Mapping[str, str]) -> int:
-    """Write a model as ONNX, with metadata; see ``export``."""
     graph = Graph()
-    channels = model.channels
+    channels, cells = model.channels, map_size(model.image_size)
 
-    graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
-    scale = 255 * np.array(STD[::-1], dtype=np.float32)
-    graph.node(
-        "Sub", ["pixels", graph.weight("mean", 255 * np.array(MEAN[::-1], dtype=np.float32))], "centred"
-    )
-    graph.node("Mul", ["centred", graph.weight("scale", (1 / scale).astype(np.float32))], "scaled")
-    graph.node("Transpose", ["scaled"], "image", perm=[0, 3, 1, 2])
-    graph.node("Shape", ["image"], "batch", start=0, end=1)
-
-    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     networks = {"teacher": model.teacher, "student": model.student}
     if model.autoencoder is not None:
         networks["autoencoder"] = model.autoencoder
-    for name in networks:
-        weights[f"{name}.0.weight"] = weights[f"{name}.0.weight"].flip(1)
-    last = len(model.teacher) - 1
-    mean, std = weights["teacher_mean"].double(), weights["teacher_std"].double()
-    weight, bias = (weights[f"teacher.{last}.{kind}"].double() for kind in ("weight", "bias"))
-    weights[f"teacher.{last}.weight"] = (weight / std[:, None, None, None]).float()
-    weights[f"teacher.{last}.bias"] = ((bias - mean) / std).float()
-
-    outputs = {name: graph.network(name, layers, weights, "image") for name, layers in networks.items()}
+    outputs = add_networks(graph, networks, model.state_dict())
     if model.autoencoder is None:
         pairs = [(outputs["teacher"], outputs["student"], "local")]
     else:
@@ -83,13 +58,44 @@ def write_graph(path: Path, model: EfficientAd, entries: Mapping[str, str]) -> i
         pairs = [(outputs["teacher"], halves[0], "local"), (outputs["autoencoder"], halves[1], "global")]
     maps = map_names(model)
     planes = [graph.mean_square(*pair) for pair in pairs]
-    if model.anomalib is not None:
-        planes = [graph.enlarged(plane, model.anomalib.border, model.image_size) for plane in planes]
     graph.combine(dict(zip(maps, planes, strict=True)))
-    proto = graph.model("efficientad", model.image_size, model.map_size, maps, entries)
+    proto = graph.model("efficientad", model.image_size, cells, maps, metadata(run, model))
     with replacing(path) as file:
         file.write(proto.SerializeToString())
     return len(graph.nodes)
+
+
+def add_networks(
+    graph: "Graph", networks: Mapping[str, nn.Sequential], state: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Add everything from the frames to the features.
+
+    Args:
+        graph: still empty.
+        networks: teacher, student and perhaps autoencoder.
+        state: their weights under their names, ``teacher_mean`` and ``teacher_std``.
+
+    Returns:
+        Network → tensor of its features; the teacher's have mean 0 and deviation 1.
+    """
+    graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
+    scale = 255 * np.array(STD[::-1], dtype=np.float32)
+    graph.node(
+        "Sub", ["pixels", graph.weight("mean", 255 * np.array(MEAN[::-1], dtype=np.float32))], "centred"
+    )
+    graph.node("Mul", ["centred", graph.weight("scale", (1 / scale).astype(np.float32))], "scaled")
+    graph.node("Transpose", ["scaled"], "image", perm=[0, 3, 1, 2])
+    graph.node("Shape", ["image"], "batch", start=0, end=1)
+
+    weights = {name: tensor.detach().clone() for name, tensor in state.items()}
+    for name in networks:
+        weights[f"{name}.0.weight"] = weights[f"{name}.0.weight"].flip(1)
+    last = len(networks["teacher"]) - 1
+    mean, std = weights["teacher_mean"].double(), weights["teacher_std"].double()
+    weight, bias = (weights[f"teacher.{last}.{kind}"].double() for kind in ("weight", "bias"))
+    weights[f"teacher.{last}.weight"] = (weight / std[:, None, None, None]).float()
+    weights[f"teacher.{last}.bias"] = ((bias - mean) / std).float()
+    return {name: graph.network(name, layers, weights, "image") for name, layers in networks.items()}
 
 
 def map_names(model: EfficientAd) -> tuple[str, ...]:
@@ -99,28 +105,26 @@ def map_names(model: EfficientAd) -> tuple[str, ...]:
 
 def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     """Say in words what a graph does not: strings, as ONNX wants them."""
-    entries = described(model) | {
+    quantiles = io.StringIO()
+    maps = map_names(model)
+    rows = model.quantiles[: len(maps)].cpu().numpy()
+    np.savetxt(quantiles, rows.reshape(1, -1), fmt="%.9g", delimiter=",", newline="")
+    entries = {
+        "image_size": f"{run.image_size.height}x{run.image_size.width}",
+        "channel_order": "BGR",
         MAP_STRIDE: "4",  # of every PDN, which pools twice
+        "model_size": run.size,
         "training_digest": run.training_digest,
         "teacher_digest": run.teacher_digest,
         "training_steps": str(run.steps),
+        "training_quantiles": quantiles.getvalue(),
         MAP_NORMALISATION: run.map_normalisation,
+        "autoencoder": "yes" if run.autoencoder else "no",
         "tool_version": run.tool_version,
     }
     if run.pixel_digests:
         entries[PIXEL_DIGESTS] = run.pixel_digests
     return entries | as_metadata(TrainedOn(run.roi, run.tiles, run.camera_picture))
-
-
-def described(model: EfficientAd) -> dict[str, str]:
-    """Say of the metadata what the model itself knows."""
-    return {
-        "image_size": f"{model.image_size.height}x{model.image_size.width}",
-        "channel_order": "BGR",
-        "model_size": model.size,
-        "training_quantiles": as_text(model.quantiles[: len(map_names(model))].cpu().numpy()),
-        "autoencoder": "yes" if model.autoencoder is not None else "no",
-    }
 
 
 class Graph(ContractGraph):
@@ -131,20 +135,6 @@ class Graph(ContractGraph):
         self.node("Sub", [target, prediction], f"{kind}_difference")
         self.node("Mul", [f"{kind}_difference"] * 2, f"{kind}_square")
         return self.node("ReduceMean", [f"{kind}_square"], f"{kind}_mean", axes=[1], keepdims=1)
-
-    def enlarged(self, plane: str, border: int, size: Size) -> str:
-        """Surround an N×1×h×w map with zeros and enlarge it: N×1×H×W."""
-        if border:
-            cells = [0, 0, border, border] * 2
-            pads = self.weight(f"{plane}_border", np.array(cells, dtype=np.int64))
-            plane = self.node("Pad", [plane, pads], f"{plane}_padded")
-        sides = self.weight(f"{plane}_sides", np.array([1, *size], dtype=np.int64))
-        return self._resized(plane, sides, f"{plane}_enlarged")
-
-    def _resized(self, value: str, sides: str, output: str) -> str:
-        sizes = self.node("Concat", ["batch", sides], f"{output}_size", axis=0)
-        half = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-        return self.node("Resize", [value, "", "", sizes], output, **half)
 
     def network(self, name: str, layers: nn.Sequential, weights: dict[str, Tensor], value: str) -> str:
         """Add a network layer by layer and give the name of its output.
@@ -175,13 +165,14 @@ class Graph(ContractGraph):
             elif isinstance(layer, nn.ReLU):
                 value = self.node("Relu", [value], output)
             elif isinstance(layer, nn.AvgPool2d):
-                pooling: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
-                if layer.padding:
-                    pooling |= {"pads": [layer.padding] * 4, "count_include_pad": 1}
+                padding = {"pads": [layer.padding] * 4, "count_include_pad": 1} if layer.padding else {}
+                pooling = {"kernel_shape": [2, 2], "strides": [2, 2], **padding}
                 value = self.node("AveragePool", [value], output, **pooling)
             elif isinstance(layer, nn.Upsample):
                 sides = self.weight(f"{output}_sides", np.array([channels, *layer.size], dtype=np.int64))  # type: ignore[misc]
-                value = self._resized(value, sides, output)
+                sizes = self.node("Concat", ["batch", sides], f"{output}_size", axis=0)
+                half = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+                value = self.node("Resize", [value, "", "", sizes], output, **half)
             elif not isinstance(layer, nn.Dropout):
                 raise TypeError(f"no ONNX operator for {layer}")
         return value

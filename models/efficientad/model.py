@@ -2,18 +2,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from engine_runtime.engine import uncalibrated
-from models.efficientad.networks import (
-    TEACHER_CHANNELS,
-    AsInAnomalib,
-    ModelSize,
-    autoencoder,
-    map_size,
-    normalised,
-    pdn,
-)
+from models.efficientad.networks import TEACHER_CHANNELS, ModelSize, autoencoder, normalised, pdn
 from pictures.frames import Size
 
 
@@ -34,7 +25,6 @@ class EfficientAd(nn.Module):
         image_size: height and width of the frames it takes.
         with_autoencoder: without it, the student has only the half that imitates the teacher, and the global
             map is the local one: their mean, the anomaly map, is then the student–teacher map alone.
-        anomalib: what it is to do as anomalib's model does, whose weights it gets.
     """
 
     autoencoder: nn.Sequential | None
@@ -43,23 +33,14 @@ class EfficientAd(nn.Module):
     teacher_std: Tensor
     quantiles: Tensor
 
-    def __init__(
-        self,
-        size: ModelSize,
-        image_size: Size,
-        with_autoencoder: bool = True,
-        anomalib: AsInAnomalib | None = None,
-    ) -> None:
+    def __init__(self, size: ModelSize, image_size: Size, with_autoencoder: bool = True) -> None:
         super().__init__()
         self.size = size
         self.image_size = image_size
-        self.anomalib = anomalib
         self.channels = TEACHER_CHANNELS[size]
-        padding = anomalib is not None and anomalib.padding
-        self.map_size = image_size if anomalib else map_size(image_size)
-        self.teacher = pdn(size, self.channels, padding).requires_grad_(False)
-        self.student = pdn(size, (2 if with_autoencoder else 1) * self.channels, padding)
-        self.autoencoder = autoencoder(size, image_size, anomalib) if with_autoencoder else None
+        self.teacher = pdn(size, self.channels).requires_grad_(False)
+        self.student = pdn(size, (2 if with_autoencoder else 1) * self.channels)
+        self.autoencoder = autoencoder(size, image_size) if with_autoencoder else None
         self.register_buffer("teacher_mean", torch.zeros(self.channels))
         self.register_buffer("teacher_std", torch.ones(self.channels))
         self.register_buffer("quantiles", torch.from_numpy(uncalibrated(("local", "global"))))
@@ -80,15 +61,7 @@ class EfficientAd(nn.Module):
         if self.autoencoder is None:
             return local, local
         large = (self.autoencoder(images) - student[:, self.channels :]).square().mean(1)
-        if self.anomalib is None:
-            return local, large
-        return self._enlarged(local), self._enlarged(large)
-
-    def _enlarged(self, plane: Tensor) -> Tensor:
-        """Surround N×h×w maps with zeros and enlarge them to the sides of the image, as anomalib does."""
-        assert self.anomalib is not None
-        padded = functional.pad(plane[:, None], (self.anomalib.border,) * 4)
-        return functional.interpolate(padded, self.image_size, mode="bilinear")[:, 0]
+        return local, large
 
     def forward(self, frames: Tensor, quantiles: Tensor) -> Judgement:
         """Judge frames as the exported graph does.
