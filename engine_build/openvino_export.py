@@ -418,7 +418,7 @@ class _Translation:
     def _gelu(self, node: openvino.Node, given: list[str], own: Any, name: str) -> None:
         if str(own.get("approximation_mode", "erf")).lower() != "erf":
             raise InputError(f"{self._path}: holds a Gelu that is approximated; give the ONNX export")
-        half, one, root = (self._constant(np.float32(value)) for value in (0.5, 1.0, 2**-0.5))
+        half, one, root = (self._constant(np.array(value, dtype=np.float32)) for value in (0.5, 1.0, 2**-0.5))
         scaled = self._add("Mul", [given[0], root], f"{name}_scaled")
         grown = self._add("Add", [self._add("Erf", [scaled], f"{name}_erf"), one], f"{name}_grown")
         self._add("Mul", [self._add("Mul", [given[0], grown], f"{name}_double"), half], name)
@@ -430,7 +430,7 @@ class _Translation:
     def _fake_quantise(self, node: openvino.Node, given: list[str], own: Any, name: str) -> None:
         """Round to levels between bounds, as a model in INT8 does."""
         data, low, high, new_low, new_high = given
-        steps = self._constant(np.float32(own["levels"] - 1))
+        steps = self._constant(np.array(own["levels"] - 1, dtype=np.float32))
         clipped = self._add("Min", [self._add("Max", [data, low], f"{name}_above"), high], f"{name}_within")
         above = self._add("Sub", [clipped, low], f"{name}_from_low")
         span = self._add("Sub", [high, low], f"{name}_span")
