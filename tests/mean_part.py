@@ -1,6 +1,6 @@
 """A small real model for the simulated line: how far each spot is from what it looks like on good parts.
 
-It learns in a second, so tests have a line that rejects drawn defects, with heat maps that show where they are.
+It learns in a second, so tests have a line that rejects drawn defects, and heat maps of where they are.
 """
 
 from pathlib import Path
@@ -58,9 +58,7 @@ def _save(path: Path, mean: NDArray[np.float32], spread: NDArray[np.float32]) ->
         node("Sub", ["cells", constant("mean", mean)], ["away"]),
         node("Abs", ["away"], ["distance"]),
         node("Div", ["distance", constant("spread", spread)], ["relative"]),
-        node(
-            "AveragePool", ["relative"], ["smooth"], kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1
-        ),
+        node("AveragePool", ["relative"], ["smooth"], kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1),
         node("Squeeze", ["smooth", constant("channel", [1], np.int64)], ["local_map"]),
         node("Identity", ["local_map"], ["global_map"]),
         node("Gather", ["quantiles", constant("local", 0, np.int64)], ["pair"]),

@@ -29,7 +29,7 @@ export function HealthPage() {
     ${data && html`
       ${data.causes.length === 0 && html`<div class="sentence tone-pass"><${Shape} of="pass" /><p>${t('health.none')}</p></div>`}
       <ol class="stack">${data.causes.map((cause, index) => html`<${Cause} key=${cause.key} cause=${cause} first=${index === 0} again=${again} />`)}</ol>
-      <section class="panel" aria-labelledby="history"><h2 id="history">${t('health.history')}</h2>${data.history.length ? html`<div class="scroll" tabindex="0" role="region" aria-label=${t('health.history')}><table>
+      <section class="panel"><h2>${t('health.history')}</h2>${data.history.length ? html`<div class="scroll" tabindex="0" role="region" aria-label=${t('health.history')}><table>
         <thead><tr><th scope="col">${t('health.what')}</th><th scope="col">${t('health.since')}</th><th scope="col">${t('health.until')}</th><th scope="col">${t('health.lasted')}</th><th scope="col">${t('health.acknowledged')}</th></tr></thead>
         <tbody>${data.history.map((one) => html`<tr key=${`${one.key}${one.since_at}`}><td>${told(one)}${one.detail && html`<br /><span class="small muted">${one.detail}</span>`}</td>
           <td class="nowrap">${when(one.since_at)}</td><td class="nowrap">${one.until_at ? when(one.until_at) : t('health.still')}</td><td class="nowrap">${one.until_at ? duration((one.until_at - one.since_at) / 1000) : ''}</td>

@@ -4,7 +4,7 @@ import { address } from '../address.js';
 import { get, linePath } from '../api.js';
 import { usePage } from '../context.js';
 import { clock, duration, number, percent, score, t, unit, when, word } from '../language.js';
-import { reasonText, Thumbnail } from '../parts/picture.js';
+import { reasonText, Thumbnail, whyMissing } from '../parts/picture.js';
 import { Loading } from '../parts/problem.js';
 import { lineSentence, lineTone, troubleText } from '../parts/sentence.js';
 import { Strip } from '../parts/strip.js';
@@ -112,14 +112,14 @@ function Camera({ line, name, camera, preview, points, lostAt }) {
   const age = preview?.url ? (preview.age_ms ?? 0) + performance.now() - preview.arrived : null;
   const old = Boolean(preview?.url) && (preview.old || lostAt !== null || age > 5000);
   const running = camera.state === 'running';
-  const broken = failed === preview?.url;
+  const broken = preview?.url && failed?.url === preview.url;
   return html`<article class="panel camera stack tight" aria-label=${name}>
     <header><h2>${name}</h2><${State} tone=${running ? 'pass' : camera.state === 'opening' ? 'note' : 'fault'} size="18">${word('camera', camera.state)}<//></header>
     <div class=${`picture ${old ? 'old' : ''}`} style=${{ '--shape': preview?.width ? preview.width / preview.height : 4 / 3 }}>
       ${preview?.url && !broken
         ? html`<img src=${preview.url} alt=${old ? t('line.picture.old', { camera: name, time: when(preview.at) }) : t('line.picture', { camera: name })}
-            onLoad=${() => setShownAt(preview.at)} onError=${() => setFailed(preview.url)} />`
-        : html`<span class="missing">${broken ? t('picture.damaged') : reasonText(preview?.reason ?? { code: 'no_picture_yet' })}</span>`}
+            onLoad=${() => setShownAt(preview.at)} onError=${() => whyMissing(preview.url).then((reason) => setFailed({ url: preview.url, reason }))} />`
+        : html`<span class="missing">${broken ? reasonText(failed.reason) : reasonText(preview?.reason ?? { code: 'no_picture_yet' })}</span>`}
       ${old && !broken && html`<span class="since">${t('line.no_picture_since', { time: when(preview.at) })}</span>`}
     </div>
     <div class="row between">

@@ -10,6 +10,7 @@ import { Loading, Problem } from '../parts/problem.js';
 import { Notice, Shape } from '../shapes.js';
 
 const KEYS = 'inspectd.keys';
+const POLL_MS = 5000;
 
 export function Review() {
   const { line, session, query, go } = usePage();
@@ -36,6 +37,12 @@ export function Review() {
   useEffect(() => { if (summary.value) setKinds([...new Set([...session.kinds, ...Object.keys(summary.value.kinds)])]); }, [summary.value]);
 
   const current = queue?.items[0] ?? null;
+  const waits = queue && !current;
+  useEffect(() => {
+    if (!waits) return undefined;
+    const timer = setInterval(() => document.hidden || fill(), POLL_MS);
+    return () => clearInterval(timer);
+  }, [waits, fill]);
   const detail = useAnswer(
     (signal) => (current ? get(linePath(line, `/verdicts/${current.id}`), { blind: opinion === 'second' }, signal) : Promise.resolve(null)),
     [current?.id, opinion],

@@ -17,12 +17,20 @@ export async function whyMissing(url) {
   }
 }
 
+const TRIES = 5; // a verdict is heard before its pictures are on the disk
+
 export function Thumbnail({ line, verdict, size = 160, shape = 1 }) {
   const [reason, setReason] = useState(null);
+  const [tried, setTried] = useState(0);
   const url = `/api/lines/${encodeURIComponent(line)}/verdicts/${verdict.id}/thumbnail.jpg?size=${size}`;
-  useEffect(() => setReason(null), [url]);
+  useEffect(() => { setReason(null); setTried(0); }, [url]);
+  useEffect(() => {
+    if (reason?.code !== 'not_yet' || tried >= TRIES) return undefined;
+    const timer = setTimeout(() => { setReason(null); setTried(tried + 1); }, 700);
+    return () => clearTimeout(timer);
+  }, [reason]);
   if (!verdict.pictures) return html`<span class="picture" style=${{ '--shape': shape }}><span class="missing">${t('picture.none')}</span></span>`;
   return html`<span class="picture" style=${{ '--shape': shape }}>${reason
     ? html`<span class="missing">${reasonText(reason)}</span>`
-    : html`<img src=${url} alt="" loading="lazy" decoding="async" onError=${() => whyMissing(url).then(setReason)} />`}</span>`;
+    : html`<img src=${url} alt="" decoding="async" onError=${() => whyMissing(url).then(setReason)} />`}</span>`;
 }

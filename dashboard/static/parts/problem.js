@@ -16,4 +16,4 @@ export const Problem = ({ error, again }) => error && html`<${Notice} tone="faul
   ${again && html`<button onClick=${again}>${t('again')}</button>`}
 <//>`;
 
-export const Loading = () => html`<p class="muted" role="status">${t('loading')}</p>`;
+export const Loading = () => html`<p class="muted loading" role="status">${t('loading')}</p>`;
