@@ -108,8 +108,7 @@ class Listening:
             try:
                 verdict = next(self._subscription)
             except LineSilent as silence:
-                self._faults: deque[tuple[float, str]] = deque(maxlen=_MOST_LATENCIES)
-        self._silence_after = silence.health
+                self._silence_after = silence.health
                 continue
             except StopIteration:
                 return
