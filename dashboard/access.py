@@ -81,7 +81,7 @@ class Sessions:
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
 
     def begin(self, user: str) -> tuple[str, Session]:
-        """Make a session, and the token for its cookie; the ones that were idle longest go when there are many."""
+        """Make a session, and the token for its cookie; of too many, those idle longest go."""
         token, session = secrets.token_urlsafe(32), Session(user)
         self._sessions[_digest(token)] = session
         while len(self._sessions) > _MOST_SESSIONS:

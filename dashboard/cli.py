@@ -4,7 +4,6 @@ from foundation.command import run_command
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
 PROG = "inspectd-dashboard"
 
@@ -58,7 +57,7 @@ def command_line() -> "argparse.ArgumentParser":
         "--role",
         choices=("look", "judge", "change"),
         default="look",
-        help="of --user: may look, also judge rejects, or also change thresholds and products (default: look)",
+        help="of --user: may look, also judge rejects, or also change thresholds and products",
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {version('inspectd')}")
     return parser

@@ -111,8 +111,8 @@ def load_config(path: Path) -> DashboardConfig:
         key=key_file,
         hosts=_texts(path, content, "hosts", _HOST, "the name of this machine, such as line3.example.org"),
         state=folder / _text(path, content, "state", os.environ.get("STATE_DIRECTORY") or "dashboard"),
-        keep_days=_number(path, content, "keep_days", 90, 1, 3660),
-        most_verdicts=int(_number(path, content, "most_verdicts", 2_000_000, 1000, 100_000_000)),
+        keep_days=_number(path, content, "keep_days", 90, least=1, most=3660),
+        most_verdicts=int(_number(path, content, "most_verdicts", 2_000_000, least=1000, most=100_000_000)),
         kinds=_kinds(path, content),
         shifts=_texts(path, content, "shifts", _SHIFT, "times of the day such as 06:00")
         or DashboardConfig.shifts,
@@ -219,7 +219,7 @@ def is_kind(found: object) -> bool:
 
 
 def _number(
-    path: Path, content: Mapping[str, Any], key: str, default: float, least: float, most: float
+    path: Path, content: Mapping[str, Any], key: str, default: float, *, least: float, most: float
 ) -> float:
     found = content.get(key, default)
     if type(found) not in (int, float) or not least <= found <= most:

@@ -20,8 +20,8 @@ from foundation.errors import InputError
 _APPLICATION_ID: Final = 0x696E736C  # "insl"
 _VERSION: Final = 1
 _TABLES: Final = (
-    "CREATE TABLE entries (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, user TEXT NOT NULL, what TEXT NOT NULL, "
-    "line TEXT, content TEXT NOT NULL, previous BLOB NOT NULL)",
+    "CREATE TABLE entries (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, user TEXT NOT NULL, "
+    "what TEXT NOT NULL, line TEXT, content TEXT NOT NULL, previous BLOB NOT NULL)",
 )
 NOTHING: Final = bytes(32)
 """What the first row holds instead of a hash."""
@@ -51,7 +51,7 @@ class Entry(NamedTuple):
     previous: bytes
 
     def hash(self) -> bytes:
-        """Give the SHA-256 over all of it: a JSON array of its columns without blanks, the hash in hexadecimal."""
+        """Give the SHA-256 over a JSON array of its columns without blanks, the last in hexadecimal."""
         columns = [*self[:-1], self.previous.hex()]
         return hashlib.sha256(json.dumps(columns, ensure_ascii=True, separators=(",", ":")).encode()).digest()
 
@@ -134,6 +134,7 @@ class Labels:
         line: str,
         verdicts: Iterable[tuple[str, int]],
         label: str | None,
+        *,
         kind: str | None = None,
         note: str = "",
     ) -> None:

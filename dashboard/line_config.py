@@ -88,9 +88,11 @@ def _products(path: Path, folder: Path, content: Mapping[str, Any]) -> dict[str 
     named = entries if isinstance(entries, dict) and entries else {None: content}
     products: dict[str | None, Product] = {}
     for name, section in named.items():
-        files = [section.get(key) for key in ("engine", "calibration")] if isinstance(section, dict) else []
-        if len(files) == 2 and all(isinstance(file, str) for file in files):
-            products[name] = Product(*(folder / file for file in files))
+        if not isinstance(section, dict):
+            continue
+        engine, calibration = section.get("engine"), section.get("calibration")
+        if isinstance(engine, str) and isinstance(calibration, str):
+            products[name] = Product(folder / engine, folder / calibration)
     return products
 
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -42,6 +42,7 @@ class Listening:
         self._seconds: deque[list[int]] = deque(maxlen=_WINDOW_S + 1)
         """The second, then passes, rejects and faults that came in it."""
         self._latencies: deque[tuple[float, float]] = deque(maxlen=_MOST_LATENCIES)
+        self._faults: deque[tuple[float, str]] = deque(maxlen=_MOST_LATENCIES)
         self._silence_after: Health | None = None
         self._subscription = subscribe(
             line.publish,
@@ -80,6 +81,12 @@ class Listening:
             "p99": took[min(int(len(took) * 0.99), len(took) - 1)],
             "longest": took[-1],
         }
+
+    def reason(self) -> str | None:
+        """Give the most frequent reason of the faults of the last minute; None without any."""
+        since = time.monotonic() - _WINDOW_S
+        counted = Counter(reason for at, reason in list(self._faults) if at >= since)
+        return next((reason for reason, _ in counted.most_common(1)), None)
 
     def last_minute(self) -> dict[str, int]:
         """Count the decisions of the last 60 seconds."""
@@ -124,6 +131,8 @@ class Listening:
             self._seconds.append([second, 0, 0, 0])
         if verdict.latency_ms.infer is not None:
             self._latencies.append((time.monotonic(), verdict.latency_ms.total))
+        if verdict.reason is not None:
+            self._faults.append((time.monotonic(), verdict.reason))
         self._seconds[-1][1 + ("pass", "reject", "fault").index(verdict.decision)] += 1
 
     def _lost(self, lost: Lost) -> None:

@@ -28,8 +28,8 @@ _TABLES: Final = (
     "DEFAULT 0, kind TEXT, opinions INTEGER NOT NULL DEFAULT 0)",
     "CREATE UNIQUE INDEX verdicts_seq ON verdicts (boot, seq)",
     # A gallery looks at these alone, and finds all that it filters by in the index.
-    "CREATE INDEX verdicts_out ON verdicts (decision, at, camera, product, model, reason, score, label, x, y) "
-    "WHERE decision > 0",
+    "CREATE INDEX verdicts_out ON verdicts (decision, at, camera, product, model, reason, score, label, x, "
+    "y) WHERE decision > 0",
     "CREATE INDEX verdicts_label ON verdicts (label) WHERE label > 0",
     "CREATE INDEX verdicts_kept ON verdicts (camera, row) WHERE archive IS NOT NULL",
     "CREATE TABLE minutes (minute INTEGER, camera INTEGER, product INTEGER, decision INTEGER, "
@@ -134,9 +134,11 @@ class Rollup:
             x, y = verdict.peak or (None, None)
             cursor = self._writing.execute(
                 _INSERT,
-                (self._id(verdict.boot), verdict.seq, camera, verdict.frame, verdict.part, decision, reason)
-                + (verdict.score, verdict.threshold, x, y, verdict.at_us, verdict.wait_ms, verdict.infer_ms)
-                + (verdict.total_ms, product, model, verdict.archive),
+                (
+                    *(self._id(verdict.boot), verdict.seq, camera, verdict.frame, verdict.part, decision),
+                    *(reason, verdict.score, verdict.threshold, x, y, verdict.at_us, verdict.wait_ms),
+                    *(verdict.infer_ms, verdict.total_ms, product, model, verdict.archive),
+                ),
             )
             if not cursor.rowcount:
                 continue
@@ -150,10 +152,10 @@ class Rollup:
             if verdict.infer_ms is not None:
                 latency.add(verdict.total_ms)
             if reason is not None:
-                key = (hour, camera, product, reason)
-                reasons[key] = reasons.get(key, 0) + 1
-        self._writing.executemany(_COUNT, ((*key, *value) for key, value in sums.items()))
-        self._writing.executemany(_REASON, ((*key, number) for key, number in reasons.items()))
+                place = (hour, camera, product, reason)
+                reasons[place] = reasons.get(place, 0) + 1
+        self._writing.executemany(_COUNT, ((*place, *value) for place, value in sums.items()))
+        self._writing.executemany(_REASON, ((*place, number) for place, number in reasons.items()))
         for key, (scores, latency) in hours.items():
             found = self._writing.execute(_HOUR, key).fetchone()
             if found is not None:
@@ -316,7 +318,7 @@ class Rollup:
         return self.rows(f"decision = {REJECT} ORDER BY at DESC LIMIT ?", number)
 
     def first_row_since(self, at_us: int) -> int:
-        """Give the first row of the minute in which a time lies, or of a later one; 0 for an empty roll-up."""
+        """Give the first row of the minute in which a time lies, or of a later minute."""
         found = self.fetch("SELECT min(first) FROM minutes WHERE minute >= ?", at_us // _MINUTE_US)[0][0]
         return int(found if found is not None else self.last_row() + 1)
 
@@ -353,7 +355,10 @@ _INSERT: Final = (
     "INSERT OR IGNORE INTO verdicts (boot, seq, camera, frame, part, decision, reason, score, threshold, x, "
     f"y, at, wait, infer, total, product, model, archive) VALUES ({', '.join('?' * 18)})"
 )
-_COUNT: Final = "INSERT INTO minutes VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET number = number + excluded.number"
+_COUNT: Final = (
+    "INSERT INTO minutes VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET number = number + excluded.number"
+)
 _REASON: Final = (
     "INSERT INTO reasons VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET number = number + excluded.number"
 )

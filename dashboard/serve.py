@@ -130,7 +130,8 @@ def _bound(config: DashboardConfig) -> Iterator[socket.socket]:
     """Bind the address, so that one that is taken is one line."""
     host = config.host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as bound:
+    # The protocol is named, as only then asyncio sends small answers at once (TCP_NODELAY).
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host, config.port))

@@ -1,4 +1,4 @@
-"""How a number is spread: counts in bins that grow by a constant factor, so small and large are told alike."""
+"""How a number is spread: counts in bins that grow by a factor, so small and large are told alike."""
 
 import json
 import math

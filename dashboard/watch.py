@@ -2,8 +2,8 @@
 
 import logging
 import shutil
+import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -42,12 +42,15 @@ class LineWatch:
         self.labels = labels
         self.rollup: Rollup | None = None
         self.tell: Callable[[str, str | None], Any] = lambda what, by: None
+        self.change_turn = threading.Lock()
+        """Held by whoever changes the line's threshold."""
         self._own: dict[str, str] = {}
         self._open: dict[str, tuple[int, Cause]] = {}
         """Causes that hold now: since when, and which."""
         self._state: tuple[str, float] = ("never_heard", time.time() * 1000)
         self._disks: tuple[float, list[tuple[str, float]]] = (-_LOOK_AT_DISKS_S, [])
         self._counted: tuple[float, dict[str, Any]] = (-_FASTEST_COUNTS_S, {})
+        self._labels_there = False
         self._read_at_ns = _changed_ns(line.file)
         self.copying: Copying | None = None
         file = config.state / f"{line.name}.rollup"
@@ -110,7 +113,9 @@ class LineWatch:
 
     def trouble(self) -> list[dict[str, Any]]:
         """List what the dashboard itself cannot do for this line."""
-        found = [{"code": code, "values": {}, "detail": detail} for code, detail in self._own.items()]
+        found: list[dict[str, Any]] = [
+            {"code": code, "values": {}, "detail": detail} for code, detail in self._own.items()
+        ]
         if self.copying is not None and self.copying.trouble is not None:
             found.append(self.copying.trouble.content())
         if self.labels is None or self.labels.damaged is not None:
@@ -145,13 +150,34 @@ class LineWatch:
             try:
                 with self.rollup.transaction():
                     for since_us, cause in ended.values():
-                        content = {"key": cause.key, "code": cause.code, "subject": cause.subject}
-                        content |= {"detail": cause.detail, "until_us": now_us}
+                        content = {
+                            "key": cause.key,
+                            "code": cause.code,
+                            "subject": cause.subject,
+                            "detail": cause.detail,
+                            "until_us": now_us,
+                        }
                         self.rollup.mark(since_us, "cause", content)
             except DatabaseFailed as error:
                 _log.warning("%s", error)
         if began or ended:
             self.tell("health", None)
+        self._bring_labels_over()
+
+    def _bring_labels_over(self) -> None:
+        """Bring what people said into a roll-up that was copied anew, once all verdicts are there."""
+        if self._labels_there or self.labels is None or self.rollup is None or self.copying is None:
+            return
+        if self.copying.caught_up.is_set():
+            name, labels = self.line.name, self.labels
+            self._labels_there = True
+            try:
+                self.rollup.label(
+                    (boot, seq, *labels.summary(name, boot, seq)) for boot, seq in labels.labelled(name)
+                )
+            except DatabaseFailed as error:
+                self._labels_there = False
+                _log.warning("%s", error)
 
     def summary(self) -> dict[str, Any]:
         """Give the line's state for the list of lines."""
@@ -295,14 +321,11 @@ class LineWatch:
     def _known(self) -> Known:
         latency = self.listening.latency()
         own = [(entry["code"], entry["detail"] or "") for entry in self.trouble()]
-        reasons = Counter(
-            verdict.reason for verdict in self.listening.last.values() if verdict.reason is not None
-        )
         return Known(
             health=self.listening.health,
             silent=self.listening.silent,
             minute=self.listening.last_minute(),
-            reason=next((reason for reason, _ in reasons.most_common(1)), None),
+            reason=self.listening.reason(),
             p99_ms=None if latency is None else latency["p99"],
             deadline_ms=self.line.deadline_ms,
             own=[(code, detail) for code, detail in own if code not in {"labels_altered"}],

@@ -17,12 +17,13 @@ from dashboard.config import DashboardConfig
 from dashboard.labels import Labels
 from dashboard.preview import Previews
 from dashboard.watch import LineWatch
-from dashboard.web import lines, people
+from dashboard.web import gallery, judging, lines, overview, people, thresholds
 from dashboard.web.answers import Refused
 from dashboard.web.guard import Doorkeeper, Guard
 from dashboard.web.live import MOST_PAGES, Live
 from dashboard.web.site import Answer, Site, endpoint
 from dashboard.web.static_files import StaticFiles
+from dashboard.what_if import Windows
 
 _LINE = "/api/lines/{line}"
 _THREADS = 6
@@ -45,7 +46,16 @@ def application(
     secure = config.certificate is not None
     previews = {name: Previews(watch) for name, watch in watches.items()}
     doorkeeper = Doorkeeper(Sessions(), labels, needs_login=not config.is_loopback, secure=secure)
-    site = Site(config, watches, labels, labels_trouble, doorkeeper, Live(watches, previews), previews)
+    site = Site(
+        config=config,
+        watches=watches,
+        labels=labels,
+        labels_trouble=labels_trouble,
+        doorkeeper=doorkeeper,
+        live=Live(watches, previews),
+        previews=previews,
+        windows={name: Windows() for name in watches},
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -84,6 +94,26 @@ def _routes() -> list[BaseRoute]:
         get(_LINE, lines.line),
         get(_LINE + "/strip", lines.strip),
         get(_LINE + "/cameras/{camera}/preview.jpg", lines.preview),
+        get(_LINE + "/verdicts", gallery.verdicts),
+        get(_LINE + "/filters", gallery.filters),
+        get(_LINE + "/verdicts/{id}", gallery.verdict),
+        get(_LINE + "/verdicts/{id}/frame.png", gallery.frame),
+        get(_LINE + "/verdicts/{id}/overlay.jpg", gallery.overlay),
+        get(_LINE + "/verdicts/{id}/thumbnail.jpg", gallery.thumbnail),
+        post(_LINE + "/labels", judging.label, "judge"),
+        post(_LINE + "/labels/undo", judging.undo, "judge"),
+        get(_LINE + "/labels/summary", judging.summary),
+        get(_LINE + "/review", judging.review, "judge"),
+        get(_LINE + "/threshold", thresholds.show),
+        get(_LINE + "/threshold/preview", thresholds.preview),
+        post(_LINE + "/threshold", thresholds.change, "change"),
+        post(_LINE + "/threshold/back", thresholds.back, "change"),
+        post(_LINE + "/threshold/proposals/{id}", thresholds.close_proposal, "change"),
+        get(_LINE + "/trends", overview.trend),
+        get(_LINE + "/health", overview.health),
+        post(_LINE + "/health/acknowledge", overview.acknowledge, "judge"),
+        get(_LINE + "/products", overview.products),
+        post(_LINE + "/products/select", overview.select, "change"),
         WebSocketRoute(_LINE + "/live", _live),
         Route("/api/{path:path}", _no_such),
         Route("/static/{name:path}", _static, methods=["GET"]),

@@ -52,7 +52,8 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._is_ours(host):
-            await self._refuse(scope, receive, send, 421, "host", "this Host header names no host of ours\n")
+            said = "this Host header names no host of ours\n"
+            await self._refuse(scope, receive, send, status=421, code="host", said=said)
             return
         origin = headers.get("origin")
         foreign = (
@@ -64,13 +65,13 @@ class Guard:
             # A link from elsewhere to the page itself is no harm.
             navigation = not changes and headers.get("sec-fetch-mode") == "navigate"
             if not navigation:
-                await self._refuse(scope, receive, send, 403, "origin", "")
+                await self._refuse(scope, receive, send, status=403, code="origin")
                 return
         if scope["type"] == "websocket":
             await self._app(scope, receive, send)
             return
         if self._at_work >= _MOST_AT_ONCE:
-            await self._refuse(scope, receive, send, 429, "too_many", "")
+            await self._refuse(scope, receive, send, status=429, code="too_many")
             return
         self._at_work += 1
         try:
@@ -94,7 +95,7 @@ class Guard:
             headers.setdefault("Strict-Transport-Security", "max-age=31536000")
 
     async def _refuse(
-        self, scope: Scope, receive: Receive, send: Send, status: int, code: str, said: str
+        self, scope: Scope, receive: Receive, send: Send, *, status: int, code: str, said: str = ""
     ) -> None:
         if scope["type"] == "websocket":
             await receive()

@@ -176,7 +176,7 @@ class Live:
 
 
 def verdicts_message(verdicts: list[Shown], left_out: int) -> str:
-    """Make the message about some verdicts: all that are rejects or faults, and as many passes as there is room for."""
+    """Make the message about some verdicts; where they are many, some passes are left out."""
     counts = {"pass": 0, "reject": 0, "fault": 0}
     for verdict in verdicts:
         counts[verdict.decision] += 1

@@ -18,6 +18,7 @@ from dashboard.watch import LineWatch
 from dashboard.web.answers import Refused
 from dashboard.web.guard import Doorkeeper
 from dashboard.web.live import Live
+from dashboard.what_if import Windows
 
 Answer = Callable[["Ask"], Awaitable[Response]]
 
@@ -37,6 +38,7 @@ class Site:
     doorkeeper: Doorkeeper
     live: Live
     previews: dict[str, Previews]
+    windows: dict[str, Windows]
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
     tries: Tries = field(default_factory=Tries)
 
