@@ -141,7 +141,7 @@ function Apply({ data, value, changed, setValue, hours, after, preview }) {
   const [run, busy, error] = useWork();
   const send = async (event) => {
     event.preventDefault();
-    const answer = await run(() => post(linePath(line, '/threshold'), { product: data.product, threshold: value, reason: reason.trim(), now: data.threshold, hours }));
+    const answer = await run(() => post(linePath(line, '/threshold'), { product: data.product, threshold: value, reason: reason.trim(), now: data.calibrated, hours }));
     if (answer) setReason('');
     after(answer);
   };
