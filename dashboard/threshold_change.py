@@ -43,6 +43,8 @@ def why_not(line: LineConfig, product: str | None) -> tuple[str, str] | None:
     """Say why a threshold cannot be changed: a code and a detail; None when it can."""
     if line.control is None:
         return "no_control", f"{line.file}: control: found nothing; expected an address"
+    if line.control.startswith("tcp:") and line.curve is None:
+        return "no_control", f"{line.file}: control: a reload needs an ipc:// address, or keys (curve)"
     try:
         file = calibration_of(line, product)
         read_calibration(file)

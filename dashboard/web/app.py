@@ -14,10 +14,11 @@ from starlette.websockets import WebSocket
 
 from dashboard.access import Sessions
 from dashboard.config import DashboardConfig
+from dashboard.jobs import Jobs
 from dashboard.labels import Labels
 from dashboard.preview import Previews
 from dashboard.watch import LineWatch
-from dashboard.web import gallery, judging, lines, overview, people, thresholds
+from dashboard.web import gallery, judging, lines, overview, people, thresholds, work
 from dashboard.web.answers import Refused
 from dashboard.web.guard import Doorkeeper, Guard
 from dashboard.web.live import MOST_PAGES, Live
@@ -55,6 +56,7 @@ def application(
         live=Live(watches, previews),
         previews=previews,
         windows={name: Windows() for name in watches},
+        jobs=Jobs(config.state / "exports"),
     )
 
     @contextlib.asynccontextmanager
@@ -67,6 +69,7 @@ def application(
             yield
         finally:
             telling.cancel()
+            site.jobs.stop_all()
 
     app = Starlette(routes=_routes(), lifespan=lifespan)
     app.state.site = site
@@ -114,6 +117,13 @@ def _routes() -> list[BaseRoute]:
         post(_LINE + "/health/acknowledge", overview.acknowledge, "judge"),
         get(_LINE + "/products", overview.products),
         post(_LINE + "/products/select", overview.select, "change"),
+        post(_LINE + "/exports", work.export, "look"),
+        get(_LINE + "/commands", work.commands),
+        post(_LINE + "/commands/{name}", work.run, "change"),
+        get("/api/jobs", work.jobs),
+        get("/api/jobs/{id}", work.job),
+        post("/api/jobs/{id}", work.stop, "look", "DELETE"),
+        get("/api/jobs/{id}/download", work.download),
         WebSocketRoute(_LINE + "/live", _live),
         Route("/api/{path:path}", _no_such),
         Route("/static/{name:path}", _static, methods=["GET"]),

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from dashboard.access import LOCAL, Session, Tries
 from dashboard.config import DashboardConfig
 from dashboard.database import DatabaseFailed
+from dashboard.jobs import Jobs
 from dashboard.kept_pictures import NoPicture, Thumbnails
 from dashboard.labels import Labels
 from dashboard.preview import Previews
@@ -39,6 +40,7 @@ class Site:
     live: Live
     previews: dict[str, Previews]
     windows: dict[str, Windows]
+    jobs: Jobs
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
     tries: Tries = field(default_factory=Tries)
 
