@@ -111,11 +111,19 @@ def shown(verdict: Verdict, product: str | None, archive: Path | None) -> Shown:
 
 
 def archive_name(path: str | None, folder: Path | None) -> str | None:
-    """Give the name of a picture within the archive's folder; the whole path where it lies elsewhere."""
+    """Give the name of a picture within the archive's folder; the whole path where it lies elsewhere.
+
+    A line that was started with a relative path to its config names pictures relative to where it was started.
+    """
     if path is None:
         return None
     place = Path(path)
-    return place.name if folder is not None and place.parent == folder and place.name else path
+    if folder is None or not place.name:
+        return path
+    if place.is_absolute():
+        return place.name if place.parent == folder else path
+    end = tuple(part for part in place.parent.parts if part != "..")
+    return place.name if folder.parts[len(folder.parts) - len(end) :] == end else path
 
 
 def microseconds(stamp: str) -> int:

@@ -22,7 +22,7 @@ export function Review() {
   const [kinds, setKinds] = useState(session.kinds);
   const [done, setDone] = useState(0);
   const [said, setSaid] = useState('');
-  const [run, busy, error] = useWork();
+  const [run, , error] = useWork();
   const summary = useAnswer((signal) => get(linePath(line, '/labels/summary'), {}, signal), [line, done]);
 
   const fill = useCallback(async () => {
@@ -54,26 +54,36 @@ export function Review() {
     for (const name of ['frame.png', 'overlay.jpg']) new Image().src = linePath(line, `/verdicts/${next.id}/${name}`);
   }, [queue]);
 
-  const judge = async (label, kind) => {
-    if (!current || busy) return;
-    const answer = await run(() => post(linePath(line, '/labels'), { ids: [current.id], label, kind, note: '' }));
-    if (!answer) return;
-    setUndo((before) => [...before, current]);
-    setDone((n) => n + 1);
-    setSaid(t('review.said', { label: kind ? `${t(`label.${label}`)}, ${kind}` : t(`label.${label}`), left: queue.left - 1 }));
+  // The next part is shown at once; answers are sent in their order behind it, so that no key is lost.
+  const sending = useRef(Promise.resolve());
+  const send = (work) => { sending.current = sending.current.then(work); };
+  const putBack = (part) => part && setQueue((before) => ({
+    left: (before?.left ?? 0) + 1, items: [part, ...(before?.items ?? []).filter((one) => one.id !== part.id)],
+  }));
+  const judge = (label, kind) => {
+    if (!current) return;
     const rest = queue.items.slice(1);
-    if (rest.length || queue.left <= 1) setQueue({ left: Math.max(0, queue.left - 1), items: rest });
-    else await fill();
+    setQueue({ left: Math.max(0, queue.left - 1), items: rest });
+    setUndo((before) => [...before, current]);
+    setSaid(t('review.said', { label: kind ? `${t(`label.${label}`)}, ${kind}` : t(`label.${label}`), left: queue.left - 1 }));
+    send(async () => {
+      if (await run(() => post(linePath(line, '/labels'), { ids: [current.id], label, kind, note: '' }))) return setDone((n) => n + 1);
+      setUndo((before) => before.filter((one) => one !== current));
+      return putBack(current);
+    });
+    if (!rest.length) send(fill);
   };
-  const back = async () => {
-    if (busy) return;
-    const answer = await run(() => post(linePath(line, '/labels/undo')));
-    if (!answer) return;
-    const again = undo[undo.length - 1] ?? answer.undone[0];
+  const back = () => {
+    const last = undo[undo.length - 1];
     setUndo((before) => before.slice(0, -1));
-    setDone((n) => n + 1);
-    setSaid(t('review.undone'));
-    if (again) setQueue((before) => ({ left: (before?.left ?? 0) + 1, items: [again, ...(before?.items ?? []).filter((one) => one.id !== again.id)] }));
+    putBack(last);
+    send(async () => {
+      const answer = await run(() => post(linePath(line, '/labels/undo')));
+      if (!answer) return last && setQueue((before) => ({ left: before.left - 1, items: before.items.filter((one) => one !== last) }));
+      if (!last) putBack(answer.undone[0]);
+      setDone((n) => n + 1);
+      return setSaid(t('review.undone'));
+    });
   };
   const act = useRef(null);
   act.current = (event) => {
@@ -106,13 +116,13 @@ export function Review() {
       <progress max=${judged + queue.left || 1} value=${judged} aria-label=${t('review.progress')}></progress></div>`}
     ${!queue && !error && html`<${Loading} />`}
     ${queue && !current && html`<div class="panel empty"><${Shape} of="pass" size="44" /><p><b>${t(`review.empty.${opinion}`)}</b></p><p>${t('review.empty.hint')}</p>
-      <button disabled=${busy} onClick=${back}><kbd aria-hidden="true">U</kbd>${t('review.undo')}</button></div>`}
+      <button onClick=${back}><kbd aria-hidden="true">U</kbd>${t('review.undo')}</button></div>`}
     ${current && html`<div class="review">
       <section class="panel" aria-label=${t('detail.title')}>${detail.value?.verdict.id === current.id ? html`<${Frames} detail=${detail.value} />` : html`<${Loading} />`}</section>
       <section class="panel stack" aria-label=${t('judge.title')}>
         ${opinion === 'second' && html`<${Notice} tone="note"><p>${t('review.blind')}</p><//>`}
-        <${Judge} decision=${current.decision} kinds=${kinds} judge=${judge} busy=${busy} keys=${keys} />
-        <button disabled=${busy} onClick=${back}>${keys && html`<kbd aria-hidden="true">U</kbd>`}${t('review.undo')}</button>
+        <${Judge} decision=${current.decision} kinds=${kinds} judge=${judge} keys=${keys} />
+        <button onClick=${back}>${keys && html`<kbd aria-hidden="true">U</kbd>`}${t('review.undo')}</button>
         <label class="tick"><input type="checkbox" checked=${keys} onChange=${() => { setKeys(!keys); localStorage.setItem(KEYS, keys ? 'off' : 'on'); }} />${t('review.keys')}</label>
         ${detail.value?.verdict.id === current.id && html`<${Facts} detail=${detail.value} />`}
       </section></div>`}`;

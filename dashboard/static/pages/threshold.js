@@ -117,7 +117,7 @@ function bins(data) {
   if (last < 2) last = edges.length - 1;
   const fold = (counts) => [...counts.slice(0, last - 1), counts.slice(last - 1).reduce((sum, count) => sum + count, 0)];
   const kept = edges.slice(0, last + 1);
-  return { edges: kept, passes: fold(pass), rejects: fold(reject), tail: tail && expected(tail, kept, passes) };
+  return { edges: kept, beyond: last < edges.length - 1, passes: fold(pass), rejects: fold(reject), tail: tail && expected(tail, kept, passes) };
 }
 
 // Good parts that the fitted tail expects in each bin.

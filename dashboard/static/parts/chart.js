@@ -77,7 +77,7 @@ function options(series, band, marks, shown, least, box) {
     scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(least ?? low, low ?? 0), (high || 1) * 1.08] } },
     axes: [
       { ...axis, values: (_, at) => at.map((seconds) => span(at[0], at[at.length - 1])(seconds * 1000)), space: 80 },
-      { ...axis, values: (_, at) => at.map((value) => shown(value)), size: 70 },
+      { ...axis, values: (_, at) => at.map((value) => shown(value)), size: (_, said) => 24 + 8 * Math.max(4, ...(said ?? []).map((one) => one.length)) },
     ],
     series: [{}, ...series.map((one) => ({
       label: one.label, stroke: colour(one.tone), width: one.quiet ? 1 : 2, dash: one.dash, points: { show: !one.quiet && !one.flat && one.values.length < 80, size: 6 },

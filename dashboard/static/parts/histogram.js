@@ -8,8 +8,9 @@ const MARGIN = { left: 46, right: 10, top: 26, bottom: 24 };
 const height = (count, most) => (count <= 0 ? 0 : Math.max(0.015, Math.log1p(count) / Math.log1p(most)));
 
 // Props: edges (bins + 1, ascending), passes and rejects (one count a bin), tail (expected counts a bin, or null),
+// beyond (whether the last bin holds all that is higher),
 // now (the threshold that holds), value (the one that is tried), onValue(score).
-export function Histogram({ edges, passes, rejects, tail, now, value, onValue }) {
+export function Histogram({ edges, passes, rejects, tail, beyond, now, value, onValue }) {
   const box = useRef(null);
   const [wide, setWide] = useState(700);
   const [tall, setTall] = useState(272);
@@ -66,7 +67,7 @@ export function Histogram({ edges, passes, rejects, tail, now, value, onValue })
       ${bars(passes, 'passes')}${bars(rejects, 'rejects', passes)}
       ${curve && html`<path class="tail" d=${curve} />`}
       <line class="now" x1=${x(now)} x2=${x(now)} y1=${MARGIN.top - 4} y2=${floor} />
-      ${ticks.map((tick, index) => html`<text x=${x(tick)} y=${tall - 6} text-anchor=${['start', 'middle', 'middle', 'middle', 'end'][index]}>${score(tick)}</text>`)}
+      ${ticks.map((tick, index) => html`<text x=${x(tick)} y=${tall - 6} text-anchor=${['start', 'middle', 'middle', 'middle', 'end'][index]}>${index === 4 && beyond ? '≥ ' : ''}${score(tick)}</text>`)}
     </svg>
     <button class="handle" role="slider" aria-label=${t('threshold.slider')} aria-orientation="horizontal"
       aria-valuemin=${low} aria-valuemax=${high} aria-valuenow=${value} aria-valuetext=${said} style=${{ left: `${x(value)}px` }}
