@@ -113,7 +113,7 @@ def shown(verdict: Verdict, product: str | None, archive: Path | None) -> Shown:
 def archive_name(path: str | None, folder: Path | None) -> str | None:
     """Give the name of a picture within the archive's folder; the whole path where it lies elsewhere.
 
-    A line that was started with a relative path to its config names pictures relative to where it was started.
+    A line that was started with a relative path to its config names pictures relative to where it started.
     """
     if path is None:
         return None

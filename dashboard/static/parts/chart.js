@@ -25,17 +25,18 @@ export function Chart({ title, times, series, band, marks = [], shown = number, 
 
   useEffect(() => {
     let gone = false;
+    const here = box.current;
     const draw = async () => {
       const Plot = await uPlot();
       if (gone) return;
       drawn.current?.destroy();
-      drawn.current = new Plot(options(series, band, marks, shown, least, box.current), [times, ...series.map((one) => one.values)], box.current);
+      drawn.current = new Plot(options(series, band, marks, shown, least, here), [times, ...series.map((one) => one.values)], here);
     };
     draw();
     const dark = matchMedia('(prefers-color-scheme: dark)');
     dark.addEventListener('change', draw);
-    const watcher = new ResizeObserver(() => drawn.current?.setSize({ width: box.current.clientWidth, height: 240 }));
-    watcher.observe(box.current);
+    const watcher = new ResizeObserver(() => drawn.current?.setSize({ width: here.clientWidth, height: 240 }));
+    watcher.observe(here);
     return () => {
       gone = true;
       dark.removeEventListener('change', draw);

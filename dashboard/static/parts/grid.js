@@ -19,12 +19,13 @@ export function Grid({ count, load, item, open, shape = 1, label }) {
   const wanted = useRef(null);
 
   useLayoutEffect(() => {
+    const here = box.current;
     const measure = () => {
       const rem = parseFloat(getComputedStyle(document.documentElement).fontSize) / 16;
-      setSize({ width: box.current.clientWidth, height: box.current.clientHeight, rem });
+      setSize({ width: here.clientWidth, height: here.clientHeight, rem });
     };
     const watcher = new ResizeObserver(measure);
-    watcher.observe(box.current);
+    watcher.observe(here);
     measure();
     return () => watcher.disconnect();
   }, []);

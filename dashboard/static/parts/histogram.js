@@ -15,11 +15,12 @@ export function Histogram({ edges, passes, rejects, tail, beyond, now, value, on
   const [wide, setWide] = useState(700);
   const [tall, setTall] = useState(272);
   useLayoutEffect(() => {
+    const here = box.current;
     const watcher = new ResizeObserver(() => {
-      setWide(box.current.clientWidth);
-      setTall(box.current.clientHeight);
+      setWide(here.clientWidth);
+      setTall(here.clientHeight);
     });
-    watcher.observe(box.current);
+    watcher.observe(here);
     return () => watcher.disconnect();
   }, []);
 

@@ -6,10 +6,11 @@ import { score, t } from '../language.js';
 export function Strip({ verdicts, camera }) {
   const canvas = useRef(null);
   useEffect(() => {
-    const draw = () => paint(canvas.current, verdicts);
+    const here = canvas.current; // an observer may still be told after the page has gone on
+    const draw = () => paint(here, verdicts);
     draw();
     const watcher = new ResizeObserver(draw);
-    watcher.observe(canvas.current);
+    watcher.observe(here);
     return () => watcher.disconnect();
   }, [verdicts]);
   const last = verdicts[verdicts.length - 1];
