@@ -46,7 +46,7 @@ def application(
     """
     secure = config.certificate is not None
     previews = {name: Previews(watch) for name, watch in watches.items()}
-    doorkeeper = Doorkeeper(Sessions(), labels, needs_login=not config.is_loopback, secure=secure)
+    doorkeeper = Doorkeeper(Sessions(), labels, needs_login=config.needs_login, secure=secure)
     site = Site(
         config=config,
         watches=watches,
