@@ -111,6 +111,18 @@ def test_a_row_that_goes_while_the_dashboard_runs_is_found(file: Path) -> None:
     labels.close()
 
 
+def test_two_processes_write_one_chain(file: Path) -> None:
+    served, command = Labels(file), Labels(file)
+    command.add("root", "user", None, {"name": "ben", "role": "look", "secret": "s"})
+    assert served.users().keys() == {"ben"}
+    served.label("anna", "line3", [("aa", 9)], "unsure")
+    command.add("root", "user", None, {"name": "ben", "role": None})
+    assert served.users() == {}
+    assert (served.audit(), command.audit(), served.damaged) == (None, None, None)
+    served.close()
+    command.close()
+
+
 def test_the_chain_is_as_documented(file: Path) -> None:
     """Anybody can check it with a few lines, as docs/dashboard.md says."""
     import hashlib
