@@ -23,6 +23,8 @@ _MOST_SESSIONS: Final = 2_000
 _IDLE_S: Final = 8 * 3600.0
 _LONGEST_S: Final = 24 * 3600.0
 _FREE_TRIES: Final = 5
+_LONGEST_WAIT_S: Final = 60.0
+"""Whoever guesses also keeps the real one out for so long."""
 _MOST_TRIED: Final = 10_000
 
 
@@ -127,7 +129,7 @@ class Tries:
         """Note a wrong password."""
         for name in names:
             number = self._wrong.pop(name, (0, 0.0))[0] + 1
-            wait_s = 0.0 if number < _FREE_TRIES else min(2.0 ** (number - _FREE_TRIES), 900.0)
+            wait_s = 0.0 if number < _FREE_TRIES else min(2.0 ** (number - _FREE_TRIES), _LONGEST_WAIT_S)
             self._wrong[name] = number, time.monotonic() + wait_s
         while len(self._wrong) > _MOST_TRIED:
             self._wrong.popitem(last=False)

@@ -6,6 +6,7 @@ import signal
 import socket
 import ssl
 import sys
+from asyncio import sslproto
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 1024
+_TLS_BUFFER = 32 * 1024
 _LABELS = "labels"
 
 
@@ -54,6 +56,8 @@ def serve(config: DashboardConfig) -> int:
     from dashboard.web.app import application
 
     tls = _tls(config)
+    # asyncio keeps a buffer for each connection before anybody logged in: a thousand would need 256 MB.
+    sslproto.SSLProtocol.max_size = _TLS_BUFFER
     with _bound(config) as bound:
         _make(config.state)
         labels, trouble = _labels(config)

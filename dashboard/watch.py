@@ -18,12 +18,14 @@ from dashboard.line_config import LineConfig, read_line
 from dashboard.listening import Listening
 from dashboard.records import counts, microseconds, shown
 from dashboard.rollup import Rollup
+from dashboard.trends import unusual
 from foundation.errors import InputError
 
 _log = logging.getLogger(__name__)
 _MB: Final = 1_000_000
 _HOUR_US: Final = 3_600_000_000
 _LOOK_AT_DISKS_S: Final = 10.0
+_LOOK_AT_REJECTS_S: Final = 60.0
 _FASTEST_COUNTS_S: Final = 0.5
 
 
@@ -49,6 +51,7 @@ class LineWatch:
         """Causes that hold now: since when, and which."""
         self._state: tuple[str, float] = ("never_heard", time.time() * 1000)
         self._disks: tuple[float, list[tuple[str, float]]] = (-_LOOK_AT_DISKS_S, [])
+        self._rejects: tuple[float, tuple[float, float] | None] = (-_LOOK_AT_REJECTS_S, None)
         self._counted: tuple[float, dict[str, Any]] = (-_FASTEST_COUNTS_S, {})
         self._labels_there = False
         self._read_at_ns = _changed_ns(line.file)
@@ -332,6 +335,7 @@ class LineWatch:
             disks=self._free(),
             labels_altered=None if self.labels is None else self.labels.damaged,
             clock_stepped=self._clock_stepped(),
+            unusual=self._unusual(),
         )
 
     def _clock_stepped(self) -> bool:
@@ -344,6 +348,18 @@ class LineWatch:
             )
         except DatabaseFailed:
             return False
+
+    def _unusual(self) -> tuple[float, float] | None:
+        """Look whether more is rejected than usual; it changes by the quarter of an hour."""
+        looked_s, found = self._rejects
+        if self.rollup is None or time.monotonic() - looked_s < _LOOK_AT_REJECTS_S:
+            return found
+        try:
+            found = unusual(self.rollup, time.time_ns() // 1000)
+        except DatabaseFailed:
+            found = None
+        self._rejects = time.monotonic(), found
+        return found
 
     def _free(self) -> list[tuple[str, float]]:
         """Look how much room the line's folders have; each disk once, and not at each turn."""

@@ -17,7 +17,7 @@ from dashboard.gallery import Wanted
 from dashboard.records import Shown, parse_id, shown
 from dashboard.rollup import Rollup
 from dashboard.spread import Spread
-from dashboard.trends import limits, starts
+from dashboard.trends import limits, starts, unusual
 from dashboard.what_if import Key, Window, defects_let_through
 from verdicts import CameraHealth
 
@@ -45,6 +45,25 @@ def test_a_p_chart_allows_for_overdispersion() -> None:
     assert varying["overdispersion"] > 2
     assert len(varying["outside"]) <= 2
     assert limits([0, 5], [0, 0])["centre"] is None
+
+
+def test_more_rejects_than_usual_are_noticed(rollup: Rollup) -> None:
+    minute = 30_000_000  # a quarter of an hour begins
+    rng = np.random.default_rng(2)
+    with rollup.transaction():
+        for quarter in range(40):
+            rejects = int(rng.binomial(1000, 0.01)) if quarter < 39 else 40
+            rows = [
+                (minute + 15 * quarter, 1, 0, 0, 1000 - rejects, 1),
+                (minute + 15 * quarter, 1, 0, 1, rejects, 1),
+            ]
+            rollup._writing.executemany("INSERT INTO minutes VALUES (?, ?, ?, ?, ?, ?)", rows)
+    found = unusual(rollup, (minute + 15 * 40) * 60_000_000)
+    assert found is not None
+    assert found[0] == 0.04
+    assert found[1] == pytest.approx(0.0107, abs=0.001)
+    assert unusual(rollup, (minute + 15 * 39) * 60_000_000) is None
+    assert unusual(rollup, (minute + 15 * 41) * 60_000_000) is None  # nothing came lately
 
 
 def test_shifts_begin_in_local_time() -> None:

@@ -49,7 +49,7 @@ def test_dashboard_killed(trial: Trial) -> None:
         trial.inject()
         served.process.send_signal(signal.SIGKILL)
         trial.not_told()
-        trial.uninterrupted(pause_s=1.0)
+        trial.uninterrupted()
     with dashboard(served.config) as again:
         all_there(trial, again.browser())
     trial.finish()
@@ -61,7 +61,7 @@ def test_dashboard_stopped(trial: Trial) -> None:
         trial.inject()
         served.process.send_signal(signal.SIGSTOP)
         trial.not_told()
-        trial.uninterrupted(verdicts=300, pause_s=1.0)
+        trial.uninterrupted(verdicts=300)
         served.process.send_signal(signal.SIGCONT)
         all_there(trial, browser)
     trial.finish()
@@ -73,7 +73,7 @@ def test_dashboard_disk_full(trial: Trial, small_disk: Path) -> None:
         trial.inject()
         filler = fill(small_disk)
         trial.not_told()
-        trial.uninterrupted(verdicts=300, pause_s=1.0)
+        trial.uninterrupted(verdicts=300)
         browser.until(
             LINE, lambda state: "rollup_failed" in [trouble["code"] for trouble in state["trouble"]]
         )
@@ -97,9 +97,9 @@ def test_dashboard_clock_stepped(trial: Trial, monkeypatch: pytest.MonkeyPatch) 
         trial.inject()
         for seconds in (3600, -3600):
             offset.write_text(str(seconds))
-            trial.uninterrupted(pause_s=1.0)
+            trial.uninterrupted()
             state = browser.until(LINE, lambda state: state["state"]["code"] == "running")
-            assert state["counts"]["minute"]["pass"] > 50
+            assert sum(state["counts"]["minute"].values()) > 50
         trial.not_told()
         all_there(trial, browser)
     trial.finish()
@@ -122,7 +122,7 @@ def test_dashboard_flooded(trial: Trial) -> None:
                 page = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
                 page.sendall(request.encode())
             trial.not_told()
-            trial.uninterrupted(verdicts=300, pause_s=1.0)
+            trial.uninterrupted(verdicts=300)
             assert browser.ok(LINE)["state"]["code"] == "running"
         all_there(trial, browser)
         assert served.memory_mb() < 250
@@ -159,6 +159,6 @@ def test_dashboard_lied_to(trial: Trial) -> None:
         with pytest.raises(websockets.InvalidStatus):
             asyncio.run(forged())
         trial.not_told()
-        trial.uninterrupted(pause_s=1.0)
+        trial.uninterrupted()
         all_there(trial, anna)
     trial.finish()
