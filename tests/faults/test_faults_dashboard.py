@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import websockets
-from dashboard_rig import Browser, Dashboard, dashboard, run_dashboard, write_dashboard
+from dashboard_rig import Browser, Dashboard, add_users, dashboard, write_dashboard
 
 from faults.preload import built
 from faults.test_faults_journal import fill
@@ -133,10 +133,10 @@ def test_dashboard_flooded(trial: Trial) -> None:
 def test_dashboard_lied_to(trial: Trial) -> None:
     trial.start({"top": rejects(trial)}, archive={"folder": "rejects"})
     config = write_dashboard(trial.folder, ["line3.yaml"], kinds=["<script>alert(1)"])
-    run_dashboard("--config", config, "--user", "anna", "--role", "change", given="annas secret\n")
+    add_users(trial.folder / "state/labels", anna="change")
     with dashboard(config) as served:
         anna = served.browser()
-        anna.login("anna", "annas secret")
+        anna.login("anna")
         found = anna.until(f"{LINE}/verdicts", lambda found: found["total"] > 2)
         name = found["items"][0]["id"]
         trial.inject()
