@@ -19,7 +19,7 @@ from dashboard.listening import Listening
 from dashboard.records import counts, microseconds, shown
 from dashboard.rollup import Rollup
 from dashboard.trends import unusual
-from foundation.errors import InputError
+from foundation.errors import InputError, Unavailable
 
 _log = logging.getLogger(__name__)
 _MB: Final = 1_000_000
@@ -58,7 +58,7 @@ class LineWatch:
         self.copying: Copying | None = None
         file = config.state / f"{line.name}.rollup"
         try:
-            self.rollup = Rollup(file, line.name)
+            self.rollup = _opened(file, line.name)
         except InputError as error:
             _log.warning("%s", error)
             self._own["rollup_failed"] = str(error)
@@ -377,6 +377,27 @@ class LineWatch:
                 continue
         self._disks = time.monotonic(), found
         return found
+
+
+def _opened(file: Path, line: str) -> Rollup:
+    """Open a roll-up; one that is damaged is put aside, as it is a copy of what the journal has.
+
+    Raises:
+        InputError: it cannot be opened or made.
+    """
+    try:
+        return Rollup(file, line)
+    except Unavailable:
+        raise
+    except InputError as error:
+        if "is damaged" not in str(error):
+            raise
+        _log.warning("%s: it is copied anew", error)
+        for end in ("", "-wal", "-shm"):
+            part = file.with_name(file.name + end)
+            if part.exists():
+                part.replace(part.with_name(f"{part.name}.damaged"))
+        return Rollup(file, line)
 
 
 def _readable(folder: Path) -> bool:

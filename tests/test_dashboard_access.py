@@ -164,6 +164,33 @@ def test_live_needs_origin_and_login(served: Dashboard) -> None:
             asyncio.run(forged(origin))
 
 
+def test_a_page_ends_with_its_session(served: Dashboard) -> None:
+    trusting = ssl._create_unverified_context()
+    address = served.address.replace("https", "wss") + f"{LINE}/live"
+    cem = browser(served, "cem")
+    cookie = f"inspectd_session={cem.client.cookies['inspectd_session']}"
+
+    async def close_code() -> int | None:
+        async with websockets.connect(
+            address, origin=served.address, ssl=trusting, additional_headers={"Cookie": cookie}
+        ) as socket:
+            assert json.loads(await socket.recv())["type"] == "hello"
+            await asyncio.to_thread(cem.done, "/api/logout")
+            await asyncio.wait_for(socket.wait_closed(), 20)
+            return socket.close_code
+
+    assert asyncio.run(close_code()) == 4401
+
+
+def test_a_cause_is_acknowledged(inside: Browser) -> None:
+    page = inside.until(f"{LINE}/health", lambda page: page["causes"])
+    cause = page["causes"][0]
+    assert (cause["code"], cause["severity"], cause["acknowledged"]) == ("line_never_heard", "stops", None)
+    page = inside.done(f"{LINE}/health/acknowledge", key=cause["key"], note="it is Sunday")
+    said = page["causes"][0]["acknowledged"]
+    assert (said["by"], said["note"]) == ("anna", "it is Sunday")
+
+
 def test_guessing_gets_slower_and_users_look_alike(served: Dashboard) -> None:
     stranger = browser(served)
     codes = [stranger.login("dora", f"guess {number}").status_code for number in range(6)]
@@ -358,12 +385,16 @@ def test_certificates_that_are_of_no_use(folder: Path) -> None:
 def test_a_damaged_label_file_leaves_a_page_that_only_shows(folder: Path) -> None:
     config = write_dashboard(folder, ["line3.yaml"])
     (folder / "state").mkdir()
-    (folder / "state/labels").write_bytes(b"no database at all" * 100)
+    for name in ("labels", "line3.rollup"):
+        (folder / "state" / name).write_bytes(b"no database at all" * 100)
     with dashboard(config) as served:
         someone = served.browser()
         assert someone.session["role"] == "look"  # nobody knows whether there were users
         state = someone.ok(LINE)
-        assert "labels_failed" in [trouble["code"] for trouble in state["trouble"]]
+        troubles = [trouble["code"] for trouble in state["trouble"]]
+        assert "labels_failed" in troubles
+        assert "rollup_failed" not in troubles  # a copy, which was begun anew
+        assert (folder / "state/line3.rollup.damaged").exists()
         assert someone.post(f"{LINE}/labels").status_code == 403
         assert served.stop()[0] == 0
 

@@ -125,7 +125,7 @@ def test_a_preview_counts_what_a_loop_would(scores: list[float], threshold: floa
     with TemporaryDirectory() as folder:
         rollup = Rollup(Path(folder) / "rollup", "line3")
         filled(rollup, scores)
-        window = Window(rollup, Key(None, None, 1.0))
+        window = Window(rollup, Key(None, "flange-xs", None, 1.0))
         change = window.preview(rollup, threshold)
         assert change.more_rejected == sum(threshold < score <= 0.5 for score in scores)
         assert change.fewer_rejected == sum(0.5 < score <= threshold for score in scores)

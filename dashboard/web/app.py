@@ -135,7 +135,7 @@ async def _live(socket: WebSocket) -> None:
     site: Site = socket.app.state.site
     name = socket.path_params["line"]
     try:
-        site.doorkeeper.require(socket, "look", changes=False)
+        session = site.doorkeeper.require(socket, "look", changes=False)
     except Refused:
         await socket.accept()
         await socket.close(4401)
@@ -147,7 +147,7 @@ async def _live(socket: WebSocket) -> None:
         await socket.accept()
         await socket.close(1013)
     else:
-        await site.live.serve(socket, name)
+        await site.live.serve(socket, name, session)
 
 
 async def _no_such(request: Request) -> Response:
