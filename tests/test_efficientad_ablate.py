@@ -15,7 +15,7 @@ from data_set_folders import draw_mask, draw_part, mvtec_ad
 from calibration.cli import main as calibrate
 from engine_build.cli import main as build_engine
 from engine_runtime.engine import FRAMES, QUANTILES
-from models.cli import main
+from models.commands import efficientad as main
 from models.efficientad.ablation import ROWS
 from models.efficientad.checkpoint import Run, load_model, save_model
 from models.efficientad.losses import hard_feature_loss

@@ -14,7 +14,7 @@ from foundation.errors import InputError
 from models.backbones.dequantised import dequantised
 from models.backbones.onnx_file import OnnxBackbone
 from models.backbones.open import open_backbone
-from models.cli import main
+from models.commands import efficientad as main
 from models.efficientad.crops import Crops, Projection
 from models.efficientad.networks import ModelSize
 from models.efficientad.teacher import load_teacher

@@ -13,7 +13,7 @@ from engine_build.cli import main as build_engine
 from engine_runtime.engine import FRAMES, QUANTILES, Engine, map_output, outputs_of, uncalibrated
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
-from models.cli import main
+from models.commands import efficientad as main
 from models.efficientad.checkpoint import Run, save_model
 from models.efficientad.export import export
 from models.efficientad.model import EfficientAd

@@ -17,7 +17,7 @@ def test_bottles_from_photographs_to_verdicts(shared_data: Path, tmp_path: Path)
     subprocess.run(
         [
             sys.executable, BENCHMARKS / "real_parts.py", "--data", shared_data / "bottle",
-            "--image-size", "128", "--steps", "300", "--out", tmp_path / "out", "--json", result,
+            "--image-size", "128", "--out", tmp_path / "out", "--json", result,
         ],
         check=True,
     )  # fmt: skip
@@ -26,8 +26,7 @@ def test_bottles_from_photographs_to_verdicts(shared_data: Path, tmp_path: Path)
     assert figures["defective"] == 63
     assert figures["faults"] == 0
     assert figures["caught"] + figures["missed"] == 63
-    # Far from what longer training reaches, and far from chance: 0.5, with a deviation of 0.07.
-    assert figures["auroc"] > 0.7
+    assert figures["auroc"] > 0.95
     rejected = figures["caught"] + figures["false_rejects"]
     assert len(list((tmp_path / "out/rejects").glob("*.overlay.jpg"))) == rejected
 
@@ -37,7 +36,7 @@ def test_bottles_from_photographs_to_verdicts(shared_data: Path, tmp_path: Path)
 def test_the_demo_in_short(tmp_path: Path) -> None:
     out = tmp_path / "demo-output"
     done = subprocess.run(
-        [sys.executable, "-m", "examples.demo", "--seconds", "6", "--out", out],
+        [sys.executable, "-m", "examples.demo", "--seconds", "6", "--good", "60", "--out", out],
         cwd=BENCHMARKS.parent,
         check=True,
         stdout=subprocess.PIPE,

