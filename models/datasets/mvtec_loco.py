@@ -78,7 +78,7 @@ class MvtecLoco:
         height, width = read_image(self.test()[-1].image).shape[:2]
         if abs(height * published.width / (width * published.height) - 1) > SAME_SHAPE:
             return 1.0
-        return height * width / (published.height * published.width)
+        return float(height * width / (published.height * published.width))
 
     def taken(self) -> list[Taken]:
         train, validation, test = self.root / "train", self.root / "validation", self.root / "test"
@@ -113,5 +113,5 @@ def _saturation(path: Path, index: int, entry: Any, scale: float) -> tuple[int, 
             raise InputError(f"{path}: defect {index + 1}: {key}: expected {expected}, found {found!r:.40}")
         values.append(found)
     value, threshold, relative = values
-    in_these = float(threshold) * (1 if relative else scale)
-    return value, Saturation(in_these, relative)  # type: ignore[arg-type, return-value]
+    in_these: Any = threshold if relative else threshold * scale  # type: ignore[operator]
+    return value, Saturation(float(in_these), relative)  # type: ignore[arg-type, return-value]

@@ -214,12 +214,23 @@ def _trained(path: Path, settings: Settings, run: Run, split: Split, penalty: Na
         )
     judge = CheckpointJudge(path)
     if run != training:
-        trained = judge.model.state_dict()
-        judge.model = untrained_model(run).to(trained["quantiles"].device)
-        kept = {name: trained[name] for name in judge.model.state_dict() if name != "quantiles"}
-        judge.model.load_state_dict(kept, strict=False)
-        validate(judge.model, split.validation, run, run.steps, trained["quantiles"].device)
+        read_out(judge, run, split.validation)
     return judge
+
+
+def read_out(judge: CheckpointJudge, run: Run, validation: Tensor) -> None:
+    """Leave out of a trained model what a run does not have of its maps.
+
+    Args:
+        judge: of the model, which is replaced.
+        run: differs from that of its training in the maps and their normalisation alone.
+        validation: M×3×H×W uint8, RGB, for the quantiles.
+    """
+    trained = judge.model.state_dict()
+    judge.model = untrained_model(run).to(trained["quantiles"].device)
+    kept = {name: trained[name] for name in judge.model.state_dict() if name != "quantiles"}
+    judge.model.load_state_dict(kept, strict=False)
+    validate(judge.model, validation, run, run.steps, trained["quantiles"].device)
 
 
 def _finished(file: Path, run: Run) -> dict[str, Any] | None:

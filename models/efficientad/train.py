@@ -331,7 +331,7 @@ def look_at_teacher(model: EfficientAd, training: Tensor, device: torch.device) 
     targets = cached_targets(model, training, device)
     try:
         fit_densities(model, training, targets, device)
-    except (torch.linalg.LinAlgError, np.linalg.LinAlgError) as error:
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         raise TrainingFailed(
             "the teacher sees the same in all good images; expected different ones"
         ) from error
