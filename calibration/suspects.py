@@ -48,7 +48,7 @@ def suspects(scores: Floats) -> list[int]:
         counts = np.arange(1, most - found + 1)
         # One or two are likelier than many: each separation has its part of the probability of an error.
         errors = _BY_CHANCE / counts**2 / (1 / counts**2).sum()
-        by_chance = np.array([_by_chance(scores[order[found:]], count) for count in counts])
+        by_chance = np.array([_by_chance(scores[order[found:]], int(count)) for count in counts])
         best = int((by_chance / errors).argmin())
         if by_chance[best] >= errors[best]:
             break
