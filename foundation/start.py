@@ -1,6 +1,6 @@
 """The entry points of all commands: from the import of this module on, Ctrl-C ends in one line.
 
-It is the first module of ours that a script imports, and imports hardly more than Python has loaded by itself.
+It is the first module of ours that a script imports, and needs hardly more than Python has loaded by itself.
 """
 
 import os
