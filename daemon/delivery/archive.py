@@ -6,6 +6,8 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +17,9 @@ from numpy.typing import NDArray
 
 from daemon.judging.product import Product
 from foundation.errors import refused_by_system
-from pictures.frames import Frame, Size
+from pictures.frames import Frame, Roi, Size
 from pictures.heatmap import overlay
+from pictures.recording_note import RecordingNote, with_note
 
 _log = logging.getLogger("inspectd")
 _MOST_WAITING = 32
@@ -25,8 +28,21 @@ _LONGEST_CLOSE_S = 10.0
 _OVERLAY = ".overlay.jpg"
 
 
+class Taken(NamedTuple):
+    """How a frame was taken."""
+
+    camera: str
+    captured_at: str
+    """ISO 8601, UTC."""
+    region: Roi
+    """What the frame shows of the camera's picture."""
+    picture_size: Size
+    """Of the camera's picture."""
+
+
 class _Reject(NamedTuple):
     path: Path
+    taken: Taken | None
     frame: Frame
     anomaly_map: NDArray[np.float32]
     product: Product
@@ -35,6 +51,7 @@ class _Reject(NamedTuple):
 class Archive:
     """Writes two pictures for each reject: the frame as the engine saw it, and the overlay of its heat map.
 
+    The frame brings the note of where it comes from, as recorded pictures do: it may be trained on one day.
     When the disk cannot keep up, pictures are left out (the verdict then names none); verdicts never wait.
     The oldest pictures go when the folder holds more than it may.
     """
@@ -61,7 +78,12 @@ class Archive:
         self._thread.start()
 
     def keep(
-        self, name: str, frame: Frame, anomaly_map: NDArray[np.float32], product: Product
+        self,
+        name: str,
+        frame: Frame,
+        anomaly_map: NDArray[np.float32],
+        product: Product,
+        taken: Taken | None = None,
     ) -> Path | None:
         """Have a reject's pictures written.
 
@@ -70,6 +92,7 @@ class Archive:
             frame: as it was judged, H×W×3 or tiles×H×W×3 uint8 BGR; copied.
             anomaly_map: h×w float32; kept.
             product: what it was judged by.
+            taken: how it was taken; None where that is not known.
 
         Returns:
             Where the overlay will lie; None when too many pictures wait to be written.
@@ -78,7 +101,7 @@ class Archive:
             return None
         path = self._folder / f"{name}{_OVERLAY}"
         try:
-            self._queue.put_nowait(_Reject(path, frame.copy(), anomaly_map, product))
+            self._queue.put_nowait(_Reject(path, taken, frame.copy(), anomaly_map, product))
         except queue.Full:
             return None
         return path
@@ -104,8 +127,11 @@ class Archive:
         seen = product.picture(reject.frame)
         heat = product.geometry.at(Size(*seen.shape[:2])).spread(reject.anomaly_map)
         shown = overlay(seen, heat, product.threshold)
-        for path, picture in ((_frame_of(reject.path), seen), (reject.path, shown)):
-            path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
+        png = cv2.imencode(".png", seen)[1].tobytes()
+        if reject.taken is not None:
+            png = with_note(png, _note(reject.taken))
+        _frame_of(reject.path).write_bytes(png)
+        reject.path.write_bytes(cv2.imencode(".jpg", shown)[1].tobytes())
         self._kept.append((reject.path, _bytes(reject.path)))
         self._bytes += self._kept[-1][1]
         while self._bytes > self._most_bytes and len(self._kept) > 1:
@@ -113,6 +139,23 @@ class Archive:
             self._bytes -= size
             oldest.unlink(missing_ok=True)
             _frame_of(oldest).unlink(missing_ok=True)
+
+
+def _note(taken: Taken) -> RecordingNote:
+    height, width = taken.picture_size
+    whole = taken.region == Roi(0, 0, width, height)
+    return RecordingNote(
+        source=taken.camera,
+        camera_picture=taken.picture_size,
+        roi=None if whole else taken.region,
+        captured_at=taken.captured_at,
+        tool_version=_version(),
+    )
+
+
+@cache  # looked up in the file system
+def _version() -> str:
+    return version("inspectd")
 
 
 def _frame_of(picture: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.delivery.archive import Archive
+from daemon.delivery.archive import Archive, Taken
 from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.journal.stamps import iso
 from daemon.judging.lane import Judged, NotJudged
@@ -99,7 +99,9 @@ class VerdictBatch:
             archive = None
             if decision == "reject" and self.archive is not None and captured.pixels is not None:
                 name = _picture_name(captured)
-                archive = self.archive.keep(name, captured.pixels, anomaly_map, captured.product)
+                archive = self.archive.keep(
+                    name, captured.pixels, anomaly_map, captured.product, _taken(captured)
+                )
             scored = _Scored(
                 score,
                 _peak(captured, captured.product.geometry, anomaly_map),
@@ -163,6 +165,13 @@ class VerdictBatch:
 def _picture_name(captured: CapturedFrame) -> str:
     camera, frame = captured.key
     return f"{_wall_clock(captured.captured_ns):%Y%m%dT%H%M%S}-{camera}-{frame:08d}"
+
+
+def _taken(captured: CapturedFrame) -> Taken | None:
+    size = captured.source.picture_size
+    if captured.region is None or size is None:
+        return None
+    return Taken(captured.key.camera, iso(_wall_clock(captured.captured_ns)), captured.region, size)
 
 
 def _wall_clock(monotonic_ns: int) -> datetime:
