@@ -93,10 +93,29 @@ def _add_train(commands: "Commands") -> None:
         "--no-autoencoder", dest="autoencoder", action="store_false", help="student and teacher alone"
     )
     train.add_argument(
+        "--no-position-aware",
+        dest="position_aware",
+        action="store_false",
+        help="leave the maps of student and autoencoder as they are; default: z-scores of what good images"
+        " show at each position",
+    )
+    train.add_argument(
+        "--no-density",
+        dest="density",
+        action="store_false",
+        help="no map of the density of the teacher's features",
+    )
+    train.add_argument(
+        "--no-whole",
+        dest="whole",
+        action="store_false",
+        help="no map of how unlike the good ones the picture is as a whole",
+    )
+    train.add_argument(
         "--map-normalisation",
         choices=("quantile", "gaussian"),
         default="quantile",
-        help="of both anomaly maps, on held-out good images; default quantile",
+        help="of all anomaly maps, on held-out good images; default quantile",
     )
     add_batch(train)
     add_seed(train, "weights, split and order")
@@ -275,6 +294,9 @@ def train_command(options: argparse.Namespace) -> None:
         p_hard=options.p_hard,
         autoencoder=options.autoencoder,
         map_normalisation=options.map_normalisation,
+        position_aware=options.position_aware,
+        density=options.density,
+        whole=options.whole,
         tiles=options.tiles,
     )
     result = train(
@@ -292,11 +314,13 @@ def train_command(options: argparse.Namespace) -> None:
     held_out = f"{split.held_out} held-out images"
     if options.tiles is not None:
         held_out = f"{len(scores)} tiles of {held_out}"
+    losses = f"student–teacher {result.local_loss:.4f}"
+    if result.global_loss is not None:
+        losses += f", student–autoencoder {result.global_loss:.4f}"
     print(
         f"{options.out}: size {size}, {options.image_size} pixels, "
         f"{options.steps} steps on {len(split.training)} {'images' if options.tiles is None else 'tiles'}\n"
-        f"validation on {held_out}: student–teacher {result.local_loss:.4f}, "
-        f"student–autoencoder {result.global_loss:.4f}, "
+        f"validation on {held_out}: {losses}, "
         f"scores {scores[len(scores) // 2]:.3f} (median) to {scores[-1]:.3f}\n"
         f"how many defects it finds is not known without any: measure it with evaluate-model\n"
         f"next: {PROG} export {options.out}"

@@ -254,7 +254,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
     torch.manual_seed(0)
     model = EfficientAd("xs", Size(128, 160)).eval()
-    model.quantiles.copy_(torch.tensor([[0.5, 2.0], [0.1, 0.4]]))
+    model.quantiles.copy_(torch.tensor([[0.5, 2.0], [0.1, 0.4], [0.3, 1.2], [0.2, 0.9]]))
     run = Run("xs", Size(128, 160), Roi(2, 3, 60, 50), 1, 1, 0, "", "", None, "0.1.0")
     save_model(tmp_path / "model.pt", run, model)
     return tmp_path / "model.pt"
