@@ -5,12 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 
-from engine_runtime.engine import FRAMES
 from engine_runtime.manifest import FP32_NODES
 from models.backbones.trunk import IMAGE, Trunk
-from models.contract_graph import ContractGraph
 from pictures.frames import Size
 from pictures.map_quantiles import MAP_NORMALISATION, PEAKS
 
@@ -31,12 +28,8 @@ def graph_of(
         student: output of each convolution of the trunk → weight and bias of the student.
         metadata: what the model says of itself.
     """
-    graph = ContractGraph()
-    graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
-    graph.node("Transpose", ["pixels"], IMAGE, perm=[0, 3, 1, 2])
+    graph = trunk.begun()
     graph.node("Shape", [IMAGE], "batch", start=0, end=1)
-    graph.nodes += trunk.nodes
-    graph.weights += trunk.weights
     own = {output for node in trunk.nodes for output in node.output}
     for node in trunk.nodes:
         copied = onnx.NodeProto()
@@ -59,7 +52,7 @@ def graph_of(
     graph.node("Concat", ["batch", sides], "distance/size", axis=0)
     logarithms = []
     for place, (feature, (_, height, width)) in enumerate(trunk.features.items()):
-        units = []
+        units: list[str] = []
         for name in (feature, f"student/{feature}"):
             at = f"distance/{place}/{len(units)}"
             graph.node("Mul", [name, name], f"{at}/squares")

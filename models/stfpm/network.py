@@ -59,7 +59,9 @@ class Network(nn.Module):
         found = {}
         for step in self._steps:
             if key(step.output) in self.layers:
-                conv, norm = self.layers[key(step.output)]  # type: ignore[misc]
+                conv, norm = self.layers[key(step.output)].children()
+                assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+                assert norm.running_mean is not None and norm.running_var is not None
                 scale = norm.weight / (norm.running_var + norm.eps).sqrt()
                 weight = conv.weight * scale[:, None, None, None]
                 bias = norm.bias - norm.running_mean * scale
@@ -93,7 +95,7 @@ class _Step:
             (height, width),
             stride,
             groups=groups,
-            bias=not learns,  # type: ignore[arg-type]
+            bias=not learns,
         )
         if learns:
             nn.init.kaiming_normal_(conv.weight, mode="fan_out" if groups == 1 else "fan_in")
@@ -110,7 +112,8 @@ class _Step:
         assert first is not None
         if self.operator == "Conv":
             top, left, bottom, right = self._own.get("pads", (0, 0, 0, 0))
-            return layers[key(self.output)](functional.pad(first, (left, right, top, bottom)))  # type: ignore[no-any-return]
+            found: Tensor = layers[key(self.output)](functional.pad(first, (left, right, top, bottom)))
+            return found
         if self.operator == "Clip":
             least, most = (None if value is None else float(value) for value in values[1:3])
             return first.clamp(least, most)
