@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from engine_runtime.engine import FRAMES
 from models.backbones.backbone import STRIDE
-from models.contract_graph import OPSET
+from models.contract_graph import OPSET, ContractGraph
 from pictures.frames import Size
 
 IMAGE = "image"
@@ -109,6 +110,15 @@ class Trunk:
         image = value(IMAGE, TensorProto.FLOAT, ["N", 3, *self.size])
         graph = helper.make_graph(self.nodes, "backbone", [image], outputs, self.weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+    def begun(self) -> ContractGraph:
+        """Begin a graph of contract 1: from the frames to the features."""
+        graph = ContractGraph()
+        graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
+        graph.node("Transpose", ["pixels"], IMAGE, perm=[0, 3, 1, 2])
+        graph.nodes += self.nodes
+        graph.weights += self.weights
+        return graph
 
     @property
     def digest(self) -> str:

@@ -6,11 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 
-from engine_runtime.engine import FRAMES
 from engine_runtime.manifest import FP32_NODES
-from models.backbones.trunk import IMAGE, JOINED, Trunk
+from models.backbones.trunk import JOINED, Trunk
 from models.contract_graph import ContractGraph
 from models.padim.gaussians import Gaussian
 from pictures.frames import Size
@@ -61,11 +59,7 @@ def graph_of(
         deviations: on good pictures.
         metadata: what the model says of itself.
     """
-    graph = ContractGraph()
-    graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
-    graph.node("Transpose", ["pixels"], IMAGE, perm=[0, 3, 1, 2])
-    graph.nodes += trunk.nodes
-    graph.weights += trunk.weights
+    graph = trunk.begun()
     channels, (height, width) = len(basis), trunk.grid
     graph.node(
         "Conv",
