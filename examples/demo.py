@@ -65,6 +65,7 @@ def main() -> None:
     )
     print(f"summary: {out / 'summary.json'}")
     print(f"the whole demo took {time.monotonic() - began:.0f} s")
+    print("\nsee it go on as operators do: make demo-line, then open http://127.0.0.1:8321/")
 
 
 def pace(config: Path, engine: Path) -> None:

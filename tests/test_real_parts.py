@@ -1,11 +1,15 @@
 """The whole way with photographs of real parts, through the command a user would run."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
+from dashboard_rig import Browser
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -50,3 +54,16 @@ def test_the_demo_in_short(tmp_path: Path) -> None:
     assert figures["latency_ms"].keys() == {"p50", "p99"}
     # What the subscriber beside the daemon printed is what the daemon decided.
     assert sum(" reject " in line for line in done.stdout.splitlines()) >= figures["caught"]
+    assert "make demo-line" in done.stdout
+
+    goes_on = subprocess.Popen(
+        [sys.executable, "-m", "examples.demo_line", "--out", out], cwd=BENCHMARKS.parent, process_group=0
+    )
+    try:
+        page = Browser("http://127.0.0.1:8321", transport=httpx.HTTPTransport(retries=8))
+        state = page.until("/api/lines/line3", lambda state: state["state"]["code"] == "running")
+        assert state["cameras"].keys() == {"top"}
+        assert page.ok("/api/lines/line3/verdicts")["total"] >= figures["caught"]
+    finally:
+        os.killpg(goes_on.pid, signal.SIGINT)
+        assert goes_on.wait(30) == 0
