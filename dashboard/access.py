@@ -23,6 +23,8 @@ _MOST_SESSIONS: Final = 2_000
 _IDLE_S: Final = 8 * 3600.0
 _LONGEST_S: Final = 24 * 3600.0
 _FREE_TRIES: Final = 5
+_LONGEST_WAIT_S: Final = 60.0
+"""Whoever guesses also keeps the real one out for so long."""
 _MOST_TRIED: Final = 10_000
 
 
@@ -60,18 +62,20 @@ class Session:
     Attributes:
         user: who logged in.
         csrf: what each change must bring with it.
+        ended: whether somebody logged out, or was logged out.
     """
 
     user: str
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     began_s: float = field(default_factory=time.monotonic)
     seen_s: float = field(default_factory=time.monotonic)
+    ended: bool = False
 
     @property
     def expired(self) -> bool:
         """Whether one must log in again; by a clock that nobody sets."""
         now_s = time.monotonic()
-        return now_s - self.seen_s > _IDLE_S or now_s - self.began_s > _LONGEST_S
+        return self.ended or now_s - self.seen_s > _IDLE_S or now_s - self.began_s > _LONGEST_S
 
 
 class Sessions:
@@ -85,7 +89,7 @@ class Sessions:
         token, session = secrets.token_urlsafe(32), Session(user)
         self._sessions[_digest(token)] = session
         while len(self._sessions) > _MOST_SESSIONS:
-            self._sessions.popitem(last=False)
+            self._sessions.popitem(last=False)[1].ended = True
         return token, session
 
     def find(self, token: str | None) -> Session | None:
@@ -105,12 +109,14 @@ class Sessions:
 
     def end(self, token: str | None) -> None:
         """Forget one."""
-        self._sessions.pop(_digest(token or ""), None)
+        session = self._sessions.pop(_digest(token or ""), None)
+        if session is not None:
+            session.ended = True
 
     def end_all(self, user: str) -> None:
         """Forget all of a user whose password or role changed."""
         for key in [key for key, session in self._sessions.items() if session.user == user]:
-            del self._sessions[key]
+            self._sessions.pop(key).ended = True
 
 
 class Tries:
@@ -127,7 +133,7 @@ class Tries:
         """Note a wrong password."""
         for name in names:
             number = self._wrong.pop(name, (0, 0.0))[0] + 1
-            wait_s = 0.0 if number < _FREE_TRIES else min(2.0 ** (number - _FREE_TRIES), 900.0)
+            wait_s = 0.0 if number < _FREE_TRIES else min(2.0 ** (number - _FREE_TRIES), _LONGEST_WAIT_S)
             self._wrong[name] = number, time.monotonic() + wait_s
         while len(self._wrong) > _MOST_TRIED:
             self._wrong.popitem(last=False)

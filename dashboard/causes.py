@@ -57,6 +57,7 @@ class Known:
         disks: folders and the megabytes that are free there.
         labels_altered: which row of the label file was altered; None when none was.
         clock_stepped: whether the line's clock was set in the last hour.
+        unusual: the share of rejects lately and the usual one; None where it is as usual.
     """
 
     health: Health | None
@@ -69,6 +70,7 @@ class Known:
     disks: Sequence[tuple[str, float]] = ()
     labels_altered: str | None = None
     clock_stepped: bool = False
+    unusual: tuple[float, float] | None = None
 
 
 def causes(known: Known) -> list[Cause]:
@@ -83,6 +85,10 @@ def causes(known: Known) -> list[Cause]:
     if known.health is not None and not stopped:
         found += _of_health(known.health)
     found += _of_verdicts(known, follows=bool(found))
+    if known.unusual is not None:
+        share, usual = known.unusual
+        values = {"share": round(share, 5), "usual": round(usual, 5)}
+        found.append(Cause("rejects_unusual", severity="watch", follows=bool(found), values=values))
     found += [Cause(code, severity="watch", detail=detail) for code, detail in known.own]
     if known.labels_altered is not None:
         found.append(Cause("labels_altered", severity="watch", detail=known.labels_altered))

@@ -68,6 +68,11 @@ class DashboardConfig:
         return parse_address(f"tcp://{self.host}:{self.port}").is_loopback
 
     @property
+    def needs_login(self) -> bool:
+        """Whether one must log in even before there is a user: where TLS is, others are meant to come."""
+        return self.certificate is not None
+
+    @property
     def address(self) -> str:
         """What to type into a browser."""
         return f"{'https' if self.certificate else 'http'}://{self.host}:{self.port}/"

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -94,9 +95,8 @@ class Labels:
         self._head, self._next = NOTHING, 1
         self._connection = open_database(file, _APPLICATION_ID, _VERSION, _TABLES)
         try:
-            for entry in self._entries():
-                self._check(entry)
-                self._apply(entry)
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._catch_up()
         except SQLITE_ERRORS as error:
             self._connection.close()
             raise refused(file, error) from error
@@ -116,13 +116,15 @@ class Labels:
             DatabaseFailed: the disk is full or fails; nothing is written.
         """
         with self._turn:
-            entry = Entry(
-                self._next, time.time_ns() // 1000, user, what, line, json.dumps(content), self._head
-            )
             try:
-                self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._catch_up()
+                now_us, text = time.time_ns() // 1000, json.dumps(content)
+                entry = Entry(self._next, now_us, user, what, line, text, self._head)
                 self._connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", entry)
+                self._connection.execute("COMMIT")
             except SQLITE_ERRORS as error:
+                self._roll_back()
                 raise DatabaseFailed(f"{self.file}: {why(error)}") from error
             self._head, self._next = entry.hash(), entry.id + 1
             self._apply(entry)
@@ -223,8 +225,12 @@ class Labels:
         return counted
 
     def users(self) -> dict[str, dict[str, Any]]:
-        """Give each user's role, secret and since when."""
+        """Give each user's role, secret and since when; also of those whom another process added."""
         with self._turn:
+            try:
+                self._catch_up()
+            except SQLITE_ERRORS as error:
+                raise DatabaseFailed(f"{self.file}: {why(error)}") from error
             return {name: dict(user) for name, user in self._users.items()}
 
     def entries(
@@ -256,6 +262,7 @@ class Labels:
         """Read the chain again; say which row was altered, or None."""
         head, due = NOTHING, 1
         with self._turn:
+            self._catch_up()
             for entry in self._entries():
                 if entry.id != due or entry.previous != head:
                     return f"row {min(entry.id, due)} was altered or removed"
@@ -264,9 +271,21 @@ class Labels:
                 return f"rows from {due} were removed"
         return None
 
-    def _entries(self) -> Iterable[Entry]:
-        rows: sqlite3.Cursor = self._connection.execute("SELECT * FROM entries ORDER BY id")
+    def _entries(self, after: int = 0) -> Iterable[Entry]:
+        query = "SELECT * FROM entries WHERE id > ? ORDER BY id"
+        rows: sqlite3.Cursor = self._connection.execute(query, (after,))
         return (Entry(*row) for row in rows)
+
+    def _catch_up(self) -> None:
+        """Take in what another process wrote: ``inspectd-dashboard --user`` beside the one that serves."""
+        for entry in list(self._entries(self._next - 1)):
+            self._check(entry)
+            self._apply(entry)
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            with suppress(*SQLITE_ERRORS):
+                self._connection.execute("ROLLBACK")
 
     def _check(self, entry: Entry) -> None:
         if self.damaged is None and (entry.id != self._next or entry.previous != self._head):

@@ -14,6 +14,7 @@ _log = logging.getLogger(__name__)
 _MOST_FRESH: Final = 20_000
 _MOST_LATENCIES: Final = 6_000
 _WINDOW_S: Final = 60
+_PACE_WEIGHT: Final = 0.2
 SILENCE_S: Final = 3.0
 
 
@@ -25,6 +26,7 @@ class Listening:
             there are many.
         left_out: how many went.
         last: the newest verdict of each camera.
+        pace_s: about how many seconds pass between two verdicts of each camera.
     """
 
     def __init__(self, line: LineConfig, came: Callable[[Verdict, str | None], None]) -> None:
@@ -37,6 +39,8 @@ class Listening:
         self.fresh: deque[tuple[Verdict, str | None]] = deque(maxlen=_MOST_FRESH)
         self.left_out = 0
         self.last: dict[str, Verdict] = {}
+        self.pace_s: dict[str, float] = {}
+        self._came_s: dict[str, float] = {}
         self._line = line
         self._came = came
         self._seconds: deque[list[int]] = deque(maxlen=_WINDOW_S + 1)
@@ -122,8 +126,16 @@ class Listening:
                 self.left_out += 1
             self.fresh.append((verdict, product))
             self.last[verdict.camera] = verdict
+            self._measure_pace(verdict.camera)
             self._count(verdict)
             self._came(verdict, product)
+
+    def _measure_pace(self, camera: str) -> None:
+        now_s = time.monotonic()
+        passed_s = now_s - self._came_s.get(camera, now_s)
+        known_s = self.pace_s.get(camera, passed_s)
+        self.pace_s[camera] = known_s + _PACE_WEIGHT * (passed_s - known_s)
+        self._came_s[camera] = now_s
 
     def _count(self, verdict: Verdict) -> None:
         second = int(time.monotonic())

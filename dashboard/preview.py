@@ -100,7 +100,7 @@ class Previews:
                     "id": f"{boot}-{seq}" if isinstance(boot, str) and isinstance(seq, int) else None,
                     "at": at,
                     "age_ms": age_ms,
-                    "old": age_ms > _OLD_MS,
+                    "old": age_ms > max(_OLD_MS, 5000 * self._watch.listening.pace_s.get(camera, 0)),
                     "width": _size(content.get("width")),
                     "height": _size(content.get("height")),
                     "reason": None,

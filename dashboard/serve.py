@@ -2,21 +2,28 @@
 
 import logging
 import os
+import signal
 import socket
 import ssl
 import sys
+from asyncio import sslproto
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dashboard.config import DashboardConfig
 from dashboard.labels import Labels
 from dashboard.watch import LineWatch
 from foundation.errors import InputError, Unavailable, refused_by_system
 
+if TYPE_CHECKING:
+    import uvicorn
+
 _log = logging.getLogger(__name__)
 _BACKLOG = 1024
+_TLS_BUFFER = 32 * 1024
 _LABELS = "labels"
 
 
@@ -49,12 +56,14 @@ def serve(config: DashboardConfig) -> int:
     from dashboard.web.app import application
 
     tls = _tls(config)
+    # asyncio keeps a buffer for each connection before anybody logged in: a thousand would need 256 MB.
+    sslproto.SSLProtocol.max_size = _TLS_BUFFER
     with _bound(config) as bound:
         _make(config.state)
         labels, trouble = _labels(config)
         watches = {name: LineWatch(line, config, labels) for name, line in config.lines.items()}
         app = application(config, watches, labels, trouble)
-        server = uvicorn.Server(
+        server = _server(
             uvicorn.Config(
                 app,
                 access_log=False,
@@ -77,8 +86,6 @@ def serve(config: DashboardConfig) -> int:
         _announce(config)
         try:
             server.run(sockets=[bound])
-        except KeyboardInterrupt:
-            pass
         finally:
             for watch in watches.values():
                 watch.close()
@@ -87,6 +94,20 @@ def serve(config: DashboardConfig) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # threads that listen to a line do not end by themselves
+
+
+def _server(config: "uvicorn.Config") -> "uvicorn.Server":
+    """Make a server that SIGTERM and Ctrl-C end in order; uvicorn's own repeats the signal in the end."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self.handle_exit)
+            yield
+
+    return Server(config)
 
 
 def _announce(config: DashboardConfig) -> None:
@@ -101,16 +122,16 @@ def _labels(config: DashboardConfig) -> tuple[Labels | None, str | None]:
     try:
         labels = Labels(file)
     except InputError as error:
-        if not config.is_loopback:
+        if config.needs_login:
             raise  # nobody could log in
         _log.warning("%s: labels cannot be given or seen", error)
         return None, str(error)
     if labels.damaged is not None:
         _log.warning("%s", labels.damaged)
-    if not config.is_loopback and not labels.users():
+    if config.needs_login and not labels.users():
         labels.close()
         raise InputError(
-            f"{config.file}: listen: {config.address} can be reached by others, and there is no user yet: "
+            f"{config.file}: listen: {config.address} needs a login, and there is no user yet: "
             f"inspectd-dashboard --config {config.file} --user NAME --role change"
         )
     return labels, None

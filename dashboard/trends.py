@@ -20,6 +20,7 @@ _MINUTE_US: Final = 60_000_000
 _HOUR_US: Final = 60 * _MINUTE_US
 _QUARTER: Final = 15
 """Minutes: shifts and days of any time zone begin at a multiple of them."""
+_FEWEST_QUARTERS: Final = 8
 _MEAN_RANGE: Final = 1.128
 """Of two standard normal numbers: what turns a mean moving range into a standard deviation."""
 
@@ -154,6 +155,30 @@ def trends(
         },
         "reasons": reasons,
     }
+
+
+def unusual(rollup: Rollup, now_us: int) -> tuple[float, float] | None:
+    """Tell whether more parts are rejected now than the day before explains.
+
+    Returns:
+        The share of rejects in the last quarter of an hour that is over, and the usual one; None where it is
+        as usual, or too little is known.
+    """
+    quarter = now_us // _MINUTE_US // _QUARTER
+    counted: dict[int, list[int]] = {}
+    query = (
+        f"SELECT minute / {_QUARTER}, decision, sum(number) FROM minutes WHERE minute >= ? AND minute < ? "
+        f"AND decision < 2 GROUP BY minute / {_QUARTER}, decision"
+    )
+    first = (quarter - 97) * _QUARTER
+    for part, decision, number in rollup.fetch(query, first, quarter * _QUARTER):
+        counted.setdefault(part, [0, 0])[decision] = number
+    if len(counted) < _FEWEST_QUARTERS or quarter - 1 not in counted:
+        return None
+    parts = [counted[part] for part in sorted(counted)]
+    found = limits([reject for _, reject in parts], [sum(both) for both in parts])
+    last, high = found["share"][-1], found["upper"][-1]
+    return (last, found["centre"]) if last is not None and high is not None and last > high else None
 
 
 def since_calibration(

@@ -35,7 +35,7 @@ def set_user(config: DashboardConfig, name: str, role: str) -> int:
         labels.add(os.environ.get("USER") or "root", "user", None, entry)
     finally:
         labels.close()
-    print(f"{labels_file(config)}: {name} may {role}; a dashboard that runs knows it after its next start")
+    print(f"{labels_file(config)}: {name} may {role}")
     return 0
 
 

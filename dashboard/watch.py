@@ -18,12 +18,14 @@ from dashboard.line_config import LineConfig, read_line
 from dashboard.listening import Listening
 from dashboard.records import counts, microseconds, shown
 from dashboard.rollup import Rollup
-from foundation.errors import InputError
+from dashboard.trends import unusual
+from foundation.errors import InputError, Unavailable
 
 _log = logging.getLogger(__name__)
 _MB: Final = 1_000_000
 _HOUR_US: Final = 3_600_000_000
 _LOOK_AT_DISKS_S: Final = 10.0
+_LOOK_AT_REJECTS_S: Final = 60.0
 _FASTEST_COUNTS_S: Final = 0.5
 
 
@@ -49,13 +51,14 @@ class LineWatch:
         """Causes that hold now: since when, and which."""
         self._state: tuple[str, float] = ("never_heard", time.time() * 1000)
         self._disks: tuple[float, list[tuple[str, float]]] = (-_LOOK_AT_DISKS_S, [])
+        self._rejects: tuple[float, tuple[float, float] | None] = (-_LOOK_AT_REJECTS_S, None)
         self._counted: tuple[float, dict[str, Any]] = (-_FASTEST_COUNTS_S, {})
         self._labels_there = False
         self._read_at_ns = _changed_ns(line.file)
         self.copying: Copying | None = None
         file = config.state / f"{line.name}.rollup"
         try:
-            self.rollup = Rollup(file, line.name)
+            self.rollup = _opened(file, line.name)
         except InputError as error:
             _log.warning("%s", error)
             self._own["rollup_failed"] = str(error)
@@ -332,6 +335,7 @@ class LineWatch:
             disks=self._free(),
             labels_altered=None if self.labels is None else self.labels.damaged,
             clock_stepped=self._clock_stepped(),
+            unusual=self._unusual(),
         )
 
     def _clock_stepped(self) -> bool:
@@ -344,6 +348,18 @@ class LineWatch:
             )
         except DatabaseFailed:
             return False
+
+    def _unusual(self) -> tuple[float, float] | None:
+        """Look whether more is rejected than usual; it changes by the quarter of an hour."""
+        looked_s, found = self._rejects
+        if self.rollup is None or time.monotonic() - looked_s < _LOOK_AT_REJECTS_S:
+            return found
+        try:
+            found = unusual(self.rollup, time.time_ns() // 1000)
+        except DatabaseFailed:
+            found = None
+        self._rejects = time.monotonic(), found
+        return found
 
     def _free(self) -> list[tuple[str, float]]:
         """Look how much room the line's folders have; each disk once, and not at each turn."""
@@ -361,6 +377,27 @@ class LineWatch:
                 continue
         self._disks = time.monotonic(), found
         return found
+
+
+def _opened(file: Path, line: str) -> Rollup:
+    """Open a roll-up; one that is damaged is put aside, as it is a copy of what the journal has.
+
+    Raises:
+        InputError: it cannot be opened or made.
+    """
+    try:
+        return Rollup(file, line)
+    except Unavailable:
+        raise
+    except InputError as error:
+        if "is damaged" not in str(error):
+            raise
+        _log.warning("%s: it is copied anew", error)
+        for end in ("", "-wal", "-shm"):
+            part = file.with_name(file.name + end)
+            if part.exists():
+                part.replace(part.with_name(f"{part.name}.damaged"))
+        return Rollup(file, line)
 
 
 def _readable(folder: Path) -> bool:

@@ -26,9 +26,13 @@ _FALSE_REJECT: Final = LABELS.index("false_reject")
 
 @dataclass(frozen=True)
 class Key:
-    """Which verdicts: of a product, of a camera or of all, of so many hours."""
+    """Which verdicts: of a product and a model, of a camera or of all, of so many hours.
+
+    Scores of two models cannot be compared; without a model all are taken.
+    """
 
     product: str | None
+    model: str | None
     camera: str | None
     hours: float
 
@@ -59,6 +63,8 @@ class Window:
         condition = "row BETWEEN ? AND ? AND at >= ? AND decision < 2 AND product = ? AND score IS NOT NULL"
         product = NO_PRODUCT if key.product is None else rollup.id_of(key.product)
         values: list[object] = [self.first, self.last, since_us, product]
+        if key.model is not None:
+            condition, values = f"{condition} AND model = ?", [*values, rollup.id_of(key.model)]
         if key.camera is not None:
             condition, values = f"{condition} AND camera = ?", [*values, rollup.id_of(key.camera)]
         with rollup.reading() as connection:
@@ -201,13 +207,13 @@ def defects_let_through(
 
     Of all that are kept, not of some hours: nobody shall choose the hours in which there were none.
     """
+    condition, values = "", [NO_PRODUCT if product is None else rollup.id_of(product), now, threshold]
+    if model is not None:
+        condition, values = " AND model = ?", [*values, rollup.id_of(model)]
     found = rollup.fetch(
         f"SELECT count(*) FROM verdicts INDEXED BY verdicts_label WHERE label > 0 AND label IN {_DEFECTS} "
-        "AND product = ? AND model = ? AND score > ? AND score <= ?",
-        NO_PRODUCT if product is None else rollup.id_of(product),
-        -1 if model is None else rollup.id_of(model),
-        now,
-        threshold,
+        f"AND product = ? AND score > ? AND score <= ?{condition}",
+        *values,
     )
     return int(found[0][0])
 

@@ -13,6 +13,9 @@ import httpx
 import yaml
 from line_rig import COMMANDS, PATIENCE_S, free_address, part_image, write_config
 
+from dashboard.access import secret_of
+from dashboard.labels import Labels
+
 
 def write_line(folder: Path, **keys: Any) -> Path:
     """Write the config of a line with journal, archive and control; of four parts one is bad, for ever."""
@@ -48,6 +51,19 @@ def run_dashboard(*arguments: object, given: str = "") -> subprocess.CompletedPr
     )
 
 
+def add_users(labels: Path, **roles: str) -> None:
+    """Add users, each with the password that ``password_of`` gives."""
+    labels.parent.mkdir(exist_ok=True)
+    file = Labels(labels)
+    for name, role in roles.items():
+        file.add("root", "user", None, {"name": name, "role": role, "secret": secret_of(password_of(name))})
+    file.close()
+
+
+def password_of(name: str) -> str:
+    return f"{name}s secret"
+
+
 class Browser:
     """Somebody's browser, logged in or not."""
 
@@ -62,8 +78,9 @@ class Browser:
         self.client.headers["X-CSRF-Token"] = self.session["csrf"] or ""
         return self.session
 
-    def login(self, name: str, password: str) -> httpx.Response:
-        answer = self.client.post("/api/login", json={"name": name, "password": password})
+    def login(self, name: str, password: str | None = None) -> httpx.Response:
+        content = {"name": name, "password": password_of(name) if password is None else password}
+        answer = self.client.post("/api/login", json=content)
         self.look_in()
         return answer
 

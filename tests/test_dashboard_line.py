@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import websockets
-from dashboard_rig import Browser, Dashboard, dashboard, run_dashboard, write_dashboard, write_line
+from dashboard_rig import Browser, Dashboard, add_users, dashboard, run_dashboard, write_dashboard, write_line
 from line_rig import RunningLine, running
 
 from calibration.calibration_file import read_calibration
@@ -39,19 +39,22 @@ def shop(tmp_path_factory: pytest.TempPathFactory, brightness_engine: Path) -> I
     folder = tmp_path_factory.mktemp("shop")
     engine = folder / "brightness.engine"
     engine.write_bytes(brightness_engine.read_bytes())
-    calibration = folder / "brightness.calibration.yaml"
-    calibrate(engine, calibration, THRESHOLD)
-    config = write_line(folder)
+    products = {}
+    for name, threshold in (("flange", THRESHOLD), ("washer", 0.75)):
+        calibrate(engine, folder / f"{name}.calibration.yaml", threshold)
+        products[name] = {"engine": engine.name, "calibration": f"{name}.calibration.yaml"}
+    calibration = folder / "flange.calibration.yaml"
+    config = write_line(folder, engine=None, calibration=None, products=products)
     page = write_dashboard(folder, ["line3.yaml"], kinds=["scratch", "<script>alert(1)"])
-    for name in ("anna", "ben"):
-        added = run_dashboard("--config", page, "--user", name, "--role", "change", given=f"{name}s secret\n")
-        assert added.returncode == 0, added.stderr
+    added = run_dashboard("--config", page, "--user", "anna", "--role", "change", given="annas secret\n")
+    assert added.returncode == 0, added.stderr
+    add_users(folder / "state/labels", ben="change")
     with running(config) as line, dashboard(page) as served:
         line.until(lambda line: line.health.state == "running" and len(line.verdicts) > 20)
         browsers = []
         for name in ("anna", "ben"):
             browser = served.browser()
-            assert browser.login(name, f"{name}s secret").status_code == 200
+            assert browser.login(name).status_code == 200
             browsers.append(browser)
         browsers[0].until(f"{LINE}/verdicts", lambda found: found["total"] >= 5, pictures="true")
         yield Shop(line, served, browsers[0], browsers[1], calibration)
@@ -101,7 +104,8 @@ def test_filters_find_what_they_say(shop: Shop) -> None:
         ({"score_min": 0.9}, True),
         ({"score_max": 0.9}, False),
         ({"part": "3.PNG"}, True),
-        ({"product": "-"}, True),
+        ({"product": "flange"}, True),
+        ({"product": "-"}, False),
         ({"product": "washer"}, False),
         ({"to": 1000}, False),
     ):
@@ -169,7 +173,7 @@ def test_a_threshold_is_previewed_applied_and_taken_back(shop: Shop) -> None:
     assert len(lower["changing"]) == min(24, lower["changing_total"])
 
     applied = shop.anna.done(
-        f"{LINE}/threshold", product=None, threshold=0.25, reason="misses since the new lamp", now=0.5
+        f"{LINE}/threshold", product="flange", threshold=0.25, reason="misses since the new lamp", now=0.5
     )
     assert applied["applied"] is True
     after = read_calibration(shop.calibration)
@@ -183,13 +187,13 @@ def test_a_threshold_is_previewed_applied_and_taken_back(shop: Shop) -> None:
     seen = len(shop.line.verdicts)
     shop.line.until(lambda line: any(verdict.threshold == 0.25 for verdict in line.verdicts[seen:]))
 
-    late = shop.ben.post(f"{LINE}/threshold", product=None, threshold=0.3, reason="as before", now=0.5)
+    late = shop.ben.post(f"{LINE}/threshold", product="flange", threshold=0.3, reason="as before", now=0.5)
     assert late.status_code == 409
     assert late.json()["error"]["code"] == "changed_meanwhile"
 
     back = shop.ben.ok(f"{LINE}/threshold")["back"]
     assert (back["threshold"], back["by"]) == (0.5, "anna")
-    assert shop.ben.done(f"{LINE}/threshold/back", product=None)["threshold"] == 0.5
+    assert shop.ben.done(f"{LINE}/threshold/back", product="flange")["threshold"] == 0.5
     assert read_calibration(shop.calibration) == before
     trends = shop.anna.until(
         f"{LINE}/trends",
@@ -207,7 +211,7 @@ def test_a_known_defect_passes_only_with_a_second_person(shop: Shop) -> None:
     preview = shop.anna.ok(f"{LINE}/threshold/preview", threshold=2.0)
     assert preview["defects_passing"] == 1
     assert preview["needs_second"] is True
-    asked = shop.anna.done(f"{LINE}/threshold", product=None, threshold=2.0, reason="no reason", now=0.5)
+    asked = shop.anna.done(f"{LINE}/threshold", product="flange", threshold=2.0, reason="no reason", now=0.5)
     assert asked["applied"] is False
     number = asked["proposal"]["id"]
     assert read_calibration(shop.calibration).threshold == 0.5
@@ -216,7 +220,7 @@ def test_a_known_defect_passes_only_with_a_second_person(shop: Shop) -> None:
     assert shop.ben.done(f"{LINE}/threshold/proposals/{number}", agree=True)["applied"] is True
     assert read_calibration(shop.calibration).threshold == 2.0
     assert shop.anna.ok(f"{LINE}/threshold")["proposals"] == []
-    shop.anna.done(f"{LINE}/threshold/back", product=None)
+    shop.anna.done(f"{LINE}/threshold/back", product="flange")
     shop.anna.done(f"{LINE}/labels/undo")
 
 
@@ -225,7 +229,9 @@ def test_a_threshold_that_the_line_refuses_leaves_the_old_one(shop: Shop) -> Non
     content, text = config.read_bytes(), shop.calibration.read_bytes()
     config.write_bytes(content + b"no_such_key: 1\n")
     try:
-        refused = shop.anna.post(f"{LINE}/threshold", product=None, threshold=0.4, reason="why not", now=0.5)
+        refused = shop.anna.post(
+            f"{LINE}/threshold", product="flange", threshold=0.4, reason="why not", now=0.5
+        )
     finally:
         config.write_bytes(content)
     assert refused.status_code == 502
@@ -261,11 +267,26 @@ def test_health_names_the_cause_and_takes_an_acknowledgement(shop: Shop) -> None
     assert shop.anna.post(f"{LINE}/health/acknowledge", key="camera_failed:top").status_code == 404
 
 
-def test_products_of_a_line_that_names_none(shop: Shop) -> None:
+def test_a_change_over_and_who_made_it(shop: Shop) -> None:
     found = shop.anna.ok(f"{LINE}/products")
-    assert [product["name"] for product in found["products"]] == [None]
-    refused = shop.anna.post(f"{LINE}/products/select", product="washer")
+    assert [(product["name"], product["threshold"]) for product in found["products"]] == [
+        ("flange", 0.5),
+        ("washer", 0.75),
+    ]
+    assert (found["now"], found["by"]) == ("flange", None)
+    assert "product washer" in shop.ben.done(f"{LINE}/products/select", product="washer")["said"]
+    found = shop.anna.until(f"{LINE}/products", lambda found: found["now"] == "washer" and found["by"])
+    assert found["by"] == "ben"
+    shop.anna.until(f"{LINE}/verdicts", lambda found: found["total"], product="washer")
+    assert shop.anna.ok(f"{LINE}/threshold")["product"] == "washer"
+    refused = shop.anna.post(f"{LINE}/products/select", product="gasket")
     assert (refused.status_code, refused.json()["error"]["code"]) == (502, "line_refused")
+    shop.anna.done(f"{LINE}/products/select", product="flange")
+    shop.anna.until(f"{LINE}/products", lambda found: found["now"] == "flange")
+    marks = shop.anna.ok(f"{LINE}/trends", hours=1, bucket="minute")["marks"]
+    assert {"from": "flange", "to": "washer"} in [
+        mark["values"] for mark in marks if mark["code"] == "product"
+    ]
 
 
 def test_an_export_holds_pictures_tables_and_their_hashes(shop: Shop) -> None:

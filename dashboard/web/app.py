@@ -46,7 +46,7 @@ def application(
     """
     secure = config.certificate is not None
     previews = {name: Previews(watch) for name, watch in watches.items()}
-    doorkeeper = Doorkeeper(Sessions(), labels, needs_login=not config.is_loopback, secure=secure)
+    doorkeeper = Doorkeeper(Sessions(), labels, needs_login=config.needs_login, secure=secure)
     site = Site(
         config=config,
         watches=watches,
@@ -135,7 +135,7 @@ async def _live(socket: WebSocket) -> None:
     site: Site = socket.app.state.site
     name = socket.path_params["line"]
     try:
-        site.doorkeeper.require(socket, "look", changes=False)
+        session = site.doorkeeper.require(socket, "look", changes=False)
     except Refused:
         await socket.accept()
         await socket.close(4401)
@@ -147,7 +147,7 @@ async def _live(socket: WebSocket) -> None:
         await socket.accept()
         await socket.close(1013)
     else:
-        await site.live.serve(socket, name)
+        await site.live.serve(socket, name, session)
 
 
 async def _no_such(request: Request) -> Response:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from dashboard.access import Session
 from dashboard.preview import Previews
 from dashboard.records import Shown, shown
 from dashboard.watch import LineWatch
@@ -31,11 +32,14 @@ class Page:
 
     Attributes:
         previews: whether it wants pictures.
-        user: who looks.
+        slow: whether it does not read what it is told.
+        code: with which it is closed.
     """
 
-    def __init__(self, socket: WebSocket) -> None:
+    def __init__(self, socket: WebSocket, session: Session | None) -> None:
         self.previews = False
+        self.code = 1013
+        self._session = session
         self._socket = socket
         self._waiting: asyncio.Queue[str] = asyncio.Queue(_MOST_WAITING)
         self.slow = False
@@ -47,10 +51,22 @@ class Page:
         except asyncio.QueueFull:
             self.slow = True
 
+    @property
+    def logged_out(self) -> bool:
+        """Whether its session is over; a page that is open counts as somebody who is there."""
+        if self._session is None:
+            return False
+        if not self._session.expired:
+            self._session.seen_s = time.monotonic()
+        return self._session.expired
+
     async def send_all(self) -> None:
         """Send what waits, until the page is gone or does not read."""
         while not self.slow:
             message = await self._waiting.get()
+            if self.logged_out:
+                self.code = 4401
+                return
             await asyncio.wait_for(self._socket.send_text(message), _PATIENCE_S)
 
     async def hear_all(self) -> None:
@@ -107,9 +123,9 @@ class Live:
                     _log.exception("%s", name)
                     await asyncio.sleep(1)
 
-    async def serve(self, socket: WebSocket, line: str) -> None:
-        """Tell one page what happens on a line, until it is gone."""
-        page = Page(socket)
+    async def serve(self, socket: WebSocket, line: str, session: Session | None) -> None:
+        """Tell one page what happens on a line, until it is gone or its session is over."""
+        page = Page(socket, session)
         watch = self._watches[line]
         await socket.accept()
         page.tell(json.dumps({"type": "hello", "state": await run_in_threadpool(self.whole_state, watch)}))
@@ -127,7 +143,7 @@ class Live:
                 ):
                     _log.debug("page: %r", result)
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(socket.close(1013), 1)
+                await asyncio.wait_for(socket.close(page.code), 1)
 
     def whole_state(self, watch: LineWatch) -> dict[str, Any]:
         """Give what a Line page shows at once."""

@@ -43,7 +43,7 @@ async def show(ask: Ask) -> Response:
         reason = why_not(watch.line, key.product)
         return {
             "product": key.product,
-            "model": watch.model,
+            "model": key.model,
             "threshold": threshold,
             **_calibration(watch, key.product),
             "total": window.total,
@@ -87,7 +87,7 @@ async def preview(ask: Ask) -> Response:
             "false_rejects_passing": change.false_rejects_passing,
             "good_rejected": change.good_rejected,
             "needs_second": now is not None
-            and defects_let_through(rollup, key.product, watch.model, now, threshold) > 0,
+            and defects_let_through(rollup, key.product, key.model, now, threshold) > 0,
             "changing": [verdict.short() for verdict in changing],
             "changing_total": change.more_rejected + change.fewer_rejected,
         }
@@ -172,7 +172,11 @@ async def _propose(ask: Ask, wished: _Wished) -> Response:
     labels, watch = ask.site.need_labels(), ask.watch
     defects = await beside(
         lambda: defects_let_through(
-            watch.need_rollup(), wished.product, watch.model, wished.now, wished.threshold
+            watch.need_rollup(),
+            wished.product,
+            _model(watch, wished.product),
+            wished.now,
+            wished.threshold,
         )
     )
     if not defects:
@@ -201,7 +205,7 @@ async def _apply(ask: Ask, wished: _Wished) -> Response:
         if present != wished.now:
             raise Refused(409, "changed_meanwhile", threshold=present)
         rollup = watch.need_rollup()
-        window = ask.site.windows[line.name].of(rollup, Key(product, None, 24.0))
+        window = ask.site.windows[line.name].of(rollup, Key(product, _model(watch, product), None, 24.0))
         what_if = window.preview(rollup, threshold)
         known_defects = window.defects_rejected(rollup, threshold)
         if wished.text is None:
@@ -230,8 +234,8 @@ async def _apply(ask: Ask, wished: _Wished) -> Response:
 def _key(ask: Ask, query: Query) -> Key:
     hours = query.number("hours", *_HOURS, 24.0)
     assert hours is not None
-    product = query.text("product")
-    return Key(ask.watch.product if product is None else product, query.text("camera"), hours)
+    product = query.text("product") or ask.watch.product
+    return Key(product, _model(ask.watch, product), query.text("camera"), hours)
 
 
 def _product(ask: Ask, content: dict[str, Any]) -> str | None:
@@ -249,6 +253,14 @@ def _judged_by(watch: LineWatch, product: str | None) -> float | None:
         return watch.threshold
     try:
         return read_calibration(calibration_of(watch.line, product)).threshold
+    except InputError:
+        return None
+
+
+def _model(watch: LineWatch, product: str | None) -> str | None:
+    """Name the model that a product is judged by, as its calibration does; None where that is unknown."""
+    try:
+        return read_calibration(calibration_of(watch.line, product)).model
     except InputError:
         return None
 
