@@ -31,8 +31,8 @@ def mean_part_model(path: Path, *, seed: int = 7) -> float:
 
 def _cells(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     grey = frame.astype(np.float32).mean(axis=2)
-    grey -= grey.mean()  # the lamp drifts
-    return grey.reshape(CELLS, CELL, CELLS, CELL).mean(axis=(1, 3))
+    level = np.asarray(grey - grey.mean(), np.float32)  # the lamp drifts
+    return np.asarray(level.reshape(CELLS, CELL, CELLS, CELL).mean(axis=(1, 3)), np.float32)
 
 
 def _smooth(cells: NDArray[np.float32]) -> NDArray[np.float32]:
