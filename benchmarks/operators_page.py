@@ -189,16 +189,27 @@ async def one_page(address: str, delays: list[float]) -> None:
         ) as live,
     ):
         await live.send('{"previews": true}')
-        async for message in live:
-            content = json.loads(message)
-            if content["type"] == "preview" and content["preview"]["url"]:
-                await client.get(content["preview"]["url"])
-            if content["type"] != "verdicts":
-                continue
-            now_ms = time.time() * 1000
-            delays.extend(now_ms - at for _, at, _, _ in content["points"])
-            for reject in content["rejects"][:2]:
-                await client.get(f"/api/lines/line3/verdicts/{reject['id']}/thumbnail.jpg")
+        wanted: asyncio.Queue[str] = asyncio.Queue(20)
+
+        async def load_pictures() -> None:
+            while True:
+                await client.get(await wanted.get())
+
+        async def listen() -> None:
+            async for message in live:
+                content = json.loads(message)
+                urls = []
+                if content["type"] == "preview" and content["preview"]["url"]:
+                    urls = [content["preview"]["url"]]
+                elif content["type"] == "verdicts":
+                    now_ms = time.time() * 1000
+                    delays.extend(now_ms - at for _, at, _, _ in content["points"])
+                    rejects = [reject["id"] for reject in content["rejects"]]
+                    urls = [f"/api/lines/line3/verdicts/{name}/thumbnail.jpg" for name in rejects]
+                for url in urls[: wanted.maxsize - wanted.qsize()]:  # what scrolled by is not loaded
+                    wanted.put_nowait(url)
+
+        await asyncio.gather(load_pictures(), listen())
 
 
 def answers(options: argparse.Namespace) -> dict[str, Any]:
