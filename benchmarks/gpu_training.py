@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
 def distil(size: str, file: Path, options: argparse.Namespace) -> int:
     """Make a teacher as ``efficientad distill`` does, and give its exit code."""
-    from models.cli import main as efficientad
+    from models.commands import efficientad
 
     steps, batch = str(options.distil_steps), str(options.batch)
     images = ["--images", str(options.photographs), "--out", str(file), "--size", size]

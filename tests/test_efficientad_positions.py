@@ -9,7 +9,7 @@ import torch
 from data_set_folders import draw_part
 
 from engine_runtime.engine import MAPS
-from models.cli import main
+from models.commands import efficientad as main
 from models.efficientad.checkpoint import Run
 from models.efficientad.picture import Picture, summary
 from models.efficientad.positions import LEAST, USUAL, Density, UsualMap, pooled
