@@ -9,6 +9,9 @@ fault   a picture is told as damaged, or the recording as broken, and all that p
 equal   all that passes has the pixels of an intact picture: a comment was hit, or a whole picture is missing
 valid   a picture passes with other pixels, and nothing in it says so
 missed  the same, and a slow and strict reader of the format finds what is wrong; it knows baseline JPEG alone
+
+Of valid and missed ones `visible` counts those that a person sees: more than 16 pixels of a picture that
+passed differ by more than 8 of 255 grey levels from the intact picture that it is nearest to.
 """
 
 import argparse
@@ -36,8 +39,10 @@ from fuzzing.strict_jpeg import fault_of
 from pictures.frames import Frame
 
 _SIDE: Final = 96
+_SEEN_LEVELS, _SEEN_PIXELS = 8, 16
 _PICTURES: Final = 12
 _KEY_EVERY: Final = 4
+_OUTCOMES: Final = ("fault", "equal", "valid", "missed")
 Chance = random.Random
 
 
@@ -58,22 +63,24 @@ class Counted(NamedTuple):
     damage: str
 
 
-def pictures() -> list[Frame]:
+def pictures(side: int) -> list[Frame]:
     """Draw parts on a belt, with a sensor's noise: without it a picture is hardly more than its header."""
     drawn = []
-    noise = np.random.default_rng(1)
+    noise, part = np.random.default_rng(1), side / 96
     for index in range(_PICTURES):
-        picture = np.full((_SIDE, _SIDE, 3), 70, np.uint8)
-        cv2.circle(picture, (30 + 3 * index, 48), 22, (150, 160, 170), -1)
-        cv2.circle(picture, (30 + 3 * index, 48), 8, (40, 40, 40), -1)
-        cv2.putText(picture, str(index), (4, 90), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (230, 230, 230), 1)
+        picture = np.full((side, side, 3), 70, np.uint8)
+        centre = round((30 + 3 * index) * part), round(48 * part)
+        cv2.circle(picture, centre, round(22 * part), (150, 160, 170), -1)
+        cv2.circle(picture, centre, round(8 * part), (40, 40, 40), -1)
+        place = round(4 * part), round(90 * part)
+        cv2.putText(picture, str(index), place, cv2.FONT_HERSHEY_SIMPLEX, 0.6 * part, (230, 230, 230), 1)
         drawn.append(np.clip(picture + noise.normal(0, 5, picture.shape), 0, 255).astype(np.uint8))
     return drawn
 
 
-def recordings() -> list[Recording]:
-    """Make the intact inputs."""
-    drawn = pictures()
+def recordings(side: int = _SIDE) -> list[Recording]:
+    """Make the intact inputs, of pictures of side × side pixels."""
+    drawn = pictures(side)
     jpegs = [_jpeg(picture) for picture in drawn]
     made = [
         Recording("JPEG", "", jpegs[0], ()),
@@ -91,7 +98,7 @@ def recordings() -> list[Recording]:
         name = "H.264 with B-pictures" if entropy == "B" else f"H.264, {entropy}"
         raw = b"".join(bytes(packet) for packet in packets)
         made.append(Recording(f"{name}, raw", ".h264", raw, tuple(bytes(packet) for packet in packets)))
-        stream = _muxed(packets, "mpegts")
+        stream = _muxed(packets, "mpegts", side)
         units = tuple(stream[at : at + 188] for at in range(0, len(stream), 188))
         made.append(Recording(f"{name}, transport stream", ".ts", stream, units))
     return made
@@ -113,7 +120,7 @@ def _multipart(jpegs: list[bytes]) -> Recording:
 def _h264(drawn: list[Frame], options: dict[str, str]) -> list[av.Packet]:
     encoder = av.CodecContext.create("libx264", "w")
     assert isinstance(encoder, av.VideoCodecContext)
-    encoder.width = encoder.height = _SIDE
+    encoder.height, encoder.width = drawn[0].shape[:2]
     encoder.pix_fmt = "yuv420p"
     encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
     encoder.options = {"preset": "veryfast", "g": str(_KEY_EVERY), "crf": "20", "threads": "1"} | options
@@ -125,11 +132,11 @@ def _h264(drawn: list[Frame], options: dict[str, str]) -> list[av.Packet]:
     return packets + encoder.encode(None)
 
 
-def _muxed(packets: list[av.Packet], container: str) -> bytes:
+def _muxed(packets: list[av.Packet], container: str, side: int) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream("libx264", rate=25)
-        stream.width = stream.height = _SIDE
+        stream.width = stream.height = side
         stream.pix_fmt = "yuv420p"
         for packet in packets:
             packet.stream = stream
@@ -162,7 +169,7 @@ def _flip(recording: Recording, chance: Chance) -> bytes:
 
 
 def _lost(recording: Recording, chance: Chance) -> bytes:
-    at, count = chance.randrange(len(recording.units)), chance.choice((1, 1, 2, 5))
+    at, count = chance.randrange(len(recording.units)), chance.choice((1, 1, 2, 3, 4, 5))
     return b"".join(recording.units[:at] + recording.units[at + count :])
 
 
@@ -181,19 +188,27 @@ DAMAGES: Final[dict[str, Callable[[Recording, Chance], bytes]]] = {
 }
 
 
-def outcome(recording: Recording, damaged: bytes, intact: set[bytes], file: Path) -> str:
-    """Read a damaged input as a camera's and say what became of it."""
-    faulty = other = False
+def outcome(recording: Recording, damaged: bytes, intact: dict[bytes, Frame], file: Path) -> list[str]:
+    """Read a damaged input as a camera's and say what became of it: one of the four, and `visible`."""
+    faulty, others = False, list[Frame]()
     for pixels in _read(recording, damaged, file):
         if pixels is None:
             faulty = True
         elif _digest(pixels) not in intact:
-            other = True
-    if not other:
-        return "fault" if faulty else "equal"
-    if recording.name.startswith("JPEG") and fault_of(damaged) is not None:
-        return "missed"
-    return "valid"
+            others.append(pixels)
+    if not others:
+        return ["fault" if faulty else "equal"]
+    is_missed = recording.name.startswith("JPEG") and fault_of(damaged) is not None
+    is_visible = any(_is_visible(pixels, list(intact.values())) for pixels in others)
+    return ["missed" if is_missed else "valid", *(["visible"] if is_visible else [])]
+
+
+def _is_visible(pixels: Frame, intact: list[Frame]) -> bool:
+    return not any(
+        pixels.shape == whole.shape
+        and (cv2.absdiff(pixels, whole).max(axis=2) > _SEEN_LEVELS).sum() <= _SEEN_PIXELS
+        for whole in intact
+    )
 
 
 def _read(recording: Recording, data: bytes, file: Path) -> Iterator[Frame | None]:
@@ -227,31 +242,31 @@ def _digest(pixels: Frame) -> bytes:
     return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
 
 
-def run(inputs: int, seed: int) -> dict[Counted, Counter[str]]:
+def run(inputs: int, seed: int, side: int = _SIDE) -> dict[Counted, Counter[str]]:
     """Damage recordings, in turns, and count what becomes of them."""
     counts: dict[Counted, Counter[str]] = {}
-    made = recordings()
+    made = recordings(side)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         file = Path(folder) / "input"
-        whole: dict[str, set[bytes]] = {}
+        whole: dict[str, dict[bytes, Frame]] = {}
         for recording in made:
             read = list(_read(recording, recording.data, file))
             expected = _PICTURES if recording.suffix else 1
             assert len(read) == expected and all(p is not None for p in read), (
                 f"{recording.name} is not read whole"
             )
-            whole[recording.name] = {_digest(pixels) for pixels in read if pixels is not None}
+            whole[recording.name] = {_digest(pixels): pixels for pixels in read if pixels is not None}
         pairs = [(r, d) for r in made for d in DAMAGES if d != "packets lost" or r.units]
         for number in tqdm(range(inputs), unit="input", disable=None):
             recording, damage = pairs[number % len(pairs)]
             damaged = DAMAGES[damage](recording, random.Random(f"{seed} {number}"))
-            result = outcome(recording, damaged, whole[recording.name], file)
-            counts.setdefault(Counted(recording.name, damage), Counter())[result] += 1
+            results = outcome(recording, damaged, whole[recording.name], file)
+            counts.setdefault(Counted(recording.name, damage), Counter()).update(results)
     return counts
 
 
 def table(counts: dict[Counted, Counter[str]]) -> str:
-    """Write the counts as Markdown: what passed with other pixels, by damage and format; and the sums."""
+    """Write as Markdown what passed with other pixels (visibly), by damage and format, and the sums."""
     families = {recording: _family(recording) for recording, _ in counts}
     columns = list(dict.fromkeys(families.values()))
     lines = [f"| damage | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
@@ -262,15 +277,20 @@ def table(counts: dict[Counted, Counter[str]]) -> str:
                 c for key, c in counts.items() if key.damage == damage and families[key.recording] == column
             ]
             counted = sum(found, Counter())
-            cells.append(f"{_passed(counted):,} of {counted.total():,}" if found else "–")
+            passed = f"{_passed(counted):,}" + (f" ({counted['visible']:,})" if _passed(counted) else "")
+            cells.append(f"{passed} of {_all(counted):,}" if found else "–")
         lines.append(f"| {damage} | {' | '.join(cells)} |")
     whole = sum(counts.values(), Counter())
-    sums = ", ".join(f"{whole[name]:,} {name}" for name in ("fault", "equal", "valid", "missed"))
-    return "\n".join([*lines, "", f"{whole.total():,} inputs: {sums}"])
+    sums = ", ".join(f"{whole[name]:,} {name}" for name in _OUTCOMES)
+    return "\n".join([*lines, "", f"{_all(whole):,} inputs: {sums}; {whole['visible']:,} visible"])
 
 
 def _family(recording: str) -> str:
     return "H.264, " + recording.rpartition(", ")[2] if "H.264" in recording else recording
+
+
+def _all(counted: Counter[str]) -> int:
+    return sum(counted[name] for name in _OUTCOMES)
 
 
 def _passed(counted: Counter[str]) -> int:
@@ -284,9 +304,10 @@ def main() -> int:
     )
     parser.add_argument("--inputs", type=int, default=100_000, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument("--side", type=int, default=_SIDE, help="of the pictures (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts here")
     options = parser.parse_args()
-    counts = run(options.inputs, options.seed)
+    counts = run(options.inputs, options.seed, options.side)
     print(table(counts))
     if options.json is not None:
         rows = [key._asdict() | dict(counted) for key, counted in sorted(counts.items())]

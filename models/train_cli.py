@@ -1,19 +1,27 @@
 """The command ``train-model``: good images in, a model out."""
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.command import run_command
 from foundation.errors import InputError
 from foundation.files import check_writable
 from foundation.parser import Parser
-from models.option_types import DEFAULT_STEPS, LAYOUTS, SIZES, image_size, natural, positive
+from models.option_types import positive
+from models.options import (
+    add_data,
+    add_image_size,
+    add_penalty,
+    add_region,
+    add_seed,
+    add_size,
+    add_steps,
+    add_teacher,
+    add_tiles,
+)
 from models.settings_file import apply_settings
-from pictures.option_types import region, tiles
 
 if TYPE_CHECKING:  # torch, for which --help should not wait
     import numpy as np
@@ -26,14 +34,8 @@ PROG = "train-model"
 METHODS = ("auto", "padim", "patchcore", "efficientad")
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_command(PROG, lambda: _run(argv))
-
-
-def _run(argv: list[str] | None) -> int:
-    # Threads that spin while they wait slow torch down twentyfold as soon as another process wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = parser()
     apply_settings(command, sys.argv[1:] if argv is None else argv)
     options = command.parse_args(argv)
@@ -56,14 +58,7 @@ def _kept(options: argparse.Namespace) -> str:
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     command = Parser(prog=PROG, description="Learn from images of good parts what a good part looks like.")
-    command.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="folder of one product (MVTec AD, MVTec LOCO, VisA, plain folders) or a list in CSV",
-    )
-    command.add_argument("--layout", choices=LAYOUTS, help="of the data; default: recognised")
+    add_data(command)
     target = command.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="FILE", help="the model, for instance line3.onnx")
     target.add_argument(
@@ -79,19 +74,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--defects", type=Path, metavar="DIR", help="images of defective parts, to say what the model finds"
     )
-    command.add_argument(
-        "--image-size",
-        type=image_size,
-        metavar="N|HxW",
-        help="what the model sees; default 256",
-    )
-    command.add_argument("--roi", type=region, metavar="X,Y,W,H", help="region of interest in the pictures")
-    command.add_argument(
-        "--tiles",
-        type=tiles,
-        metavar="SIZE,OVERLAP",
-        help="cut large pictures into tiles of SIZE pixels, each an image of the training",
-    )
+    add_image_size(command, default=None)
+    add_region(command)
+    add_tiles(command)
     command.add_argument(
         "--backbone",
         default="lite0",
@@ -109,25 +94,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--coreset", type=positive, default=1000, metavar="N", help="patchcore: patches kept; default 1000"
     )
-    command.add_argument(
-        "--size", choices=SIZES, default="xs", help="efficientad: of the networks; default xs"
-    )
-    command.add_argument(
-        "--steps",
-        type=positive,
-        default=DEFAULT_STEPS,
-        metavar="N",
-        help=f"efficientad: of training; default {DEFAULT_STEPS}",
-    )
-    command.add_argument(
-        "--penalty-images", type=Path, metavar="DIR", help="efficientad: natural images for its penalty"
-    )
-    command.add_argument(
-        "--teacher", type=Path, metavar="FILE", help="efficientad: default: the packaged one"
-    )
-    command.add_argument(
-        "--seed", type=natural, default=0, metavar="N", help="of all that is drawn; default 0"
-    )
+    for add in (add_size, add_steps, add_penalty, add_teacher):
+        add(command, "efficientad: ")
+    add_seed(command, "all that is drawn")
     return command
 
 

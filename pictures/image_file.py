@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from foundation.errors import InputError, printable
 from pictures.frames import Frame
+from pictures.jpeg import fault_of_jpeg
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -115,7 +116,7 @@ def check_jpeg(content: bytes) -> None:
     """Decode a JPEG in an eighth of its size, which reads every byte of it, and take warnings for errors.
 
     Raises:
-        _Damaged: libjpeg warned.
+        _Damaged: libjpeg warned, or read over something that no encoder writes.
     """
     try:
         simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
@@ -126,6 +127,9 @@ def check_jpeg(content: bytes) -> None:
         if reason == "Premature end of JPEG file":
             raise _Damaged("is a JPEG that is cut short: its end marker is missing") from error
         raise _Damaged(f"is a damaged JPEG: {reason}") from error
+    wrong = fault_of_jpeg(content, thorough=True)
+    if wrong is not None:
+        raise _Damaged(f"is a damaged JPEG: {wrong}")
 
 
 def _checked_png(content: bytes) -> bytes:

@@ -30,7 +30,7 @@ def mean_part_model(path: Path, *, seed: int = 7) -> float:
 
 
 def _cells(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-    grey = frame.astype(np.float32).mean(axis=2)
+    grey = np.asarray(frame, np.float32).mean(axis=2)
     level = np.asarray(grey - grey.mean(), np.float32)  # the lamp drifts
     return np.asarray(level.reshape(CELLS, CELL, CELLS, CELL).mean(axis=(1, 3)), np.float32)
 

@@ -17,7 +17,17 @@ from foundation.errors import Unavailable
 from foundation.files import replacing
 
 COMMANDS = Path(sys.executable).parent
-ALL = ("efficientad", "train-model", "evaluate-model", "build-engine", "calibrate", "inspectd", "inspectctl")
+ALL = (
+    "efficientad",
+    "train-model",
+    "evaluate-model",
+    "import-anomalib",
+    "build-engine",
+    "calibrate",
+    "inspectd",
+    "inspectctl",
+    "inspectd-dashboard",
+)
 
 
 def run(command: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -541,5 +541,5 @@ def test_several_lines_at_a_glance(browser: Any, long_site: Site) -> None:
         assert violations(page) == []
         page.get_by_role("link", name="line4").click()
         page.wait_for_function("() => location.pathname === '/line4/line'")
-        page.locator(".bar select").select_option("line3")
+        page.locator(".bar > label select").select_option("line3")
         page.wait_for_function("() => location.pathname === '/line3/line'")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models import training_images
-from models.cli import main
+from models.commands import efficientad as main
 from models.datasets.open import open_data_set
 from models.efficientad import augmentation, losses
 from models.efficientad.checkpoint import load_model, progress_file
@@ -453,7 +453,7 @@ def test_wrong_options(option: str, value: str, capsys: pytest.CaptureFixture[st
 
 
 def test_help_needs_no_torch() -> None:
-    script = "import sys\nfrom models.cli import main\n"
+    script = "import sys\nfrom models.commands import efficientad as main\n"
     script += "try: main(['train', '--help'])\nexcept SystemExit: pass\n"
     script += "assert not {'torch', 'cv2', 'onnx', 'openvino', 'onnxruntime'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)

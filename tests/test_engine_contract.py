@@ -30,12 +30,13 @@ from engine_runtime.engine_file import read_manifest, write_engine
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import EngineRefused, InputError
-from models.cli import main as efficientad
+from models.commands import efficientad
 from pictures.frames import Frame, Size
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
 
 CELLS = SIZE // CELL
+VERSION_1 = Path(__file__).parent / "version_1"
 
 
 def model_of(names: Sequence[str], **metadata: str) -> onnx.ModelProto:
@@ -311,6 +312,29 @@ def test_what_the_version_before_wrote_goes_on_working(line_folder: Path, tmp_pa
     assert calibrate([str(line_folder / "again.engine"), "--good", str(line_folder / "good")]) == 0
     made_now = yaml.safe_load((line_folder / "again.calibration.yaml").read_text())
     assert list(made_now["quantiles"]) == ["local", "global"]
+
+
+def test_files_that_commit_c877092_wrote_go_on_working(tmp_path: Path) -> None:
+    """An engine and its calibration, made by the last commit before maps had names, and what it scored."""
+    engine, calibration = VERSION_1 / "line.engine", VERSION_1 / "line.calibration.yaml"
+    manifest = read_manifest(engine)
+    quantiles = load_calibration(calibration, manifest.payload_sha256, manifest.maps).quantiles_array()
+    frames = [
+        np.random.default_rng(seed).normal(120, deviation, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+        for seed, deviation in ((100, 10), (101, 30))
+    ]
+    opened = open_engine(engine, threads=1)
+    np.testing.assert_allclose(
+        opened.infer(frames, quantiles)[SCORE], [-0.0095482, 2.0369108], rtol=1e-3, atol=1e-5
+    )
+    opened.close()
+    # Its graph is built and calibrated again.
+    graph = tmp_path / "line.onnx"
+    with zipfile.ZipFile(engine) as archive:
+        graph.write_bytes(archive.read("model.onnx"))
+    assert build_engine([str(graph), "--fast", "--max-batch", "2"]) == 0
+    draw_good(tmp_path / "good", 25)
+    assert calibrate([str(tmp_path / "line.engine"), "--good", str(tmp_path / "good")]) == 0
 
 
 def test_a_calibration_of_other_maps_is_refused(line_folder: Path) -> None:

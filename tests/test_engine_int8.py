@@ -16,7 +16,7 @@ from engine_runtime.engine import SCORE
 from engine_runtime.engine_file import read_engine, read_manifest
 from engine_runtime.open import open_engine
 from engine_runtime.tensorrt_library import is_installed
-from models.cli import main as efficientad
+from models.commands import efficientad
 from pictures.frames import Frame, Roi, Size
 
 SIZE = Size(128, 144)

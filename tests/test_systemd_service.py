@@ -133,9 +133,8 @@ def test_uninstall_removes_what_was_written(prefix: Path) -> None:
     mine = prefix / "systemd/system/other.service"
     mine.write_text("[Service]\n")
     dry = install_service("--prefix", prefix, "--uninstall", "--dry-run")
-    assert [line.split()[:2] for line in dry.stdout.splitlines()[: len(FILES)]] == [
-        ["would", "remove"]
-    ] * len(FILES)
+    said = [line.split()[:2] for line in dry.stdout.splitlines()[: len(FILES)]]
+    assert said == [["would", "remove"]] * len(FILES)
     assert set(FILES) < set(written(prefix))
     done = install_service("--prefix", prefix, "--uninstall")
     assert done.returncode == 0

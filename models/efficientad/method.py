@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foundation.files import sha256
 from models.efficientad.checkpoint import Run, load_model
-from models.efficientad.export import export, map_names
+from models.efficientad.export import export
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import ModelSize
 from models.efficientad.teacher import load_teacher, teacher_file
@@ -91,11 +91,9 @@ class EfficientAdModel:
 
     def maps(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """See ``Model.maps``."""
-        names = map_names(self._model)
         with torch.inference_mode():
             result = self._model(torch.from_numpy(frames), self._model.quantiles)
-        found = (result.local_map, result.global_map)
-        return {name: values.numpy() for name, values in zip(names, found, strict=False)}
+        return {name: values.numpy() for name, values in zip(self._model.map_names, result.maps, strict=True)}
 
     def export(self, path: Path) -> None:
         """See ``Model.export``."""

@@ -11,9 +11,10 @@ from av.codec.context import Flags
 
 from daemon.capture.drivers import BadPicture
 from daemon.capture.drivers.ffmpeg_log import complaint
-from daemon.capture.drivers.jpeg import END, decode_jpeg
+from daemon.capture.drivers.jpeg import decode_jpeg
 from daemon.capture.drivers.nal_units import has_impossible_bytes, length_bytes_of
 from pictures.frames import Frame
+from pictures.jpeg import JPEG_END
 
 if TYPE_CHECKING:
     VideoPacket = av.Packet[av.VideoStream]
@@ -152,7 +153,7 @@ def _to_bgr(frame: av.VideoFrame, upright: bool) -> Frame:
 
 def _whole_jpeg(data: bytes) -> Frame:
     pixels = decode_jpeg(data)
-    behind = data[data.rfind(END) + len(END) :]
+    behind = data[data.rfind(JPEG_END) + len(JPEG_END) :]
     # Some servers count the line's end in; with a part of the next boundary the length was another one.
     if behind == b"\r" or behind.startswith(b"\r\n-"):
         raise BadPicture("the picture is not as long as was announced", None)

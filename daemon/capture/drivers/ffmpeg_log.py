@@ -10,7 +10,8 @@ _SAID: Final = av.logging.Capture(local=False)
 # Below the level of an error, and damage all the same.
 _DAMAGE: Final = re.compile(
     "frame num gap|duplicating field|rtp: missed|max delay reached|continuity check failed|jitter buffer full"
-    "|pes packet size mismatch|partial file|dropping old packet|packet corrupt",
+    "|pes packet size mismatch|partial file|dropping old packet|packet corrupt"
+    "|bytestream overread|tei flag set",
     re.IGNORECASE,
 )
 
