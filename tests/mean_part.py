@@ -36,8 +36,7 @@ def _cells(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _smooth(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    smooth: NDArray[np.float32] = cv2.blur(cells, (3, 3), borderType=cv2.BORDER_CONSTANT)
-    return smooth
+    return np.asarray(cv2.blur(cells, (3, 3), borderType=cv2.BORDER_CONSTANT), np.float32)
 
 
 def _save(path: Path, mean: NDArray[np.float32], spread: NDArray[np.float32]) -> None:
