@@ -26,6 +26,7 @@ ALL = (
     "calibrate",
     "inspectd",
     "inspectctl",
+    "inspectd-dashboard",
 )
 
 
