@@ -7,6 +7,7 @@ away, cell by cell.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import onnx
@@ -65,21 +66,48 @@ def corrected(
 
 def runner_of(content: bytes, graph: Graph) -> Run:
     """Run a graph up to its border, each node in the type that it has."""
-    model = onnx.load_model_from_string(content)
     names = border(graph)
-    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
     options = onnxruntime.SessionOptions()
     # Sums of 8-bit products would saturate on a CPU without VNNI: that is the runtime's, not the graph's.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        up_to_border(content, graph), options, providers=["CPUExecutionProvider"]
     )
     quantiles = uncalibrated(graph.maps)
 
     def run(frame: Frame) -> Mapping[str, Floats]:
         given = {FRAMES: frame[None], QUANTILES: quantiles}
         return dict(zip(names, session.run(names, given), strict=True))
+
+    return run
+
+
+def up_to_border(content: bytes, graph: Graph) -> bytes:
+    """Give a graph whose outputs are the tensors of the border."""
+    model = onnx.load_model_from_string(content)
+    del model.graph.output[:]
+    model.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in border(graph)
+    )
+    shortened: bytes = model.SerializeToString()
+    return shortened
+
+
+def bf16_runner(graph: Graph) -> Run:
+    """Run a graph up to its border as OpenVINO does in bfloat16.
+
+    Raises:
+        EngineRefused: this CPU has no bfloat16.
+    """
+    from engine_runtime.openvino import runner
+
+    names, quantiles = border(graph), uncalibrated(graph.maps)
+    infer = runner(up_to_border(graph.content, graph), None, "bf16")
+
+    def run(frame: Frame) -> Mapping[str, Floats]:
+        found = cast("Mapping[str, Floats]", infer({FRAMES: frame[None], QUANTILES: quantiles}))
+        return {name: np.array(found[name]) for name in names}
 
     return run
 
