@@ -181,7 +181,10 @@ def find(within: object, name: str) -> object:
 def _plain(value: object) -> object:
     """Give a value, or that which OmegaConf or an enumeration has wrapped."""
     if isinstance(value, Record):
-        value = value.attributes().get("_val", value.arguments[0] if len(value.arguments) == 1 else None)
+        attributes = value.attributes()
+        if isinstance(listed := attributes.get("_content"), list):
+            return [_plain(part) for part in listed]
+        value = attributes.get("_val", value.arguments[0] if len(value.arguments) == 1 else None)
     return value if isinstance(value, (str, bool, int, list, tuple)) else None
 
 

@@ -233,6 +233,28 @@ def test_other_prefixes_and_a_bare_state_dict(
     assert import_anomalib([str(path), "--padding", "yes"]) == 0
 
 
+class Node:
+    """A value as OmegaConf wraps it, with whose settings anomalib before version 1 wrote its checkpoints."""
+
+    def __init__(self, value: object) -> None:
+        name = "_content" if isinstance(value, (dict, list)) else "_val"
+        self.__dict__[name] = value
+
+
+def test_settings_of_versions_before_1(
+    tmp_path: Path, small: OrderedDict[str, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.ckpt"
+    model = Node({"padding": Node(True), "pad_maps": Node(False), "model_size": Node("small")})
+    data = Node({"image_size": Node([Node(256), Node(320)])})
+    settings = Node({"model": model, "dataset": data})
+    old = {"image_threshold.value": torch.tensor(0.5), "normalization_metrics.min": torch.tensor(0.0)}
+    torch.save({"state_dict": old | small, "hyper_parameters": settings}, path)
+    assert import_anomalib([str(path)]) == 0
+    said = "size s, 256×320 pixels, networks with padding, maps with a border of 0 cells"
+    assert said in capsys.readouterr().out
+
+
 class Treacherous:
     def __init__(self, target: Path) -> None:
         self.target = target
