@@ -6,6 +6,7 @@ was to be made with. No code of the file's choosing is imported or called.
 """
 
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -110,7 +111,9 @@ class TorchFile:
         try:
             with zipfile.ZipFile(path) as archive:
                 self._entries = _entries(archive, path.stat().st_size)
-            self.content = _Unpickler(BytesIO(self._entries.pop("data.pkl"))).load()
+            pickled = self._entries.pop("data.pkl")
+            _check_memo(pickled)
+            self.content = _Unpickler(BytesIO(pickled)).load()
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
         except Exception as error:  # a damaged pickle raises whatever it likes
@@ -149,6 +152,17 @@ class TorchFile:
             return torch.as_strided(values, size, stride, offset)  # type: ignore[arg-type]
         except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{self._path}: the values of {name} are missing or damaged") from error
+
+
+def _check_memo(pickled: bytes) -> None:
+    """Refuse what would fill the memory: a place in the list of what was met, far beyond all there is.
+
+    Raises:
+        ValueError: there is such a place, or the pickle is cut short.
+    """
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name in {"PUT", "LONG_BINPUT"} and argument > len(pickled):
+            raise ValueError(operation.name)
 
 
 def walk(within: object) -> Iterator[object]:
