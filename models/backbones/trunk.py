@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -54,9 +55,11 @@ class Trunk:
     def joined(self) -> "Trunk":
         """Join the features as PatchCore does (Roth et al. 2022, §3.1).
 
-        Each is averaged over 3×3 neighbours and resized to one grid; then the channels are joined.
+        Each is averaged over 3×3 neighbours and resized to one grid; then the channels are joined. The
+        weights of the convolutions are rounded to bfloat16: what is fitted on these features holds for an
+        engine in that precision, too, which would otherwise see all good parts a little elsewhere.
         """
-        nodes, weights, grids, fine = list(self.nodes), list(self.weights), [], 0
+        nodes, weights, grids, fine = list(self.nodes), [_rounded(weight) for weight in self.weights], [], 0
         for index, (feature, (channels, height, width)) in enumerate(self.features.items()):
             mean = f"trunk/mean_{index}"
             fine += channels if height >= self.grid.height else 0
@@ -121,6 +124,14 @@ class Trunk:
     def digest(self) -> str:
         """SHA-256 over everything that decides on the features."""
         return hashlib.sha256(self.model().SerializeToString(deterministic=True)).hexdigest()
+
+
+def _rounded(weight: TensorProto) -> TensorProto:
+    """Round the weights of a convolution to bfloat16, kept as float32; other constants stay."""
+    if len(weight.dims) != 4:
+        return weight
+    values = torch.from_numpy(numpy_helper.to_array(weight).copy())
+    return numpy_helper.from_array(values.bfloat16().float().numpy(), weight.name)
 
 
 class Layers:
