@@ -161,7 +161,7 @@ def _check_memo(pickled: bytes) -> None:
         ValueError: there is such a place, or the pickle is cut short.
     """
     for operation, argument, _ in pickletools.genops(pickled):
-        if operation.name in {"PUT", "LONG_BINPUT"} and argument > len(pickled):
+        if operation.name in {"PUT", "LONG_BINPUT"} and (argument or 0) > len(pickled):
             raise ValueError(operation.name)
 
 
