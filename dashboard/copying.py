@@ -184,7 +184,7 @@ class Copying:
                 if row.kind == VERDICT:
                     try:
                         verdict = decode_verdict(row.payload)
-                    except MalformedMessage as error:
+                    except (MalformedMessage, TypeError, AttributeError) as error:  # an altered row
                         _log.warning("%s: row %d is passed over: %s", self._line.journal, row.id, error)
                         continue
                     one = shown(verdict, place.product, self._line.archive)
@@ -247,9 +247,13 @@ class _Place:
 
     def note(self, rollup: Rollup, newest: Row) -> None:
         """Write it down, in the transaction of what was copied."""
+        try:
+            newest_hash = hash_of(newest).hex()
+        except TypeError as error:
+            raise JournalFailed(f"row {newest.id} was altered") from error
         content = {
             "row": self.row,
-            "hash": hash_of(newest).hex(),
+            "hash": newest_hash,
             "product": self.product,
             "model": self.model,
             "thresholds": self.thresholds,

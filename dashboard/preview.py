@@ -82,12 +82,15 @@ class Previews:
         folder = self._watch.line.preview
         if folder is None:
             return None
-        picture, note = folder / f"{camera}.jpg", folder / f"{camera}.json"
+        picture = folder / f"{camera}.jpg"
         try:
-            if note.stat().st_size > _MOST_JSON or not 0 < picture.stat().st_size <= _MOST_JPEG:
+            with picture.open("rb") as file:
+                found = os.fstat(file.fileno())
+                head = file.read(_MOST_JSON)
+            if found.st_size > _MOST_JPEG:
                 return None
-            content = json.loads(note.read_bytes())
-            changed_ns = picture.stat().st_mtime_ns
+            content = json.loads(_comment(head))
+            changed_ns = found.st_mtime_ns
             at = microseconds(content["captured_at"]) / 1000
             score, boot, seq = content.get("score"), content.get("boot"), content.get("seq")
             age_ms = max(0.0, time.time() * 1000 - at)
@@ -156,6 +159,16 @@ class Previews:
 def _none(reason: NoPicture) -> Preview:
     keys = ("url", "kind", "score", "id", "at", "age_ms", "width", "height")
     return Preview({"source": "none", **dict.fromkeys(keys), "old": True, "reason": reason.content()})
+
+
+def _comment(head: bytes) -> bytes:
+    """Give the comment with which a line's preview begins: what it says of itself (docs/preview.md).
+
+    The file beside it says the same, and may for a moment belong to the picture before.
+    """
+    if head[:4] != b"\xff\xd8\xff\xfe":
+        raise ValueError("no JPEG with a comment in front")
+    return head[6 : 4 + int.from_bytes(head[4:6])]
 
 
 def _text(found: object) -> str | None:

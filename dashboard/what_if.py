@@ -17,7 +17,9 @@ from dashboard.rollup import NO_PRODUCT, Rollup
 
 MOST_VERDICTS: Final = 2_000_000
 _MOST_WINDOWS: Final = 3
-_FRESH_S: Final = 600.0
+_FRESH_S: Final = 10.0
+_STANDS_S: Final = 600.0
+"""While somebody drags, what comes in meanwhile does not change the numbers."""
 _BINS: Final = 120
 _ROW = np.dtype([("row", np.int64), ("score", np.float32), ("decision", np.int8)])
 _DEFECTS: Final = (LABELS.index("defect"), LABELS.index("disputed"))
@@ -226,10 +228,11 @@ class Windows:
         self._turn = threading.Lock()
 
     def of(self, rollup: Rollup, key: Key, *, fresh: bool = False) -> Window:
-        """Give a window; fresh: made now."""
+        """Give a window; fresh: made just now."""
         with self._turn:
             window = self._windows.get(key)
-            if window is None or fresh or time.monotonic() - window.made_s > _FRESH_S:
+            most_s = _FRESH_S if fresh else _STANDS_S
+            if window is None or time.monotonic() - window.made_s > most_s:
                 # The old one first: two large ones at once would need too much memory.
                 self._windows.pop(key, None)
                 while len(self._windows) >= _MOST_WINDOWS:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from line_process import a_health, a_verdict
 
@@ -118,6 +118,7 @@ def float32s() -> st.SearchStrategy[float]:
     return st.floats(0, 1, width=32)
 
 
+@settings(max_examples=30)
 @given(scores=st.lists(float32s(), min_size=1, max_size=60), threshold=float32s())
 def test_a_preview_counts_what_a_loop_would(scores: list[float], threshold: float) -> None:
     from tempfile import TemporaryDirectory
@@ -192,3 +193,46 @@ def test_ids() -> None:
     assert parse_id("3fa1b2-4512") == ("3fa1b2", 4512)
     for wrong in ("", "-1", "3fa1", "3FA1-1", "aa-", "aa--1", "aa-1x", "aa-٣", "../../etc-1"):
         assert parse_id(wrong) is None
+
+
+def test_a_live_picture_tells_what_it_shows_and_grows_old(tmp_path: Path) -> None:
+    import json
+    from dataclasses import replace
+    from datetime import UTC, datetime, timedelta
+
+    from dashboard_rig import write_line
+
+    from dashboard.config import of_one_line
+    from dashboard.kept_pictures import jpeg
+    from dashboard.preview import Previews
+    from dashboard.watch import LineWatch
+
+    config = of_one_line(write_line(tmp_path, preview={"folder": "preview"}))
+    line = config.lines["line3"]
+    assert line.preview == tmp_path / "preview"
+    line.preview.mkdir()
+    watch = LineWatch(line, replace(config, state=tmp_path / "state"), None)
+    previews = Previews(watch)
+    assert previews.of("top").content["reason"]["code"] == "no_picture_yet"
+
+    plain = jpeg(np.zeros((30, 40, 3), np.uint8))
+    for seconds, old in ((0, False), (10, True)):
+        captured = datetime.now(UTC) - timedelta(seconds=seconds)
+        note = {
+            **{"boot": "aa", "seq": 7, "kind": "reject", "score": 0.6, "width": 40, "height": 30},
+            "captured_at": f"{captured:%Y-%m-%dT%H:%M:%S.%fZ}",
+        }
+        text = json.dumps(note).encode()
+        commented = plain[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2) + text + plain[2:]
+        (line.preview / "top.jpg").write_bytes(commented)
+        found = previews.of("top").content
+        assert (found["source"], found["id"], found["kind"]) == ("live", "aa-7", "reject")
+        assert found["old"] is old
+        assert previews.jpeg("top") == commented
+    (line.preview / "top.jpg").write_bytes(plain)  # not a line's
+    assert previews.of("top").content["source"] == "none"
+
+    previews.lease()
+    lease = line.preview / "lease"
+    assert abs(lease.stat().st_mtime - time.time()) < 5
+    watch.close()

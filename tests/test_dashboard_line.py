@@ -19,6 +19,7 @@ from line_rig import RunningLine, running
 from calibration.calibration_file import read_calibration
 
 LINE = "/api/lines/line3"
+pytestmark = pytest.mark.slow
 
 
 class Shop(NamedTuple):
