@@ -81,6 +81,11 @@ class Site:
         self.address = self.dashboard.address
         self.asker = self.dashboard.browser()
 
+    def restart_dashboard(self) -> None:
+        self.dashboard.close()
+        self.dashboard = Dashboard(self.config)
+        self.asker = self.dashboard.browser()
+
     def get(self, path: str, **query: Any) -> Any:
         return self.asker.ok(f"/api/lines/line3/{path}", **query)
 

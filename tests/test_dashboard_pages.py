@@ -238,6 +238,21 @@ def test_an_old_picture_never_looks_live(browser: Any, site: Site) -> None:
         page.wait_for_selector("text=No connection to the server since", state="detached", timeout=30_000)
 
 
+def test_the_page_comes_back_when_the_server_was_started_anew(browser: Any, site: Site) -> None:
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
+    page = context.new_page()
+    go(page, site, "review")
+    site.restart_dashboard()
+    page.wait_for_selector("text=No connection to the server since", state="detached", timeout=30_000)
+    before = site.get("labels/summary")["unsure"]
+    page.wait_for_selector(".review .lens")
+    page.keyboard.press("3")  # the session is another one now, and its token
+    site.until(lambda: site.get("labels/summary")["unsure"] == before + 1)
+    page.keyboard.press("u")
+    site.until(lambda: site.get("labels/summary")["unsure"] == before)
+    context.close()
+
+
 def test_a_verdict_is_on_the_screen_at_once(browser: Any, site: Site) -> None:
     with opened(browser, site) as page:
         go(page, site, "line")
