@@ -30,14 +30,13 @@ def mean_part_model(path: Path, *, seed: int = 7) -> float:
 
 
 def _cells(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-    grey = frame.astype(np.float32).mean(axis=2)
-    grey -= grey.mean()  # the lamp drifts
-    return grey.reshape(CELLS, CELL, CELLS, CELL).mean(axis=(1, 3))
+    grey = np.asarray(frame, np.float32).mean(axis=2)
+    level = np.asarray(grey - grey.mean(), np.float32)  # the lamp drifts
+    return np.asarray(level.reshape(CELLS, CELL, CELLS, CELL).mean(axis=(1, 3)), np.float32)
 
 
 def _smooth(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    smooth: NDArray[np.float32] = cv2.blur(cells, (3, 3), borderType=cv2.BORDER_CONSTANT)
-    return smooth
+    return np.asarray(cv2.blur(cells, (3, 3), borderType=cv2.BORDER_CONSTANT), np.float32)
 
 
 def _save(path: Path, mean: NDArray[np.float32], spread: NDArray[np.float32]) -> None:

@@ -68,13 +68,15 @@ def drawn_line(folder: Path, cameras: dict[str, Any], **keys: Any) -> Path:
 class Site:
     """The line's process and the dashboard's, and somebody who asks the server without a page."""
 
-    def __init__(self, line: Path, **keys: Any) -> None:
+    def __init__(self, line: Path, *others: Path, runs: bool = True, **keys: Any) -> None:
         self.folder = line.parent
         self.config = write_dashboard(
-            self.folder, [line.name], **({"kinds": ["scratch", "dent", "stain"]} | keys)
+            self.folder,
+            [line.name, *(other.name for other in others)],
+            **({"kinds": ["scratch", "dent", "stain"]} | keys),
         )
         command = [COMMANDS / "inspectd", "--config", line.name]  # so its pictures have relative names
-        self.line = subprocess.Popen(command, cwd=self.folder, stderr=subprocess.DEVNULL)
+        self.line = subprocess.Popen(command, cwd=self.folder, stderr=subprocess.DEVNULL) if runs else None
         self.dashboard = Dashboard(self.config)
         self.address = self.dashboard.address
         self.asker = self.dashboard.browser()
@@ -95,8 +97,9 @@ class Site:
 
     def close(self) -> None:
         self.dashboard.close()
-        self.line.kill()
-        self.line.wait()
+        if self.line is not None:
+            self.line.kill()
+            self.line.wait()
 
     def __enter__(self) -> Self:
         return self

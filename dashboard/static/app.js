@@ -29,7 +29,8 @@ const THEME = 'inspectd.theme';
 // /LINE/PAGE/REST?query
 function readAddress() {
   const [line, page, ...rest] = location.pathname.split('/').filter(Boolean).map(decodeURIComponent);
-  return { line, page: page in PAGES ? page : 'line', rest: rest.join('/'), query: Object.fromEntries(new URLSearchParams(location.search)) };
+  const { lang, ...query } = Object.fromEntries(new URLSearchParams(location.search)); // lang is for language.js
+  return { line, page: page in PAGES ? page : 'line', rest: rest.join('/'), query };
 }
 
 function App() {
