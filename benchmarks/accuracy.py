@@ -3,7 +3,8 @@
     python benchmarks/accuracy.py --data DIR [DIR …] --natural DIR --out FOLDER
         --backbone FILE --json docs/benchmarks/accuracy.json --markdown docs/benchmarks/accuracy.md
 
-Every DIR is one product, in a layout that `efficientad evaluate` knows. `--methods` chooses among
+Every DIR is one product, in a layout that `efficientad evaluate` knows. An object of MVTec LOCO without good
+test images is tested with those for validation. `--methods` chooses among
 
   padim    ours, PaDiM, as `train-model --method padim` fits it
   padim10  the same with ten good images
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace, command: str) -> None:
     """Fill every cell of the table; the table is written again after each."""
+    from detection.held_back import with_good_test
     from detection.ours import SIZE
 
     from models import training_images
@@ -83,7 +85,7 @@ def run(options: argparse.Namespace, command: str) -> None:
     for data, seed, method in tqdm(tasks, desc="accuracy", unit="cell"):
         folder = options.out / data.name
         folder.mkdir(parents=True, exist_ok=True)
-        data_set = open_data_set(data)
+        data_set = open_data_set(with_good_test(data, folder / "held-back"))
         task = Task(
             data_set,
             training_images.load(data_set, SIZE, None, seed),

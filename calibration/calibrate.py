@@ -16,13 +16,13 @@ from calibration.images import ImageSet, check_disjoint, defective_set, good_set
 from calibration.measure import Prepare, measure_quantiles, measure_scores
 from calibration.near_copies import groups, thumbnail
 from calibration.reachable import check_reachable
+from calibration.suspects import suspects
 from calibration.tail import (
     CONFIDENCE,
     FEWEST_SCORES,
     Threshold,
     fit_threshold,
     scores_needed,
-    suspects,
 )
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine

@@ -21,11 +21,6 @@ FEWEST_SCORES = 20
 TOLERATED_FACTOR = 3.0
 """Enough images: the interval's upper end is at most this many times the wanted rate."""
 
-_MOST_SUSPECTS = 0.1
-"""Share of the scores that may be suspect: of more it is not known which are the good ones."""
-_SUSPECT = 0.01
-"""Probability that honest scores of an exponential tail give any suspect."""
-
 _SHAPE_DEVIATION = 0.15
 _SHAPES = (-0.6, 0.6, 60)
 _LOG_SCALES = (-1.6, 1.4, 60)
@@ -105,44 +100,6 @@ def expected_rates(scores: Floats, thresholds: Sequence[float]) -> list[float]:
         else 1 - float(np.searchsorted(ordered, threshold, side="right")) / len(ordered)
         for threshold in thresholds
     ]
-
-
-def suspects(scores: Floats) -> list[int]:
-    """Find good scores that do not belong to the others: very likely defects among the good images.
-
-    In an exponential tail the spacings between neighbouring scores, times their rank from above, are
-    independent and exponential (Rényi 1953). The highest one, two … up to a tenth of the scores are separated
-    from the rest in turn, and the spacing between is compared with those below it; the most significant
-    separation is taken, and the rest looked through again, as in a generalised ESD test: so defects do not
-    hide each other.
-
-    Args:
-        scores: of good parts, float64; fewer than 21 give no suspects.
-
-    Returns:
-        Indices into ``scores``, highest score first.
-    """
-    order = np.argsort(scores)[::-1]
-    most = min(max(3, math.ceil(_MOST_SUSPECTS * len(scores))), len(scores) - FEWEST_SCORES)
-    found = 0
-    while found < most:
-        by_chance = _separations(scores[order[found:]])[: most - found]
-        if by_chance.min() >= _SUSPECT / most:
-            break
-        found += int(by_chance.argmin()) + 1
-    return [int(index) for index in order[:found]]
-
-
-def _separations(falling: Floats) -> Floats:
-    """Give the probability by chance of each spacing between neighbouring scores, against those below it."""
-    spacings = -np.arange(1, len(falling)) * np.diff(falling)
-    below = tail_size(len(falling), 0)
-    by_chance = np.ones(len(falling) - below)
-    for place in range(len(by_chance) - 1):
-        usual = float(spacings[place + 1 : place + 1 + below].mean())
-        if usual > 0:  # of an exponential variable over the mean of others: a Pareto distribution
-            by_chance[place] = (1 + spacings[place] / (below * usual)) ** -below
-    return by_chance
 
 
 def tail_size(count: int, rate: float) -> int:

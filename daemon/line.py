@@ -155,6 +155,8 @@ class Line:
         await asyncio.to_thread(self._on.lanes.join, _LONGEST_DRAIN_S)
         if self._on.verdicts.archive is not None:
             await asyncio.to_thread(self._on.verdicts.archive.close)
+        if self._on.verdicts.preview is not None:
+            await asyncio.to_thread(self._on.verdicts.preview.close)
 
     async def _pulse(self) -> None:
         """Each second: look after cameras and lanes, send health, and feed the service's watchdog."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.delivery.archive import Archive
 from daemon.delivery.journaled_publisher import JournaledPublisher
+from daemon.delivery.preview import Preview
 from daemon.delivery.verdict_batch import VerdictBatch
 from daemon.host.access import Access
 from daemon.intake import Intake
@@ -88,11 +89,13 @@ def assemble(
         access: who may connect.
 
     Raises:
-        InputError: the archive's folder cannot be made, or there is no memory for the cameras' frames.
+        InputError: the folder of the archive or the preview cannot be made, or there is no memory for the
+            cameras' frames.
     """
     config, ledger, waiting = setup.config, Ledger(), WaitingFrames()
+    preview = None if config.preview is None else Preview(config.preview.folder)
     verdicts = VerdictBatch(
-        config.line, boot, ledger=ledger, publisher=publisher, archive=open_archive(setup)
+        config.line, boot, ledger=ledger, publisher=publisher, archive=open_archive(setup), preview=preview
     )
     intake = Intake(
         setup.camera_plan,
@@ -127,4 +130,8 @@ def open_archive(setup: Setup) -> Archive | None:
         InputError: its folder cannot be made or read.
     """
     archive = setup.config.archive
-    return None if archive is None else Archive(archive.folder, max_mb=archive.max_mb)
+    if archive is None:
+        return None
+    return Archive(
+        archive.folder, max_mb=archive.max_mb, near_misses=archive.near_misses, sample=archive.sample
+    )

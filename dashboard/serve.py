@@ -93,7 +93,7 @@ def serve(config: DashboardConfig) -> int:
                 labels.close()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # threads that listen to a line do not end by themselves
+    os._exit(0 if server.started else 1)  # threads that listen to a line do not end by themselves
 
 
 def _server(config: "uvicorn.Config") -> "uvicorn.Server":
@@ -159,6 +159,7 @@ def _bound(config: DashboardConfig) -> Iterator[socket.socket]:
         except OSError as error:
             reason = "is taken by another program" if error.errno == 98 else error.strerror
             raise Unavailable(f"{config.file}: listen: {config.address} {reason}") from error
+        bound.listen(_BACKLOG)  # who comes before the server does waits
         yield bound
 
 

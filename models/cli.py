@@ -34,6 +34,18 @@ if TYPE_CHECKING:  # torch, for which --help should not wait
 
 PROG = "efficientad"
 
+RECIPE = (
+    "learning_rate",
+    "weight_decay",
+    "p_hard",
+    "autoencoder",
+    "map_normalisation",
+    "position_aware",
+    "density",
+    "whole",
+)
+"""Options that are fields of ``models.efficientad.checkpoint.Run``."""
+
 WITHOUT_PENALTY = (
     "no --penalty-images: the student learns from your images alone. Each step is faster, but the model may "
     "find fewer defects: nothing keeps the student from imitating the teacher on what it never saw. "
@@ -251,17 +263,13 @@ def _add_distill(commands: "Commands") -> None:
 def train_command(options: argparse.Namespace) -> None:
     """Train a model on good images; after a kill the same command resumes."""
     check_writable(options.out)
-    from foundation.files import sha256
     from models import training_images
     from models.datasets.contents import contents
     from models.datasets.open import open_data_set
-    from models.efficientad.checkpoint import Run
+    from models.efficientad.method import EfficientAdMethod
     from models.efficientad.teacher import load_teacher, teacher_file
-    from models.efficientad.train import train
 
-    size: ModelSize = options.size
-    file = teacher_file(size, options.teacher)
-    teacher = load_teacher(size, file)
+    load_teacher(options.size, teacher_file(options.size, options.teacher))  # refused before images are read
     data_set = open_data_set(options.data, options.layout)
     split = training_images.load(data_set, options.image_size, options.roi, options.seed, tiles=options.tiles)
     print(contents(data_set), file=sys.stderr)
@@ -271,43 +279,20 @@ def train_command(options: argparse.Namespace) -> None:
             f"all are resized to {options.image_size}",
             file=sys.stderr,
         )
-    penalty = None
     if options.penalty_images is None:
         print(WITHOUT_PENALTY, file=sys.stderr)
-    else:
-        penalty = training_images.load_natural(options.penalty_images, options.image_size)
-    run = Run(
-        size=size,
-        image_size=options.image_size,
-        roi=split.seen.roi,
-        camera_picture=split.seen.camera_picture,
+    method = EfficientAdMethod(
+        checkpoint=options.out,
         steps=options.steps,
-        batch=options.batch,
-        seed=options.seed,
-        training_digest=split.digest,
-        pixel_digests=split.pixel_digests,
-        teacher_digest=sha256(file),
-        penalty_digest=penalty.digest if penalty else None,
-        tool_version=version("inspectd"),
-        learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay,
-        p_hard=options.p_hard,
-        autoencoder=options.autoencoder,
-        map_normalisation=options.map_normalisation,
-        position_aware=options.position_aware,
-        density=options.density,
-        whole=options.whole,
-        tiles=options.tiles,
-    )
-    result = train(
-        run,
-        teacher,
-        training=split.training,
-        validation=split.validation,
-        penalty=penalty.images if penalty else None,
-        out=options.out,
+        model_size=options.size,
+        penalty=options.penalty_images,
+        teacher=options.teacher,
         checkpoint_every=options.checkpoint_every,
+        seed=options.seed,
+        batch=options.batch,
+        recipe={name: getattr(options, name) for name in RECIPE},
     )
+    _, result = method.learn(split, options.image_size, options.tiles)
     if result.resumed_at:
         print(f"resumed at step {result.resumed_at}")
     scores = sorted(result.scores)
@@ -318,7 +303,7 @@ def train_command(options: argparse.Namespace) -> None:
     if result.global_loss is not None:
         losses += f", student–autoencoder {result.global_loss:.4f}"
     print(
-        f"{options.out}: size {size}, {options.image_size} pixels, "
+        f"{options.out}: size {options.size}, {options.image_size} pixels, "
         f"{options.steps} steps on {len(split.training)} {'images' if options.tiles is None else 'tiles'}\n"
         f"validation on {held_out}: {losses}, "
         f"scores {scores[len(scores) // 2]:.3f} (median) to {scores[-1]:.3f}\n"

@@ -55,14 +55,14 @@ def add_size(command: argparse.ArgumentParser, whose: str = "") -> None:
     )
 
 
-def add_steps(command: argparse.ArgumentParser, whose: str = "") -> None:
+def add_steps(command: argparse.ArgumentParser) -> None:
     """How long EfficientAD is trained."""
     command.add_argument(
         "--steps",
         type=positive,
         default=DEFAULT_STEPS,
         metavar="N",
-        help=f"{whose}training steps; default {DEFAULT_STEPS}, the paper's 70000",
+        help=f"training steps; default {DEFAULT_STEPS}, the paper's 70000",
     )
 
 

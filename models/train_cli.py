@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from foundation.errors import InputError
 from foundation.files import check_writable
 from foundation.parser import Parser
-from models.option_types import positive
+from models.option_types import DEFAULT_STEPS, STFPM_STEPS, positive
 from models.options import (
     add_data,
     add_image_size,
@@ -17,7 +17,6 @@ from models.options import (
     add_region,
     add_seed,
     add_size,
-    add_steps,
     add_teacher,
     add_tiles,
 )
@@ -31,7 +30,7 @@ if TYPE_CHECKING:  # torch, for which --help should not wait
 
 PROG = "train-model"
 
-METHODS = ("auto", "padim", "patchcore", "efficientad")
+METHODS = ("auto", "padim", "patchcore", "stfpm", "efficientad")
 
 
 def run(argv: list[str] | None = None) -> int:
@@ -81,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         "--backbone",
         default="lite0",
         metavar="NAME",
-        help="of padim and patchcore: lite0, lite1, lite2, an ONNX classifier or torchvision:NAME;"
+        help="of padim, patchcore and stfpm: lite0, lite1, lite2, an ONNX classifier or torchvision:NAME;"
         " default lite0",
     )
     command.add_argument("--layers", nargs="+", metavar="NAME", help="of the backbone, to join")
@@ -94,8 +93,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--coreset", type=positive, default=1000, metavar="N", help="patchcore: patches kept; default 1000"
     )
-    for add in (add_size, add_steps, add_penalty, add_teacher):
+    for add in (add_size, add_penalty, add_teacher):
         add(command, "efficientad: ")
+    command.add_argument(
+        "--steps",
+        type=positive,
+        metavar="N",
+        help=f"of training; default {DEFAULT_STEPS} of efficientad, {STFPM_STEPS} of stfpm",
+    )
     add_seed(command, "all that is drawn")
     return command
 
@@ -196,14 +201,16 @@ def _methods(options: argparse.Namespace) -> "dict[str, Method]":
     from models.efficientad.method import EfficientAdMethod
     from models.padim.fit import Padim
     from models.patchcore.fit import PatchCore
+    from models.stfpm.fit import Stfpm
 
     layers = tuple(options.layers) if options.layers else None
     return {
         "padim": Padim(options.backbone, layers, options.channels),
         "patchcore": PatchCore(options.backbone, layers, options.coreset, seed=options.seed),
+        "stfpm": Stfpm(options.backbone, layers, options.steps or STFPM_STEPS, seed=options.seed),
         "efficientad": EfficientAdMethod(
             options.out.with_suffix(".pt"),
-            options.steps,
+            options.steps or DEFAULT_STEPS,
             options.size,
             options.penalty_images,
             options.teacher,

@@ -1,5 +1,6 @@
-"""What a recorded picture says of where it comes from, in a text chunk of its PNG file.
+"""What a picture of ours says of where it comes from, in a text chunk of its PNG file.
 
+Recorded pictures show their region pixel by pixel, and the archive of rejects as the engine saw it, scaled.
 It goes with the picture wherever that is copied or sorted to; a file beside it would not. Pictures from
 elsewhere have none, and neither have those that another program has written again.
 """
@@ -61,7 +62,7 @@ def note_of(path: Path) -> RecordingNote | None:
         return _read(head[start + len(_KEYWORD) : start + length])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
-            f"{path}: the note that inspectctl record left in it is damaged: record it again"
+            f"{path}: the note in it of where it comes from is damaged: record it again"
         ) from error
 
 

@@ -67,6 +67,11 @@ def seen_region(
             "set the camera to the same size, or train on this one"
         )
     cut = _whole(given or (model and model.roi), shown.camera_picture).roi
+    if cut is not None and shown.camera_picture != read_image(file).shape[:2]:
+        raise InputError(
+            f"{file}: shows {shown} in another size, as an archive of rejects does, so {cut} cannot be cut "
+            "out of it: give pictures that inspectctl record wrote"
+        )
     return Seen(cut, cut, shown.camera_picture)
 
 

@@ -11,7 +11,7 @@ from daemon.capture.supervisor import Arrival, DaemonCamera
 from pictures.frames import Size
 
 SIZE = Size(64, 64)
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0  # only a failure takes as long; beside other work a start may take half a minute
 
 
 class CameraRig:

@@ -20,7 +20,7 @@ from verdicts import Health, Verdict, decode
 
 COMMANDS = Path(sys.executable).parent
 REPOSITORY = Path(__file__).resolve().parents[1]
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0  # only a failure takes as long; beside other work a start may take half a minute
 
 
 def free_address() -> str:

@@ -11,7 +11,6 @@ from calibration.tail import (
     TOLERATED_FACTOR,
     fit_threshold,
     scores_needed,
-    suspects,
     tail_size,
 )
 
@@ -112,35 +111,6 @@ def test_scores_without_a_tail() -> None:
 def test_tail_size() -> None:
     assert [tail_size(count, 0.001) for count in (20, 60, 200, 1000)] == [10, 20, 44, 130]
     assert tail_size(10_000, 0.1) == 2000
-
-
-def test_defects_among_the_good_images_are_suspected() -> None:
-    scores = np.random.default_rng(1).gumbel(1, 0.1, size=150)
-    assert suspects(scores) == []
-    scores[[10, 70]] = 4.0, 5.0
-    assert suspects(scores) == [70, 10]
-
-
-@pytest.mark.parametrize("defects", [1, 2, 5, 8])
-def test_defects_do_not_hide_each_other(defects: int) -> None:
-    random = np.random.default_rng(defects)
-    named, falsely = 0, 0
-    for _ in range(20):
-        good = random.gamma(4, 0.02, size=109)
-        bad = good.max() * random.uniform(2, 8, size=defects)
-        found = np.array(suspects(np.concatenate([good, bad])))
-        named += int(np.count_nonzero(found >= 109))
-        falsely += int(np.count_nonzero(found < 109))
-    assert named >= 0.9 * 20 * defects
-    assert falsely <= 4
-
-
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
-@pytest.mark.parametrize("count", [21, 40, 109, 500])
-def test_honest_sets_are_rarely_suspected(name: str, count: int) -> None:
-    random = np.random.default_rng(0)
-    sets = DISTRIBUTIONS[name].rvs(size=(200, count), random_state=random)
-    assert sum(bool(suspects(scores)) for scores in sets) <= 10
 
 
 @given(

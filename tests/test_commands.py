@@ -109,6 +109,40 @@ def test_ctrl_c_while_modules_load_is_one_line(
     assert only_line(done, command).startswith(f"{command}: interrupted")
 
 
+@pytest.mark.parametrize("command", ALL)
+@pytest.mark.parametrize("module", ["cli", "foundation.command"])
+def test_ctrl_c_before_anything_is_loaded_is_one_line(command: str, module: str, tmp_path: Path) -> None:
+    """The interrupt comes with the very first modules of ours after the entry point."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.endswith({module!r}):\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    done = subprocess.run(
+        [COMMANDS / command, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert only_line(done, command) == f"{command}: interrupted"
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
+    script = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "import foundation.start\n"
+        "raise SystemExit(signal.getsignal(signal.SIGINT) is not signal.SIG_IGN)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 def test_an_interrupt_that_falls_into_a_finaliser_is_not_lost() -> None:
     script = (
         "import os, signal, time\n"

@@ -176,7 +176,7 @@ def test_an_engine_that_cannot_be_closed_keeps_no_verdict_back(
     config = write_config(line_folder, {"top": {"source": "parts"}})
     product = load_products(load_config(config), config)[None]
     slots = FrameSlots.create(2, (*product.manifest.input_size, 3))
-    source = SimpleNamespace(slots=slots)
+    source = SimpleNamespace(slots=slots, picture_size=None)
     waiting, results = WaitingFrames(), queue.SimpleQueue[Judged | NotJudged]()
     lane = Lane({product: Broken()}, wanted={product}, waiting=waiting, deliver=results.put)
     lane.start()

@@ -36,6 +36,7 @@ class Source:
     """Where frames come from; here nobody asks for their pixels."""
 
     slots: FrameSlots
+    picture_size = None
 
     def free(self, slot: int) -> None:
         pass

@@ -20,6 +20,7 @@ from line_rig import COMMANDS, free_address
 from dashboard.access import Session, Sessions, Tries, is_password, secret_of
 
 LINE = "/api/lines/line3"
+pytestmark = pytest.mark.slow
 
 
 def certificate(folder: Path, *, days: int = 30, name: str = "tls") -> tuple[Path, Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from line_process import a_health, a_verdict
 
@@ -118,6 +118,7 @@ def float32s() -> st.SearchStrategy[float]:
     return st.floats(0, 1, width=32)
 
 
+@settings(max_examples=30)
 @given(scores=st.lists(float32s(), min_size=1, max_size=60), threshold=float32s())
 def test_a_preview_counts_what_a_loop_would(scores: list[float], threshold: float) -> None:
     from tempfile import TemporaryDirectory

@@ -36,7 +36,7 @@ def opinions_of(labels: Labels) -> dict[tuple[str, int], list[tuple[str, str]]]:
     }
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(steps=STEPS)
 def test_what_holds_now_is_what_the_rows_add_up_to(steps: list[tuple]) -> None:
     with TemporaryDirectory() as folder:

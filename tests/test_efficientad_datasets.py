@@ -143,8 +143,8 @@ def test_a_reduced_loco_object_has_merged_masks_and_smaller_thresholds(tmp_path:
     before = data_set.saturations()
     assert before is not None
     assert data_set.test()[-1].masks == (masks / "000.png",)
-    for sample in data_set.test():
-        cv2.imwrite(str(sample.image), np.zeros((640, 320, 3), np.uint8))
+    for image in data_set.good().training:
+        cv2.imwrite(str(image), np.zeros((640, 320, 3), np.uint8))
     after = data_set.saturations()
     assert after is not None
     for value, (threshold, relative) in before.items():

@@ -89,7 +89,9 @@ def test_an_export_of_version_1_names_no_map(tmp_path: Path) -> None:
 
 def test_an_export_before_version_1_wants_its_input_normalised(tmp_path: Path) -> None:
     path = older(openvino_export(tmp_path), before_version_1(RESIZE, NORMALISE))
-    planes = (frames(2)[..., ::-1] / np.float32(255) - np.float32(MEAN)) / np.float32(DEVIATION)
+    planes = (frames(2)[..., ::-1].astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(
+        DEVIATION, np.float32
+    )
     model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     cut_off = model(planes.transpose(0, 3, 1, 2))[0][:, 0]
     np.testing.assert_allclose(local_map(path, frames(2)).clip(0, 1), cut_off, atol=1e-3)

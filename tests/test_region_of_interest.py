@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from line_rig import COMMANDS, write_config
+from line_rig import COMMANDS, running, write_config
 
 from calibration.calibration_file import load_calibration
 from engine_runtime.engine_file import read_engine, write_engine
@@ -192,6 +192,27 @@ def test_a_region_that_is_the_whole_picture_is_none(tmp_path: Path) -> None:
 
 
 SIDES = st.integers(1, 65_535)
+
+
+def test_a_reject_in_the_archive_says_what_it_shows(line_folder: Path, tmp_path: Path) -> None:
+    belt = cv2.VideoWriter(str(line_folder / "belt.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, CAMERA[::-1])
+    for _ in range(3):
+        belt.write(np.full((*CAMERA, 3), 255, np.uint8))
+    belt.release()
+    cameras = {"top": {"source": "belt.avi", "roi": ROI._asdict()}, "side": {"source": "belt.avi"}}
+    with running(write_config(line_folder, cameras, archive={"folder": "rejects"})) as line:
+        line.until_end()
+    for camera, roi in (("top", ROI), ("side", None)):
+        frames = sorted((line_folder / "rejects").glob(f"*-{camera}-*.png"))
+        note = note_of(frames[0])
+        assert note is not None
+        assert (note.roi, note.camera_picture, note.source) == (roi, CAMERA, camera)
+        assert seen_region(frames, None) == (None, roi, CAMERA)
+    with pytest.raises(InputError, match="shows the whole of a picture of 160×128 in another size"):
+        seen_region(frames, ROI)
+    shutil.copy(frames[0], tmp_path)
+    said = command("inspectctl", "record", tmp_path, "--out", tmp_path / "cut", "--roi", "0,0,9,9", code=2)
+    assert "shows its camera's picture in another size" in said
 
 
 @given(

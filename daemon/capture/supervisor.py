@@ -130,7 +130,8 @@ class DaemonCamera:
         self._in_use: set[int] = set()
         self._freed: list[int] = []
         self._free_timer: asyncio.Handle | None = None
-        self._first_picture_size: Size | None = None
+        self.picture_size: Size | None = None
+        """Of the camera's pictures; None when it is not known or not the same for all."""
         self._frozen: bytes | None = None
         self._retry_s = _FIRST_RETRY_S
         self._retry: asyncio.TimerHandle | None = None
@@ -301,14 +302,14 @@ class DaemonCamera:
                 raise Violation(f"{type(message).__name__} while {self.state}")
 
     def _take_opened(self, opened: Opened) -> None:
-        first, size = self._first_picture_size or opened.picture_size, opened.picture_size
+        first, size = self.picture_size or opened.picture_size, opened.picture_size
         if size is not None and first is not None and size != first:
             self._condemn(
                 f"delivers pictures of {size.width}×{size.height} pixels, no longer of "
                 f"{first.width}×{first.height}, for which crop and calibration were made"
             )
             return
-        self._first_picture_size = first
+        self.picture_size = first
         self._opened = opened
         self.wrong = False
         self._opened_s = self._delivered_s = time.monotonic()

@@ -82,6 +82,11 @@ def _note(settings: CameraSettings, picture: Picture) -> RecordingNote:
     file = Path(settings.source, picture.part or "")
     earlier = note_of(file) if picture.part and file.is_file() else None
     if earlier is not None:
+        if roi is not None and size not in {earlier.camera_picture, _size(earlier.roi)}:
+            raise InputError(
+                f"{file}: shows its camera's picture in another size, as an archive of rejects does, so "
+                f"{roi} cannot be cut out of it: record from the camera"
+            )
         size = earlier.camera_picture
         if roi is None or earlier.roi is None:
             roi = roi or earlier.roi
@@ -94,3 +99,7 @@ def _note(settings: CameraSettings, picture: Picture) -> RecordingNote:
         captured_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         tool_version=version("inspectd"),
     )
+
+
+def _size(roi: Roi | None) -> Size | None:
+    return None if roi is None else Size(roi.height, roi.width)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from daemon.judging.product import Product
-from pictures.frames import Frame, Roi
+from pictures.frames import Frame, Roi, Size
 
 
 class FrameKey(NamedTuple):
@@ -28,6 +28,10 @@ class FrameSource(Protocol):
     @property
     def slots(self) -> Slots:
         """The slots of its frames."""
+
+    @property
+    def picture_size(self) -> Size | None:
+        """Of the camera's pictures; None when it is not known or not the same for all."""
 
     def free(self, slot: int) -> None:
         """Let the camera write into a slot again."""

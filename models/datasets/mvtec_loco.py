@@ -75,7 +75,7 @@ class MvtecLoco:
         published = PUBLISHED.get(self.root.resolve().name)
         if published is None:
             return 1.0
-        height, width = read_image(self.test()[-1].image).shape[:2]
+        height, width = read_image(self.good().training[0]).shape[:2]
         if abs(height * published.width / (width * published.height) - 1) > SAME_SHAPE:
             return 1.0
         return float(height * width / (published.height * published.width))

@@ -24,7 +24,7 @@ from verdicts.message import Reason, decode_verdict
 
 BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100, "waiting": 200}
 """A camera whose frames may wait for two seconds, so that a busy machine alone makes no fault."""
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0  # only a failure takes as long; beside other work a start may take half a minute
 STEADY = 10
 """Judged parts in a row, without a fault among them, that make a camera a recovered one."""
 

@@ -1,0 +1,75 @@
+"""The entry points of all commands: from the import of this module on, Ctrl-C ends in one line.
+
+It is the first module of ours that a script imports, and needs hardly more than Python has loaded by itself.
+"""
+
+import os
+import signal
+import sys
+
+_FRESH = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def _end(*_: object) -> None:
+    """End at once: nothing was begun yet, and what is half imported cannot be trusted to end in order."""
+    prog = sys.argv[0].rpartition("/")[2]
+    os.write(2, f"{prog}: interrupted\n".encode(errors="backslashreplace"))
+    os._exit(130)
+
+
+def _run(module: str, command: str = "main") -> int:
+    __import__(module)
+    # From here on ``run_command`` minds it. Where somebody ignores Ctrl-C, as nohup's kind, it stays so.
+    if _FRESH:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    code: int = getattr(sys.modules[module], command)()
+    return code
+
+
+def inspectd() -> int:
+    """Run ``inspectd``."""
+    return _run("daemon.cli")
+
+
+def inspectctl() -> int:
+    """Run ``inspectctl``."""
+    return _run("daemon.inspectctl.cli")
+
+
+def calibrate() -> int:
+    """Run ``calibrate``."""
+    return _run("calibration.cli")
+
+
+def build_engine() -> int:
+    """Run ``build-engine``."""
+    return _run("engine_build.cli")
+
+
+def train_model() -> int:
+    """Run ``train-model``."""
+    return _run("models.commands", "train_model")
+
+
+def evaluate_model() -> int:
+    """Run ``evaluate-model``."""
+    return _run("models.commands", "evaluate_model")
+
+
+def efficientad() -> int:
+    """Run ``efficientad``."""
+    return _run("models.commands", "efficientad")
+
+
+def import_anomalib() -> int:
+    """Run ``import-anomalib``."""
+    return _run("models.commands", "import_anomalib")
+
+
+def inspectd_dashboard() -> int:
+    """Run ``inspectd-dashboard``."""
+    return _run("dashboard.cli")
+
+
+if _FRESH:
+    signal.signal(signal.SIGINT, _end)
