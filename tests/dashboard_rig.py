@@ -69,7 +69,9 @@ class Browser:
 
     def __init__(self, address: str, **options: Any) -> None:
         self.address = address.rstrip("/")
-        self.client = httpx.Client(base_url=self.address, headers={"Origin": self.address}, **options)
+        self.client = httpx.Client(
+            base_url=self.address, headers={"Origin": self.address}, timeout=PATIENCE_S, **options
+        )
         self.session: dict[str, Any] = {}
         self.look_in()
 
