@@ -105,6 +105,8 @@ def one_turn(options: argparse.Namespace, *, pages: bool) -> dict[str, float]:
         )
         inspection = Inspection(config)
         while len(inspection.verdicts) < 100:
+            if inspection.daemon.poll() is not None:
+                sys.exit("inspectd ended")
             time.sleep(0.05)
         figures: dict[str, float] = {}
         if pages:
@@ -128,7 +130,9 @@ def one_turn(options: argparse.Namespace, *, pages: bool) -> dict[str, float]:
 def watch(inspection: Inspection, seconds: float, figures: dict[str, float]) -> None:
     """Measure the verdicts that come in some seconds."""
     first, began = len(inspection.verdicts), time.monotonic()
+    before_ms = cpu_ms(inspection.daemon.pid)
     time.sleep(seconds)
+    took_ms = cpu_ms(inspection.daemon.pid) - before_ms
     verdicts = inspection.verdicts[first:]
     took = np.array([verdict.latency_ms.total for verdict in verdicts])
     p50, p99 = np.percentile(took, (50, 99)).round(3).tolist()
@@ -136,6 +140,7 @@ def watch(inspection: Inspection, seconds: float, figures: dict[str, float]) -> 
         "per_second": round(len(verdicts) / (time.monotonic() - began), 2),
         "p50_ms": p50,
         "p99_ms": p99,
+        "daemon_ms_per_verdict": round(took_ms / len(verdicts), 3),
         "faults": float(sum(verdict.decision == "fault" for verdict in verdicts)),
     }
 

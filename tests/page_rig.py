@@ -55,7 +55,8 @@ def drawn_line(folder: Path, cameras: dict[str, Any], **keys: Any) -> Path:
         },
         "control": f"ipc://{folder}/control",
         "journal": {"file": "line3.journal"},
-        "archive": {"folder": "rejects", "max_mb": 200},
+        "archive": {"folder": "rejects", "max_mb": 200, "near_misses": 0.1, "sample": 0.05},
+        "preview": {"folder": "preview"},
         "deadline_ms": 2000,
     }
     config = write_config(folder, cameras, **(given | keys))
@@ -79,6 +80,11 @@ class Site:
         self.line = subprocess.Popen(command, cwd=self.folder, stderr=subprocess.DEVNULL) if runs else None
         self.dashboard = Dashboard(self.config)
         self.address = self.dashboard.address
+        self.asker = self.dashboard.browser()
+
+    def restart_dashboard(self) -> None:
+        self.dashboard.close()
+        self.dashboard = Dashboard(self.config)
         self.asker = self.dashboard.browser()
 
     def get(self, path: str, **query: Any) -> Any:

@@ -45,7 +45,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory, brightness_engine: Path) -> I
         calibrate(engine, folder / f"{name}.calibration.yaml", threshold)
         products[name] = {"engine": engine.name, "calibration": f"{name}.calibration.yaml"}
     calibration = folder / "flange.calibration.yaml"
-    config = write_line(folder, engine=None, calibration=None, products=products)
+    config = write_line(
+        folder,
+        engine=None,
+        calibration=None,
+        products=products,
+        archive={"folder": "rejects", "max_mb": 50, "sample": 0.5},
+        preview={"folder": "preview"},
+    )
     page = write_dashboard(folder, ["line3.yaml"], kinds=["scratch", "<script>alert(1)"])
     added = run_dashboard("--config", page, "--user", "anna", "--role", "change", given="annas secret\n")
     assert added.returncode == 0, added.stderr
@@ -71,8 +78,7 @@ def test_the_line_page_tells_state_counts_and_cameras(shop: Shop) -> None:
     state = shop.anna.until(LINE, lambda state: state["state"]["code"] == "running")
     assert state["threshold"] == 0.5
     assert state["cameras"]["top"]["state"] == "running"
-    assert state["cameras"]["top"]["preview"]["source"] == "archive"
-    assert state["cameras"]["top"]["preview"]["old"] is True
+    assert state["cameras"]["top"]["preview"]["source"] in {"archive", "live"}
     assert state["counts"]["hour"]["reject"] > 0
     assert [reject["decision"] for reject in state["last_rejects"]] == ["reject"] * len(state["last_rejects"])
     picture = shop.anna.get(state["cameras"]["top"]["preview"]["url"])
@@ -104,7 +110,7 @@ def test_filters_find_what_they_say(shop: Shop) -> None:
         ({"peak": "0,0,5,5"}, False),
         ({"score_min": 0.9}, True),
         ({"score_max": 0.9}, False),
-        ({"part": "3.PNG"}, True),
+        ({"part": "03.PNG"}, True),
         ({"product": "flange"}, True),
         ({"product": "-"}, False),
         ({"product": "washer"}, False),
@@ -134,6 +140,10 @@ def test_a_reject_in_detail(shop: Shop) -> None:
         assert picture.headers["content-type"] == kind
         assert "immutable" in picture.headers["cache-control"]
     assert shop.anna.get(f"{LINE}/verdicts/{name}/thumbnail.jpg", size=32).status_code == 200
+    assert found["similar_good"]["verdict"]["decision"] == "pass"
+    assert shop.anna.get(found["similar_good"]["pictures"]["frame"]["url"]).status_code == 200
+    # As the picture's own note says, where it brings one: the camera's whole picture.
+    assert found["region"] in (None, {"x": 0, "y": 0, "width": 64, "height": 64})
 
 
 def test_labels_second_opinions_and_undo(shop: Shop) -> None:
@@ -249,7 +259,9 @@ def test_live_messages(shop: Shop) -> None:
         ) as socket:
             await socket.send('{"previews": true}')
             heard: list[dict[str, Any]] = []
-            while not {"hello", "verdicts", "state", "preview"} <= {message["type"] for message in heard}:
+            while not {"hello", "verdicts", "state"} <= {message["type"] for message in heard} or not any(
+                message["type"] == "preview" and message["preview"]["source"] == "live" for message in heard
+            ):
                 heard.append(json.loads(await asyncio.wait_for(socket.recv(), 20)))
             return heard
 
@@ -260,6 +272,9 @@ def test_live_messages(shop: Shop) -> None:
     camera, at, _, decision = verdicts["points"][0]
     assert (camera, decision in {"pass", "reject"}) == ("top", True)
     assert verdicts["at"] - at < 10_000
+    [*_, shown] = [message["preview"] for message in heard if message["type"] == "preview"]
+    assert (shown["old"], shown["kind"] in {"pass", "reject"}) == (False, True)
+    assert shop.anna.get(shown["url"]).content.startswith(b"\xff\xd8")
 
 
 def test_health_names_the_cause_and_takes_an_acknowledgement(shop: Shop) -> None:
@@ -323,10 +338,24 @@ def test_commands_are_shown_and_say_what_is_missing(shop: Shop) -> None:
     assert "labelled as good" in done["error"]
 
 
+def test_recalibration_from_labels_runs_and_leaves_its_file(shop: Shop) -> None:
+    query = {"decision": "pass", "pictures": "true", "product": "flange", "limit": 40, "sort": "oldest"}
+    found = shop.anna.until(f"{LINE}/verdicts", lambda found: len(found["items"]) == 40, **query)
+    shop.anna.done(f"{LINE}/labels", ids=[item["id"] for item in found["items"]], label="false_reject")
+    job = shop.anna.done(f"{LINE}/commands/recalibrate")
+    done = shop.anna.until(f"/api/jobs/{job['id']}", lambda job: job["state"] not in {"waiting", "running"})
+    assert done["state"] == "done", done
+    made = shop.served.config.parent / "state/labelled/line3/flange.calibration.yaml"
+    assert 20 <= read_calibration(made).good_images <= 30
+    assert read_calibration(shop.calibration).threshold == 0.5  # nothing was loaded into the line
+    shop.anna.done(f"{LINE}/labels/undo")
+
+
 def test_pictures_that_are_gone_or_damaged_say_so(shop: Shop) -> None:
-    names = [item["id"] for item in shop.anna.ok(f"{LINE}/verdicts", limit=3, sort="oldest")["items"]]
+    oldest = shop.anna.ok(f"{LINE}/verdicts", limit=3, sort="oldest", pictures="true")
+    names = [item["id"] for item in oldest["items"]]
     folder = shop.calibration.with_name("rejects")
-    overlays = sorted(folder.glob("*.overlay.jpg"))[:3]
+    overlays = [path for path in sorted(folder.glob("*.overlay.jpg")) if "-pass." not in path.name][:3]
     overlays[0].unlink()
     overlays[1].write_bytes(overlays[1].read_bytes()[:-300])
     overlays[2].unlink()

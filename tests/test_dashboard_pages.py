@@ -219,8 +219,9 @@ def test_the_line_as_it_is_now(browser: Any, site: Site) -> None:
         page.wait_for_function("() => document.querySelectorAll('.camera').length === 3")
         page.wait_for_function("() => document.querySelectorAll('.thumbs.last a').length === 10")
         page.wait_for_function("() => document.querySelector('.latest[data-at]')")
+        page.wait_for_selector(".camera:has(h2:text-is('top')) .picture:not(.old) img")
         camera = page.locator(".camera", has_text="top").first
-        assert re.search("Pass|Reject", camera.inner_text())
+        assert re.search("Pass|Reject", camera.inner_text()) and "No picture since" not in camera.inner_text()
 
 
 def test_an_old_picture_never_looks_live(browser: Any, site: Site) -> None:
@@ -236,6 +237,21 @@ def test_an_old_picture_never_looks_live(browser: Any, site: Site) -> None:
         finally:
             site.dashboard.process.send_signal(signal.SIGCONT)
         page.wait_for_selector("text=No connection to the server since", state="detached", timeout=30_000)
+
+
+def test_the_page_comes_back_when_the_server_was_started_anew(browser: Any, site: Site) -> None:
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
+    page = context.new_page()
+    go(page, site, "review")
+    site.restart_dashboard()
+    page.wait_for_selector("text=No connection to the server since", state="detached", timeout=30_000)
+    before = site.get("labels/summary")["unsure"]
+    page.wait_for_selector(".review .lens")
+    page.keyboard.press("3")  # the session is another one now, and its token
+    site.until(lambda: site.get("labels/summary")["unsure"] == before + 1)
+    page.keyboard.press("u")
+    site.until(lambda: site.get("labels/summary")["unsure"] == before)
+    context.close()
 
 
 def test_a_verdict_is_on_the_screen_at_once(browser: Any, site: Site) -> None:
@@ -290,6 +306,7 @@ def test_a_reject_in_detail(browser: Any, site: Site) -> None:
     with opened(browser, site) as page:
         go(page, site, f"rejects/{item['id']}")
         page.wait_for_selector("dialog .lens img")
+        page.wait_for_selector("text=Most similar good part, ")
         slider = page.locator("dialog input[type=range]")
         slider.focus()
         page.keyboard.press("Home")

@@ -80,7 +80,7 @@ function Shell({ session, enter, where, line, go, say, spoken, broken, mend }) {
     if (!line) return setLive(null);
     const opened = new Live(line, enter);
     const off = opened.on((message) => {
-      if (message.type === 'lost') setLostAt(opened.heardAt);
+      if (message.type === 'lost') setLostAt((before) => before ?? opened.heardAt ?? Date.now());
       else if (message.type === 'hello' || message.type === 'state') { setState(opened.state); setLostAt(null); }
     });
     setLive(opened);

@@ -63,12 +63,11 @@ export class Live {
   }
 
   lost(code) {
-    const was = this.connected;
     this.connected = false;
     this.socket = null;
     if (this.closed) return;
-    if (was) this.emit({ type: 'lost' });
-    if (code === 4401) return this.onLogin();
+    this.emit({ type: 'lost' });
+    if (code === 4401) this.onLogin(); // shows the login, unless the server has only been started anew
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.open(), this.wait * 1000);
     this.wait = Math.min(LONGEST_WAIT_S, this.wait * 2);

@@ -58,7 +58,7 @@ export function Histogram({ edges, passes, rejects, tail, beyond, now, value, on
   const curve = tail && tail.map((count, bin) => [x((edges[bin] + edges[bin + 1]) / 2), y(count), count])
     .filter(([, , count]) => count > 0.02).map(([px, py], index) => `${index ? 'L' : 'M'}${px} ${py}`).join('');
   const powers = [1, 10, 100, 1000, 10000, 100000, 1000000].filter((power) => power <= most);
-  const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => low + part * (high - low));
+  const ticks = (wide < 480 ? [0, 0.5, 1] : [0, 0.25, 0.5, 0.75, 1]).map((part) => [part, low + part * (high - low)]);
   const said = t('threshold.slider.value', { score: score(value) });
   return html`<div class="histogram" ref=${box}>
     <svg role="img" aria-label=${t('threshold.histogram')}>
@@ -68,7 +68,7 @@ export function Histogram({ edges, passes, rejects, tail, beyond, now, value, on
       ${bars(passes, 'passes')}${bars(rejects, 'rejects', passes)}
       ${curve && html`<path class="tail" d=${curve} />`}
       <line class="now" x1=${x(now)} x2=${x(now)} y1=${MARGIN.top - 4} y2=${floor} />
-      ${ticks.map((tick, index) => html`<text x=${x(tick)} y=${tall - 6} text-anchor=${['start', 'middle', 'middle', 'middle', 'end'][index]}>${index === 4 && beyond ? '≥ ' : ''}${score(tick)}</text>`)}
+      ${ticks.map(([part, tick]) => html`<text x=${x(tick)} y=${tall - 6} text-anchor=${{ 0: 'start', 1: 'end' }[part] ?? 'middle'}>${part === 1 && beyond ? '≥ ' : ''}${score(tick)}</text>`)}
     </svg>
     <button class="handle" role="slider" aria-label=${t('threshold.slider')} aria-orientation="horizontal"
       aria-valuemin=${low} aria-valuemax=${high} aria-valuenow=${value} aria-valuetext=${said} style=${{ left: `${x(value)}px` }}

@@ -44,5 +44,5 @@ export function Thumbnail({ line, verdict, size = 160, shape = 1 }) {
   if (!verdict.pictures) return html`<span class="picture" style=${{ '--shape': shape }}><span class="missing">${t('picture.none')}</span></span>`;
   return html`<span class="picture" style=${{ '--shape': shape }}>${reason
     ? html`<span class="missing">${reasonText(reason)}</span>`
-    : ripe && html`<img src=${url} alt="" decoding="async" onError=${() => whyMissing(url).then(setReason)} />`}</span>`;
+    : !ripe ? html`<span class="missing">…</span>` : html`<img src=${url} alt="" decoding="async" onError=${() => whyMissing(url).then(setReason)} />`}</span>`;
 }
