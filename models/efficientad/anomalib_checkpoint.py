@@ -44,7 +44,7 @@ def load_anomalib(path: Path, image_size: Size | None = None, padding: bool | No
     file = TorchFile(path)
     content = file.content
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}; expected a checkpoint of anomalib")
+        raise InputError(f"{path}: holds no named tensors; expected a checkpoint of anomalib")
     state = content.get("state_dict", content.get("model", content))
     weights = file.tensors(state)
     convolutions, statistics, quantiles = _sorted(weights)
