@@ -58,7 +58,7 @@ class ArchiveConfig(_Section):
     """Where pictures of rejects are kept."""
 
     folder: Path
-    max_mb: int = Field(default=1000, gt=0)
+    max_mb: int = Field(default=1000, gt=0, le=1_000_000_000)
     near_misses: float = Field(
         default=0, ge=0, le=1, description="also passes so close below the threshold, as a share of it"
     )
@@ -75,8 +75,8 @@ class JournalConfig(_Section):
     """Where every verdict is written down before it is published."""
 
     file: Path
-    keep_days: float = Field(default=90, gt=0)
-    max_mb: float = Field(default=1000, ge=1)
+    keep_days: float = Field(default=90, gt=0, le=36_500)
+    max_mb: float = Field(default=1000, ge=1, le=1_000_000_000)
     durable: bool = Field(default=False, description="publish a verdict only when it is on the disk")
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-_USER = re.compile(r"(?<=://)(?:([^\s/?#@:]*):\S*|[^\s/?#@]*)(?=@)")
+_USER = re.compile(r"(?<=://)(?:([^\s/?#@:]*):\S*|[^\s/?#@]+)(?=@)")
 # As cameras name them: ?pwd=…, &token=…, /user=admin&password=…, user=admin_password=….
 _PARAMETER = re.compile(
     r"((?<![a-z0-9])[a-z0-9.-]*(?:pas|pwd|psw|token|secret|auth|signature|credential|key|session|sid)[a-z0-9._-]*=)"

@@ -62,7 +62,16 @@ def test_a_whole_config_is_read_with_paths_from_its_own_folder(tmp_path: Path) -
         ("publish: tcp://127.0.0.1:5560", "publish: tcp://0.0.0.0:5560", "line3.yaml:4: publish: found"),
         ("fps: 25", "fsp: 25", "line3.yaml:9: cameras.top.fsp: unknown key; did you mean fps?"),
         ("fps: 25", "fps: fast", "line3.yaml:9: cameras.top.fps: found 'fast', expected a valid number"),
-        ("fps: 25", "fps: -1", "line3.yaml:9: cameras.top.fps: found -1, expected greater than 0"),
+        (
+            "fps: 25",
+            "fps: 1e-300",
+            "line3.yaml:9: cameras.top.fps: found 1e-300, expected greater than or equal to 0.0001",
+        ),
+        (
+            "fps: 25",
+            "fps: -1",
+            "line3.yaml:9: cameras.top.fps: found -1, expected greater than or equal to 0.0001",
+        ),
         ("fps: 25", "fps: 25\n    fps: 26", "line3.yaml:10: fps: is given a second time here"),
         ("fps: 25", "cores: 1", "line3.yaml:9: cameras.top.cores: found 1, expected a list"),
         ("line: line3", "cores: [-1]\nline: line3", "line3.yaml:1: cores.0: found -1, expected greater than"),

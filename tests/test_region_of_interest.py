@@ -210,8 +210,10 @@ def test_a_reject_in_the_archive_says_what_it_shows(line_folder: Path, tmp_path:
         assert seen_region(frames, None) == (None, roi, CAMERA)
     with pytest.raises(InputError, match="shows the whole of a picture of 160×128 in another size"):
         seen_region(frames, ROI)
-    shutil.copy(frames[0], tmp_path)
-    said = command("inspectctl", "record", tmp_path, "--out", tmp_path / "cut", "--roi", "0,0,9,9", code=2)
+    rejects = tmp_path / "rejects"
+    rejects.mkdir()
+    shutil.copy(frames[0], rejects)
+    said = command("inspectctl", "record", rejects, "--out", tmp_path / "cut", "--roi", "0,0,9,9", code=2)
     assert "shows its camera's picture in another size" in said
 
 
@@ -244,3 +246,12 @@ def test_a_damaged_note_is_none_or_refused(
         note_of(path)
     except InputError as error:
         assert "\n" not in str(error)
+
+
+def test_a_folder_is_not_recorded_into_itself(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "again").mkdir()
+    for out in (tmp_path, tmp_path / "again"):
+        said = command("inspectctl", "record", tmp_path, "--out", out, "--count", 1, code=2)
+        assert "lies in the folder that is recorded" in said
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["a.png"]

@@ -36,6 +36,11 @@ def record(settings: CameraSettings, folder: Path, count: int) -> int:
         InputError: the camera does not open or breaks off, or the folder cannot be written.
     """
     made = not folder.exists()
+    source, target = Path(settings.source), folder.resolve()
+    if source.is_dir() and source.resolve() in {target, *target.parents}:
+        raise InputError(
+            f"{folder}: lies in the folder that is recorded, {source}; name another one with --out"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -85,7 +85,7 @@ class CameraSettings:
     """The part of the picture that is judged; the whole picture when absent."""
     tiles: Tiles | None = None
     """How ``roi`` is cut into tiles, each of which the engine sees as one frame; as one frame when absent."""
-    fps: Annotated[float, Gt(0), Le(10_000)] | None = None
+    fps: Annotated[float, Ge(0.0001), Le(10_000)] | None = None
     """V4L2 and Aravis: the rate asked of the device. Files, folders, snapshot addresses and simulated lines:
     frames come at this rate whether or not the daemon keeps up; without it each waits until there is room."""
     width: Annotated[int, Gt(0), Le(65_536)] | None = None
@@ -98,14 +98,14 @@ class CameraSettings:
     """Files and folders: start again at the end."""
     waiting: Annotated[int, Ge(1), Le(1024)] = 16
     """Frames that may wait for a lane; when one more comes, the oldest becomes a fault verdict."""
-    stalled_after_s: Annotated[float, Gt(0)] | None = None
+    stalled_after_s: Annotated[float, Gt(0), Le(1_000_000)] | None = None
     """A camera that delivers nothing for so long is restarted. Absent for cameras triggered by parts, which
     may rightly be silent."""
     frozen_after: Annotated[int, Ge(2)] | None = None
     """So many identical pictures in a row are a frozen camera: a fault, and it is restarted."""
     black_below: Annotated[float, Gt(0), Le(255)] | None = None
     """A picture whose mean grey level, 0 to 255, is lower is black: a fault."""
-    max_mb: Annotated[int, Gt(0)] | None = None
+    max_mb: Annotated[int, Gt(0), Le(1_000_000_000)] | None = None
     """A camera process that uses more memory than this, beside the frame slots, is restarted."""
     cores: Cores | None = None
     """Cores of the machine that its process keeps to; those of the line when absent."""
