@@ -12,6 +12,7 @@ parts:
   e  image sizes from 128 to 1024
   f  start-up time and memory
   g  a training step
+  h  PaDiM beside our XS and the peer's models: speed, opening and size; needs --product
 
 The first run installs the peer into an environment of its own (2 GB with torch's CPU build, over 6 GB with
 CUDA). All of it takes some twenty minutes on two cores; nothing else should run meanwhile.
@@ -47,6 +48,7 @@ PARTS = {
     "e": "image_sizes",
     "f": "footprint",
     "g": "training_step",
+    "h": "densities",
 }
 INTRODUCTION = (
     "Ours and the peer, anomalib's EfficientAd, take turns within each part, each in a process that"
@@ -93,6 +95,8 @@ def run(options: argparse.Namespace, argv: list[str] | None) -> None:
     from engine_build.device import cpu_name, usable_cores
 
     threads = options.threads or usable_cores()
+    if "h" in options.parts and options.product is None:
+        raise InputError("--parts h: needs images of a product to learn from: --product DIR")
     for path in filter(None, (options.json, options.markdown)):
         if not path.absolute().parent.is_dir():  # found before the work, not after it
             raise InputError(f"{path}: cannot be written: {path.parent} is no folder")
@@ -108,7 +112,7 @@ def run(options: argparse.Namespace, argv: list[str] | None) -> None:
     command = shlex.join(["python", "benchmarks/cpu.py", *(sys.argv[1:] if argv is None else argv)])
     made = f"`{command}` on {datetime.now(UTC):%Y-%m-%d}."
     with tempfile.TemporaryDirectory(prefix="cpu-") as folder:
-        session = Session(Path(folder), python, threads, options.quick, options.laps)
+        session = Session(Path(folder), python, threads, options.quick, options.laps, options.product)
         with session.peer() as peer:
             peer_versions = peer.ask("versions")
         for letter in options.parts:
@@ -185,6 +189,9 @@ def parser() -> argparse.ArgumentParser:
         default=Path("/tmp/peer-venv"),
         metavar="DIR",
         help="the peer's environment, made where it is not there (default: %(default)s)",
+    )
+    made.add_argument(
+        "--product", type=Path, metavar="DIR", help="a data set such as MVTec AD bottle, for part h"
     )
     made.add_argument(
         "--update", type=Path, metavar="FILE", help="take the other parts from what --json has written before"

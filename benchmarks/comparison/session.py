@@ -35,6 +35,7 @@ class Session:
         threads: on either side.
         quick: a lap or two of everything, to see that it runs.
         fixed_laps: laps of every comparison; each has its own number when None.
+        product: data set from which part h learns.
         exported: folder → the peer's exported models in it, by runtime: they are made once.
     """
 
@@ -43,6 +44,7 @@ class Session:
     threads: int
     quick: bool
     fixed_laps: int | None
+    product: Path | None = None
     exported: dict[Path, dict[str, str]] = field(default_factory=dict)
 
     def laps(self, usual: int) -> int:

@@ -146,6 +146,34 @@ class PeerSide:
             "openvino": str(self._module.to_openvino(folder, input_size=shape)),
         }
 
+    def export_untrained(self, *, method: str, side: int, patches: int, folder: str) -> dict[str, str]:
+        """Export PaDiM with resnet18, or PatchCore with the peer's default backbone, with drawn statistics.
+
+        Args:
+            method: padim or patchcore.
+            side: of the image in pixels.
+            patches: that PatchCore remembers.
+            folder: to write to.
+        """
+        import torch
+        from anomalib.models import Padim, Patchcore
+
+        torch.manual_seed(0)
+        off = {"pre_trained": False, "evaluator": False, "visualizer": False}
+        if method == "padim":
+            resize = Padim.configure_pre_processor((side, side))
+            module = Padim(backbone="resnet18", pre_processor=resize, **off).eval()
+            features, positions = module.model.n_features, (side // 4) ** 2
+            module.model.gaussian.mean = torch.randn(features, positions)
+            module.model.gaussian.inv_covariance = torch.eye(features).expand(positions, -1, -1).clone()
+        else:
+            # Its own pre-processor crops to 224 pixels; ours sees all 256.
+            resize = Padim.configure_pre_processor((side, side))
+            module = Patchcore(pre_processor=resize, **off).eval()
+            channels = sum(module.model.feature_extractor.out_dims)
+            module.model.memory_bank = torch.randn(patches, channels)
+        return {"openvino": str(module.to_openvino(folder, input_size=(side, side)))}
+
     def open(
         self,
         *,

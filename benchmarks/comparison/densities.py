@@ -1,0 +1,103 @@
+"""(h) PaDiM in its precisions beside our XS and the peer's EfficientAd, PaDiM and PatchCore, one frame."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import openvino
+from inspection import BIN
+
+from comparison.equality import SamePeer
+from comparison.pairing import Spread, ratio, take_turns
+from comparison.report import Part, Table
+from comparison.same_weights import OPENVINO, SIDE, open_peers, ours, theirs
+from comparison.session import Session
+from models.datasets.open import open_data_set
+
+PATCHES = 20_000
+"""That the peer's PatchCore remembers: a tenth of those of some 200 images, its default share."""
+FP32 = "ours, PaDiM, FP32"
+
+
+def compare(session: Session) -> Part:
+    """Time all of them in turns."""
+    assert session.product is not None
+    engines = padim_engines(session, session.product)
+    opened, opening, size = {}, {}, {}
+    for name, path in engines.items():
+        began = time.perf_counter()
+        opened[name] = session.open(path)
+        opening[name], size[name] = time.perf_counter() - began, path.stat().st_size / 1e6
+    opened["ours, XS"] = session.open(session.engine("xs", SIDE, session.max_batch))
+    stack, path = session.frames(SIDE, 1)
+    with session.peer() as peer:
+        same = SamePeer(session, peer, "s", SIDE, session.engine("s", SIDE, session.max_batch))
+        open_peers(session, peer, same)
+        sides = {name: ours(engine, stack) for name, engine in opened.items()}
+        sides[f"{OPENVINO}, EfficientAd-S"] = theirs(peer, OPENVINO, path)
+        for method, shown in (("padim", "PaDiM, resnet18"), ("patchcore", "PatchCore, wide_resnet50_2")):
+            folder = session.fresh_folder(method)
+            exported = peer.ask(
+                "export_untrained", method=method, side=SIDE, patches=PATCHES, folder=str(folder)
+            )
+            peer.ask(
+                "open",
+                name=method,
+                runtime="openvino",
+                precision="f32",
+                threads=session.threads,
+                path=exported["openvino"],
+            )
+            sides[f"{OPENVINO}, {shown}"] = theirs(peer, method, path)
+        times = take_turns(sides, session.laps(30), "(h) PaDiM")
+    for engine in opened.values():
+        engine.close()
+    rows = [
+        (
+            name,
+            *Spread.of(times[name]).cells(),
+            "" if name == FP32 else f"{ratio(times, name, FP32).median:.2f}",
+            f"{min(times[name]):.1f}",
+            f"{opening[name]:.2f}" if name in opening else "",
+            f"{size[name]:.1f}" if name in size else "",
+        )
+        for name in sides
+    ]
+    columns = ("", "ms per frame", "10–90 %", "× PaDiM, FP32", "fastest lap, ms", "opened in, s", "file, MB")
+    return Part(
+        "PaDiM, 256×256, one frame",
+        Table(columns, rows),
+        [
+            f"PaDiM as `train-model --method padim` fits it on {session.product.name}; INT8 and bfloat16 are"
+            " corrected on its good images. The peer's PaDiM and PatchCore have untrained backbones and drawn"
+            f" statistics, {PATCHES:,} patches for PatchCore, which changes no time. All engines run with"
+            " OpenVINO but XS, whose runtime `build-engine` chose."
+        ],
+        {"ms": times, "opening_s": opening, "file_mb": size},
+    )
+
+
+def padim_engines(session: Session, product: Path) -> dict[str, Path]:
+    """Fit PaDiM and build it in every precision that this CPU has."""
+    model = session.folder / "padim.onnx"
+    run([BIN / "train-model", "--data", product, "--method", "padim", "--out", model])
+    good = ("--good", open_data_set(product).good().training[0].parent)
+    built = {FP32: ("fp32", ()), "ours, PaDiM, INT8": ("int8", good)}
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        built["ours, PaDiM, bfloat16"] = ("bf16", good)
+    engines = {}
+    for name, (precision, images) in built.items():
+        engines[name] = session.folder / f"padim-{precision}.engine"
+        run(
+            [
+                *(BIN / "build-engine", model, "-o", engines[name], "--precision", precision, *images),
+                *("--fast", "--runtime", "openvino", "--max-batch", "1", "--threads", session.threads),
+            ]
+        )
+    return engines
+
+
+def run(command: list[object]) -> None:
+    """Run one of our commands."""
+    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=sys.stderr)
