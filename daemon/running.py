@@ -1,6 +1,7 @@
 """What a line runs on, from its config to its lanes: made at the start, and exchanged in part by a reload."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,7 @@ def assemble(
     publisher: JournaledPublisher,
     journal: JournalWriter | None,
     counted_beside: Path | None,
+    at_end: Callable[[Callable[[], object]], None],
     control: "Control | None",
     access: Access,
 ) -> Running:
@@ -85,6 +87,7 @@ def assemble(
         publisher: where verdicts go.
         journal: where events are noted; None without one.
         counted_beside: the journal beside which captured frames are counted; None: only in memory.
+        at_end: does something last in a turn of the event loop.
         control: its subscribers appear in health; None without one.
         access: who may connect.
 
@@ -95,7 +98,13 @@ def assemble(
     config, ledger, waiting = setup.config, Ledger(), WaitingFrames()
     preview = None if config.preview is None else Preview(config.preview.folder)
     verdicts = VerdictBatch(
-        config.line, boot, ledger=ledger, publisher=publisher, archive=open_archive(setup), preview=preview
+        config.line,
+        boot,
+        ledger=ledger,
+        publisher=publisher,
+        archive=open_archive(setup),
+        preview=preview,
+        at_end=at_end,
     )
     intake = Intake(
         setup.camera_plan,

@@ -129,6 +129,7 @@ async def _run(path: Path, setup: Setup, wire: Publisher, access: Access, turns:
                 journal=journal,
                 # What earlier starts left unfinished stays counted for a start at which the journal works.
                 counted_beside=journal.file if journal is not None and journaled else None,
+                at_end=turns.at_end,
                 control=control,
                 access=access,
             ),

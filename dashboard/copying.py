@@ -30,7 +30,6 @@ _LATEST_S: Final = 5.0
 _RETRY_S: Final = 5.0
 _FORGET_EVERY_S: Final = 60.0
 _MOST_WAITING: Final = 50_000
-_DAY_US: Final = 86_400_000_000
 _EVENTS: Final = frozenset({START, STOP, CLOCK, POWER_CUT, "reload", "select"})
 
 

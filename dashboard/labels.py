@@ -200,11 +200,6 @@ class Labels:
         with self._turn:
             return [(boot, seq) for of, boot, seq in self._opinions if of == line]
 
-    def judged_by(self, line: str, user: str) -> int:
-        """Count the verdicts of a line of which a person says something."""
-        with self._turn:
-            return sum(key[0] == line and user in said for key, said in self._opinions.items())
-
     def by_user(self, line: str) -> dict[str, int]:
         """Count the opinions of each person on verdicts of a line."""
         counted: dict[str, int] = {}

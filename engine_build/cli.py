@@ -158,7 +158,8 @@ def command_line() -> "argparse.ArgumentParser":
         "--good",
         type=Path,
         metavar="DIR",
-        help="images of good parts, on which int8 measures its ranges; the model was trained on them or not",
+        help="images of good parts, on which int8 measures its ranges, and by which a density such as padim's"
+        " is corrected in int8 and bf16; the model was trained on them or not",
     )
     parser.add_argument(
         "--max-batch",

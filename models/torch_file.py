@@ -6,6 +6,7 @@ was to be made with. No code of the file's choosing is imported or called.
 """
 
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -110,7 +111,9 @@ class TorchFile:
         try:
             with zipfile.ZipFile(path) as archive:
                 self._entries = _entries(archive, path.stat().st_size)
-            self.content = _Unpickler(BytesIO(self._entries.pop("data.pkl"))).load()
+            pickled = self._entries.pop("data.pkl")
+            _check_memo(pickled)
+            self.content = _Unpickler(BytesIO(pickled)).load()
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
         except Exception as error:  # a damaged pickle raises whatever it likes
@@ -151,6 +154,17 @@ class TorchFile:
             raise InputError(f"{self._path}: the values of {name} are missing or damaged") from error
 
 
+def _check_memo(pickled: bytes) -> None:
+    """Refuse what would fill the memory: a place in the list of what was met, far beyond all there is.
+
+    Raises:
+        ValueError: there is such a place, or the pickle is cut short.
+    """
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name in {"PUT", "LONG_BINPUT"} and (argument or 0) > len(pickled):
+            raise ValueError(operation.name)
+
+
 def walk(within: object) -> Iterator[object]:
     """Give all that a file's content is made of, once each, what lies least deep first."""
     waiting, seen = deque([within]), set[int]()
@@ -181,7 +195,10 @@ def find(within: object, name: str) -> object:
 def _plain(value: object) -> object:
     """Give a value, or that which OmegaConf or an enumeration has wrapped."""
     if isinstance(value, Record):
-        value = value.attributes().get("_val", value.arguments[0] if len(value.arguments) == 1 else None)
+        attributes = value.attributes()
+        if isinstance(listed := attributes.get("_content"), list):
+            return [_plain(part) for part in listed]
+        value = attributes.get("_val", value.arguments[0] if len(value.arguments) == 1 else None)
     return value if isinstance(value, (str, bool, int, list, tuple)) else None
 
 

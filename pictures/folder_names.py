@@ -1,11 +1,11 @@
-"""What people call the folders of a data set, whatever the case, spaces, dots, dashes and underscores."""
+"""What people call the folders of a data set, whatever the case, width, spaces, dots and dashes."""
 
 import re
 from pathlib import Path
 from typing import Literal
 
 from foundation.errors import InputError
-from pictures.image_folder import MASKS, plain, subfolders
+from pictures.image_folder import MASKS, folded, plain, subfolders
 
 Role = Literal["good", "defective", "unclear", "train", "validation", "test", "masks", "unknown"]
 
@@ -18,16 +18,32 @@ _ROLES: dict[Role, frozenset[str]] = {
     "good": _names(
         "good goods ok okay normal normals pass passed io gut fine healthy clean perfect golden conform",
         "conforme nodefect nodefects defectfree faultfree nondefective noanomaly anomalyfree",
-        "bon bueno buono buoni bom 良品 合格 正常 양품 정상",
+        "accepted acceptable conforming undamaged intact flawless sound einwandfrei golden",
+        "bon bons bueno buenos buena buenas buono buoni buona buone bom boa boas",
+        "correct corretto correcto",
+        "goed goede bra godkänd hyvä dobre dobry dobrý dobré dobra dobro ispravno iyi sağlam jó jók bun bune",
+        "хорошие хороший годные годный норма годен καλό καλά 良品 良 合格 合格品 正常 正常品 良好 양품 정상",
     ),
     "defective": _names(
         "ng bad bads nok notok notgood nogood abnormal abnormals anomaly anomalies anomalous anomal ko",
         "defect defects defective defectives fail failed fails failure failures fault faults faulty nio",
         "reject rejects rejected scrap scraps scrapped damaged error errors unhealthy outlier outliers",
         "notnormal nonconforming nonconforme schlecht ausschuss defekt defekte fehler mauvais malo cattivo",
-        "scarto 不良 不良品 不合格 异常 異常 불량 불량품",
+        "scarto scarti difetto difetti difettoso difettosi malos mala malas cattivi rebut",
+        "rebuts défaut défauts",
+        "défectueux defecto defectos defectuoso defectuosos defeito defeitos defeituoso ruim ruins",
+        "rework nacharbeit",
+        "slecht slechte afkeur fout fouten dålig dåliga fel kasserad viallinen vialliset huono",
+        "złe zły zle wadliwe wada wady braki vadné vadný vada vady zmetek zmetky škart loše",
+        "hatalı kötü kusurlu",
+        "hibás rossz selejt defecte rebutat брак бракованные бракованный дефект",
+        "дефекты плохие плохой негодные",
+        "不良 不良品 不合格 不合格品 异常 異常 異常品 缺陷 瑕疵 欠陥 欠陥品 次品 废品 불량 불량품 결함",
     ),
-    "unclear": _names("positive negative pos neg positives negatives true false yes no 0 1 p n"),
+    "unclear": _names(
+        "positive negative pos neg positives negatives true false yes no 0 1 p n",
+        "unknown unclear unsorted unlabeled unlabelled mixed mix suspect suspects doubtful unsure unsortiert",
+    ),
     "train": _names("train training trainset trainingset"),
     "validation": _names("val valid validate validation validationset valset"),
     "test": _names("test testing tests testset"),
@@ -80,7 +96,7 @@ def check_good(folder: Path) -> None:
 
 
 def _against_good(path: Path) -> str | None:
-    found, words = role(path), set(re.split(r"[\W_]+", path.name.casefold()))
+    found, words = role(path), set(re.split(r"[\W_]+", folded(path.name)))
     if found == "defective" or words & _ROLES["defective"]:
         return "its name says that it holds defective parts"
     if words & _KINDS_OF_DEFECTS or plain(path.name) in _KINDS_OF_DEFECTS:

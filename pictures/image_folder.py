@@ -1,11 +1,12 @@
 """Which images a folder holds: those that a person put there."""
 
 import stat
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 from foundation.errors import InputError
-from pictures.image_file import IMAGE_SUFFIXES
+from pictures.image_file import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 
 MASKS = frozenset(
     {"mask", "masks", "maske", "masken", "groundtruth", "groundtruths", "gt", "label", "labels"}
@@ -21,7 +22,12 @@ _NOT_BY_PEOPLE = frozenset(
 
 def plain(name: str) -> str:
     """Give a folder's name without case, spaces, dots, dashes and underscores: groundtruth."""
-    return "".join(character for character in name.casefold() if character not in " ._-")
+    return "".join(character for character in folded(name) if character not in " ._-")
+
+
+def folded(name: str) -> str:
+    """Give a name without case and in one spelling: ＮＧ is ng, and é one character, as on other systems."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def is_folder(path: Path) -> bool:
@@ -80,8 +86,10 @@ def _walk(folder: Path, masks: bool, visited: set[tuple[int, int]]) -> Iterator[
         if is_folder(path):
             if masks or plain(path.name) not in MASKS:
                 folders.append(path)
-        # A link to nothing counts, so that reading names it.
-        elif path.suffix.lower() in IMAGE_SUFFIXES and (path.is_file() or path.is_symlink()):
+        # A link to nothing and a format that is not read count, so that reading names them.
+        elif path.suffix.lower() in IMAGE_SUFFIXES | OTHER_IMAGE_SUFFIXES and (
+            path.is_file() or path.is_symlink()
+        ):
             yield path
     # What lies here is found by its own name rather than by that of a link.
     for path in sorted(folders, key=lambda path: path.is_symlink()):

@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
+import numpy as np
 import yaml
-from line_rig import COMMANDS, PATIENCE_S, free_address, part_image, write_config
+from brightness import SIZE
+from line_rig import COMMANDS, PATIENCE_S, free_address, write_config
 
 from dashboard.access import secret_of
 from dashboard.labels import Labels
@@ -20,8 +23,13 @@ from dashboard.labels import Labels
 def write_line(folder: Path, **keys: Any) -> Path:
     """Write the config of a line with journal, archive and control; of four parts one is bad, for ever."""
     parts = folder / "parts"
-    for number in range(4):
-        part_image(parts / f"{number}.png", bright=number == 3)
+    parts.mkdir()
+    grey = np.random.default_rng(0)
+    for number in range(40):
+        picture = grey.integers(20, 60, (SIZE, SIZE, 3), dtype=np.uint8)
+        if number % 4 == 3:
+            picture[SIZE // 2 : 3 * SIZE // 4, SIZE // 2 : 3 * SIZE // 4] = 255
+        cv2.imwrite(str(parts / f"{number:02d}.png"), picture)
     camera = {"source": "parts", "fps": 50, "loop": True}
     given: dict[str, Any] = {
         "control": "ipc://line3.control",
@@ -69,7 +77,9 @@ class Browser:
 
     def __init__(self, address: str, **options: Any) -> None:
         self.address = address.rstrip("/")
-        self.client = httpx.Client(base_url=self.address, headers={"Origin": self.address}, **options)
+        self.client = httpx.Client(
+            base_url=self.address, headers={"Origin": self.address}, timeout=PATIENCE_S, **options
+        )
         self.session: dict[str, Any] = {}
         self.look_in()
 

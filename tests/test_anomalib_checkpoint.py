@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,7 +27,7 @@ from engine_build.cli import main as build_engine
 from engine_runtime.open import open_engine
 from foundation.errors import InputError
 from models.commands import import_anomalib
-from models.torch_file import TorchFile
+from models.torch_file import TorchFile, find
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -233,6 +236,28 @@ def test_other_prefixes_and_a_bare_state_dict(
     assert import_anomalib([str(path), "--padding", "yes"]) == 0
 
 
+class Node:
+    """A value as OmegaConf wraps it, with whose settings anomalib before version 1 wrote its checkpoints."""
+
+    def __init__(self, value: object) -> None:
+        name = "_content" if isinstance(value, (dict, list)) else "_val"
+        self.__dict__[name] = value
+
+
+def test_settings_of_versions_before_1(
+    tmp_path: Path, small: OrderedDict[str, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.ckpt"
+    model = Node({"padding": Node(True), "pad_maps": Node(False), "model_size": Node("small")})
+    data = Node({"image_size": Node([Node(256), Node(320)])})
+    settings = Node({"model": model, "dataset": data})
+    old = {"image_threshold.value": torch.tensor(0.5), "normalization_metrics.min": torch.tensor(0.0)}
+    torch.save({"state_dict": old | small, "hyper_parameters": settings}, path)
+    assert import_anomalib([str(path)]) == 0
+    said = "size s, 256×320 pixels, networks with padding, maps with a border of 0 cells"
+    assert said in capsys.readouterr().out
+
+
 class Treacherous:
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -330,7 +355,7 @@ def test_damaged_files_are_one_line(
     assert "anomalib's encoder needs at least 256 per side" in capsys.readouterr().err
 
 
-def test_a_content_without_end_ends(tmp_path: Path) -> None:
+def test_a_partwithout_end_ends(tmp_path: Path) -> None:
     endless: dict[str, Any] = {}
     endless["a"] = endless["b"] = endless
     path = tmp_path / "endless.pt"
@@ -338,3 +363,63 @@ def test_a_content_without_end_ends(tmp_path: Path) -> None:
     file = TorchFile(path)
     with pytest.raises(InputError, match="without end"):
         file.tensors(file.content)
+
+
+def rewritten(path: Path, pickled: bytes) -> Path:
+    """Give a file of torch.save another pickle."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, pickled if name.endswith("/data.pkl") else content)
+    return path
+
+
+def pickle_of(path: Path) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        return archive.read(name)
+
+
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 2000), st.binary(min_size=0, max_size=6)), max_size=4),
+    inserted=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_whatever_a_pickle_says_it_is_read_or_refused(
+    changes: list[tuple[int, bytes]], inserted: bool
+) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pt"
+        content = {"state_dict": {"a.weight": torch.ones(2, 3)}, "hyper_parameters": {"size": ModelSize.S}}
+        torch.save({**content, "callback": Treacherous(Path(folder) / "made")}, path)
+        pickled = bytearray(pickle_of(path))
+        for place, part in changes:
+            at = place % len(pickled)
+            pickled[at : at if inserted else at + len(part)] = part
+        rewritten(path, bytes(pickled))
+        try:
+            file = TorchFile(path)
+            file.tensors(file.content)
+            find(file.content, "size")
+        except InputError as error:
+            assert str(error).startswith(f"{path}: ")
+        assert not (Path(folder) / "made").exists()
+
+
+def test_a_pickle_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({}, path)
+    rewritten(path, b"\x80\x02}r\xff\xff\xff\x7f.")
+    with pytest.raises(InputError, match="or a damaged one"):
+        TorchFile(path)
+
+
+def test_build_engine_says_what_to_do_with_a_checkpoint(
+    tmp_path: Path, small: OrderedDict[str, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save({"state_dict": small}, path)
+    assert build_engine([str(path)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"; take anomalib's checkpoint over first: import-anomalib {path}")

@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
+from daemon.host import turns as module
 from daemon.host.turns import Turns, run
 
 PATIENCE_S = 20
 
 
-def test_work_is_done_between_two_turns_in_the_loops_thread() -> None:
+def test_work_is_done_between_two_turns_in_the_loops_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LONGEST_S", PATIENCE_S)  # this machine may be busy
+
     async def main(turns: Turns) -> tuple[list[int], int]:
         threads, done = [], asyncio.Event()
 
@@ -166,3 +169,43 @@ except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=PATIENCE_S)
     assert said.splitlines() == ["cleaned up", "interrupted"]
+
+
+def test_what_is_last_in_a_turn_comes_before_the_work_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LONGEST_S", PATIENCE_S)  # this machine may be busy
+
+    async def main(turns: Turns) -> list[str]:
+        told: list[str] = []
+        ended = asyncio.Event()
+
+        def last() -> None:
+            told.append("last")
+            turns.between(lambda: told.append("work"), then)
+
+        def then() -> None:
+            told.append("then")
+            if told.count("then") == 2:
+                ended.set()
+            else:
+                turns.between(lambda: told.append("more"), then)
+
+        turns.at_end(last)
+        asyncio.get_running_loop().call_soon(told.append, "next turn")
+        await ended.wait()
+        return told
+
+    assert run(main) == ["last", "work", "then", "more", "then", "next turn"]
+
+
+def test_turns_have_their_last_also_while_work_is_held_up() -> None:
+    free = threading.Event()
+
+    async def main(turns: Turns) -> None:
+        turns.between(lambda: free.wait(PATIENCE_S), lambda: None)
+        for _ in range(3):
+            was_last = asyncio.Event()
+            turns.at_end(was_last.set)
+            await was_last.wait()
+
+    run(main)
+    free.set()

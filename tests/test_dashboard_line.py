@@ -50,7 +50,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, brightness_engine: Path) -> I
         engine=None,
         calibration=None,
         products=products,
-        archive={"folder": "rejects", "max_mb": 50, "sample": 0.2},
+        archive={"folder": "rejects", "max_mb": 50, "sample": 0.5},
         preview={"folder": "preview"},
     )
     page = write_dashboard(folder, ["line3.yaml"], kinds=["scratch", "<script>alert(1)"])
@@ -110,7 +110,7 @@ def test_filters_find_what_they_say(shop: Shop) -> None:
         ({"peak": "0,0,5,5"}, False),
         ({"score_min": 0.9}, True),
         ({"score_max": 0.9}, False),
-        ({"part": "3.PNG"}, True),
+        ({"part": "03.PNG"}, True),
         ({"product": "flange"}, True),
         ({"product": "-"}, False),
         ({"product": "washer"}, False),
@@ -336,6 +336,19 @@ def test_commands_are_shown_and_say_what_is_missing(shop: Shop) -> None:
     done = shop.anna.until(f"/api/jobs/{job['id']}", lambda job: job["state"] not in {"waiting", "running"})
     assert done["state"] == "failed"
     assert "labelled as good" in done["error"]
+
+
+def test_recalibration_from_labels_runs_and_leaves_its_file(shop: Shop) -> None:
+    query = {"decision": "pass", "pictures": "true", "product": "flange", "limit": 40, "sort": "oldest"}
+    found = shop.anna.until(f"{LINE}/verdicts", lambda found: len(found["items"]) == 40, **query)
+    shop.anna.done(f"{LINE}/labels", ids=[item["id"] for item in found["items"]], label="false_reject")
+    job = shop.anna.done(f"{LINE}/commands/recalibrate")
+    done = shop.anna.until(f"/api/jobs/{job['id']}", lambda job: job["state"] not in {"waiting", "running"})
+    assert done["state"] == "done", done
+    made = shop.served.config.parent / "state/labelled/line3/flange.calibration.yaml"
+    assert 20 <= read_calibration(made).good_images <= 30
+    assert read_calibration(shop.calibration).threshold == 0.5  # nothing was loaded into the line
+    shop.anna.done(f"{LINE}/labels/undo")
 
 
 def test_pictures_that_are_gone_or_damaged_say_so(shop: Shop) -> None:

@@ -75,6 +75,13 @@ def test_graph_gives_what_torch_gives(tmp_path: Path, size: ModelSize, image: Si
         assert np.abs(found[name] - tensor.numpy()).max() <= 1e-4 * np.abs(tensor.numpy()).max(), name
 
 
+def test_export_says_what_to_use_next_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported(tmp_path, "xs", Size(128, 128))
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "efficientad: next time use train-model --method efficientad, which writes the ONNX by itself"
+    )
+
+
 def test_rows_of_a_batch_do_not_touch_each_other(tmp_path: Path) -> None:
     _, path = exported(tmp_path, "xs", Size(128, 128))
     frames = np.random.default_rng(4).integers(0, 256, (3, 128, 128, 3), dtype=np.uint8)

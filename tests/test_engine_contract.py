@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibration.calibration_file import load_calibration
 from calibration.cli import main as calibrate
+from engine_build.bias import border, runner_of
 from engine_build.cli import main as build_engine
 from engine_build.graph import read_graph
 from engine_build.half import halved
@@ -403,6 +404,34 @@ def test_int8_leaves_depthwise_convolutions_and_what_the_graph_asks_for(tmp_path
     helper.set_model_props(model, {"contract": "2", "maps": "local,whole", "fp32_nodes": "features"})
     graph = read_graph(save(model, tmp_path / "left.onnx"))
     assert quantised_nodes(quantised(graph, frames, lambda: None)) == wide - {last.output[0]}
+
+
+def test_what_int8_shifts_is_corrected_where_fp32_begins(tmp_path: Path) -> None:
+    """Over the frames it was measured on, a density sees in the mean the features of the FP32 graph."""
+    graph = read_graph(save(little_padim(64, 64, channels=24), tmp_path / "padim.onnx"))
+    names = border(graph)
+    assert names
+    frames = generated_parity_frames(graph.input_size)[:3]
+    content = quantised(graph, frames, lambda: None)
+    model = onnx.load_model_from_string(content)
+    added = {node.input[0]: node.output[0] for node in model.graph.node if "/corrected" in node.output[0]}
+    assert sorted(added) == sorted(names)
+    for tensor in added.values():
+        model.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    exact, plain = runner_of(graph.content, graph), runner_of(content, graph)
+    quantiles = uncalibrated(graph.maps)
+    for name in names:
+        shift, error = np.zeros(1), np.zeros(1)
+        for frame in frames:
+            [found] = session.run([added[name]], {"frames": frame[None], "quantiles": quantiles})
+            error = error + (found - exact(frame)[name])
+            shift = shift + (plain(frame)[name] - exact(frame)[name])
+        assert np.abs(error).max() < 1e-3 * np.abs(shift).max()
 
 
 def test_half_precision_leaves_what_the_graph_asks_for(tmp_path: Path) -> None:

@@ -149,4 +149,6 @@ def test_good_images_without_int8_are_refused(
     model: Path, good: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(model), "--good", str(good), "--fast"]) == 2
-    assert capsys.readouterr().err == "build-engine: --good: is for --precision int8 only\n"
+    assert capsys.readouterr().err == (
+        "build-engine: --good: is for --precision int8, and for bf16 of models with nodes that stay FP32\n"
+    )

@@ -77,6 +77,16 @@ def test_teachers_are_distilled_and_the_table_is_filled(
     assert gpu_training.main(given) == 0  # nothing is done twice
     assert teacher.stat().st_mtime_ns == made
 
+    import readouts
+
+    page = tmp_path / "readouts.md"
+    products = ["--data", str(tmp_path / "bottle"), "--models", str(tmp_path / "out")]
+    assert readouts.main([*products, "--markdown", str(page)]) == 0
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == len(readouts.ROWS) == 5
+    (ours,) = (row for row in rows if row.endswith(f"| {cell['image_auroc']:.3f} |") and "= ours" in row)
+    assert f"{cell['au_pro']:.3f}" in ours  # read out anew, it is what the training gave
+
 
 def test_without_a_gpu_it_says_so(
     gpu_training: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

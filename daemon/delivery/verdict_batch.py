@@ -53,6 +53,7 @@ class VerdictBatch:
         publisher: JournaledPublisher,
         archive: Archive | None,
         preview: Preview | None,
+        at_end: Callable[[Callable[[], object]], None],
     ) -> None:
         """Begin with ``seq`` 0.
 
@@ -63,12 +64,14 @@ class VerdictBatch:
             publisher: where the verdicts go.
             archive: where the pictures of rejects go.
             preview: where small pictures of all go, for who looks now.
+            at_end: does something last in a turn of the event loop, as ``Turns.at_end``.
         """
         self.archive = archive
         self.seq = 0
         self.idle = asyncio.Event()
         self.on_engine_failure: Callable[[NotJudged], object] = lambda _: None
         self.preview = preview
+        self._at_end = at_end
         self._line = line
         self._boot = boot
         self._ledger = ledger
@@ -145,7 +148,7 @@ class VerdictBatch:
         scored: _Scored | None = None,
     ) -> Verdict:
         if not self._verdicts:
-            self._loop.call_soon(self.flush)
+            self._at_end(self.flush)
         self.seq += 1
         total_ms = (time.monotonic_ns() - captured.captured_ns) / 1e6
         verdict = Verdict(

@@ -10,7 +10,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
-_LOOK_S: Final = 0.02
+_LOOK_S: Final = 0.03
 _LONGEST_S: Final = 0.02
 """A write into the system's memory takes 0.1 ms. What takes longer than this waits for the disk."""
 
@@ -46,13 +46,24 @@ class Turns:
         """Take over a loop that is not running."""
         self._loop = loop
         self._ended = False
+        self._last: Work | None = None
         self._next: tuple[Work, Work] | None = None
+        self._stopped = True
         self._lock = threading.Lock()
         self._began_s: float | None = None  # since when the loop has been stopped for work
         self._held_up = False
         self._beside: SimpleQueue[tuple[Work, Work]] | None = None
         self._may_drive = threading.Semaphore(1)
         self._for_main_thread: SimpleQueue[Work | None] = SimpleQueue()
+
+    def at_end(self, last: Work) -> None:
+        """Do this last in this turn of the loop, when it is stopped; called in the loop's thread.
+
+        It costs less than a turn of its own, as ``call_soon`` takes. Only one thing can be last.
+        """
+        self._last = last
+        if not self._stopped:
+            self._loop.stop()
 
     def between(self, work: Work, then: Work) -> None:
         """Do work after this turn of the loop; called in the loop's thread.
@@ -65,7 +76,7 @@ class Turns:
             then: called after it, in the loop's thread.
         """
         self._next = (work, then)
-        if not self._held_up and not self._ended:
+        if not self._held_up and not self._stopped:
             self._loop.stop()
 
     def beside(self, work: Work, then: Work) -> None:
@@ -99,9 +110,7 @@ class Turns:
         """
         task = self._loop.create_task(main(self))
         task.add_done_callback(self._end)
-        threads = [
-            threading.Thread(target=self._take_turns, name="event loop", daemon=True) for _ in range(2)
-        ]
+        threads = [_thread("event loop", self._take_turns) for _ in range(2)]
         try:
             for thread in threads:
                 thread.start()
@@ -152,21 +161,29 @@ class Turns:
     def _drive(self) -> None:
         """Run the loop until its end, or until this thread has been held up and another one runs it."""
         while not self._ended:
+            self._stopped = False
             self._loop.run_forever()
-            if self._next is None:
-                continue
-            (work, then), self._next = self._next, None
-            began_s = self._began_s = time.monotonic()
-            self._do(work)
-            with self._lock:
-                held_up = self._began_s != began_s
-                if not held_up:
-                    self._began_s = None
-            if held_up:
-                with suppress(RuntimeError):  # the loop has ended meanwhile
-                    self._loop.call_soon_threadsafe(self._go_on, then)
-                return
-            self._do(then)
+            self._stopped = True
+            if self._last is not None:
+                last, self._last = self._last, None
+                self._do(last)
+            while self._next is not None and not self._held_up:
+                (work, then), self._next = self._next, None
+                if self._was_held_up(work):
+                    with suppress(RuntimeError):  # the loop has ended meanwhile
+                        self._loop.call_soon_threadsafe(self._go_on, then)
+                    return
+                self._do(then)
+
+    def _was_held_up(self, work: Work) -> bool:
+        """Do work; say whether it took so long that another thread runs the loop."""
+        began_s = self._began_s = time.monotonic()
+        self._do(work)
+        with self._lock:
+            if self._began_s != began_s:
+                return True
+            self._began_s = None
+        return False
 
     def _go_on(self, then: Work) -> None:
         """Take over what the thread that was held up has done; called in the loop."""

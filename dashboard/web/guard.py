@@ -1,5 +1,6 @@
 """What stands between the network and the page: Host, Origin, sessions, and the headers of each answer."""
 
+import hmac
 import ipaddress
 import re
 from collections.abc import Collection, MutableMapping
@@ -161,15 +162,15 @@ class Doorkeeper:
         """
         session = self.who(connection)
         if session is None:
-            if self.login or changes:
-                raise Refused(
-                    403 if changes and not self.login else 401,
-                    "csrf" if changes and not self.login else "login_needed",
-                )
+            if self.login:
+                raise Refused(401, "login_needed")
+            if changes:
+                raise Refused(403, "csrf")
             return None
         if not may(self.role(session), role):
             raise Refused(403, "role_needed", role=role)
-        if changes and connection.headers.get("x-csrf-token", "") != session.csrf:
+        shown = connection.headers.get("x-csrf-token", "").encode()
+        if changes and not hmac.compare_digest(shown, session.csrf.encode()):
             raise Refused(403, "csrf")
         return session
 

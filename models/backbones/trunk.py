@@ -56,8 +56,8 @@ class Trunk:
         """Join the features as PatchCore does (Roth et al. 2022, §3.1).
 
         Each is averaged over 3×3 neighbours and resized to one grid; then the channels are joined. The
-        weights of the convolutions are rounded to bfloat16: what is fitted on these features holds for an engine in
-        that precision, too, which would otherwise see all good parts a little elsewhere.
+        weights of the convolutions are rounded to bfloat16: what is fitted on these features holds for an
+        engine in that precision, too, which would otherwise see all good parts a little elsewhere.
         """
         nodes, weights, grids, fine = list(self.nodes), [_rounded(weight) for weight in self.weights], [], 0
         for index, (feature, (channels, height, width)) in enumerate(self.features.items()):
