@@ -112,25 +112,35 @@ function Shell({ session, enter, where, line, go, say, spoken, broken, mend }) {
   const Page = line ? PAGES[where.page] : Lines;
   const tone = lostAt ? 'unknown' : lineTone(state?.state);
   return html`<${Context.Provider} value=${context}><div class="shell" onClick=${follow}>
-    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>${t('skip')}</a>
+    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>
+      ${t('skip')}</a>
     <header class="bar">
-      ${line && html`<button class="icon plain menu-button" aria-expanded=${open} aria-controls="pages" aria-label=${t('menu')} onClick=${() => setOpen(!open)}><${Icon} of=${open ? 'close' : 'menu'} /></button>`}
+      ${line && html`<button class="icon plain menu-button" aria-expanded=${open} aria-controls="pages"
+        aria-label=${t('menu')} onClick=${() => setOpen(!open)}><${Icon} of=${open ? 'close' : 'menu'} /></button>`}
       ${session.lines.length > 1
-        ? html`<label><span class="hidden">${t('lines.choose')}</span><select value=${line ?? ''} onChange=${(event) => go(event.target.value ? address(event.target.value, where.page) : '/')}>
-            <option value="">${t('lines.title')}</option>${session.lines.map((one) => html`<option key=${one} value=${one}>${one}</option>`)}</select></label>`
+        ? html`<label><span class="hidden">${t('lines.choose')}</span><select value=${line ?? ''}
+          onChange=${(event) => go(event.target.value ? address(event.target.value, where.page) : '/')}>
+            <option value="">${t('lines.title')}</option>${session.lines.map((one) => html`<option key=${one}
+              value=${one}>${one}</option>`)}</select></label>`
         : html`<span class="name">${line ?? 'inspectd'}</span>`}
-      ${line && html`<a class="state-link" href=${address(line, 'health')} aria-label=${`${t('health.title')}: ${lostAt ? t('lost.short') : lineWord(state?.state)}`}><${State} tone=${tone} pill>${lostAt ? t('lost.short') : lineWord(state?.state)}<//></a>`}
+      ${line && html`<a class="state-link" href=${address(line, 'health')}
+        aria-label=${`${t('health.title')}: ${lostAt ? t('lost.short') : lineWord(state?.state)}`}>
+        <${State} tone=${tone} pill>${lostAt ? t('lost.short') : lineWord(state?.state)}<//></a>`}
       <div class="end">
         ${state?.product && html`<span class="wide muted">${state.product}</span>`}
         <details class="settings">
-          <summary aria-label=${t('settings')}><${Icon} of="settings" /><span class="wide">${session.login ? session.user : ''}</span></summary>
-          <div><${Looks} say=${say} spoken=${spoken} />${session.login && html`<${Account} session=${session} left=${enter} />`}</div>
+          <summary aria-label=${t('settings')}><${Icon} of="settings" /><span class="wide">
+            ${session.login ? session.user : ''}</span></summary>
+          <div><${Looks} say=${say} spoken=${spoken} />
+            ${session.login && html`<${Account} session=${session} left=${enter} />`}</div>
         </details>
       </div>
     </header>
     ${line ? html`<nav id="pages" class=${`rail ${open ? 'open' : ''}`} aria-label=${t('pages')}><ul>
-      ${Object.keys(PAGES).map((page) => html`<li key=${page}><a href=${address(line, page)} aria-current=${page === where.page ? 'page' : undefined}>
-        <${Icon} of=${page} /><span>${t(`${page}.title`)}</span>${page === 'health' && state?.causes > 0 && html`<span class="count">${state.causes}</span>`}</a></li>`)}
+      ${Object.keys(PAGES).map((page) => html`<li key=${page}><a href=${address(line, page)}
+        aria-current=${page === where.page ? 'page' : undefined}>
+        <${Icon} of=${page} /><span>${t(`${page}.title`)}</span>
+          ${page === 'health' && state?.causes > 0 && html`<span class="count">${state.causes}</span>`}</a></li>`)}
     </ul></nav>` : html`<span></span>`}
     <main id="main" ref=${main} tabindex="-1">
       ${lostAt && html`<${Lost} at=${lostAt} />`}
@@ -141,7 +151,8 @@ function Shell({ session, enter, where, line, go, say, spoken, broken, mend }) {
   </div><//>`;
 }
 
-const Lost = ({ at }) => html`<div class="sentence tone-unknown" role="alert"><${State} tone="unknown" size="40" /><div><p>${t('lost', { time: clock(at) })}</p><p class="muted">${t('lost.hint')}</p></div></div>`;
+const Lost = ({ at }) => html`<div class="sentence tone-unknown" role="alert"><${State} tone="unknown" size="40" />
+  <div><p>${t('lost', { time: clock(at) })}</p><p class="muted">${t('lost.hint')}</p></div></div>`;
 
 // Language and colours: at the login, too.
 function Looks({ say, spoken }) {
@@ -152,11 +163,14 @@ function Looks({ say, spoken }) {
     show(wanted);
   };
   return html`<div class="stack tight">
-    <label class="field"><span>${t('language')}</span><select value=${spoken} onChange=${(event) => say(event.target.value)}>
-      ${Object.entries(LANGUAGES).map(([code, name]) => html`<option key=${code} value=${code} lang=${code}>${name}</option>`)}
+    <label class="field"><span>${t('language')}</span><select value=${spoken}
+      onChange=${(event) => say(event.target.value)}>
+      ${Object.entries(LANGUAGES).map(([code, name]) => html`<option key=${code} value=${code} lang=${code}>
+        ${name}</option>`)}
     </select></label>
     <fieldset><legend>${t('theme')}</legend><div class="segments">
-      ${['', 'light', 'dark'].map((one) => html`<button key=${one} aria-pressed=${one === theme} onClick=${() => choose(one)}>${t(`theme.${one || 'system'}`)}</button>`)}
+      ${['', 'light', 'dark'].map((one) => html`<button key=${one} aria-pressed=${one === theme}
+        onClick=${() => choose(one)}>${t(`theme.${one || 'system'}`)}</button>`)}
     </div></fieldset>
   </div>`;
 }

@@ -3,19 +3,26 @@ import { html } from './html.js';
 import { t } from './language.js';
 
 const SHAPES = {
-  pass: html`<circle cx="12" cy="12" r="11" fill="currentColor" /><path d="M6.5 12.5l3.7 3.7 7.3-8" fill="none" class="cut" />`,
-  reject: html`<path d="M7.4 1h9.2L23 7.4v9.2L16.6 23H7.4L1 16.6V7.4z" fill="currentColor" /><path d="M8 8l8 8M16 8l-8 8" class="cut" />`,
-  fault: html`<path d="M12 1.5L23.5 22.5H.5z" fill="currentColor" stroke-linejoin="round" /><path d="M12 9v6.2M12 18.4v1.4" class="cut" />`,
-  unknown: html`<rect x="2" y="2" width="20" height="20" rx="3" fill="none" stroke="currentColor" stroke-width="3" stroke-dasharray="5 3.2" /><path d="M8 12h8" stroke="currentColor" stroke-width="3" />`,
-  note: html`<rect x="1.5" y="1.5" width="21" height="21" rx="3" fill="currentColor" /><path d="M12 10.5v7M12 5.6v1.6" class="cut" />`,
+  pass: html`<circle cx="12" cy="12" r="11" fill="currentColor" /><path d="M6.5 12.5l3.7 3.7 7.3-8" fill="none"
+    class="cut" />`,
+  reject: html`<path d="M7.4 1h9.2L23 7.4v9.2L16.6 23H7.4L1 16.6V7.4z" fill="currentColor" />
+    <path d="M8 8l8 8M16 8l-8 8" class="cut" />`,
+  fault: html`<path d="M12 1.5L23.5 22.5H.5z" fill="currentColor" stroke-linejoin="round" />
+    <path d="M12 9v6.2M12 18.4v1.4" class="cut" />`,
+  unknown: html`<rect x="2" y="2" width="20" height="20" rx="3" fill="none" stroke="currentColor" stroke-width="3" stroke-dasharray="5 3.2" />
+    <path d="M8 12h8" stroke="currentColor" stroke-width="3" />`,
+  note: html`<rect x="1.5" y="1.5" width="21" height="21" rx="3" fill="currentColor" />
+    <path d="M12 10.5v7M12 5.6v1.6" class="cut" />`,
 };
 
 export const Shape = ({ of, size = 20 }) =>
-  html`<svg class="shape" viewBox="0 0 24 24" width=${size} height=${size} aria-hidden="true">${SHAPES[of] ?? SHAPES.unknown}</svg>`;
+  html`<svg class="shape" viewBox="0 0 24 24" width=${size} height=${size} aria-hidden="true">
+    ${SHAPES[of] ?? SHAPES.unknown}</svg>`;
 
 // A verdict or another state: shape and word together.
 export const State = ({ tone, children, pill = false, ...rest }) =>
-  html`<span class=${`state tone-${tone} ${pill ? 'pill' : ''} ${rest.class ?? ''}`}><${Shape} of=${tone} size=${rest.size} /><span>${children}</span></span>`;
+  html`<span class=${`state tone-${tone} ${pill ? 'pill' : ''} ${rest.class ?? ''}`}>
+    <${Shape} of=${tone} size=${rest.size} /><span>${children}</span></span>`;
 
 export const Verdict = ({ decision, ...rest }) =>
   html`<${State} tone=${decision ?? 'unknown'} ...${rest}>${t(`decision.${decision ?? 'none'}`)}<//>`;
@@ -44,4 +51,5 @@ const ICONS = {
 };
 
 export const Icon = ({ of, size = 22 }) =>
-  html`<svg viewBox="0 0 24 24" width=${size} height=${size} fill="none" stroke="currentColor" stroke-width="2" stroke-linejoin="round" stroke-linecap="round" aria-hidden="true"><path d=${ICONS[of]} /></svg>`;
+  html`<svg viewBox="0 0 24 24" width=${size} height=${size} fill="none" stroke="currentColor" stroke-width="2" stroke-linejoin="round" stroke-linecap="round" aria-hidden="true">
+    <path d=${ICONS[of]} /></svg>`;

@@ -63,21 +63,30 @@ export function LinePage({ state, lostAt }) {
     <h1 tabindex="-1" class="hidden">${t('line.title')}</h1>
     ${!lostAt && html`<div class=${`sentence tone-${lineTone(state.state)}`}><${Shape} of=${lineTone(state.state)} />
       <div><p>${lineSentence(state)}</p>
-      <p class="muted">${[state.product, state.engine, state.uptime_s && t('line.uptime', { time: duration(state.uptime_s) })].filter(Boolean).join(' · ')}</p></div></div>`}
+      <p class="muted">${[state.product, state.engine, state.uptime_s && t('line.uptime', { time: duration(state.uptime_s) })].filter(Boolean).join(' · ')}
+        </p></div></div>`}
     ${state.trouble?.map((one) => html`<${Notice} tone="fault" key=${one.code}><p>${troubleText(one)}</p><//>`)}
     <div class="line-page">
-      <section class="cameras" aria-label=${t('line.cameras')}>${cameras.map(([name, one]) => html`<${Camera} key=${name} line=${line} name=${name} camera=${one}
-        preview=${previews[name] ?? stamped(one.preview)} points=${points[name] ?? []} lostAt=${lostAt} />`)}</section>
+      <section class="cameras" aria-label=${t('line.cameras')}>${cameras.map(([name, one]) => html`<${Camera}
+        key=${name} line=${line} name=${name} camera=${one}
+        preview=${previews[name] ?? stamped(one.preview)}
+          points=${points[name] ?? []} lostAt=${lostAt} />`)}</section>
       <div class="stack">
         <section class="panel" aria-labelledby="rejects-now"><h2 id="rejects-now">${t('line.rejects')}</h2>
-          <${Figures} minute=${state.counts?.minute} hour=${state.counts?.hour} shift=${state.counts?.shift} /></section>
+          <${Figures} minute=${state.counts?.minute} hour=${state.counts?.hour} shift=${state.counts?.shift} />
+            </section>
         <section class="panel" aria-labelledby="pace-now"><h2 id="pace-now">${t('line.pace')}</h2><dl class="figures">
           <div><dt>${t('line.per_second')}</dt><dd>${number(state.per_second ?? 0, 1)}</dd></div>
-          <div><dt>${t('line.latency')}</dt><dd>${unit(state.latency_ms?.median, 'millisecond', 1)}<small>${t('line.latency.p99', { time: unit(state.latency_ms?.p99, 'millisecond', 1) })}</small></dd></div>
+          <div><dt>${t('line.latency')}</dt><dd>${unit(state.latency_ms?.median, 'millisecond', 1)}<small>
+            ${t('line.latency.p99', { time: unit(state.latency_ms?.p99, 'millisecond', 1) })}</small></dd></div>
         </dl></section>
         <section class="panel" aria-labelledby="last-rejects"><h2 id="last-rejects">${t('line.last_rejects')}</h2>
-          ${rejects.length ? html`<ul class="thumbs last">${rejects.map((one) => html`<li key=${one.id}><a class="thumb" href=${address(line, 'rejects', one.id)}>
-            <${Thumbnail} line=${line} verdict=${one} /><span class="small"><b>${one.score === null ? t(`decision.${one.decision}`) : score(one.score)}</b></span><span class="small muted">${clock(one.at)}</span>${cameras.length > 1 && html`<span class="small muted"><span>${one.camera}</span></span>`}</a></li>`)}</ul>`
+          ${rejects.length ? html`<ul class="thumbs last">${rejects.map((one) => html`<li key=${one.id}><a
+            class="thumb" href=${address(line, 'rejects', one.id)}>
+            <${Thumbnail} line=${line} verdict=${one} /><span class="small"><b>
+              ${one.score === null ? t(`decision.${one.decision}`) : score(one.score)}</b></span><span
+              class="small muted">${clock(one.at)}</span>${cameras.length > 1 && html`<span class="small muted"><span>
+              ${one.camera}</span></span>`}</a></li>`)}</ul>`
             : html`<p class="muted">${t('line.no_rejects')}</p>`}
           <p><a href=${address(line, 'rejects')}>${t('line.all_rejects')}</a></p></section>
       </div>
@@ -93,10 +102,13 @@ export function Figures({ minute, hour, shift }) {
   const figure = (name, counts) => {
     const rejects = counts?.reject ?? counts;
     const judged = counts?.reject === undefined ? null : counts.pass + counts.reject;
-    return html`<div><dt>${name}</dt><dd>${number(rejects ?? 0)}${judged ? html`<small>${t('line.of', { share: percent(rejects / judged), count: judged })}</small>` : ''}
-      ${counts?.fault > 0 ? html`<small><${State} tone="fault" size="16">${t('line.faults', { count: counts.fault })}<//></small>` : ''}</dd></div>`;
+    return html`<div><dt>${name}</dt><dd>${number(rejects ?? 0)}${judged ? html`<small>
+      ${t('line.of', { share: percent(rejects / judged), count: judged })}</small>` : ''}
+      ${counts?.fault > 0 ? html`<small><${State} tone="fault" size="16">
+        ${t('line.faults', { count: counts.fault })}<//></small>` : ''}</dd></div>`;
   };
-  return html`<dl class="figures">${figure(t('line.minute'), minute)}${figure(t('line.hour'), hour)}${figure(shift?.name ? t('line.shift.since', { time: shift.name }) : t('line.shift'), shift)}</dl>`;
+  return html`<dl class="figures">
+    ${figure(t('line.minute'), minute)}${figure(t('line.hour'), hour)}${figure(shift?.name ? t('line.shift.since', { time: shift.name }) : t('line.shift'), shift)}</dl>`;
 }
 
 function Camera({ line, name, camera, preview, points, lostAt }) {
@@ -114,21 +126,31 @@ function Camera({ line, name, camera, preview, points, lostAt }) {
   const running = camera.state === 'running';
   const broken = preview?.url && failed?.url === preview.url;
   return html`<article class="panel camera stack tight" aria-label=${name}>
-    <header><h2>${name}</h2><${State} tone=${running ? 'pass' : camera.state === 'opening' ? 'note' : 'fault'} size="18">${word('camera', camera.state)}<//></header>
-    <div class=${`picture ${old ? 'old' : ''}`} style=${{ '--shape': preview?.width ? preview.width / preview.height : 4 / 3 }}>
+    <header><h2>${name}</h2>
+      <${State} tone=${running ? 'pass' : camera.state === 'opening' ? 'note' : 'fault'} size="18">
+      ${word('camera', camera.state)}<//></header>
+    <div class=${`picture ${old ? 'old' : ''}`}
+      style=${{ '--shape': preview?.width ? preview.width / preview.height : 4 / 3 }}>
       ${preview?.url && !broken
         ? html`<img src=${preview.url} alt=${old ? t('line.picture.old', { camera: name, time: when(preview.at) }) : t('line.picture', { camera: name })}
-            onLoad=${() => setShownAt(preview.at)} onError=${() => whyMissing(preview.url).then((reason) => setFailed({ url: preview.url, reason }))} />`
-        : html`<span class="missing">${broken ? reasonText(failed.reason) : reasonText(preview?.reason ?? { code: 'no_picture_yet' })}</span>`}
+            onLoad=${() => setShownAt(preview.at)}
+              onError=${() => whyMissing(preview.url).then((reason) => setFailed({ url: preview.url, reason }))} />`
+        : html`<span class="missing">
+          ${broken ? reasonText(failed.reason) : reasonText(preview?.reason ?? { code: 'no_picture_yet' })}</span>`}
       ${old && !broken && html`<span class="since">${t('line.no_picture_since', { time: when(preview.at) })}</span>`}
     </div>
     <div class="row between">
-      ${preview?.kind && !broken ? html`<${Verdict} class=${old ? '' : 'verdict'} decision=${preview.kind} size=${old ? 20 : 30} />` : html`<${State} tone="unknown" class="verdict" size="30">${t('decision.none')}<//>`}
-      <span class="muted nowrap">${preview?.kind ? html`${score(preview.score)} · ` : ''}${age !== null && (age < 1000 && !old ? t('line.now') : t('line.age', { time: duration(age / 1000) }))}</span>
+      ${preview?.kind && !broken ? html`<${Verdict} class=${old ? '' : 'verdict'}
+        decision=${preview.kind} size=${old ? 20 : 30} />` : html`<${State} tone="unknown" class="verdict" size="30">
+        ${t('decision.none')}<//>`}
+      <span class="muted nowrap">
+        ${preview?.kind ? html`${score(preview.score)} · ` : ''}${age !== null && (age < 1000 && !old ? t('line.now') : t('line.age', { time: duration(age / 1000) }))}</span>
     </div>
     ${camera.error && !running && html`<${Notice} tone="fault"><p>${camera.error}</p><//>`}
     <${Strip} verdicts=${points} camera=${name} />
-    <p class="small row between"><span class="latest" data-at=${last?.at} data-shown-at=${shownAt}>${last ? html`<${Verdict} decision=${last.decision} size="16" /> <b>${score(last.score)}</b>` : t('line.no_verdict')}</span>
+    <p class="small row between"><span class="latest" data-at=${last?.at} data-shown-at=${shownAt}>
+      ${last ? html`<${Verdict} decision=${last.decision} size="16" /> <b>
+      ${score(last.score)}</b>` : t('line.no_verdict')}</span>
       <span class="muted">${last ? t('line.threshold', { score: score(last.threshold) }) : ''}</span></p>
   </article>`;
 }

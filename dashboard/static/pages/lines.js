@@ -20,7 +20,8 @@ export function Lines() {
     ${!value && !error && html`<${Loading} />`}
     <ul class="two">${value?.lines.map((one) => html`<li key=${one.line} class="panel stack">
       <h2><a href=${address(one.line, 'line')}>${one.line}</a></h2>
-      <div class=${`sentence tone-${lineTone(one.state)}`}><${Shape} of=${lineTone(one.state)} /><p>${lineSentence(one)}</p></div>
+      <div class=${`sentence tone-${lineTone(one.state)}`}><${Shape} of=${lineTone(one.state)} /><p>
+        ${lineSentence(one)}</p></div>
       <${Figures} minute=${one.rejects.minute} hour=${one.rejects.hour} shift=${one.rejects.shift} />
     </li>`)}</ul>`;
 }

@@ -20,8 +20,12 @@ export function Login({ entered, settings }) {
   };
   return html`<main class="login"><form class="panel stack" onSubmit=${enter}>
     <h1>${t('login.title')}</h1>
-    <label class="field"><span>${t('login.name')}</span><input ref=${first} name="username" autocomplete="username" autocapitalize="none" spellcheck=${false} required value=${name} onInput=${(event) => setName(event.target.value)} /></label>
-    <label class="field"><span>${t('login.password')}</span><input type="password" name="password" autocomplete="current-password" required value=${password} onInput=${(event) => setPassword(event.target.value)} /></label>
+    <label class="field"><span>${t('login.name')}</span>
+      <input ref=${first} name="username" autocomplete="username" autocapitalize="none" spellcheck=${false} required
+      value=${name} onInput=${(event) => setName(event.target.value)} /></label>
+    <label class="field"><span>${t('login.password')}</span><input
+      type="password" name="password" autocomplete="current-password" required value=${password}
+      onInput=${(event) => setPassword(event.target.value)} /></label>
     <${Problem} error=${error} />
     <button class="main" disabled=${busy}>${t('login.enter')}</button>
     ${settings}

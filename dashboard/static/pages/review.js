@@ -2,7 +2,7 @@
 import { html, useCallback, useEffect, useRef, useState } from '../html.js';
 import { get, linePath, post, search } from '../api.js';
 import { may, useAnswer, usePage, useWork } from '../context.js';
-import { number, t } from '../language.js';
+import { t } from '../language.js';
 import { Facts } from '../parts/facts.js';
 import { Frames } from '../parts/frames.js';
 import { Judge, KINDS_KEYS, LABELS } from '../parts/judge.js';
@@ -104,26 +104,37 @@ export function Review() {
   }, []);
 
   const head = html`<header><h1 tabindex="-1">${t('review.title')}</h1>
-    <div class="row"><div class="segments" role="group" aria-label=${t('review.opinion')}>${['first', 'second'].map((one) => html`<button key=${one} aria-pressed=${one === opinion}
-      onClick=${() => go(`${location.pathname}${search({ ...query, opinion: one })}`, { replace: true })}>${t(`review.${one}`)}</button>`)}</div></div></header>`;
-  if (!allowed) return html`${head}<${Notice} tone="unknown"><p>${t('error.role_needed', { role: t('role.judge') })}</p><//>`;
+    <div class="row"><div class="segments" role="group" aria-label=${t('review.opinion')}>
+      ${['first', 'second'].map((one) => html`<button key=${one} aria-pressed=${one === opinion}
+      onClick=${() => go(`${location.pathname}${search({ ...query, opinion: one })}`, { replace: true })}>
+        ${t(`review.${one}`)}</button>`)}</div></div></header>`;
+  if (!allowed) return html`${head}<${Notice} tone="unknown"><p>
+    ${t('error.role_needed', { role: t('role.judge') })}</p><//>`;
   const judged = summary.value ? summary.value.defect + summary.value.false_reject + summary.value.unsure + summary.value.disputed : 0;
   return html`${head}
     <${Problem} error=${error ?? detail.error} again=${fill} />
     <div class="hidden" role="status">${said}</div>
-    ${queue && html`<div class="stack tight"><div class="row between"><b class="left">${t('review.left', { count: queue.left })}</b>
-      ${summary.value && html`<span class="muted small">${t('review.summary', { defect: summary.value.defect, false_reject: summary.value.false_reject, unsure: summary.value.unsure, disputed: summary.value.disputed })}</span>`}</div>
+    ${queue && html`<div class="stack tight"><div class="row between"><b class="left">
+      ${t('review.left', { count: queue.left })}</b>
+      ${summary.value && html`<span class="muted small">
+        ${t('review.summary', { defect: summary.value.defect, false_reject: summary.value.false_reject, unsure: summary.value.unsure, disputed: summary.value.disputed })}
+        </span>`}</div>
       <progress max=${judged + queue.left || 1} value=${judged} aria-label=${t('review.progress')}></progress></div>`}
     ${!queue && !error && html`<${Loading} />`}
-    ${queue && !current && html`<div class="panel empty"><${Shape} of="pass" size="44" /><p><b>${t(`review.empty.${opinion}`)}</b></p><p>${t('review.empty.hint')}</p>
+    ${queue && !current && html`<div class="panel empty"><${Shape} of="pass" size="44" /><p><b>
+      ${t(`review.empty.${opinion}`)}</b></p><p>${t('review.empty.hint')}</p>
       <button onClick=${back}><kbd aria-hidden="true">U</kbd>${t('review.undo')}</button></div>`}
     ${current && html`<div class="review">
-      <section class="panel" aria-label=${t('detail.title')}>${detail.value?.verdict.id === current.id ? html`<${Frames} detail=${detail.value} />` : html`<${Loading} />`}</section>
+      <section class="panel" aria-label=${t('detail.title')}>
+        ${detail.value?.verdict.id === current.id ? html`<${Frames} detail=${detail.value} />` : html`<${Loading} />`}
+        </section>
       <section class="panel stack" aria-label=${t('judge.title')}>
         ${opinion === 'second' && html`<${Notice} tone="note"><p>${t('review.blind')}</p><//>`}
         <${Judge} decision=${current.decision} kinds=${kinds} judge=${judge} keys=${keys} />
         <button onClick=${back}>${keys && html`<kbd aria-hidden="true">U</kbd>`}${t('review.undo')}</button>
-        <label class="tick"><input type="checkbox" checked=${keys} onChange=${() => { setKeys(!keys); localStorage.setItem(KEYS, keys ? 'off' : 'on'); }} />${t('review.keys')}</label>
+        <label class="tick"><input type="checkbox" checked=${keys}
+          onChange=${() => { setKeys(!keys); localStorage.setItem(KEYS, keys ? 'off' : 'on'); }} />
+          ${t('review.keys')}</label>
         ${detail.value?.verdict.id === current.id && html`<${Facts} detail=${detail.value} />`}
       </section></div>`}`;
 }

@@ -4,7 +4,7 @@ import { address } from '../address.js';
 import { get, linePath, post } from '../api.js';
 import { may, useAnswer, useChanged, usePage, useWork } from '../context.js';
 import { clock, duration, number, percent, score, t, when } from '../language.js';
-import { Dialog } from '../parts/dialog.js';
+
 import { Histogram } from '../parts/histogram.js';
 import { Thumbnail } from '../parts/picture.js';
 import { Loading, Problem, sentence } from '../parts/problem.js';
@@ -64,35 +64,59 @@ export function Threshold() {
     if (answer) setMore([...more, ...answer.changing]);
   };
   return html`<header><h1 tabindex="-1">${t('threshold.title')}</h1><div class="row">
-      <label class="field"><span>${t('hours')}</span><select value=${hours} onChange=${set('hours')}>${HOURS.map((one) => html`<option key=${one} value=${one}>${duration(one * 3600)}</option>`)}</select></label>
-      ${choices.value?.products.length > 1 && html`<label class="field"><span>${t('filter.product')}</span><select value=${query.product ?? data?.product ?? ''} onChange=${set('product')}>${choices.value.products.map((one) => html`<option key=${one}>${one}</option>`)}</select></label>`}
-      ${choices.value?.cameras.length > 1 && html`<label class="field"><span>${t('filter.camera')}</span><select value=${query.camera ?? ''} onChange=${(event) => (event.target.value ? set('camera')(event) : go(address(line, 'threshold', '', { ...query, camera: '' }), { replace: true }))}><option value="">${t('filter.all')}</option>${choices.value.cameras.map((one) => html`<option key=${one}>${one}</option>`)}</select></label>`}
+      <label class="field"><span>${t('hours')}</span><select value=${hours} onChange=${set('hours')}>
+        ${HOURS.map((one) => html`<option key=${one} value=${one}>${duration(one * 3600)}</option>`)}</select></label>
+      ${choices.value?.products.length > 1 && html`<label class="field"><span>${t('filter.product')}</span><select
+        value=${query.product ?? data?.product ?? ''} onChange=${set('product')}>
+        ${choices.value.products.map((one) => html`<option key=${one}>${one}</option>`)}</select></label>`}
+      ${choices.value?.cameras.length > 1 && html`<label class="field"><span>${t('filter.camera')}</span><select
+        value=${query.camera ?? ''}
+        onChange=${(event) => (event.target.value ? set('camera')(event) : go(address(line, 'threshold', '', { ...query, camera: '' }), { replace: true }))}>
+        <option value="">${t('filter.all')}</option>${choices.value.cameras.map((one) => html`<option key=${one}>
+        ${one}</option>`)}</select></label>`}
     </div></header>
     <${Problem} error=${all.error} again=${all.again} />
     ${!data && !all.error && html`<${Loading} />`}
     ${data && html`
-      ${data.proposals.map((one) => html`<${Proposal} key=${one.id} proposal=${one} data=${data} after=${after} show=${() => setValue(one.threshold)} />`)}
-      ${applied && html`<${Notice} tone=${applied.applied ? 'pass' : 'note'} role="status"><p>${applied.applied ? t('threshold.applied', { threshold: score(applied.threshold) }) : applied.proposal ? t('threshold.proposed') : t('threshold.closed')} ${applied.said && html`<span class="muted">${applied.said}</span>`}</p><//>`}
+      ${data.proposals.map((one) => html`<${Proposal}
+        key=${one.id} proposal=${one} data=${data} after=${after} show=${() => setValue(one.threshold)} />`)}
+      ${applied && html`<${Notice} tone=${applied.applied ? 'pass' : 'note'} role="status"><p>
+        ${applied.applied ? t('threshold.applied', { threshold: score(applied.threshold) }) : applied.proposal ? t('threshold.proposed') : t('threshold.closed')} ${applied.said && html`<span class="muted">
+        ${applied.said}</span>`}</p><//>`}
       <section class="panel stack" aria-label=${t('threshold.histogram')}>
-        ${shown ? html`<${Histogram} ...${shown} now=${data.threshold} value=${tried} onValue=${setValue} />` : html`<p class="empty">${t('threshold.no_scores')}</p>`}
+        ${shown ? html`<${Histogram} ...${shown} now=${data.threshold} value=${tried}
+          onValue=${setValue} />` : html`<p class="empty">${t('threshold.no_scores')}</p>`}
         <div class="legend" aria-hidden="true">
-          <span><svg width="14" height="14"><rect width="14" height="14" fill="var(--pass)" /></svg>${t('threshold.legend.pass')}</span>
-          <span><svg width="14" height="14"><rect width="14" height="14" fill="url(#hatch)" /></svg>${t('threshold.legend.reject')}</span>
-          ${data.tail && html`<span><svg width="26" height="10"><line x1="0" x2="26" y1="5" y2="5" stroke="var(--text)" stroke-width="2" stroke-dasharray="5 4" /></svg>${t('threshold.legend.tail')}</span>`}
-          <span><svg width="10" height="14"><line x1="5" x2="5" y1="0" y2="14" stroke="var(--text)" stroke-width="2" /></svg>${t('threshold.legend.now', { threshold: score(data.threshold) })}</span>
+          <span><svg width="14" height="14"><rect width="14" height="14" fill="var(--pass)" /></svg>
+            ${t('threshold.legend.pass')}</span>
+          <span><svg width="14" height="14"><rect width="14" height="14" fill="url(#hatch)" /></svg>
+            ${t('threshold.legend.reject')}</span>
+          ${data.tail && html`<span><svg width="26" height="10">
+            <line x1="0" x2="26" y1="5" y2="5" stroke="var(--text)" stroke-width="2" stroke-dasharray="5 4" /></svg>
+            ${t('threshold.legend.tail')}</span>`}
+          <span><svg width="10" height="14">
+            <line x1="5" x2="5" y1="0" y2="14" stroke="var(--text)" stroke-width="2" /></svg>
+            ${t('threshold.legend.now', { threshold: score(data.threshold) })}</span>
         </div>
-        <p class="outcome" aria-live="polite"><${Outcome} preview=${preview} hours=${hours} changed=${changed} data=${data} /></p>
+        <p class="outcome" aria-live="polite">
+          <${Outcome} preview=${preview} hours=${hours} changed=${changed} data=${data} /></p>
       </section>
       <div class="two">
-        <${Apply} data=${data} value=${tried} changed=${changed} setValue=${setValue} hours=${hours} after=${after} preview=${preview} />
-        <section class="panel stack tight" aria-labelledby="calibration"><h2 id="calibration">${t('threshold.calibration')}</h2><${Calibration} data=${data} after=${after} /></section>
+        <${Apply} data=${data}
+          value=${tried} changed=${changed} setValue=${setValue} hours=${hours} after=${after} preview=${preview} />
+        <section class="panel stack tight" aria-labelledby="calibration"><h2 id="calibration">
+          ${t('threshold.calibration')}</h2><${Calibration} data=${data} after=${after} /></section>
       </div>
-      ${preview?.changing?.length > 0 && html`<section class="panel stack tight" aria-labelledby="changing"><h2 id="changing">${t('threshold.changing', { count: preview.changing_total })}</h2>
-        <ul class="thumbs">${[...preview.changing, ...more].map((one) => html`<li key=${one.id}><a class="thumb" href=${address(line, 'rejects', one.id)}><${Thumbnail} line=${line} verdict=${one} />
+      ${preview?.changing?.length > 0 && html`<section class="panel stack tight" aria-labelledby="changing">
+        <h2 id="changing">${t('threshold.changing', { count: preview.changing_total })}</h2>
+        <ul class="thumbs">${[...preview.changing, ...more].map((one) => html`<li key=${one.id}><a
+          class="thumb" href=${address(line, 'rejects', one.id)}><${Thumbnail} line=${line} verdict=${one} />
           <span class="small"><b>${score(one.score)}</b><span class="muted">${clock(one.at)}</span></span>
-          <span class="small">${one.score > preview.threshold ? html`<${Verdict} decision="reject" size="16" />` : html`<${Verdict} decision="pass" size="16" />`}</span>
+          <span class="small">${one.score > preview.threshold ? html`<${Verdict}
+            decision="reject" size="16" />` : html`<${Verdict} decision="pass" size="16" />`}</span>
           ${one.label && html`<span class="small"><${Label} label=${one.label} size="16" /></span>`}</a></li>`)}</ul>
-        ${preview.changing.length + more.length < preview.changing_total && html`<button disabled=${busy} onClick=${loadMore}>${t('threshold.more')}</button>`}
+        ${preview.changing.length + more.length < preview.changing_total && html`<button disabled=${busy}
+          onClick=${loadMore}>${t('threshold.more')}</button>`}
         <${Problem} error=${error} /></section>`}`}`;
 }
 
@@ -103,9 +127,12 @@ function Outcome({ preview, hours, changed, data }) {
   const said = preview.more_rejected > 0
     ? t('threshold.more_rejected', { span, count: preview.more_rejected, total: preview.total })
     : t('threshold.fewer_rejected', { span, count: preview.fewer_rejected, total: preview.total });
-  return html`<b>${said}</b> ${preview.defects_passing > 0 && html`<span class="state tone-reject"><${Shape} of="reject" />${t('threshold.defects_passing', { count: preview.defects_passing })}</span> `}
-    ${preview.false_rejects_passing > 0 && html`<span class="state tone-pass"><${Shape} of="pass" />${t('threshold.false_passing', { count: preview.false_rejects_passing })}</span> `}
-    ${preview.good_rejected > 0 && html`<span class="state tone-fault"><${Shape} of="fault" />${t('threshold.good_rejected', { count: preview.good_rejected })}</span>`}`;
+  return html`<b>${said}</b> ${preview.defects_passing > 0 && html`<span class="state tone-reject">
+    <${Shape} of="reject" />${t('threshold.defects_passing', { count: preview.defects_passing })}</span> `}
+    ${preview.false_rejects_passing > 0 && html`<span class="state tone-pass"><${Shape} of="pass" />
+      ${t('threshold.false_passing', { count: preview.false_rejects_passing })}</span> `}
+    ${preview.good_rejected > 0 && html`<span class="state tone-fault"><${Shape} of="fault" />
+      ${t('threshold.good_rejected', { count: preview.good_rejected })}</span>`}`;
 }
 
 // The scores far beyond every threshold are put into the last bin: they would press all the others together.
@@ -146,16 +173,23 @@ function Apply({ data, value, changed, setValue, hours, after, preview }) {
     after(answer);
   };
   const allowed = may(session, 'change');
-  return html`<section class="panel" aria-labelledby="apply"><h2 id="apply">${t('threshold.apply')}</h2><form class="stack" onSubmit=${send}>
-    <div class="row"><label class="field grow"><span>${t('threshold.value')}</span><input type="number" step="any" min="0" value=${typed ?? Number(value.toPrecision(6))}
-      onInput=${(event) => { setTyped(event.target.value); const read = Number(event.target.value); if (event.target.value && Number.isFinite(read)) setValue(read); }} onBlur=${() => setTyped(null)} /></label>
-      <button type="button" disabled=${!changed} onClick=${() => setValue(data.threshold)}>${t('threshold.reset', { threshold: score(data.threshold) })}</button></div>
+  return html`<section class="panel" aria-labelledby="apply"><h2 id="apply">${t('threshold.apply')}</h2><form
+    class="stack" onSubmit=${send}>
+    <div class="row"><label class="field grow"><span>${t('threshold.value')}</span><input
+      type="number" step="any" min="0" value=${typed ?? Number(value.toPrecision(6))}
+      onInput=${(event) => { setTyped(event.target.value); const read = Number(event.target.value); if (event.target.value && Number.isFinite(read)) setValue(read); }} onBlur=${() => setTyped(null)} />
+        </label>
+      <button type="button" disabled=${!changed} onClick=${() => setValue(data.threshold)}>
+        ${t('threshold.reset', { threshold: score(data.threshold) })}</button></div>
     ${allowed ? html`
-      <label class="field"><span>${t('threshold.reason')}</span><textarea required minlength="3" maxlength="500" value=${reason} onInput=${(event) => setReason(event.target.value)}></textarea></label>
+      <label class="field"><span>${t('threshold.reason')}</span><textarea required minlength="3" maxlength="500"
+        value=${reason} onInput=${(event) => setReason(event.target.value)}></textarea></label>
       ${!data.writable && html`<${Notice} tone="fault"><p>${sentence(data.reason)}</p><//>`}
       ${changed && preview?.needs_second && html`<${Notice} tone="fault"><p>${t('threshold.needs_second')}</p><//>`}
       <${Problem} error=${error} />
-      <button class="main" disabled=${busy || !changed || !data.writable || reason.trim().length < 3}>${changed && preview?.needs_second ? t('threshold.propose', { threshold: score(value) }) : t('threshold.do', { threshold: score(value) })}</button>`
+      <button class="main" disabled=${busy || !changed || !data.writable || reason.trim().length < 3}>
+        ${changed && preview?.needs_second ? t('threshold.propose', { threshold: score(value) }) : t('threshold.do', { threshold: score(value) })}
+        </button>`
       : html`<p class="muted">${t('error.role_needed', { role: t('role.change') })}</p>`}
   </form></section>`;
 }
@@ -167,16 +201,24 @@ function Calibration({ data, after }) {
   const goBack = async () => after(await run(() => post(linePath(line, '/threshold/back'), { product: data.product, reason: '' })));
   return html`<dl class="facts">
       <dt>${t('threshold.now')}</dt><dd><b>${score(data.threshold)}</b></dd>
-      ${data.calibrated !== null && data.calibrated !== data.threshold && html`<dt>${t('threshold.in_file')}</dt><dd>${score(data.calibrated)}</dd>`}
-      ${data.product && html`<dt>${t('fact.product')}</dt><dd>${data.product}</dd>`}<dt>${t('fact.model')}</dt><dd>${data.model}</dd>
-      ${calibration && html`<dt>${t('threshold.file')}</dt><dd>${calibration.file}</dd><dt>${t('threshold.made')}</dt><dd>${when(calibration.made_at)}</dd>
-        ${calibration.wanted_false_reject_rate !== null && html`<dt>${t('threshold.wanted')}</dt><dd>${percent(calibration.wanted_false_reject_rate)}${calibration.interval && ` (${percent(calibration.interval[0])} – ${percent(calibration.interval[1])})`}</dd>`}
+      ${data.calibrated !== null && data.calibrated !== data.threshold && html`<dt>${t('threshold.in_file')}</dt><dd>
+        ${score(data.calibrated)}</dd>`}
+      ${data.product && html`<dt>${t('fact.product')}</dt><dd>${data.product}</dd>`}<dt>${t('fact.model')}</dt><dd>
+        ${data.model}</dd>
+      ${calibration && html`<dt>${t('threshold.file')}</dt><dd>${calibration.file}</dd><dt>${t('threshold.made')}</dt>
+        <dd>${when(calibration.made_at)}</dd>
+        ${calibration.wanted_false_reject_rate !== null && html`<dt>${t('threshold.wanted')}</dt><dd>
+          ${percent(calibration.wanted_false_reject_rate)}${calibration.interval && ` (${percent(calibration.interval[0])} – ${percent(calibration.interval[1])})`}</dd>`}
         <dt>${t('threshold.good_images')}</dt><dd>${number(calibration.good_images)}</dd>
-        ${calibration.changed && html`<dt>${t('threshold.changed')}</dt><dd>${t('threshold.changed.by', { by: calibration.changed.by, time: when(calibration.changed.at), before: score(calibration.changed.before) })}<br /><span class="muted">${calibration.changed.reason}</span></dd>`}`}
+        ${calibration.changed && html`<dt>${t('threshold.changed')}</dt><dd>
+          ${t('threshold.changed.by', { by: calibration.changed.by, time: when(calibration.changed.at), before: score(calibration.changed.before) })}
+          <br /><span class="muted">${calibration.changed.reason}</span></dd>`}`}
     </dl>
     <${Problem} error=${error} />
-    ${back && may(session, 'change') && html`<button disabled=${busy || !data.writable} onClick=${goBack}>${t('threshold.back', { threshold: score(back.threshold) })}</button>
-      <p class="small muted">${t('threshold.back.of', { by: back.by ?? '–', time: when(back.at) })} ${back.reason}</p>`}`;
+    ${back && may(session, 'change') && html`<button disabled=${busy || !data.writable} onClick=${goBack}>
+      ${t('threshold.back', { threshold: score(back.threshold) })}</button>
+      <p class="small muted">
+        ${t('threshold.back.of', { by: back.by ?? '–', time: when(back.at) })} ${back.reason}</p>`}`;
 }
 
 function Proposal({ proposal, data, after, show }) {
@@ -184,11 +226,14 @@ function Proposal({ proposal, data, after, show }) {
   const [run, busy, error] = useWork();
   const answer = async (agree) => after(await run(() => post(linePath(line, `/threshold/proposals/${proposal.id}`), { agree })));
   const own = proposal.by === session.user;
-  return html`<${Notice} tone="fault"><div class="stack tight"><p><b>${t('proposal.title', { by: proposal.by, threshold: score(proposal.threshold), time: when(proposal.at) })}</b></p>
+  return html`<${Notice} tone="fault"><div class="stack tight"><p><b>
+    ${t('proposal.title', { by: proposal.by, threshold: score(proposal.threshold), time: when(proposal.at) })}</b></p>
     <p>${t('proposal.defects', { count: proposal.defects })} ${t('proposal.reason', { reason: proposal.reason })}</p>
     ${own && html`<p>${t('proposal.own')}</p>`}
     <${Problem} error=${error} />
     <div class="row tight"><button onClick=${show}>${t('proposal.show')}</button>
-      ${may(session, 'change') && !own && html`<button class="main" disabled=${busy} onClick=${() => answer(true)}>${t('proposal.agree')}</button>`}
-      ${may(session, 'change') && html`<button disabled=${busy} onClick=${() => answer(false)}>${own ? t('proposal.withdraw') : t('proposal.refuse')}</button>`}</div></div><//>`;
+      ${may(session, 'change') && !own && html`<button class="main" disabled=${busy} onClick=${() => answer(true)}>
+        ${t('proposal.agree')}</button>`}
+      ${may(session, 'change') && html`<button disabled=${busy} onClick=${() => answer(false)}>
+        ${own ? t('proposal.withdraw') : t('proposal.refuse')}</button>`}</div></div><//>`;
 }

@@ -20,11 +20,19 @@ export function Trends() {
   const { value: data, error, again } = useAnswer((signal) => get(linePath(line, '/trends'), of, signal), [line, hours, bucket, query.camera, query.product]);
   const choices = useAnswer((signal) => get(linePath(line, '/filters'), {}, signal), [line]);
   const set = (changed) => go(address(line, 'trends', '', { ...query, ...changed }), { replace: true });
-  const select = (key, values) => values?.length > 1 && html`<label class="field"><span>${t(`filter.${key}`)}</span><select value=${query[key] ?? ''} onChange=${(event) => set({ [key]: event.target.value })}>
-    <option value="">${t('filter.all')}</option>${values.map((one) => html`<option key=${one}>${one}</option>`)}</select></label>`;
+  const select = (key, values) => values?.length > 1 && html`<label class="field"><span>${t(`filter.${key}`)}</span>
+    <select value=${query[key] ?? ''} onChange=${(event) => set({ [key]: event.target.value })}>
+    <option value="">${t('filter.all')}</option>${values.map((one) => html`<option key=${one}>
+      ${one}</option>`)}</select></label>`;
   return html`<header><h1 tabindex="-1">${t('trends.title')}</h1><div class="row">
-      <label class="field"><span>${t('hours')}</span><select value=${hours} onChange=${(event) => set({ hours: event.target.value, bucket: null })}>${Object.keys(SPANS).map((one) => html`<option key=${one} value=${one}>${duration(one * 3600)}</option>`)}</select></label>
-      <label class="field"><span>${t('trends.bucket')}</span><select value=${bucket} onChange=${(event) => set({ bucket: event.target.value })}>${['minute', 'hour', 'shift', 'day'].filter((one) => one !== 'minute' || hours <= 24).map((one) => html`<option key=${one} value=${one}>${t(`trends.bucket.${one}`)}</option>`)}</select></label>
+      <label class="field"><span>${t('hours')}</span><select value=${hours}
+        onChange=${(event) => set({ hours: event.target.value, bucket: null })}>
+        ${Object.keys(SPANS).map((one) => html`<option key=${one} value=${one}>
+        ${duration(one * 3600)}</option>`)}</select></label>
+      <label class="field"><span>${t('trends.bucket')}</span><select value=${bucket}
+        onChange=${(event) => set({ bucket: event.target.value })}>
+        ${['minute', 'hour', 'shift', 'day'].filter((one) => one !== 'minute' || hours <= 24).map((one) => html`<option key=${one} value=${one}>
+        ${t(`trends.bucket.${one}`)}</option>`)}</select></label>
       ${select('camera', choices.value?.cameras)}${select('product', choices.value?.products)}</div></header>
     <${Problem} error=${error} again=${again} />
     ${!data && !error && html`<${Loading} />`}
@@ -39,7 +47,8 @@ function Charts({ data }) {
   const outside = data.outside.map((index) => when(data.at[index]));
   const reasons = Object.entries(data.reasons ?? {}).filter(([, counts]) => counts.some(Boolean));
   return html`
-    ${outside.length > 0 && html`<${Notice} tone="fault"><p>${t('trends.outside', { count: outside.length, times: outside.slice(-3).join(', ') })}</p><//>`}
+    ${outside.length > 0 && html`<${Notice} tone="fault"><p>
+      ${t('trends.outside', { count: outside.length, times: outside.slice(-3).join(', ') })}</p><//>`}
     <div class="two charts">
     <${Chart} title=${t('trends.share')} times=${times} marks=${marks} shown=${(value) => percent(value)} band=${[0, 1]} series=${[
       { label: t('trends.lower'), values: data.lower, tone: 'muted', dash: [4, 4], quiet: true },
@@ -61,7 +70,8 @@ function Charts({ data }) {
     ]} />
     ${reasons.length ? html`<${Chart} title=${t('trends.faults')} times=${times} marks=${marks} shown=${number} series=${reasons.map(([reason, counts], index) => ({
       label: word('reason', reason), values: counts, tone: REASON_TONES[index % 6], dash: DASHES[index % 6] }))} />`
-      : html`<section class="panel"><h2>${t('trends.faults')}</h2><p class="empty">${t('trends.no_faults')}</p></section>`}
+      : html`<section class="panel"><h2>${t('trends.faults')}</h2><p class="empty">
+        ${t('trends.no_faults')}</p></section>`}
   </div>`;
 }
 

@@ -49,21 +49,29 @@ export function Chart({ title, times, series, band, marks = [], shown = number, 
   return html`<figure class="panel stack tight">
     <h2>${title}</h2>
     <div class="chart" ref=${box} aria-hidden="true"></div>
-    <div class="legend">${series.filter((one) => !one.quiet).map((one) => html`<span key=${one.label}><${Swatch} ...${one} />${one.label}</span>`)}</div>
-    ${marks.length > 0 && html`<ol class="legend">${marks.slice(-8).map((mark, index) => html`<li key=${index}><b>${letter(marks.length - Math.min(8, marks.length) + index)}</b> ${when(mark.at * 1000)} ${mark.text}</li>`)}</ol>`}
+    <div class="legend">${series.filter((one) => !one.quiet).map((one) => html`<span key=${one.label}>
+      <${Swatch} ...${one} />${one.label}</span>`)}</div>
+    ${marks.length > 0 && html`<ol class="legend">${marks.slice(-8).map((mark, index) => html`<li key=${index}><b>
+      ${letter(marks.length - Math.min(8, marks.length) + index)}
+      </b> ${when(mark.at * 1000)} ${mark.text}</li>`)}</ol>`}
     <${Table} times=${times} series=${series} shown=${shown} />
   </figure>`;
 }
 
 const letter = (index) => String.fromCharCode(65 + (index % 26));
 
-const Swatch = ({ tone, dash }) => html`<svg width="26" height="10" aria-hidden="true"><line x1="0" x2="26" y1="5" y2="5" stroke=${`var(--${tone})`} stroke-width="3" stroke-dasharray=${dash?.join(' ')} /></svg>`;
+const Swatch = ({ tone, dash }) => html`<svg width="26" height="10" aria-hidden="true">
+  <line x1="0" x2="26" y1="5" y2="5" stroke=${`var(--${tone})`} stroke-width="3" stroke-dasharray=${dash?.join(' ')} />
+  </svg>`;
 
 function Table({ times, series, shown }) {
   const rows = times.map((time, index) => [time, index]).slice(-60);
-  return html`<details class="small"><summary>${t('chart.table')}</summary><div class="scroll" tabindex="0" role="region" aria-label=${t('chart.table')}><table>
-    <thead><tr><th scope="col">${t('chart.time')}</th>${series.map((one) => html`<th scope="col" class="number">${one.label}</th>`)}</tr></thead>
-    <tbody>${rows.map(([time, index]) => html`<tr key=${time}><th scope="row">${when(time * 1000)}</th>${series.map((one) => html`<td class="number">${shown(one.values[index])}</td>`)}</tr>`)}</tbody>
+  return html`<details class="small"><summary>${t('chart.table')}</summary><div class="scroll" tabindex="0"
+    role="region" aria-label=${t('chart.table')}><table>
+    <thead><tr><th scope="col">${t('chart.time')}</th>${series.map((one) => html`<th scope="col" class="number">
+      ${one.label}</th>`)}</tr></thead>
+    <tbody>${rows.map(([time, index]) => html`<tr key=${time}><th scope="row">${when(time * 1000)}</th>
+      ${series.map((one) => html`<td class="number">${shown(one.values[index])}</td>`)}</tr>`)}</tbody>
   </table></div></details>`;
 }
 

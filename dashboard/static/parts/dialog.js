@@ -13,7 +13,8 @@ export function Dialog({ title, close, wide = false, children }) {
   return html`<dialog ref=${box} class=${wide ? 'wide' : ''} aria-labelledby="dialog-title" onClose=${close}>
     <div class="stack">
       <div class="row between"><h2 id="dialog-title">${title}</h2>
-        <button class="icon plain" onClick=${() => box.current.close()} aria-label=${t('close')}><${Icon} of="close" /></button></div>
+        <button class="icon plain" onClick=${() => box.current.close()} aria-label=${t('close')}>
+          <${Icon} of="close" /></button></div>
       ${children}
     </div>
   </dialog>`;

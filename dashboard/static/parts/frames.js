@@ -18,23 +18,28 @@ export function Frames({ detail, heat = 0.6 }) {
   return html`<div class="stack tight">
     <div class="pair">
       <figure><figcaption>${t('detail.this', { camera: verdict.camera, time: clock(verdict.at) })}</figcaption>
-        <${Lens} view=${view} onView=${setView} shape=${shape} label=${t('detail.picture', { score: score(verdict.score), threshold: score(verdict.threshold) })}>
+        <${Lens} view=${view}
+          onView=${setView} shape=${shape} label=${t('detail.picture', { score: score(verdict.score), threshold: score(verdict.threshold) })}>
           <${Layer} picture=${pictures.frame} />
           ${pictures.frame?.url && html`<${Layer} picture=${pictures.overlay} opacity=${opacity} quiet />`}
           ${marked && peak && html`<${Peak} at=${peak} scale=${view.scale} shape=${shape} />`}
         <//></figure>
-      <figure><figcaption>${good ? t('detail.similar', { time: clock(good.verdict.at), likeness: percent(good.likeness, 0) }) : t('detail.similar.title')}</figcaption>
+      <figure><figcaption>${good ? t('detail.similar', { time: clock(good.verdict.at), likeness: percent(good.likeness, 0) }) : t('detail.similar.title')}
+        </figcaption>
         <${Lens} view=${view} onView=${setView} shape=${shape} label=${t('detail.similar.title')}>
-          ${good ? html`<${Layer} picture=${good.pictures.frame} />${marked && peak && html`<${Peak} at=${peak} scale=${view.scale} shape=${shape} />`}`
+          ${good ? html`<${Layer} picture=${good.pictures.frame} />
+            ${marked && peak && html`<${Peak} at=${peak} scale=${view.scale} shape=${shape} />`}`
             : html`<p class="missing">${t('detail.similar.none')}</p>`}
         <//></figure>
     </div>
     <div class="row">
       <${ZoomButtons} view=${view} onView=${setView} />
       <button disabled=${!peak} onClick=${() => setView(centred(peak[0], peak[1], CLOSE))}>${t('zoom.peak')}</button>
-      <label class="tick"><input type="checkbox" checked=${marked} onChange=${() => setMarked(!marked)} />${t('detail.mark')}</label>
+      <label class="tick"><input type="checkbox" checked=${marked} onChange=${() => setMarked(!marked)} />
+        ${t('detail.mark')}</label>
       <label class="field grow opacity"><span>${t('detail.opacity', { share: percent(opacity, 0) })}</span>
-        <input type="range" min="0" max="1" step="0.05" value=${opacity} disabled=${!pictures.overlay?.url} onInput=${(event) => setOpacity(Number(event.target.value))} /></label>
+        <input type="range" min="0" max="1" step="0.05" value=${opacity} disabled=${!pictures.overlay?.url}
+          onInput=${(event) => setOpacity(Number(event.target.value))} /></label>
     </div>
     <${Scale} threshold=${verdict.threshold} />
   </div>`;
@@ -61,7 +66,8 @@ function Layer({ picture, opacity, quiet }) {
   const [reason, setReason] = useState(null);
   useEffect(() => setReason(null), [picture?.url]);
   if (picture?.url && !reason) {
-    return html`<img src=${picture.url} alt="" draggable=${false} style=${{ opacity: opacity ?? 1 }} onError=${() => whyMissing(picture.url).then(setReason)} />`;
+    return html`<img src=${picture.url} alt="" draggable=${false} style=${{ opacity: opacity ?? 1 }}
+      onError=${() => whyMissing(picture.url).then(setReason)} />`;
   }
   return quiet ? null : html`<p class="missing">${reasonText(reason ?? picture?.reason ?? { code: 'none' })}</p>`;
 }
@@ -69,5 +75,7 @@ function Layer({ picture, opacity, quiet }) {
 // The colours are the same for all parts of a threshold, so a good part never glows.
 const Scale = ({ threshold }) => html`<div class="scale" role="group" aria-label=${t('detail.scale')}>
   <div class="ramp"></div>
-  <div class="ends"><span>${t('detail.scale.low', { score: score(threshold / 2) })}</span><span>${t('detail.scale.threshold', { score: score(threshold) })}</span><span>${t('detail.scale.high', { score: score(2 * threshold) })}</span></div>
+  <div class="ends"><span>${t('detail.scale.low', { score: score(threshold / 2) })}</span><span>
+    ${t('detail.scale.threshold', { score: score(threshold) })}</span><span>
+    ${t('detail.scale.high', { score: score(2 * threshold) })}</span></div>
 </div>`;

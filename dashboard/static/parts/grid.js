@@ -87,12 +87,16 @@ export function Grid({ count, load, item, open, shape = 1, label }) {
       top: `${plan.gap + Math.floor(index / plan.columns) * plan.tall}px`,
       width: `${plan.wide}px`, height: `${plan.tall - plan.gap}px`,
     };
-    cards.push(html`<div role="listitem" key=${index} style=${place} aria-setsize=${count} aria-posinset=${index + 1}><button class="thumb"
-      data-index=${index} tabindex=${index === reachable ? 0 : -1} onFocus=${() => setChosen(index)} onClick=${() => row && open(row, index)}>
+    cards.push(html`<div role="listitem" key=${index} style=${place} aria-setsize=${count} aria-posinset=${index + 1}>
+      <button class="thumb"
+      data-index=${index} tabindex=${index === reachable ? 0 : -1} onFocus=${() => setChosen(index)}
+        onClick=${() => row && open(row, index)}>
       ${row ? item(row, index) : html`<span class="muted">…</span>`}</button></div>`);
   }
-  return html`<div class="window" ref=${box} onScroll=${() => setTop(box.current.scrollTop)} onKeyDown=${plan && keys}>
-    <div class="all" role="list" aria-label=${label ?? t('rejects.title')} style=${{ height: `${plan ? rows * plan.tall + plan.gap : 0}px` }}>${cards}</div>
+  return html`<div class="window" ref=${box} onScroll=${() => setTop(box.current.scrollTop)}
+    onKeyDown=${plan && keys}>
+    <div class="all" role="list" aria-label=${label ?? t('rejects.title')}
+      style=${{ height: `${plan ? rows * plan.tall + plan.gap : 0}px` }}>${cards}</div>
   </div>`;
 }
 

@@ -62,16 +62,20 @@ export function Histogram({ edges, passes, rejects, tail, beyond, now, value, on
   const said = t('threshold.slider.value', { score: score(value) });
   return html`<div class="histogram" ref=${box}>
     <svg role="img" aria-label=${t('threshold.histogram')}>
-      <pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="6" height="6" class="under" /><path d="M0 0V6" class="over" /></pattern>
-      ${powers.map((power) => html`<line class="axis" x1=${MARGIN.left} x2=${wide - MARGIN.right} y1=${y(power)} y2=${y(power)} />
+      <pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
+        <rect width="6" height="6" class="under" /><path d="M0 0V6" class="over" /></pattern>
+      ${powers.map((power) => html`<line
+        class="axis" x1=${MARGIN.left} x2=${wide - MARGIN.right} y1=${y(power)} y2=${y(power)} />
         <text x=${MARGIN.left - 6} y=${y(power) + 4} text-anchor="end">${number(power)}</text>`)}
       ${bars(passes, 'passes')}${bars(rejects, 'rejects', passes)}
       ${curve && html`<path class="tail" d=${curve} />`}
       <line class="now" x1=${x(now)} x2=${x(now)} y1=${MARGIN.top - 4} y2=${floor} />
-      ${ticks.map(([part, tick]) => html`<text x=${x(tick)} y=${tall - 6} text-anchor=${{ 0: 'start', 1: 'end' }[part] ?? 'middle'}>${part === 1 && beyond ? '≥ ' : ''}${score(tick)}</text>`)}
+      ${ticks.map(([part, tick]) => html`<text x=${x(tick)} y=${tall - 6} text-anchor=${{ 0: 'start', 1: 'end' }[part] ?? 'middle'}>
+        ${part === 1 && beyond ? '≥ ' : ''}${score(tick)}</text>`)}
     </svg>
     <button class="handle" role="slider" aria-label=${t('threshold.slider')} aria-orientation="horizontal"
-      aria-valuemin=${low} aria-valuemax=${high} aria-valuenow=${value} aria-valuetext=${said} style=${{ left: `${x(value)}px` }}
+      aria-valuemin=${low} aria-valuemax=${high} aria-valuenow=${value} aria-valuetext=${said}
+        style=${{ left: `${x(value)}px` }}
       onPointerDown=${(event) => { event.currentTarget.setPointerCapture(event.pointerId); event.currentTarget.focus(); }}
       onPointerMove=${drag} onKeyDown=${keys}></button>
   </div>`;

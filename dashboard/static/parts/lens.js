@@ -1,7 +1,6 @@
 // Pictures that are moved and enlarged together: what lies under one lies under the other.
 import { html, useEffect, useRef } from '../html.js';
 import { t } from '../language.js';
-import { Icon } from '../shapes.js';
 
 export const WHOLE = { x: 0, y: 0, scale: 1 }; // x, y: what lies at the upper left, as a share of the picture
 const LARGEST = 24;
@@ -69,7 +68,8 @@ export function Lens({ view, onView, shape, label, children }) {
     onView(change());
   };
   const style = { transform: `scale(${view.scale}) translate(${-view.x * 100}%, ${-view.y * 100}%)` };
-  return html`<div class=${`lens ${view.scale > 4 ? 'near' : ''}`} ref=${box} style=${{ '--shape': shape }} tabindex="0"
+  return html`<div class=${`lens ${view.scale > 4 ? 'near' : ''}`} ref=${box}
+    style=${{ '--shape': shape }} tabindex="0"
     role="img" aria-label=${label} onKeyDown=${keys}
     onPointerDown=${down} onPointerMove=${drag} onPointerUp=${up} onPointerCancel=${up}
     onDblClick=${(event) => onView(view.scale > 1 ? WHOLE : enlarged(view, 3, ...share(event)))}>
@@ -77,8 +77,11 @@ export function Lens({ view, onView, shape, label, children }) {
   </div>`;
 }
 
-export const ZoomButtons = ({ view, onView }) => html`<div class="row tight" role="group" aria-label=${t('zoom.title')}>
-  <button class="icon" onClick=${() => onView(enlarged(view, 1 / 1.5))} aria-label=${t('zoom.out')} disabled=${view.scale <= 1}>−</button>
-  <button class="icon" onClick=${() => onView(enlarged(view, 1.5))} aria-label=${t('zoom.in')} disabled=${view.scale >= LARGEST}>+</button>
+export const ZoomButtons = ({ view, onView }) => html`<div class="row tight" role="group"
+  aria-label=${t('zoom.title')}>
+  <button class="icon" onClick=${() => onView(enlarged(view, 1 / 1.5))} aria-label=${t('zoom.out')}
+    disabled=${view.scale <= 1}>−</button>
+  <button class="icon" onClick=${() => onView(enlarged(view, 1.5))} aria-label=${t('zoom.in')}
+    disabled=${view.scale >= LARGEST}>+</button>
   <button onClick=${() => onView(WHOLE)} disabled=${view.scale <= 1}>${t('zoom.whole')}</button>
 </div>`;

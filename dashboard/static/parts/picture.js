@@ -41,8 +41,10 @@ export function Thumbnail({ line, verdict, size = 160, shape = 1 }) {
     const timer = setTimeout(() => { setReason(null); setTried(tried + 1); }, 700);
     return () => clearTimeout(timer);
   }, [reason]);
-  if (!verdict.pictures) return html`<span class="picture" style=${{ '--shape': shape }}><span class="missing">${t('picture.none')}</span></span>`;
+  if (!verdict.pictures) return html`<span class="picture" style=${{ '--shape': shape }}><span class="missing">
+    ${t('picture.none')}</span></span>`;
   return html`<span class="picture" style=${{ '--shape': shape }}>${reason
     ? html`<span class="missing">${reasonText(reason)}</span>`
-    : !ripe ? html`<span class="missing">…</span>` : html`<img src=${url} alt="" decoding="async" onError=${() => whyMissing(url).then(setReason)} />`}</span>`;
+    : !ripe ? html`<span class="missing">…</span>` : html`<img src=${url} alt="" decoding="async"
+      onError=${() => whyMissing(url).then(setReason)} />`}</span>`;
 }

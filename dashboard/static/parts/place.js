@@ -44,7 +44,8 @@ export function Place({ picture, size, place, onPlace }) {
   return html`<fieldset class="stack tight">
     <legend>${t('filter.place')}</legend>
     <p class="small muted">${t('filter.place.how')}</p>
-    <div class="place" ref=${box} style=${{ '--shape': width / height }} onPointerDown=${down} onPointerMove=${drag} onPointerUp=${up}
+    <div class="place" ref=${box} style=${{ '--shape': width / height }} onPointerDown=${down} onPointerMove=${drag}
+      onPointerUp=${up}
       onPointerCancel=${() => setDrawn(null)}>
       ${picture && html`<img src=${picture} alt="" draggable=${false} onError=${(event) => event.target.remove()} />`}
       <svg viewBox=${`0 0 ${width} ${height}`} preserveAspectRatio="none" aria-hidden="true">
@@ -52,8 +53,10 @@ export function Place({ picture, size, place, onPlace }) {
         <rect x=${shown.x0} y=${shown.y0} width=${shown.x1 - shown.x0} height=${shown.y1 - shown.y0} fill="none" stroke="#fff" stroke-width="3" vector-effect="non-scaling-stroke" />`}
       </svg>
     </div>
-    <div class="corners">${KEYS.map((key) => html`<label class="field" key=${key}><span>${t(`filter.place.${key}`)}</span>
-      <input type="number" inputmode="numeric" min="0" max=${key[0] === 'x' ? width : height} value=${shown?.[key] ?? ''}
+    <div class="corners">${KEYS.map((key) => html`<label class="field" key=${key}><span>
+      ${t(`filter.place.${key}`)}</span>
+      <input type="number" inputmode="numeric" min="0" max=${key[0] === 'x' ? width : height}
+        value=${shown?.[key] ?? ''}
         placeholder=${number({ x0: 0, y0: 0, x1: width, y1: height }[key])} onChange=${typed(key)} /></label>`)}</div>
     ${place && html`<button onClick=${() => onPlace(null)}>${t('filter.place.clear')}</button>`}
   </fieldset>`;
