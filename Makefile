@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test test-fast lint docs dist clean
+.PHONY: venv demo demo-line test test-fast lint docs dist clean
 
 venv: .venv/installed
 
@@ -17,6 +17,10 @@ venv: .venv/installed
 
 demo: venv
 	$(BIN)/python -m examples.demo
+
+# The simulated line goes on, with the page on which operators watch it, until Ctrl-C.
+demo-line: venv
+	$(BIN)/python -m examples.demo_line
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

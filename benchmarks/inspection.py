@@ -56,18 +56,26 @@ class Inspection:
         self.arrived_s: list[float] = []
         """When this process had each verdict, by the clock that stamps the captures."""
         self.captured = 0
+        self._begun = threading.Event()
         self._subscription = subscribe(content["publish"], line=content["line"], silence_s=30)
         self.daemon = subprocess.Popen([BIN / "inspectd", "--config", config], env=environment)
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         try:
             for verdict in self._subscription:
                 self.arrived_s.append(time.time())
                 self.verdicts.append(verdict)
+                self._begun.set()
         except (VerdictsLost, LineSilent) as error:
             if self.daemon.poll() is None:  # of a daemon that has ended, silence is what one expects
                 print(f"subscriber: {error}", file=sys.stderr)
+
+    def begin(self) -> None:
+        """Wait for the first verdict: on a busy machine, runtime and cameras take their time to open."""
+        while not self._begun.wait(0.1) and self._listener.is_alive() and self.daemon.poll() is None:
+            pass
 
     def stop(self) -> None:
         """End the daemon as systemd would, and take its last verdicts."""

@@ -26,9 +26,10 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds train/good and test")
-    parser.add_argument("--size", choices=("xs", "s", "m"), default="xs", help="of the model")
-    parser.add_argument("--teacher", type=Path, metavar="FILE", help="needed for s and m")
-    parser.add_argument("--steps", type=int, default=1000, help="of training (default: %(default)s)")
+    parser.add_argument("--method", default="padim", help="of train-model (default: %(default)s)")
+    parser.add_argument("--size", choices=("xs", "s", "m"), default="xs", help="efficientad: of the networks")
+    parser.add_argument("--teacher", type=Path, metavar="FILE", help="efficientad: needed for s and m")
+    parser.add_argument("--steps", type=int, default=1000, help="efficientad: of training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--image-size", default="256", help="N or HxW (default: %(default)s)")
     parser.add_argument("--false-reject-rate", type=float, default=0.01, help="(default: %(default)s)")
@@ -48,11 +49,12 @@ def inspect(options: argparse.Namespace, out: Path) -> dict[str, object]:
     good = images_in(options.data / "train/good")
     held_out = round(HELD_OUT * len(good))
     split(good, {out / "train": len(good) - held_out, out / "held-out": held_out})
-    teacher = ("--teacher", options.teacher) if options.teacher else ()
-    settings = ("--size", options.size, "--image-size", options.image_size, "--seed", options.seed)
-    command("efficientad", "train", "--data", out / "train", "--out", out / "part.pt",
-            "--steps", options.steps, *settings, *teacher)  # fmt: skip
-    command("efficientad", "export", out / "part.pt", "-o", out / "part.onnx")
+    settings: list[object] = ["--image-size", options.image_size, "--seed", options.seed]
+    if options.method == "efficientad":
+        settings += ["--size", options.size, "--steps", options.steps]
+        settings += ["--teacher", options.teacher] if options.teacher else []
+    command("train-model", "--data", out / "train", "--method", options.method, "--out", out / "part.onnx",
+            *settings)  # fmt: skip
     command("build-engine", out / "part.onnx", "--fast")
     command("calibrate", out / "part.engine", "--good", out / "held-out",
             "--false-reject-rate", options.false_reject_rate)  # fmt: skip
@@ -79,9 +81,10 @@ def inspect(options: argparse.Namespace, out: Path) -> dict[str, object]:
     rejected = Counter(_kind(verdict.part) for verdict in inspection.verdicts if verdict.decision == "reject")
     return {
         "data": options.data.name,
-        "size": options.size,
+        "method": options.method,
+        "size": options.size if options.method == "efficientad" else None,
         "image_size": options.image_size,
-        "steps": options.steps,
+        "steps": options.steps if options.method == "efficientad" else None,
         "seed": options.seed,
         "false_reject_rate": options.false_reject_rate,
         **result,

@@ -45,7 +45,6 @@ from models.efficientad.distill import PROJECTION_CROPS, fit_projection, learn
 from models.efficientad.train import train
 from models.evaluation.evaluate import evaluate
 from models.evaluation.judge import CheckpointJudge
-from pictures.image_file import read_image
 from pictures.image_folder import images_in
 
 BATCH = 8
@@ -174,9 +173,9 @@ def distil_all(options: argparse.Namespace) -> None:
     if not missing:
         return
     random = np.random.default_rng(0)
-    pictures = [read_image(file) for file in images_in(options.natural)]
-    crops = Crops(pictures, OnnxBackbone(options.backbone, None, torch.get_num_threads()), random)
-    indices = np.arange(len(pictures))
+    files = images_in(options.natural)
+    crops = Crops(files, OnnxBackbone(options.backbone, None, torch.get_num_threads()), random)
+    indices = np.arange(len(files))
     torch.manual_seed(0)
     samples = np.array_split(random.choice(indices, PROJECTION_CROPS), PROJECTION_CROPS // BATCH)
     projection = fit_projection((crops.of(some)[1] for some in samples), CHANNELS)

@@ -22,6 +22,17 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
+class ThresholdChange(BaseModel):
+    """Who chose another threshold than ``calibrate`` did."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: str = Field(description="name of the person")
+    reason: str = Field(description="in their words")
+    at: str = Field(description="ISO 8601, UTC")
+    before: Finite = Field(description="the threshold until then")
+
+
 class Calibration(BaseModel):
     """Quantiles and threshold of one engine on one product."""
 
@@ -53,6 +64,11 @@ class Calibration(BaseModel):
     )
     made_at: str = Field(description="ISO 8601, UTC")
     tool_version: str
+    changed: ThresholdChange | None = Field(
+        default=None,
+        description="the last change of the threshold by a person; the interval then is what the line's own"
+        " parts showed",
+    )
 
     @field_validator("quantiles", mode="before")
     @classmethod
@@ -84,7 +100,10 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     Raises:
         InputError: the folder of ``path`` cannot be written.
     """
-    text = yaml_text(calibration.model_dump(mode="json"))
+    content = calibration.model_dump(mode="json")
+    if calibration.changed is None:
+        del content["changed"]  # older versions read it, too
+    text = yaml_text(content)
     with replacing(path) as file:
         file.write(b"# Written by calibrate. A part whose score is above the threshold is rejected.\n")
         file.write(text.encode())
@@ -104,15 +123,7 @@ def load_calibration(
     Raises:
         InputError: the file is missing, is not a calibration, or was made for another engine.
     """
-    file = read_yaml(path, A_CALIBRATION, text)
-    version = file.content.get("format_version")
-    if version != FORMAT_VERSION:
-        found = shown(version) or repr(type(version).__name__)
-        raise InputError(f"{path}: format_version is {found}; this inspectd reads {FORMAT_VERSION}")
-    try:
-        calibration = Calibration.model_validate_json(file.json, strict=True)
-    except ValidationError as error:
-        raise InputError(f"{path}: {_first(error)}") from error
+    calibration = read_calibration(path, text)
     if calibration.engine_sha256 != engine_sha256:
         raise InputError(
             f"{path}: was made for another engine: {calibration.engine_sha256[:12]}… (model "
@@ -122,6 +133,23 @@ def load_calibration(
         found, expected = (f"{', '.join(names):.80}" for names in (calibration.quantiles, maps))
         raise InputError(f"{path}: quantiles: found {found}; expected {expected}, the engine's maps")
     return calibration.model_copy(update={"quantiles": {name: calibration.quantiles[name] for name in maps}})
+
+
+def read_calibration(path: Path, text: bytes | None = None) -> Calibration:
+    """Read a calibration, whichever engine it was made for.
+
+    Raises:
+        InputError: the file is missing, or is not a calibration.
+    """
+    file = read_yaml(path, A_CALIBRATION, text)
+    version = file.content.get("format_version")
+    if version != FORMAT_VERSION:
+        found = shown(version) or repr(type(version).__name__)
+        raise InputError(f"{path}: format_version is {found}; this inspectd reads {FORMAT_VERSION}")
+    try:
+        return Calibration.model_validate_json(file.json, strict=True)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_first(error)}") from error
 
 
 def _first(error: ValidationError) -> str:

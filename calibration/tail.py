@@ -9,11 +9,11 @@ The posterior of scale and shape is summed on a grid: no iteration that can fail
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 
 CONFIDENCE = 0.9
 """Probability that the stated interval holds the true false reject rate."""
@@ -73,6 +73,33 @@ def fit_threshold(scores: Floats, rate: float) -> Threshold:
         rate_interval=tail.rate_interval(excess),
         tail_size=len(excesses),
     )
+
+
+def expected_rates(scores: Floats, thresholds: Sequence[float]) -> list[float]:
+    """Tell what share of good parts is to be expected above each of some thresholds.
+
+    Below the start of the tail it is what the scores themselves show, above it what the fit says.
+
+    Args:
+        scores: of n ≥ 20 good parts, float64.
+        thresholds: in the unit of the scores.
+
+    Raises:
+        ValueError: fewer than 20 scores, or the upper ones are all equal.
+    """
+    if len(scores) < FEWEST_SCORES:
+        raise ValueError(f"{len(scores)} good scores; at least {FEWEST_SCORES} are needed")
+    start, excesses = _tail_of(scores, 0.0)
+    if not excesses.any():
+        raise ValueError(f"the {len(excesses)} highest good scores are all {start:g}")
+    tail = _Tail(excesses, len(scores), len(excesses))
+    ordered = np.sort(scores)
+    return [
+        tail.expected_rate(threshold - start)
+        if threshold >= start
+        else 1 - float(np.searchsorted(ordered, threshold, side="right")) / len(ordered)
+        for threshold in thresholds
+    ]
 
 
 def tail_size(count: int, rate: float) -> int:
@@ -174,6 +201,8 @@ class _Tail:
 
     def rate_interval(self, excess: float) -> tuple[float, float]:
         """Give the central interval that holds the rate of scores beyond ``excess`` with ``CONFIDENCE``."""
+        from scipy.stats import beta  # here, as it takes 60 MB, and what only asks for rates does without
+
         # The share of a distribution above the (k+1)-th largest of n draws is Beta(k + 1, n - k) distributed.
         points = (np.arange(_RATE_POINTS) + 0.5) / _RATE_POINTS
         shares = beta.ppf(points, self.size + 1, self.count - self.size)

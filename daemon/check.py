@@ -17,7 +17,7 @@ from daemon.capture.counter import CaptureCounter
 from daemon.capture.drivers import BadPicture, CameraFailed, CameraSettings
 from daemon.capture.drivers.open import open_camera
 from daemon.capture.supervisor import Arrival, DaemonCamera, refuse_failed
-from daemon.config import ArchiveConfig, Config, JournalConfig, load_config
+from daemon.config import Config, JournalConfig, load_config
 from daemon.host.access import Access, CurveAccess
 from daemon.host.bind import AddressInUse, bind
 from daemon.journal.database import JournalFailed
@@ -59,7 +59,9 @@ async def check_line(path: Path) -> Checked:
     if config.journal is not None:
         _check_journal(path, config.line, config.journal, runs=running is not None)
     if config.archive is not None:
-        _check_archive(path, config.archive)
+        _check_folder(path, "archive.folder", config.archive.folder)
+    if config.preview is not None:
+        _check_folder(path, "preview.folder", config.preview.folder)
     size = load_setup(path).camera_plan.size
     held = {
         name: settings
@@ -151,10 +153,10 @@ def _is_locked(lock: Path) -> bool:
     return False
 
 
-def _check_archive(path: Path, archive: ArchiveConfig) -> None:
+def _check_folder(path: Path, key: str, folder: Path) -> None:
     """The daemon makes the folder; the first one above that is there has to let it."""
-    there = next(folder for folder in (archive.folder, *archive.folder.absolute().parents) if folder.exists())
-    _refuse_unwritable(there, f"{path}: archive.folder")
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    _refuse_unwritable(there, f"{path}: {key}")
 
 
 def _refuse_unwritable(folder: Path, key: str) -> None:

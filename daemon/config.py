@@ -59,6 +59,16 @@ class ArchiveConfig(_Section):
 
     folder: Path
     max_mb: int = Field(default=1000, gt=0, le=1_000_000_000)
+    near_misses: float = Field(
+        default=0, ge=0, le=1, description="also passes so close below the threshold, as a share of it"
+    )
+    sample: float = Field(default=0, ge=0, le=1, description="also this share of all passes, by chance")
+
+
+class PreviewConfig(_Section):
+    """Where small live pictures are put while somebody looks."""
+
+    folder: Path
 
 
 class JournalConfig(_Section):
@@ -120,6 +130,7 @@ class Config(_Section):
     max_batch: int | None = Field(default=None, ge=1, description="the engine's own when absent")
     cores: Cores | None = Field(default=None, description="the cores that the line may use; all when absent")
     archive: ArchiveConfig | None = None
+    preview: PreviewConfig | None = None
     cameras: Annotated[dict[Name, CameraSettings], Field(min_length=1)]
 
     @field_validator("product")
@@ -250,6 +261,7 @@ def _from_folder(config: Config, path: Path) -> Config:
                 name: moved(product, "engine", "calibration") for name, product in config.products.items()
             },
             "archive": moved(config.archive, "folder"),
+            "preview": moved(config.preview, "folder"),
             "journal": moved(config.journal, "file"),
             "curve": curve,
             "publish": _address_from(path, "publish", config.publish),
@@ -304,6 +316,7 @@ def _describe(problem: ErrorDetails, document: yaml.Node | None) -> str:
 def _keys_beside(location: Sequence[str]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "archive": ArchiveConfig,
+        "preview": PreviewConfig,
         "journal": JournalConfig,
         "curve": CurveConfig,
     }

@@ -27,9 +27,15 @@ class Line:
     ledger needs no lock.
     """
 
-    def __init__(self, on: Running) -> None:
-        """Take over what the line runs on; ``run`` starts it."""
+    def __init__(self, on: Running, on_signal: Callable[[int, Callable[[], None]], None]) -> None:
+        """Take over what the line runs on; ``run`` starts it.
+
+        Args:
+            on: what it runs on.
+            on_signal: has the event loop call back when a signal comes.
+        """
         self._on = on
+        self._on_signal = on_signal
         self._loop = asyncio.get_running_loop()
         self._service = Service()
         self._started_s = time.monotonic()
@@ -73,8 +79,8 @@ class Line:
         """
         self._loop.set_exception_handler(self._broken)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._ending.set)
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+            self._on_signal(number, self._ending.set)
+        self._on_signal(signal.SIGHUP, self._reload_on_signal)
         self._on.lanes.start()
         self._on.intake.cameras.start()
         pulse = asyncio.create_task(self._pulse())
@@ -105,6 +111,7 @@ class Line:
             pulse.cancel()
             self._state = "stopping" if self._given_up is None else "failed"
             self.send_health()
+        self._on.publisher.catch_up()  # so that all are counted
         counts = dict(self._on.publisher.decisions)
         _log.info("%s: stopped after %d verdicts %s", config.line, self._on.verdicts.seq, counts)
         if self._given_up is not None:
@@ -148,6 +155,8 @@ class Line:
         await asyncio.to_thread(self._on.lanes.join, _LONGEST_DRAIN_S)
         if self._on.verdicts.archive is not None:
             await asyncio.to_thread(self._on.verdicts.archive.close)
+        if self._on.verdicts.preview is not None:
+            await asyncio.to_thread(self._on.verdicts.preview.close)
 
     async def _pulse(self) -> None:
         """Each second: look after cameras and lanes, send health, and feed the service's watchdog."""

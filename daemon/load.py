@@ -34,7 +34,7 @@ from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 
 # What sockets, threads and files are made of at the start.
-_NEEDS_RESTART = ("line", "publish", "control", "lanes", "cores", "journal")
+_NEEDS_RESTART = ("line", "publish", "control", "lanes", "cores", "journal", "preview")
 
 
 @dataclass(frozen=True, slots=True)

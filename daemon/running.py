@@ -1,12 +1,14 @@
 """What a line runs on, from its config to its lanes: made at the start, and exchanged in part by a reload."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.delivery.archive import Archive
 from daemon.delivery.journaled_publisher import JournaledPublisher
+from daemon.delivery.preview import Preview
 from daemon.delivery.verdict_batch import VerdictBatch
 from daemon.host.access import Access
 from daemon.intake import Intake
@@ -71,6 +73,7 @@ def assemble(
     publisher: JournaledPublisher,
     journal: JournalWriter | None,
     counted_beside: Path | None,
+    at_end: Callable[[Callable[[], object]], None],
     control: "Control | None",
     access: Access,
 ) -> Running:
@@ -84,15 +87,24 @@ def assemble(
         publisher: where verdicts go.
         journal: where events are noted; None without one.
         counted_beside: the journal beside which captured frames are counted; None: only in memory.
+        at_end: does something last in a turn of the event loop.
         control: its subscribers appear in health; None without one.
         access: who may connect.
 
     Raises:
-        InputError: the archive's folder cannot be made, or there is no memory for the cameras' frames.
+        InputError: the folder of the archive or the preview cannot be made, or there is no memory for the
+            cameras' frames.
     """
     config, ledger, waiting = setup.config, Ledger(), WaitingFrames()
+    preview = None if config.preview is None else Preview(config.preview.folder)
     verdicts = VerdictBatch(
-        config.line, boot, ledger=ledger, publisher=publisher, archive=open_archive(setup)
+        config.line,
+        boot,
+        ledger=ledger,
+        publisher=publisher,
+        archive=open_archive(setup),
+        preview=preview,
+        at_end=at_end,
     )
     intake = Intake(
         setup.camera_plan,
@@ -127,4 +139,8 @@ def open_archive(setup: Setup) -> Archive | None:
         InputError: its folder cannot be made or read.
     """
     archive = setup.config.archive
-    return None if archive is None else Archive(archive.folder, max_mb=archive.max_mb)
+    if archive is None:
+        return None
+    return Archive(
+        archive.folder, max_mb=archive.max_mb, near_misses=archive.near_misses, sample=archive.sample
+    )

@@ -18,6 +18,7 @@ from daemon.config import Config, JournalConfig
 from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.publisher import Publisher
 from daemon.host.access import Access, CurveAccess
+from daemon.host.turns import Turns, run
 from daemon.journal.database import refused_by_sqlite
 from daemon.journal.journal import Journal, JournalFailed
 from daemon.journal.power_cut import machine_boot, note_power_cut
@@ -48,7 +49,7 @@ def run_line(path: Path) -> int:
     signal.signal(signal.SIGHUP, lambda *_: _log.error("reload refused: %s is starting", path))
     setup = load_setup(path)
     with _sockets(setup.config) as (wire, access):
-        code, hung = asyncio.run(_run(path, setup, wire, access))
+        code, hung = run(lambda turns: _run(path, setup, wire, access, turns))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the closed loop has restored the default: to kill
     if hung:
         # The interpreter would wait at its end for a thread that hangs in a runtime.
@@ -67,7 +68,7 @@ def _sockets(config: Config) -> Iterator[tuple[Publisher, Access]]:
         yield wire, access
 
 
-async def _run(path: Path, setup: Setup, wire: Publisher, access: Access) -> tuple[int, bool]:
+async def _run(path: Path, setup: Setup, wire: Publisher, access: Access, turns: Turns) -> tuple[int, bool]:
     config, boot = setup.config, secrets.token_hex(8)
     loop = asyncio.get_running_loop()
     line: Line | None = None
@@ -82,7 +83,9 @@ async def _run(path: Path, setup: Setup, wire: Publisher, access: Access) -> tup
     with ExitStack() as stack:
         journal, reader, control = None, None, None
         if config.journal is not None:
-            journal = stack.enter_context(closing(JournalWriter(_open_journal(config, config.journal))))
+            opened = _open_journal(config, config.journal)
+            do = turns.beside if config.journal.durable else turns.between
+            journal = stack.enter_context(closing(JournalWriter(opened, do)))
             if journal.unopened is None:
                 reader = stack.enter_context(closing(JournalReader(journal.file)))
             if config.control is not None:
@@ -126,9 +129,11 @@ async def _run(path: Path, setup: Setup, wire: Publisher, access: Access) -> tup
                 journal=journal,
                 # What earlier starts left unfinished stays counted for a start at which the journal works.
                 counted_beside=journal.file if journal is not None and journaled else None,
+                at_end=turns.at_end,
                 control=control,
                 access=access,
-            )
+            ),
+            turns.on_signal,
         )
         wire.watch(loop, line.send_health)
         stack.callback(wire.unwatch)
@@ -137,7 +142,6 @@ async def _run(path: Path, setup: Setup, wire: Publisher, access: Access) -> tup
         gc.freeze()  # what was loaded stays: collecting over it again and again would hold verdicts up
         code = await line.run()
         if journal is not None:
-            publisher.catch_up()
             if line.complete and journaled:
                 forget_counts(journal.file)
             try:

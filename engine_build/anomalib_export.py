@@ -3,12 +3,16 @@
 They take N×3×H×W float32, RGB from 0 to 1, and give a map that their post-processing has scaled and cut off
 at 0 and 1. Here the map stands alone, unlimited, and calibration sets its scale; the score is its largest
 value, as for every model.
+
+Older ones, up to version 1, lie beside a ``metadata.json`` and do not name their map: it is the first output.
+Before version 1 their input is normalised as that file says.
 """
 
+import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -40,12 +44,80 @@ def is_anomalib_export(graph: onnx.GraphProto) -> bool:
     )
 
 
-def wrapped(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+class Normalisation(NamedTuple):
+    """Of the input: channels R, G and B from 0 to 1."""
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+def older_export(model: onnx.ModelProto, path: Path) -> Normalisation | None:
+    """Name the map of an older export, and give the normalisation that its input needs; None for others.
+
+    Args:
+        model: is changed.
+        path: its file.
+
+    Raises:
+        InputError: the ``metadata.json`` beside it cannot be read, or says something else than numbers.
+    """
+    inputs = list(inputs_of(model.graph).values())
+    beside = path.with_name("metadata.json")
+    maps = [output for output in model.graph.output[:1] if len(dimensions(output.type.tensor_type)) in {3, 4}]
+    known = {ANOMALY_MAP, SCORE}.intersection(output.name for output in model.graph.output)
+    if len(inputs) != 1 or known or not maps or not beside.is_file():
+        return None
+    found = _normalisation(beside)
+    sides = dimensions(maps[0].type.tensor_type)
+    named = helper.make_tensor_value_info(ANOMALY_MAP, TensorProto.FLOAT, sides)
+    model.graph.node.append(helper.make_node("Identity", [maps[0].name], [ANOMALY_MAP]))
+    model.graph.output.append(named)
+    return found
+
+
+def _normalisation(path: Path) -> Normalisation:
+    """Read what an export before version 1 says of its transforms, which Albumentations wrote."""
+    try:
+        said = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON; expected what anomalib wrote beside its export") from error
+    if not isinstance(said, dict):
+        raise InputError(f"{path}: holds no settings; expected what anomalib wrote beside its export")
+    if "transform" not in said:
+        return Normalisation()
+    try:
+        steps = said["transform"]["transform"]["transforms"]
+        for step in steps:
+            if step["__class_fullname__"].rsplit(".", 1)[-1] == "Normalize":
+                scale = 255 / float(step.get("max_pixel_value", 255.0))
+                mean = [float(value) / scale for value in step["mean"]]
+                deviation = [float(value) / scale for value in step["std"]]
+                if not (len(mean) == len(deviation) == 3 and min(deviation) > 0 and _finite(mean, deviation)):
+                    raise ValueError
+                return Normalisation((mean[0], mean[1], mean[2]), (deviation[0], deviation[1], deviation[2]))
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise InputError(
+            f"{path}: transform cannot be read; expected the transforms of Albumentations,"
+            " Normalize with mean and std of three numbers"
+        ) from error
+    return Normalisation()
+
+
+def _finite(*lists: Iterable[float]) -> bool:
+    return all(math.isfinite(value) for values in lists for value in values)
+
+
+def wrapped(
+    model: onnx.ModelProto, path: Path, normalisation: Normalisation | None = None
+) -> onnx.ModelProto:
     """Give the model with the inputs and outputs of contract 1.
 
     Args:
         model: an export of anomalib.
         path: its file, for what is said about mistakes.
+        normalisation: of its input; None where the model does that itself.
 
     Raises:
         InputError: its image size or its map's is not fixed, or its batch size is.
@@ -64,7 +136,13 @@ def wrapped(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     made.add("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
     made.add("Mul", ["pixels", made.constant(np.float32(1 / 255))], "scaled")
     made.add("Gather", ["scaled", made.constant(np.array([2, 1, 0]))], "rgb", axis=3)
-    made.add("Transpose", ["rgb"], _PREFIX + image, perm=[0, 3, 1, 2])
+    rgb = "rgb"
+    if normalisation not in (None, Normalisation()):
+        mean, deviation = (np.array(values, dtype=np.float32) for values in normalisation)
+        made.add("Sub", [rgb, made.constant(mean)], "centred")
+        made.add("Div", ["centred", made.constant(deviation)], "normal")
+        rgb = "normal"
+    made.add("Transpose", [rgb], _PREFIX + image, perm=[0, 3, 1, 2])
     before = made.take()
 
     raw = map_output(_MAP)

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from tqdm import tqdm
 
+from engine_build.bias import bf16_runner, border, corrected
 from engine_build.choose import (
     CPU_RUNTIMES,
     Aim,
@@ -75,7 +76,8 @@ def build(
         max_batch: the most frames of one batch; when None, the fewest, up to 8, with which a frame takes
             hardly longer than with any other number; on a GPU 16.
         parity_images: folder of frames to prove it on; generated ones when None, for INT8 good ones.
-        good: folder of images of good parts, on which INT8 measures its ranges.
+        good: folder of images of good parts, on which INT8 measures its ranges; on them, INT8 and BF16 are
+            corrected where a model asks for nodes that stay FP32.
         aim: ``latency`` compares batches of one frame, ``throughput`` full ones.
         threads: to measure and prove with; when None, all cores this process may use, and half of them.
         limit_s: time to choose in; None takes the graph as it stands, with OpenVINO unless ``runtime`` says
@@ -183,14 +185,18 @@ def _one_of(known: Sequence[Precision], precision: Precision | None, runtime: st
 def _frames(
     graph: Graph, precision: Precision, good: Path | None, parity_images: Path | None
 ) -> tuple[list[Frame], list[Frame]]:
-    """Give the frames on which INT8 measures its ranges, if any, and those of the proof."""
+    """Give the good frames on which a low precision is measured, if any, and those of the proof."""
     for_ranges: list[Frame] = []
     if precision == "int8":
         if good is None:
             raise InputError("--precision int8: needs images of good parts to measure ranges on: --good DIR")
         for_ranges, proof_frames = good_frames(good, graph)
     elif good is not None:
-        raise InputError("--good: is for --precision int8 only")
+        if precision != "bf16" or not border(graph):
+            raise InputError(
+                "--good: is for --precision int8, and for bf16 of models with nodes that stay FP32"
+            )
+        for_ranges, _ = good_frames(good, graph)
     if parity_images is not None:
         proof_frames = parity_frames_from(parity_images, graph.input_size)
     elif precision != "int8":
@@ -199,10 +205,13 @@ def _frames(
 
 
 def _in_precision(graph: Graph, good: Sequence[Frame], precision: Precision, device: Device) -> bytes:
-    """Give the graph in its types; what only the runtime rounds, as in BF16, stays as it is."""
+    """Give the graph in its types; what only the runtime rounds, as in BF16, is corrected at most."""
     if precision == "int8":
         with tqdm(desc="measuring ranges", total=len(good), leave=False, disable=None) as bar:
             return quantised(graph, good, bar.update, symmetric=device == "cuda")
+    if precision == "bf16" and good:
+        with tqdm(desc="measuring the shift", total=len(good), leave=False, disable=None) as bar:
+            return corrected(graph.content, bf16_runner(graph), graph, good, bar.update)
     return halved(graph) if precision == "fp16" and device == "cuda" else graph.content
 
 

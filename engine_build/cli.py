@@ -127,7 +127,12 @@ def command_line() -> "argparse.ArgumentParser":
         description="Turn an ONNX model into an engine file for this machine. The engine is compared with"
         " the model first; where it differs, nothing is written.",
     )
-    parser.add_argument("model", type=Path, metavar="model.onnx", help="written by efficientad export")
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="an ONNX file, such as train-model writes, or OpenVINO's .xml",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default: the model's name with .engine"
     )
@@ -153,7 +158,8 @@ def command_line() -> "argparse.ArgumentParser":
         "--good",
         type=Path,
         metavar="DIR",
-        help="images of good parts, on which int8 measures its ranges; the model was trained on them or not",
+        help="images of good parts, on which int8 measures its ranges, and by which a density such as padim's"
+        " is corrected in int8 and bf16; the model was trained on them or not",
     )
     parser.add_argument(
         "--max-batch",

@@ -11,8 +11,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
-from engine_build.anomalib_export import is_anomalib_export, wrapped
+from engine_build.anomalib_export import is_anomalib_export, older_export, wrapped
 from engine_build.graph_interface import dimensions, inputs_of
+from engine_build.openvino_export import read_openvino
 from engine_runtime.engine import CONTRACT, FRAMES, MAPS, QUANTILES, map_output, outputs_of
 from engine_runtime.manifest import FP32_NODES, MOST_MAPS, VERSION_1_MAPS, names_in
 from foundation.errors import InputError
@@ -55,28 +56,22 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """Read and validate an ONNX file; an export of anomalib is brought to contract 1.
+    """Read and validate an ONNX file or a model of OpenVINO; an export of anomalib is brought to contract 1.
 
     Raises:
-        InputError: the file is missing or no ONNX; its metadata, inputs or outputs are not those of
+        InputError: the file is missing or is neither; its metadata, inputs or outputs are not those of
             contract 1; a weight is not a finite number.
     """
-    try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        model = onnx.load_model_from_string(source)
-        onnx.load_external_data_for_model(model, str(path.parent))
-    except DecodeError as error:
-        raise InputError(f"{path}: not an ONNX file, or a damaged one{_advice(path, source)}") from error
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise InputError(f"{path}: its external weights cannot be read: {_first_line(error)}") from error
+    if path.suffix in {".xml", ".bin"}:
+        model, source = read_openvino(path.with_suffix(".xml"))
+    else:
+        model, source = _read_onnx(path)
     if not model.graph.node:
         raise InputError(f"{path}: not an ONNX file: it holds no graph")
+    normalisation = older_export(model, path)
     if is_anomalib_export(model.graph):
         _check_model(path, model)
-        model = wrapped(model, path)
+        model = wrapped(model, path, normalisation)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     maps = _maps(path, metadata)
     input_size = _check_inputs(path, model.graph, len(maps))
@@ -94,11 +89,28 @@ def read_graph(path: Path) -> Graph:
     )
 
 
+def _read_onnx(path: Path) -> tuple[onnx.ModelProto, bytes]:
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        model = onnx.load_model_from_string(source)
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except DecodeError as error:
+        raise InputError(f"{path}: not an ONNX file, or a damaged one{_advice(path, source)}") from error
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise InputError(f"{path}: its external weights cannot be read: {_first_line(error)}") from error
+    return model, source
+
+
 def _advice(path: Path, source: bytes) -> str:
     """Say what to do with what people give instead of an ONNX file."""
     if path.suffix in {".pt", ".pth", ".ckpt"} or source.startswith(b"PK"):
         if path.suffix == ".engine":
             return "; it is an engine already: run calibrate on it"
+        if path.suffix == ".ckpt" or b"anomalib" in source:
+            return f"; take anomalib's checkpoint over first: import-anomalib {path}"
         return f"; export a checkpoint first: efficientad export {path} -o {path.with_suffix('.onnx')}"
     return ""
 

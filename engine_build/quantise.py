@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from engine_build.bias import border, corrected, runner_of
 from engine_build.graph import Graph
 from engine_runtime.engine import FRAMES, QUANTILES, Quantiles, uncalibrated
 from engine_runtime.open import one_line
@@ -71,7 +72,8 @@ def quantised(
 
     Convolutions of few channels stay FP32, those that read the picture, the next of XS, and depthwise ones:
     the rounding of few values does not average out (docs/engines.md), and they are a small part of the work.
-    So does everything between the convolutions, and what the graph asks to be left.
+    So does everything between the convolutions, and what the graph asks to be left; what that reads is
+    corrected by its mean shift on the frames.
 
     Args:
         graph: keeps contract 1, in FP32.
@@ -104,7 +106,10 @@ def quantised(
             )
         except Exception as error:  # its exception classes have no ancestor of their own
             raise EngineRefused(f"cannot be quantised: {one_line(error)}") from error
-        return target.read_bytes()
+        content = target.read_bytes()
+    if not border(graph):
+        return content
+    return corrected(content, runner_of(content, graph), graph, frames, lambda: None)
 
 
 def _left_in_fp32(graph: Graph, model: onnx.ModelProto) -> list[str]:

@@ -89,10 +89,10 @@ def _compiled(model: openvino.Model, threads: int | None, precision: Precision) 
     return core.compile_model(model, "CPU", settings)
 
 
-def runner(payload: bytes, threads: int | None) -> Runner:
-    """Load any ONNX graph as an engine is loaded, so that it can be timed."""
+def runner(payload: bytes, threads: int | None, precision: Precision = "fp32") -> Runner:
+    """Load any ONNX graph as an engine is loaded, so that it can be timed, or run in part."""
     model = openvino.Core().read_model(io.BytesIO(payload))
-    request = _compiled(model, threads, "fp32").create_infer_request()
+    request = _compiled(model, threads, precision).create_infer_request()
     return lambda inputs: request.infer(inputs, share_inputs=True, share_outputs=True)
 
 

@@ -27,6 +27,7 @@ def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=45, help="of inspection (default: %(default)s)")
+    parser.add_argument("--good", type=int, default=300, help="parts to learn from, and to calibrate on")
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="(default: %(default)s)")
     options = parser.parse_args()
     began = time.monotonic()
@@ -37,8 +38,8 @@ def main() -> None:
     config.write_text((ROOT / "configs/demo.yaml").read_text())
 
     # Two recordings: what a model was trained on says nothing about how it scores new parts.
-    command("inspectctl", "record", "simulated://?seed=1", "--out", out / "train", "--count", 250)
-    command("inspectctl", "record", "simulated://?seed=2", "--out", out / "held-out", "--count", 300)
+    command("inspectctl", "record", "simulated://?seed=1", "--out", out / "train", "--count", options.good)
+    command("inspectctl", "record", "simulated://?seed=2", "--out", out / "held-out", "--count", options.good)
     command("train-model", "--data", out / "train", "--method", "padim", "--out", out / "flange.onnx")
     command("build-engine", out / "flange.onnx", "--fast")
     command("calibrate", out / "flange.engine", "--good", out / "held-out", "--false-reject-rate", 0.004)
@@ -47,10 +48,13 @@ def main() -> None:
     print(f"\n$ inspectd --config {config}    # for {options.seconds:g} s; inspectctl tail prints rejects")
     inspection = Inspection(config)
     tail = subprocess.Popen([BIN / "inspectctl", "tail", "--config", config, "--decisions", "reject,fault"])
-    time.sleep(options.seconds)
-    inspection.stop()
-    tail.terminate()
-    tail.wait()
+    try:
+        inspection.begin()
+        time.sleep(options.seconds)
+        inspection.stop()
+    finally:
+        tail.terminate()
+        tail.wait()
 
     result = summary(inspection, lambda part: Part.parse(part).defect is not None)
     (out / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -61,6 +65,7 @@ def main() -> None:
     )
     print(f"summary: {out / 'summary.json'}")
     print(f"the whole demo took {time.monotonic() - began:.0f} s")
+    print("\nsee it go on as operators do: make demo-line, then open http://127.0.0.1:8321/")
 
 
 def pace(config: Path, engine: Path) -> None:

@@ -17,48 +17,73 @@ def _end(*_: object) -> None:
     os._exit(130)
 
 
-def _run(module: str) -> int:
+COMMANDS = {
+    "inspectd": ("daemon.cli", "main"),
+    "inspectctl": ("daemon.inspectctl.cli", "main"),
+    "inspectd-dashboard": ("dashboard.cli", "main"),
+    "calibrate": ("calibration.cli", "main"),
+    "build-engine": ("engine_build.cli", "main"),
+    "train-model": ("models.commands", "train_model"),
+    "evaluate-model": ("models.commands", "evaluate_model"),
+    "import-anomalib": ("models.commands", "import_anomalib"),
+    "efficientad": ("models.commands", "efficientad"),
+}
+"""Command → module and function that do its work."""
+
+
+def _run(name: str) -> int:
+    module, command = COMMANDS[name]
     __import__(module)
     # From here on ``run_command`` minds it. Where somebody ignores Ctrl-C, as nohup's kind, it stays so.
     if _FRESH:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    code: int = sys.modules[module].main()
+    code: int = getattr(sys.modules[module], command)()
     return code
 
 
 def inspectd() -> int:
     """Run ``inspectd``."""
-    return _run("daemon.cli")
+    return _run("inspectd")
 
 
 def inspectctl() -> int:
     """Run ``inspectctl``."""
-    return _run("daemon.inspectctl.cli")
+    return _run("inspectctl")
 
 
 def calibrate() -> int:
     """Run ``calibrate``."""
-    return _run("calibration.cli")
+    return _run("calibrate")
 
 
 def build_engine() -> int:
     """Run ``build-engine``."""
-    return _run("engine_build.cli")
+    return _run("build-engine")
 
 
 def train_model() -> int:
     """Run ``train-model``."""
-    return _run("models.train_cli")
+    return _run("train-model")
 
 
 def evaluate_model() -> int:
     """Run ``evaluate-model``."""
-    return _run("models.evaluate_cli")
+    return _run("evaluate-model")
 
 
 def efficientad() -> int:
     """Run ``efficientad``."""
-    return _run("models.cli")
+    return _run("efficientad")
+
+
+def import_anomalib() -> int:
+    """Run ``import-anomalib``."""
+    return _run("import-anomalib")
+
+
+def inspectd_dashboard() -> int:
+    """Run ``inspectd-dashboard``."""
+    return _run("inspectd-dashboard")
 
 
 if _FRESH:

@@ -1,31 +1,31 @@
 """The command ``efficientad``: a model's life from good images to an ONNX graph."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.command import run_command
 from foundation.errors import InputError
 from foundation.files import check_folder, check_writable
 from foundation.parser import Parser
 from models.errors import TrainingFailed
-from models.option_types import (
-    DEFAULT_STEPS,
-    LAYOUTS,
-    SIZES,
-    decay,
-    image_size,
-    natural,
-    positive,
-    rate,
-    share,
-    teacher_of_size,
+from models.evaluate_cli import add_evaluation_options, evaluate_command
+from models.option_types import SIZES, decay, image_size, positive, rate, share, teacher_of_size
+from models.options import (
+    add_batch,
+    add_checkpoints,
+    add_data,
+    add_image_size,
+    add_penalty,
+    add_region,
+    add_seed,
+    add_size,
+    add_steps,
+    add_teacher,
+    add_tiles,
 )
-from pictures.option_types import region, tiles
 
 if TYPE_CHECKING:  # torch, for which --help should not wait
     from models.efficientad.networks import ModelSize
@@ -34,6 +34,18 @@ if TYPE_CHECKING:  # torch, for which --help should not wait
 
 PROG = "efficientad"
 
+RECIPE = (
+    "learning_rate",
+    "weight_decay",
+    "p_hard",
+    "autoencoder",
+    "map_normalisation",
+    "position_aware",
+    "density",
+    "whole",
+)
+"""Options that are fields of ``models.efficientad.checkpoint.Run``."""
+
 WITHOUT_PENALTY = (
     "no --penalty-images: the student learns from your images alone. Each step is faster, but the model may "
     "find fewer defects: nothing keeps the student from imitating the teacher on what it never saw. "
@@ -41,34 +53,23 @@ WITHOUT_PENALTY = (
 )
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_command(PROG, lambda: _run(argv))
-
-
-def _run(argv: list[str] | None) -> int:
-    # Threads that spin while they wait slow torch down twentyfold as soon as another process wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    options = parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], None] = options.command
     try:
-        options = parser().parse_args(argv)
-        command: Callable[[argparse.Namespace], None] = options.command
-        try:
-            command(options)
-        except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(f"interrupted{options.after_interrupt}") from stop
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "safetensors"):
-            raise
-        raise InputError(
-            f"{error.name} is not installed; expected inspectd with [train], which a line's PC does not need"
-        ) from error
+        command(options)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"interrupted{options.after_interrupt}") from stop
+    if options.instead is not None:
+        print(f"{PROG}: next time use {options.instead}", file=sys.stderr)
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     top = Parser(prog=PROG, description="Train an anomaly detector on good images, measure it and export it.")
-    top.set_defaults(after_interrupt="")
+    top.set_defaults(after_interrupt="", instead=None)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_train, _add_evaluate, _add_ablate, _add_tune, _add_export, _add_distill):
         add(commands)
@@ -81,45 +82,12 @@ def _add_train(commands: "Commands") -> None:
         help="train EfficientAD's networks alone; train-model --method efficientad exports them, too",
         description=train_command.__doc__,
     )
-    _add_data(train)
+    add_data(train)
     train.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the model, for instance model.pt"
     )
-    train.add_argument(
-        "--size", choices=SIZES, default="xs", help="xs for CPUs, s and m as in the paper; default xs"
-    )
-    train.add_argument(
-        "--steps",
-        type=positive,
-        default=DEFAULT_STEPS,
-        metavar="N",
-        help=f"training steps; default {DEFAULT_STEPS}, the paper's 70000; the bar says how long they take",
-    )
-    train.add_argument(
-        "--image-size",
-        type=image_size,
-        default="256",
-        metavar="N|HxW",
-        help="what the model sees; default 256",
-    )
-    train.add_argument(
-        "--roi", type=region, metavar="X,Y,W,H", help="region of interest in pixels of the pictures"
-    )
-    train.add_argument(
-        "--tiles",
-        type=tiles,
-        metavar="SIZE,OVERLAP",
-        help="cut large pictures into tiles of SIZE pixels, each an image of the training",
-    )
-    train.add_argument(
-        "--teacher",
-        type=Path,
-        metavar="FILE",
-        help="teacher weights; default: the packaged one of the size, xs or s",
-    )
-    train.add_argument(
-        "--penalty-images", type=Path, metavar="DIR", help="natural images for the pretraining penalty"
-    )
+    for add in (add_size, add_steps, add_image_size, add_region, add_tiles, add_teacher, add_penalty):
+        add(train)
     train.add_argument(
         "--learning-rate", type=rate, metavar="LR", help="of Adam; default 1e-3 for xs, 1e-4 for s and m"
     )
@@ -137,24 +105,37 @@ def _add_train(commands: "Commands") -> None:
         "--no-autoencoder", dest="autoencoder", action="store_false", help="student and teacher alone"
     )
     train.add_argument(
+        "--no-position-aware",
+        dest="position_aware",
+        action="store_false",
+        help="leave the maps of student and autoencoder as they are; default: z-scores of what good images"
+        " show at each position",
+    )
+    train.add_argument(
+        "--no-density",
+        dest="density",
+        action="store_false",
+        help="no map of the density of the teacher's features",
+    )
+    train.add_argument(
+        "--no-whole",
+        dest="whole",
+        action="store_false",
+        help="no map of how unlike the good ones the picture is as a whole",
+    )
+    train.add_argument(
         "--map-normalisation",
         choices=("quantile", "gaussian"),
         default="quantile",
-        help="of both anomaly maps, on held-out good images; default quantile",
+        help="of all anomaly maps, on held-out good images; default quantile",
     )
-    train.add_argument("--batch", type=positive, default=1, metavar="N", help="images per step; default 1")
-    train.add_argument(
-        "--seed", type=natural, default=0, metavar="N", help="of weights, split and order; default 0"
-    )
-    train.add_argument(
-        "--checkpoint-every",
-        type=positive,
-        default=500,
-        metavar="N",
-        help="steps between checkpoints; default 500",
-    )
+    add_batch(train)
+    add_seed(train, "weights, split and order")
+    add_checkpoints(train)
     train.set_defaults(
-        command=train_command, after_interrupt="; the same command resumes from the last checkpoint"
+        command=train_command,
+        after_interrupt="; the same command resumes from the last checkpoint",
+        instead="train-model --method efficientad, which writes the ONNX model, too",
     )
 
 
@@ -165,58 +146,26 @@ def _add_evaluate(commands: "Commands") -> None:
         description=evaluate_command.__doc__,
     )
     add_evaluation_options(evaluate)
-    evaluate.set_defaults(command=evaluate_command)
-
-
-def add_evaluation_options(evaluate: argparse.ArgumentParser) -> None:
-    """Describe the options of ``evaluate_command``."""
-    evaluate.add_argument(
-        "model", type=Path, help="an ONNX graph, an engine, or a checkpoint of 'efficientad train'"
-    )
-    _add_data(evaluate)
-    evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
-    evaluate.add_argument(
-        "--calibration", type=Path, metavar="FILE", help="made by calibrate: quantiles and threshold"
-    )
-    evaluate.add_argument(
-        "--roi", type=region, metavar="X,Y,W,H", help="region of interest; default: that of the model"
-    )
-    evaluate.add_argument(
-        "--tiles", type=tiles, metavar="SIZE,OVERLAP", help="of large pictures; default: those of the model"
-    )
-    evaluate.add_argument(
-        "--bootstrap",
-        type=natural,
-        default=1000,
-        metavar="N",
-        help="test sets drawn for the confidence intervals; default 1000",
-    )
-    evaluate.add_argument("--seed", type=natural, default=0, metavar="N", help="of the drawing; default 0")
+    evaluate.set_defaults(command=evaluate_command, instead="evaluate-model, the same command")
 
 
 def _add_ablate(commands: "Commands") -> None:
     ablate = commands.add_parser(
         "ablate", help="measure what each ingredient is worth", description=ablate_command.__doc__
     )
-    _add_data(ablate)
+    add_data(ablate)
     ablate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
     ablate.add_argument("--steps", type=positive, required=True, metavar="N", help="of every training")
     ablate.add_argument(
         "--seeds", type=positive, default=1, metavar="K", help="every row is trained K times; default 1"
     )
-    ablate.add_argument(
-        "--penalty-images", type=Path, required=True, metavar="DIR", help="for the pretraining penalty"
-    )
+    add_penalty(ablate, required=True)
     ablate.add_argument("--size", choices=SIZES, default="xs", help="of all rows but one; default xs")
-    ablate.add_argument("--teacher", type=Path, metavar="FILE", help="default: the packaged one of the size")
+    add_teacher(ablate)
     ablate.add_argument("--larger-size", choices=SIZES, help="adds the row of the larger size")
     ablate.add_argument("--larger-teacher", type=Path, metavar="FILE", help="teacher of the larger size")
-    ablate.add_argument("--image-size", type=image_size, default="256", metavar="N|HxW", help="default 256")
-    ablate.add_argument("--roi", type=region, metavar="X,Y,W,H", help="region of interest in the pictures")
-    ablate.add_argument("--batch", type=positive, default=1, metavar="N", help="images per step; default 1")
-    ablate.add_argument(
-        "--checkpoint-every", type=positive, default=500, metavar="N", help="steps; default 500"
-    )
+    for add in (add_image_size, add_region, add_batch, add_checkpoints):
+        add(ablate)
     ablate.set_defaults(
         command=ablate_command, after_interrupt="; the same command goes on where this one stopped"
     )
@@ -226,7 +175,7 @@ def _add_tune(commands: "Commands") -> None:
     tune = commands.add_parser(
         "tune", help="search for the settings of a training", description=tune_command.__doc__
     )
-    _add_data(tune)
+    add_data(tune)
     tune.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
     tune.add_argument(
         "--trials",
@@ -258,14 +207,9 @@ def _add_tune(commands: "Commands") -> None:
         metavar="N|HxW",
         help="to try; default 256",
     )
-    tune.add_argument("--roi", type=region, metavar="X,Y,W,H", help="region of interest in the pictures")
-    tune.add_argument(
-        "--penalty-images", type=Path, metavar="DIR", help="natural images for the pretraining penalty"
-    )
-    tune.add_argument("--batch", type=positive, default=1, metavar="N", help="images per step; default 1")
-    tune.add_argument(
-        "--seed", type=natural, default=0, metavar="N", help="of split, weights and search; default 0"
-    )
+    for add in (add_region, add_penalty, add_batch):
+        add(tune)
+    add_seed(tune, "split, weights and search")
     tune.add_argument(
         "--time-limit", type=rate, metavar="MINUTES", help="begin no trial after so long; default: none"
     )
@@ -280,7 +224,10 @@ def _add_export(commands: "Commands") -> None:
     export.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="default: beside the model, ending in .onnx"
     )
-    export.set_defaults(command=export_command)
+    export.set_defaults(
+        command=export_command,
+        instead="train-model --method efficientad, which writes the ONNX by itself",
+    )
 
 
 def _add_distill(commands: "Commands") -> None:
@@ -309,37 +256,20 @@ def _add_distill(commands: "Commands") -> None:
         help="draw N crops once and learn from them again and again, several times as fast; each takes 0.8 MB"
         " of disk for xs, 3.1 MB for s and m; default: new ones for each step",
     )
-    distill.add_argument(
-        "--seed", type=natural, default=0, metavar="N", help="of weights and crops; default 0"
-    )
+    add_seed(distill, "weights and crops")
     distill.set_defaults(command=distill_command)
-
-
-def _add_data(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="folder of one product (MVTec AD, MVTec LOCO, VisA, plain folders) or a list in CSV",
-    )
-    command.add_argument("--layout", choices=LAYOUTS, help="of the data; default: recognised")
 
 
 def train_command(options: argparse.Namespace) -> None:
     """Train a model on good images; after a kill the same command resumes."""
     check_writable(options.out)
-    from foundation.files import sha256
     from models import training_images
     from models.datasets.contents import contents
     from models.datasets.open import open_data_set
-    from models.efficientad.checkpoint import Run
+    from models.efficientad.method import EfficientAdMethod
     from models.efficientad.teacher import load_teacher, teacher_file
-    from models.efficientad.train import train
 
-    size: ModelSize = options.size
-    file = teacher_file(size, options.teacher)
-    teacher = load_teacher(size, file)
+    load_teacher(options.size, teacher_file(options.size, options.teacher))  # refused before images are read
     data_set = open_data_set(options.data, options.layout)
     split = training_images.load(data_set, options.image_size, options.roi, options.seed, tiles=options.tiles)
     print(contents(data_set), file=sys.stderr)
@@ -349,88 +279,37 @@ def train_command(options: argparse.Namespace) -> None:
             f"all are resized to {options.image_size}",
             file=sys.stderr,
         )
-    penalty = None
     if options.penalty_images is None:
         print(WITHOUT_PENALTY, file=sys.stderr)
-    else:
-        penalty = training_images.load_natural(options.penalty_images, options.image_size)
-    run = Run(
-        size=size,
-        image_size=options.image_size,
-        roi=split.seen.roi,
-        camera_picture=split.seen.camera_picture,
+    method = EfficientAdMethod(
+        checkpoint=options.out,
         steps=options.steps,
-        batch=options.batch,
-        seed=options.seed,
-        training_digest=split.digest,
-        pixel_digests=split.pixel_digests,
-        teacher_digest=sha256(file),
-        penalty_digest=penalty.digest if penalty else None,
-        tool_version=version("inspectd"),
-        learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay,
-        p_hard=options.p_hard,
-        autoencoder=options.autoencoder,
-        map_normalisation=options.map_normalisation,
-        tiles=options.tiles,
-    )
-    result = train(
-        run,
-        teacher,
-        training=split.training,
-        validation=split.validation,
-        penalty=penalty.images if penalty else None,
-        out=options.out,
+        model_size=options.size,
+        penalty=options.penalty_images,
+        teacher=options.teacher,
         checkpoint_every=options.checkpoint_every,
+        seed=options.seed,
+        batch=options.batch,
+        recipe={name: getattr(options, name) for name in RECIPE},
     )
+    _, result = method.learn(split, options.image_size, options.tiles)
     if result.resumed_at:
         print(f"resumed at step {result.resumed_at}")
     scores = sorted(result.scores)
     held_out = f"{split.held_out} held-out images"
     if options.tiles is not None:
         held_out = f"{len(scores)} tiles of {held_out}"
+    losses = f"student–teacher {result.local_loss:.4f}"
+    if result.global_loss is not None:
+        losses += f", student–autoencoder {result.global_loss:.4f}"
     print(
-        f"{options.out}: size {size}, {options.image_size} pixels, "
+        f"{options.out}: size {options.size}, {options.image_size} pixels, "
         f"{options.steps} steps on {len(split.training)} {'images' if options.tiles is None else 'tiles'}\n"
-        f"validation on {held_out}: student–teacher {result.local_loss:.4f}, "
-        f"student–autoencoder {result.global_loss:.4f}, "
+        f"validation on {held_out}: {losses}, "
         f"scores {scores[len(scores) // 2]:.3f} (median) to {scores[-1]:.3f}\n"
         f"how many defects it finds is not known without any: measure it with evaluate-model\n"
         f"next: {PROG} export {options.out}"
     )
-
-
-def evaluate_command(options: argparse.Namespace) -> None:
-    """Judge known good and defective parts and write metrics, tables and a picture sheet."""
-    import json
-
-    from foundation.files import replacing
-    from models.datasets.open import open_data_set
-    from models.evaluation import report as evaluation_report
-    from models.evaluation.evaluate import evaluate
-    from models.evaluation.judge import open_judge
-    from models.evaluation.operating_point import operating_point
-    from models.evaluation.sheet import write_sheet
-
-    check_folder(options.out, ["evaluation.md", "evaluation.json", "evaluation.png"])
-    data_set = open_data_set(options.data, options.layout)
-    judge = open_judge(options.model, options.calibration)
-    evaluation = evaluate(
-        judge, data_set, roi=options.roi, tiles=options.tiles, draws=options.bootstrap, seed=options.seed
-    )
-    calibrated = judge.threshold is not None
-    threshold = judge.threshold if judge.threshold is not None else evaluation.overall.f1_threshold
-    point = operating_point(evaluation.judged, threshold, calibrated)
-    data = options.data.absolute().name
-    about = (evaluation, point, judge, data, str(data_set.root))
-    page = evaluation_report.as_markdown(*about)
-    options.out.mkdir(exist_ok=True)
-    with replacing(options.out / "evaluation.json") as file:
-        file.write(json.dumps(evaluation_report.as_json(*about), indent=2).encode() + b"\n")
-    with replacing(options.out / "evaluation.md") as file:
-        file.write(page.encode())
-    write_sheet(options.out / "evaluation.png", evaluation, point, f"{judge.name} on {data}")
-    print(f"{page}\n{options.out}: evaluation.md, evaluation.json, evaluation.png")
 
 
 def ablate_command(options: argparse.Namespace) -> None:

@@ -19,6 +19,9 @@ SIZES = ("xs", "s", "m")
 DEFAULT_STEPS = 5_000
 """Of a training of EfficientAD; the paper's are 70,000 (appendix A)."""
 
+STFPM_STEPS = 400
+"""Of a training of STFPM, with 8 images each."""
+
 natural = whole_number(0)
 positive = whole_number(1)
 rate = number(above=0)

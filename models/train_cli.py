@@ -1,19 +1,26 @@
 """The command ``train-model``: good images in, a model out."""
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.command import run_command
 from foundation.errors import InputError
 from foundation.files import check_writable
 from foundation.parser import Parser
-from models.option_types import DEFAULT_STEPS, LAYOUTS, SIZES, image_size, natural, positive
+from models.option_types import DEFAULT_STEPS, STFPM_STEPS, positive
+from models.options import (
+    add_data,
+    add_image_size,
+    add_penalty,
+    add_region,
+    add_seed,
+    add_size,
+    add_teacher,
+    add_tiles,
+)
 from models.settings_file import apply_settings
-from pictures.option_types import region, tiles
 
 if TYPE_CHECKING:  # torch, for which --help should not wait
     import numpy as np
@@ -23,17 +30,11 @@ if TYPE_CHECKING:  # torch, for which --help should not wait
 
 PROG = "train-model"
 
-METHODS = ("auto", "padim", "patchcore", "efficientad")
+METHODS = ("auto", "padim", "patchcore", "stfpm", "efficientad")
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_command(PROG, lambda: _run(argv))
-
-
-def _run(argv: list[str] | None) -> int:
-    # Threads that spin while they wait slow torch down twentyfold as soon as another process wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = parser()
     apply_settings(command, sys.argv[1:] if argv is None else argv)
     options = command.parse_args(argv)
@@ -56,14 +57,7 @@ def _kept(options: argparse.Namespace) -> str:
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     command = Parser(prog=PROG, description="Learn from images of good parts what a good part looks like.")
-    command.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="folder of one product (MVTec AD, MVTec LOCO, VisA, plain folders) or a list in CSV",
-    )
-    command.add_argument("--layout", choices=LAYOUTS, help="of the data; default: recognised")
+    add_data(command)
     target = command.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="FILE", help="the model, for instance line3.onnx")
     target.add_argument(
@@ -79,24 +73,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--defects", type=Path, metavar="DIR", help="images of defective parts, to say what the model finds"
     )
-    command.add_argument(
-        "--image-size",
-        type=image_size,
-        metavar="N|HxW",
-        help="what the model sees; default 256",
-    )
-    command.add_argument("--roi", type=region, metavar="X,Y,W,H", help="region of interest in the pictures")
-    command.add_argument(
-        "--tiles",
-        type=tiles,
-        metavar="SIZE,OVERLAP",
-        help="cut large pictures into tiles of SIZE pixels, each an image of the training",
-    )
+    add_image_size(command, default=None)
+    add_region(command)
+    add_tiles(command)
     command.add_argument(
         "--backbone",
         default="lite0",
         metavar="NAME",
-        help="of padim and patchcore: lite0, lite1, lite2, an ONNX classifier or torchvision:NAME;"
+        help="of padim, patchcore and stfpm: lite0, lite1, lite2, an ONNX classifier or torchvision:NAME;"
         " default lite0",
     )
     command.add_argument("--layers", nargs="+", metavar="NAME", help="of the backbone, to join")
@@ -109,25 +93,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--coreset", type=positive, default=1000, metavar="N", help="patchcore: patches kept; default 1000"
     )
-    command.add_argument(
-        "--size", choices=SIZES, default="xs", help="efficientad: of the networks; default xs"
-    )
+    for add in (add_size, add_penalty, add_teacher):
+        add(command, "efficientad: ")
     command.add_argument(
         "--steps",
         type=positive,
-        default=DEFAULT_STEPS,
         metavar="N",
-        help=f"efficientad: of training; default {DEFAULT_STEPS}",
+        help=f"of training; default {DEFAULT_STEPS} of efficientad, {STFPM_STEPS} of stfpm",
     )
-    command.add_argument(
-        "--penalty-images", type=Path, metavar="DIR", help="efficientad: natural images for its penalty"
-    )
-    command.add_argument(
-        "--teacher", type=Path, metavar="FILE", help="efficientad: default: the packaged one"
-    )
-    command.add_argument(
-        "--seed", type=natural, default=0, metavar="N", help="of all that is drawn; default 0"
-    )
+    add_seed(command, "all that is drawn")
     return command
 
 
@@ -227,14 +201,16 @@ def _methods(options: argparse.Namespace) -> "dict[str, Method]":
     from models.efficientad.method import EfficientAdMethod
     from models.padim.fit import Padim
     from models.patchcore.fit import PatchCore
+    from models.stfpm.fit import Stfpm
 
     layers = tuple(options.layers) if options.layers else None
     return {
         "padim": Padim(options.backbone, layers, options.channels),
         "patchcore": PatchCore(options.backbone, layers, options.coreset, seed=options.seed),
+        "stfpm": Stfpm(options.backbone, layers, options.steps or STFPM_STEPS, seed=options.seed),
         "efficientad": EfficientAdMethod(
             options.out.with_suffix(".pt"),
-            options.steps,
+            options.steps or DEFAULT_STEPS,
             options.size,
             options.penalty_images,
             options.teacher,

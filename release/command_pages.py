@@ -10,7 +10,7 @@ from pathlib import Path
 import shtab
 from argparse_manpage.manpage import Manpage
 
-from release.distributions import project
+from foundation.start import COMMANDS
 
 _COMPLETIONS = {
     "bash": "usr/share/bash-completion/completions/{command}",
@@ -23,8 +23,7 @@ _COMPLETIONS = {
 def commands() -> dict[str, argparse.ArgumentParser]:
     """Give the parser of each command that runs without torch."""
     parsers = {}
-    for command, entry in sorted(project()["scripts"].items()):
-        module, _ = entry.split(":")
+    for command, (module, _) in sorted(COMMANDS.items()):
         if module.split(".")[0] != "models":
             parsers[command] = importlib.import_module(module).command_line()
     return parsers

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
-EXTRAS = ("build", "signed")
+EXTRAS = ("build", "signed", "dashboard")
 """What a release carries besides the daemon's own needs. Not torch: a line's PC does not train."""
 
 PYTHONS = ("3.11", "3.12")

@@ -19,6 +19,12 @@ settings.register_profile("without-deadline", deadline=None)
 settings.load_profile("without-deadline")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--screenshots", action="store_true", help="write the docs' pictures of the operators' page"
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is in the list of slow tests, and each fault, before ``-m`` looks at marks."""

@@ -1,12 +1,14 @@
 """The benchmark that fills the table of accuracy."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from data_set_folders import mvtec_loco
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -145,3 +147,26 @@ def test_a_training_of_the_peer_that_was_cut_off_goes_on_to_the_same_model(
         assert torch.equal(weights, resumed.state_dict()[name])
     _, other = begin("part.pt", seed=1)
     assert other.taken == 0
+
+
+def test_an_object_without_good_test_images_is_tested_with_those_for_validation(
+    accuracy: Any, tmp_path: Path
+) -> None:
+    from detection.held_back import with_good_test
+
+    from models.datasets.open import open_data_set
+
+    root = mvtec_loco(tmp_path / "juice_bottle")
+    assert with_good_test(root, tmp_path / "links") == root
+    shutil.rmtree(root / "test" / "good")
+    for _ in range(2):  # the links of an earlier run are laid anew
+        held_back = open_data_set(with_good_test(root, tmp_path / "links"))
+        good = held_back.good()
+        assert (len(good.training), len(good.validation)) == (4, 1)
+        tested = [sample.image.resolve() for sample in held_back.test() if sample.defect is None]
+        assert tested == sorted(root.glob("validation/good/*"))
+        assert [sample.defect for sample in held_back.test()[2:]] == [
+            "logical_anomalies",
+            "structural_anomalies",
+        ]
+        assert held_back.saturations() == open_data_set(root).saturations()

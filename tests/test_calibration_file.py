@@ -6,7 +6,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.calibration_file import Calibration, load_calibration, write_calibration
+from calibration.calibration_file import (
+    Calibration,
+    ThresholdChange,
+    load_calibration,
+    write_calibration,
+)
 from foundation.errors import InputError
 from pictures.frames import Roi, Size
 from pictures.tiles import Tiles
@@ -123,10 +128,20 @@ def test_files_that_are_refused(tmp_path: Path, changes: dict[str, object], expe
 
 def test_every_key_is_needed(tmp_path: Path) -> None:
     path = tmp_path / "line3.calibration.yaml"
-    for key in CONTENT.keys() - {"format_version", "tiles", "tiled_size", "camera_picture"}:
+    for key in CONTENT.keys() - {"format_version", "tiles", "tiled_size", "camera_picture", "changed"}:
         path.write_text(yaml.safe_dump({name: value for name, value in CONTENT.items() if name != key}))
         with pytest.raises(InputError, match=f"{key}: Field required"):
             load_calibration(path, ENGINE, MAPS)
+
+
+def test_who_changed_the_threshold_is_written_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "line3.calibration.yaml"
+    write_calibration(path, calibration())
+    assert "changed" not in path.read_text()  # nobody did: as older versions wrote and read it
+    said = ThresholdChange(by="anna", reason="new lamp: brighter", at="2026-11-30T01:02:03+00:00", before=0.5)
+    changed = calibration().model_copy(update={"changed": said})
+    write_calibration(path, changed)
+    assert load_calibration(path, ENGINE, MAPS) == changed
 
 
 BILLION_LAUGHS = "a0: &a0 [lol]\n" + "".join(

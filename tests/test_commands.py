@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +16,20 @@ from engine_graphs import little_model, save
 
 from foundation.errors import Unavailable
 from foundation.files import replacing
+from foundation.start import COMMANDS as COMMANDS_OF
 
 COMMANDS = Path(sys.executable).parent
-ALL = ("efficientad", "train-model", "evaluate-model", "build-engine", "calibrate", "inspectd", "inspectctl")
+ALL = (
+    "efficientad",
+    "train-model",
+    "evaluate-model",
+    "import-anomalib",
+    "build-engine",
+    "calibrate",
+    "inspectd",
+    "inspectctl",
+    "inspectd-dashboard",
+)
 
 
 def run(command: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -37,6 +49,14 @@ def only_line(done: subprocess.CompletedProcess[str], command: str) -> str:
     [line] = done.stderr.splitlines()
     assert line.startswith(f"{command}"), line
     return line
+
+
+def test_every_command_has_its_entry_point() -> None:
+    with (Path(__file__).parents[1] / "pyproject.toml").open("rb") as file:
+        scripts = tomllib.load(file)["project"]["scripts"]
+    expected = {command: f"foundation.start:{command.replace('-', '_')}" for command in COMMANDS_OF}
+    assert scripts == expected
+    assert sorted(ALL) == sorted(scripts)
 
 
 @pytest.fixture(scope="module")

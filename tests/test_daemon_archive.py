@@ -59,6 +59,60 @@ def test_new_pictures_are_kept_after_somebody_has_taken_the_others_away(
     assert sorted(path.stem for path in folder.glob("*.png")) == names
 
 
+def keep_passes(archive: Archive, product: Product, *names: str) -> None:
+    anomaly_map = np.ones((product.geometry.map.height, product.geometry.map.width), np.float32)
+    for name in names:
+        while archive.keep_pass(name, NOISE, anomaly_map, product) is None:
+            pass
+
+
+@pytest.mark.slow
+def test_passes_do_not_drive_rejects_out(tmp_path: Path, product: Product) -> None:
+    folder = tmp_path / "rejects"
+    for start in range(2):
+        archive = Archive(folder, max_mb=1, sample=0.5)
+        keep(archive, product, *(f"{start}-reject-{index:03d}" for index in range(10)))
+        keep_passes(archive, product, *(f"{start}-{index:03d}" for index in range(40)))
+        archive.close()
+    passes = sorted(path.name for path in folder.glob("*-pass.png"))
+    assert passes[-1] == "1-039-pass.png"
+    assert not any(name.startswith("0-") for name in passes)
+    assert 200_000 < sum(path.stat().st_size for path in folder.glob("*-pass.*")) <= 250_000
+    assert len([*folder.glob("*-reject-*.png")]) == 20
+    archive = Archive(folder, max_mb=1)  # passes are not wanted any more
+    keep(archive, product, *(f"2-reject-{index:03d}" for index in range(80)))
+    archive.close()
+    assert not [*folder.glob("*-pass.*")]
+
+
+def test_rejects_come_first_while_many_pictures_wait(
+    tmp_path: Path, product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LONGEST_CLOSE_S", 0.1)
+    archive = Archive(tmp_path / "rejects", max_mb=1, near_misses=0.1)
+    os.mkfifo(tmp_path / "rejects" / "0.png")
+    keep(archive, product, "0")  # its disk hangs
+    anomaly_map = np.ones((product.geometry.map.height, product.geometry.map.width), np.float32)
+    passes = [archive.keep_pass(f"{n}", NOISE, anomaly_map, product) for n in range(1, 40)]
+    assert passes[0] is not None and passes[-1] is None
+    assert archive.keep("reject", NOISE, anomaly_map, product) is not None
+    with (tmp_path / "rejects" / "0.png").open("rb") as reading:
+        reading.read()
+    archive.close()
+
+
+def test_which_passes_are_kept(tmp_path: Path) -> None:
+    nothing = Archive(tmp_path, max_mb=1)
+    near = Archive(tmp_path, max_mb=1, near_misses=0.1)
+    some = Archive(tmp_path, max_mb=1, sample=0.25)
+    assert not nothing.wants_pass(0.5, 0.5)
+    assert [near.wants_pass(score, 0.5) for score in (0.44, 0.46, 0.5)] == [False, True, True]
+    assert [near.wants_pass(score, -0.5) for score in (-0.56, -0.54)] == [False, True]
+    assert 150 < sum(some.wants_pass(0.1, 0.5) for _ in range(1000)) < 350
+    for archive in (nothing, near, some):
+        archive.close()
+
+
 def test_a_disk_that_hangs_does_not_keep_the_line_from_ending(
     tmp_path: Path, product: Product, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -169,6 +169,7 @@ def test_ipv6_is_spoken_everywhere(line_folder: Path, ipv6: str) -> None:
         ({"journal": {"file": "brightness.calibration.yaml"}}, "brightness.calibration.yaml"),
         ({"archive": {"folder": "brightness.engine"}}, "archive.folder: "),
         ({"archive": {"folder": "brightness.engine/rejects"}}, "archive.folder: "),
+        ({"preview": {"folder": "brightness.engine"}}, "preview.folder: "),
     ],
 )
 def test_what_the_line_could_not_open_is_refused(

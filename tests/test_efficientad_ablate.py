@@ -15,7 +15,7 @@ from data_set_folders import draw_mask, draw_part, mvtec_ad
 from calibration.cli import main as calibrate
 from engine_build.cli import main as build_engine
 from engine_runtime.engine import FRAMES, QUANTILES
-from models.cli import main
+from models.commands import efficientad as main
 from models.efficientad.ablation import ROWS
 from models.efficientad.checkpoint import Run, load_model, save_model
 from models.efficientad.losses import hard_feature_loss
@@ -94,8 +94,8 @@ def test_the_whole_table_resumed_after_a_kill(
         assert auroc["deviation"] == pytest.approx(np.std(auroc["values"], ddof=1))
     page = (killed / "ablation.md").read_text()
     assert "mean ± standard deviation over 2 seeds" in page
-    assert page.count("\n| without ") == 4
-    # Five trainings for eight rows, each with two seeds.
+    assert page.count("\n| without ") == 7
+    # Five trainings for fourteen rows, each with two seeds.
     assert len(list(killed.glob("*.pt"))) == 10
 
 
@@ -215,22 +215,23 @@ def test_gaussian_normalisation_gives_mean_0_and_variance_1() -> None:
 def test_the_graph_without_an_autoencoder_keeps_the_contract(size: ModelSize, tmp_path: Path) -> None:
     torch.manual_seed(7)
     image = Size(128, 160)
-    model = EfficientAd(size, image, with_autoencoder=False).eval()
+    model = EfficientAd(
+        size, image, with_autoencoder=False, position_aware=False, with_density=False, with_whole=False
+    ).eval()
     model.teacher_std.uniform_(0.02, 0.2)
-    run = Run(size, image, None, 1, 1, 0, "", "", None, "0.1.0", autoencoder=False)
+    off = {"autoencoder": False, "position_aware": False, "density": False, "whole": False}
+    run = Run(size, image, None, 1, 1, 0, "", "", None, "0.1.0", **off)
     save_model(tmp_path / "model.pt", run, model)
     assert main(["export", str(tmp_path / "model.pt")]) == 0
     frames = np.random.default_rng(3).integers(0, 256, (2, *image, 3), dtype=np.uint8)
-    quantiles = np.array([[0.2, 0.9], [0.2, 0.9]], dtype=np.float32)
+    quantiles = np.array([[0.2, 0.9]], dtype=np.float32)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
     assert outputs == ["score", "anomaly_map", "map_local"]
-    found = dict(zip(outputs, session.run(outputs, {FRAMES: frames, QUANTILES: quantiles[:1]}), strict=True))
+    found = dict(zip(outputs, session.run(outputs, {FRAMES: frames, QUANTILES: quantiles}), strict=True))
     with torch.no_grad():
-        expected = model(torch.from_numpy(frames), torch.from_numpy(quantiles))
-    for name, tensor in zip(
-        outputs, expected, strict=False
-    ):  # without the global map, which is the local one
+        judgement = model(torch.from_numpy(frames), torch.from_numpy(quantiles))
+    for name, tensor in zip(outputs, (*judgement[:2], *judgement.maps), strict=True):
         np.testing.assert_allclose(found[name], tensor.numpy(), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found["anomaly_map"], (found["map_local"] - 0.2) / 7, rtol=1e-3, atol=1e-4)
     metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
@@ -256,10 +257,23 @@ def test_a_model_without_an_autoencoder_goes_all_the_way(data: Path, tmp_path: P
 def test_models_of_older_versions_still_load(tmp_path: Path) -> None:
     """Without the ingredients among the settings, as they were written before there was a choice."""
     torch.manual_seed(0)
-    run = Run("xs", Size(128, 128), None, 1, 1, 0, "", "", None, "0.1.0")
-    save_model(tmp_path / "model.pt", run, EfficientAd("xs", Size(128, 128)))
+    before = {"position_aware": False, "density": False, "whole": False}
+    run = Run("xs", Size(128, 128), None, 1, 1, 0, "", "", None, "0.1.0", **before)
+    save_model(
+        tmp_path / "model.pt",
+        run,
+        EfficientAd("xs", Size(128, 128), position_aware=False, with_density=False, with_whole=False),
+    )
     content = torch.load(tmp_path / "model.pt", weights_only=True)
-    for name in ("learning_rate", "weight_decay", "p_hard", "autoencoder", "map_normalisation"):
+    for name in (
+        "position_aware",
+        "density",
+        "learning_rate",
+        "weight_decay",
+        "p_hard",
+        "autoencoder",
+        "map_normalisation",
+    ):
         del content["run"][name]
     torch.save(content, tmp_path / "model.pt")
     assert load_model(tmp_path / "model.pt")[0] == run

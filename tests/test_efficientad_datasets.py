@@ -133,6 +133,24 @@ def test_a_loco_defect_saturates_at_its_area_at_most(tmp_path: Path) -> None:
     assert region.saturation == AREA
 
 
+def test_a_reduced_loco_object_has_merged_masks_and_smaller_thresholds(tmp_path: Path) -> None:
+    """As juice_bottle at 320×640 instead of 800×1600."""
+    root = mvtec_loco(tmp_path / "juice_bottle")
+    masks = root / "ground_truth" / "structural_anomalies"
+    (masks / "000" / "000.png").rename(masks / "000.png")
+    (masks / "000").rmdir()
+    data_set = open_data_set(root)
+    before = data_set.saturations()
+    assert before is not None
+    assert data_set.test()[-1].masks == (masks / "000.png",)
+    for image in data_set.good().training:
+        cv2.imwrite(str(image), np.zeros((640, 320, 3), np.uint8))
+    after = data_set.saturations()
+    assert after is not None
+    for value, (threshold, relative) in before.items():
+        assert after[value].threshold == pytest.approx(threshold * (1 if relative else 0.16))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -14,7 +14,7 @@ from foundation.errors import InputError
 from models.backbones.dequantised import dequantised
 from models.backbones.onnx_file import OnnxBackbone
 from models.backbones.open import open_backbone
-from models.cli import main
+from models.commands import efficientad as main
 from models.efficientad.crops import Crops, Projection
 from models.efficientad.networks import ModelSize
 from models.efficientad.teacher import load_teacher
@@ -242,8 +242,7 @@ def test_distillation_explains_variance_of_images_it_never_saw(
 
 def test_kept_crops_come_in_epochs(quantised: Path, natural: Path) -> None:
     random = np.random.default_rng(0)
-    pictures = [read_image(path) for path in sorted(natural.iterdir())[:3]]
-    crops = Crops(pictures, OnnxBackbone(quantised, None, 1), random)
+    crops = Crops(sorted(natural.iterdir())[:3], OnnxBackbone(quantised, None, 1), random)
     features = crops.of(np.arange(3))[1]
     projection = Projection(features.mean((0, 2, 3)), torch.eye(features.shape[1])[:, :5])
     with crops.kept(np.arange(3), 2, projection, 4) as batches:
@@ -350,4 +349,25 @@ def test_more_crops_per_step_than_there_are(
     out = tmp_path / "teacher.safetensors"
     assert distill(quantised, natural, out, "--crops", "4", "--batch", "5") == 2
     assert capsys.readouterr().err.endswith("--batch 5: is more than all --crops 4; expected at most 4\n")
+    assert distill(quantised, natural, out, "--batch", "257") == 2
+    assert capsys.readouterr().err.endswith("--batch 257: expected at most 256 crops\n")
     assert not out.exists()
+
+
+def test_a_damaged_photograph_is_found_before_the_work(
+    quantised: Path, natural: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, damaged = tmp_path / "teacher.safetensors", natural / "19.png"
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    assert distill(quantised, natural, out) == 2
+    assert str(damaged) in capsys.readouterr().err.splitlines()[-1]
+    assert not out.exists()
+
+
+def test_photographs_stay_on_the_disk(quantised: Path, natural: Path) -> None:
+    files = sorted(natural.iterdir())
+    crops = Crops(files, OnnxBackbone(quantised, None, 1), np.random.default_rng(0))
+    assert len(crops.of(np.array([4]))[0]) == 1
+    files[4].unlink()  # a picture is read when a crop of it is drawn, not before
+    with pytest.raises(InputError, match=files[4].name):
+        crops.of(np.array([4]))

@@ -18,7 +18,7 @@ from engine_runtime.engine import SCORE, uncalibrated
 from engine_runtime.engine_file import read_engine, read_manifest, write_engine
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
-from models.cli import main
+from models.commands import efficientad as main
 from models.efficientad.checkpoint import Run, save_model
 from models.efficientad.model import EfficientAd
 from pictures.frames import Roi, Size
@@ -254,7 +254,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
     torch.manual_seed(0)
     model = EfficientAd("xs", Size(128, 160)).eval()
-    model.quantiles.copy_(torch.tensor([[0.5, 2.0], [0.1, 0.4]]))
+    model.quantiles.copy_(torch.tensor([[0.5, 2.0], [0.1, 0.4], [0.3, 1.2], [0.2, 0.9]]))
     run = Run("xs", Size(128, 160), Roi(2, 3, 60, 50), 1, 1, 0, "", "", None, "0.1.0")
     save_model(tmp_path / "model.pt", run, model)
     return tmp_path / "model.pt"
@@ -418,7 +418,7 @@ def test_the_command_shows_its_progress(line: tuple[str, ...], tmp_path: Path) -
 def test_an_engine_is_evaluated_where_torch_is_not_installed(line: tuple[str, ...], tmp_path: Path) -> None:
     data = mvtec_ad(tmp_path / "bottle")
     arguments = ["evaluate", *line, "--data", str(data), "--out", str(tmp_path / "report")]
-    script = "import sys\nfrom models.cli import main\n"
+    script = "import sys\nfrom models.commands import efficientad as main\n"
     script += f"assert main({arguments!r}) == 0\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     assert evaluated(tmp_path / "report")["overall"]["image_auroc"]["value"] == 1
@@ -435,7 +435,8 @@ def test_names_cannot_break_the_table(line: tuple[str, ...], tmp_path: Path) -> 
 
 def test_help_needs_no_heavy_import() -> None:
     for command in ("evaluate", "ablate"):
-        script = f"import sys\nfrom models.cli import main\ntry: main(['{command}', '--help'])\n"
+        script = "import sys\nfrom models.commands import efficientad\n"
+        script += f"try: efficientad(['{command}', '--help'])\n"
         script += "except SystemExit: pass\n"
         script += "assert not {'torch', 'cv2', 'numpy', 'pydantic', 'onnxruntime'} & sys.modules.keys()"
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)

@@ -13,7 +13,7 @@ from engine_build.cli import main as build_engine
 from engine_runtime.engine import FRAMES, QUANTILES, Engine, map_output, outputs_of, uncalibrated
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
-from models.cli import main
+from models.commands import efficientad as main
 from models.efficientad.checkpoint import Run, save_model
 from models.efficientad.export import export
 from models.efficientad.model import EfficientAd
@@ -22,7 +22,7 @@ from pictures.frames import Roi, Size, fit
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
 
-OUTPUTS = outputs_of({name: map_output(name) for name in ("local", "global")})
+OUTPUTS = outputs_of({name: map_output(name) for name in ("local", "global", "density", "whole")})
 
 
 def exported(folder: Path, size: ModelSize, image: Size) -> tuple[EfficientAd, Path]:
@@ -30,7 +30,16 @@ def exported(folder: Path, size: ModelSize, image: Size) -> tuple[EfficientAd, P
     model = EfficientAd(size, image).eval()
     model.teacher_mean.normal_(0, 0.1)
     model.teacher_std.uniform_(0.02, 0.2)
-    model.quantiles.copy_(torch.tensor([[0.5, 1.5], [0.1, 0.4]]))
+    assert model.usual_local is not None and model.usual_global is not None and model.density is not None
+    for tensor in (model.usual_local.mean, model.usual_global.mean, model.density.mean, model.density.basis):
+        tensor.normal_(0, 0.3)
+    for tensor in (model.usual_local.deviation, model.usual_global.deviation):
+        tensor.uniform_(0.2, 0.6)
+    assert model.picture is not None
+    model.density.whitening.normal_(0, 0.2)
+    model.picture.mean.normal_(0, 0.3)
+    model.picture.whitening.normal_(0, 0.2)
+    model.quantiles.copy_(torch.tensor([[0.5, 1.5], [0.1, 0.4], [0.2, 0.7], [0.1, 0.3]]))
     digest = hashlib.sha256(b"images").hexdigest()
     run = Run(size, image, Roi(1, 2, 300, 400), 10, 1, 0, digest, digest, None, "0.1.0")
     save_model(folder / "model.pt", run, model)
@@ -52,10 +61,10 @@ def test_graph_gives_what_torch_gives(tmp_path: Path, size: ModelSize, image: Si
     model, path = exported(tmp_path, size, image)
     frames = np.random.default_rng(3).integers(0, 256, (2, *image, 3), dtype=np.uint8)
     frames[1] //= 3
-    quantiles = np.array([[0.2, 0.9], [0.01, 0.3]], dtype=np.float32)
+    quantiles = np.array([[0.2, 0.9], [0.01, 0.3], [0.4, 0.5], [0.3, 0.9]], dtype=np.float32)
     with torch.no_grad():
         judgement = model(torch.from_numpy(frames), torch.from_numpy(quantiles))
-    expected = dict(zip(OUTPUTS, judgement, strict=True))
+    expected = dict(zip(OUTPUTS, (*judgement[:2], *judgement.maps), strict=True))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     found = dict(
         zip(OUTPUTS, session.run(list(OUTPUTS), {FRAMES: frames, QUANTILES: quantiles}), strict=True)
@@ -66,10 +75,17 @@ def test_graph_gives_what_torch_gives(tmp_path: Path, size: ModelSize, image: Si
         assert np.abs(found[name] - tensor.numpy()).max() <= 1e-4 * np.abs(tensor.numpy()).max(), name
 
 
+def test_export_says_what_to_use_next_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported(tmp_path, "xs", Size(128, 128))
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "efficientad: next time use train-model --method efficientad, which writes the ONNX by itself"
+    )
+
+
 def test_rows_of_a_batch_do_not_touch_each_other(tmp_path: Path) -> None:
     _, path = exported(tmp_path, "xs", Size(128, 128))
     frames = np.random.default_rng(4).integers(0, 256, (3, 128, 128, 3), dtype=np.uint8)
-    quantiles = np.array([[0, 1], [0, 1]], dtype=np.float32)
+    quantiles = np.array([[0, 1]] * 4, dtype=np.float32)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (batch,) = session.run(["score"], {FRAMES: frames, QUANTILES: quantiles})
     alone = [session.run(["score"], {FRAMES: frame[None], QUANTILES: quantiles})[0][0] for frame in frames]
@@ -90,14 +106,14 @@ def test_graph_keeps_the_contract(tmp_path: Path) -> None:
     number = onnx.TensorProto.FLOAT
     assert {value.name: described(value) for value in proto.graph.input} == {
         "frames": (onnx.TensorProto.UINT8, ["N", 128, 160, 3]),
-        "quantiles": (number, [2, 2]),
+        "quantiles": (number, [4, 2]),
     }
     assert {value.name: described(value) for value in proto.graph.output} == {
         "score": (number, ["N"]),
-        **{name: (number, ["N", rows, columns]) for name in ("anomaly_map", "map_local", "map_global")},
+        **{name: (number, ["N", rows, columns]) for name in OUTPUTS if name != "score"},
     }
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    assert (metadata["contract"], metadata["maps"]) == ("2", "local,global")
+    assert (metadata["contract"], metadata["maps"]) == ("2", "local,global,density,whole")
     assert metadata["image_size"] == "128x160"
     assert metadata["channel_order"] == "BGR"
     assert metadata["model_size"] == "xs"
@@ -116,12 +132,13 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Size, Eng
     """The same networks for two sizes of input."""
     folder = tmp_path_factory.mktemp("sizes")
     torch.manual_seed(3)
-    pretrained = EfficientAd("xs", TILE, with_autoencoder=False).state_dict()
+    alone = {"with_autoencoder": False, "position_aware": False, "with_density": False, "with_whole": False}
+    pretrained = EfficientAd("xs", TILE, **alone).state_dict()
     opened = {}
     for size in (TILE, REGION):
-        model = EfficientAd("xs", size, with_autoencoder=False).eval()
+        model = EfficientAd("xs", size, **alone).eval()
         model.load_state_dict(pretrained)
-        run = Run("xs", size, None, 1, 1, 0, "", "", None, "0.1.0", autoencoder=False)
+        run = Run("xs", size, None, 1, 1, 0, "", "", None, "0.1.0", autoencoder=False, density=False)
         export(folder / f"{size}.onnx", run, model)
         arguments = [str(folder / f"{size}.onnx"), "--runtime", "onnxruntime", "--fast", "--max-batch", "2"]
         assert build_engine(arguments) == 0

@@ -10,7 +10,7 @@ import pytest
 import torch
 from data_set_folders import draw_part
 
-from models.cli import main
+from models.commands import efficientad as main
 from models.efficientad.checkpoint import load_model, progress_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")

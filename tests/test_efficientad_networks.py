@@ -119,9 +119,10 @@ def test_maps_of_all_networks_agree(image: Size) -> None:
     frames = torch.randint(0, 256, (2, *image, 3), dtype=torch.uint8)
     with torch.no_grad():
         judgement = model(frames, model.quantiles)
-    assert judgement.local_map.shape == judgement.global_map.shape == (2, *map_size(image))
+    assert {values.shape for values in judgement.maps} == {(2, *map_size(image))}
+    assert model.map_names == ("local", "global", "density", "whole")
     # untouched quantiles leave the maps as they are
-    mean = (judgement.local_map + judgement.global_map) / 2
+    mean = sum(judgement.maps) / 4
     torch.testing.assert_close(judgement.anomaly_map, mean)
     torch.testing.assert_close(judgement.score, mean.amax((1, 2)))
 

@@ -13,7 +13,7 @@ from data_set_folders import draw_part, mvtec_ad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.cli import main
+from models.commands import efficientad as main
 from models.efficientad.checkpoint import load_model
 from models.synthetic_defects import FAINTEST, with_defect
 

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibration.calibration_file import load_calibration
 from calibration.cli import main as calibrate
+from engine_build.bias import border, runner_of
 from engine_build.cli import main as build_engine
 from engine_build.graph import read_graph
 from engine_build.half import halved
@@ -30,12 +31,13 @@ from engine_runtime.engine_file import read_manifest, write_engine
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import EngineRefused, InputError
-from models.cli import main as efficientad
+from models.commands import efficientad
 from pictures.frames import Frame, Size
 from pictures.tile_merge import TileMerge
 from pictures.tiles import TileGrid, Tiles
 
 CELLS = SIZE // CELL
+VERSION_1 = Path(__file__).parent / "version_1"
 
 
 def model_of(names: Sequence[str], **metadata: str) -> onnx.ModelProto:
@@ -313,6 +315,29 @@ def test_what_the_version_before_wrote_goes_on_working(line_folder: Path, tmp_pa
     assert list(made_now["quantiles"]) == ["local", "global"]
 
 
+def test_files_that_commit_c877092_wrote_go_on_working(tmp_path: Path) -> None:
+    """An engine and its calibration, made by the last commit before maps had names, and what it scored."""
+    engine, calibration = VERSION_1 / "line.engine", VERSION_1 / "line.calibration.yaml"
+    manifest = read_manifest(engine)
+    quantiles = load_calibration(calibration, manifest.payload_sha256, manifest.maps).quantiles_array()
+    frames = [
+        np.random.default_rng(seed).normal(120, deviation, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+        for seed, deviation in ((100, 10), (101, 30))
+    ]
+    opened = open_engine(engine, threads=1)
+    np.testing.assert_allclose(
+        opened.infer(frames, quantiles)[SCORE], [-0.0095482, 2.0369108], rtol=1e-3, atol=1e-5
+    )
+    opened.close()
+    # Its graph is built and calibrated again.
+    graph = tmp_path / "line.onnx"
+    with zipfile.ZipFile(engine) as archive:
+        graph.write_bytes(archive.read("model.onnx"))
+    assert build_engine([str(graph), "--fast", "--max-batch", "2"]) == 0
+    draw_good(tmp_path / "good", 25)
+    assert calibrate([str(tmp_path / "line.engine"), "--good", str(tmp_path / "good")]) == 0
+
+
 def test_a_calibration_of_other_maps_is_refused(line_folder: Path) -> None:
     calibration = line_folder / "brightness.calibration.yaml"
     sha256 = read_manifest(line_folder / "brightness.engine").payload_sha256
@@ -379,6 +404,34 @@ def test_int8_leaves_depthwise_convolutions_and_what_the_graph_asks_for(tmp_path
     helper.set_model_props(model, {"contract": "2", "maps": "local,whole", "fp32_nodes": "features"})
     graph = read_graph(save(model, tmp_path / "left.onnx"))
     assert quantised_nodes(quantised(graph, frames, lambda: None)) == wide - {last.output[0]}
+
+
+def test_what_int8_shifts_is_corrected_where_fp32_begins(tmp_path: Path) -> None:
+    """Over the frames it was measured on, a density sees in the mean the features of the FP32 graph."""
+    graph = read_graph(save(little_padim(64, 64, channels=24), tmp_path / "padim.onnx"))
+    names = border(graph)
+    assert names
+    frames = generated_parity_frames(graph.input_size)[:3]
+    content = quantised(graph, frames, lambda: None)
+    model = onnx.load_model_from_string(content)
+    added = {node.input[0]: node.output[0] for node in model.graph.node if "/corrected" in node.output[0]}
+    assert sorted(added) == sorted(names)
+    for tensor in added.values():
+        model.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    exact, plain = runner_of(graph.content, graph), runner_of(content, graph)
+    quantiles = uncalibrated(graph.maps)
+    for name in names:
+        shift, error = np.zeros(1), np.zeros(1)
+        for frame in frames:
+            [found] = session.run([added[name]], {"frames": frame[None], "quantiles": quantiles})
+            error = error + (found - exact(frame)[name])
+            shift = shift + (plain(frame)[name] - exact(frame)[name])
+        assert np.abs(error).max() < 1e-3 * np.abs(shift).max()
 
 
 def test_half_precision_leaves_what_the_graph_asks_for(tmp_path: Path) -> None:

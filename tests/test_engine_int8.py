@@ -16,7 +16,7 @@ from engine_runtime.engine import SCORE
 from engine_runtime.engine_file import read_engine, read_manifest
 from engine_runtime.open import open_engine
 from engine_runtime.tensorrt_library import is_installed
-from models.cli import main as efficientad
+from models.commands import efficientad
 from pictures.frames import Frame, Roi, Size
 
 SIZE = Size(128, 144)
@@ -149,4 +149,6 @@ def test_good_images_without_int8_are_refused(
     model: Path, good: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(model), "--good", str(good), "--fast"]) == 2
-    assert capsys.readouterr().err == "build-engine: --good: is for --precision int8 only\n"
+    assert capsys.readouterr().err == (
+        "build-engine: --good: is for --precision int8, and for bf16 of models with nodes that stay FP32\n"
+    )

@@ -24,7 +24,7 @@ def test_no_input_of_a_short_run_does_harm(tmp_path: Path) -> None:
     targets += " config_file calibration_file camera journal live_line"
     result = tmp_path / "fuzz.json"
     done = fuzz(
-        "--inputs", 10_000, "--findings", tmp_path / "found", "--json", result, "--targets", *targets.split()
+        "--inputs", 4_000, "--findings", tmp_path / "found", "--json", result, "--targets", *targets.split()
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(result.read_text())

@@ -77,7 +77,8 @@ def test_torchs_way_computes_what_the_model_does(ways: Any, tmp_path: Path) -> N
 
     weights, side = tmp_path / "xs.pt", 128
     write_untrained(weights, tmp_path / "xs.onnx", "xs", Size(side, side))
-    model = EfficientAd("xs", Size(side, side)).eval()
+    off = {"position_aware": False, "with_density": False, "with_whole": False}
+    model = EfficientAd("xs", Size(side, side), **off).eval()
     model.load_state_dict(torch.load(weights, weights_only=True))
     frames = draw_frames(Size(side, side), 2)
     with torch.inference_mode():

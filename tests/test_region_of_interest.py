@@ -16,7 +16,7 @@ from calibration.calibration_file import load_calibration
 from engine_runtime.engine_file import read_engine, write_engine
 from foundation.errors import InputError
 from models import training_images
-from models.cli import main as efficientad
+from models.commands import efficientad
 from models.datasets.open import open_data_set
 from pictures.frames import Roi, Size
 from pictures.image_file import read_image

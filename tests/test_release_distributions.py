@@ -220,7 +220,8 @@ def test_beside_python_daemon_the_daemon_is_refused(
 @pytest.mark.parametrize("command", ["train --data good --out model.pt", "export model.pt"])
 def test_without_torch_efficientad_says_what_is_missing(command: str) -> None:
     program = (
-        "import sys; sys.modules['torch'] = None; from models.cli import main; sys.exit(main(sys.argv[1:]))"
+        "import sys; sys.modules['torch'] = None; from models.commands import efficientad;"
+        " sys.exit(efficientad())"
     )
     call = [sys.executable, "-c", program, *command.split()]
     done = subprocess.run(call, cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -114,7 +114,10 @@ def test_versions_follow_each_other_and_the_last_is_kept(bundles: Path, tmp_path
     [
         (("--prefix", "inspectd"), "--prefix: found 'inspectd', expected an absolute path"),
         (("--prefix",), "--prefix: found nothing after it, expected a value"),
-        (("--with", "torch"), "--with: found 'torch', expected build, signed or both with a comma between"),
+        (
+            ("--with", "torch"),
+            "--with: found 'torch', expected some of build, signed and dashboard with commas between",
+        ),
         (("--python", "no-python"), f"no-python: found none, expected Python 3.{MINOR}"),
         (("--offline",), "--offline: is not an option; --help shows them"),
     ],

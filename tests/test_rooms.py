@@ -9,7 +9,7 @@ from line_rig import COMMANDS, REPOSITORY
 
 PACKAGES = (
     *("foundation", "verdicts", "pictures", "engine_runtime"),
-    *("engine_build", "calibration", "models", "daemon"),
+    *("engine_build", "calibration", "models", "daemon", "dashboard"),
 )
 
 
@@ -48,6 +48,8 @@ def test_the_tree_as_it_is_keeps_every_contract(tree: Path) -> None:
         ("daemon/reload.py", "daemon.line"),
         ("pictures/frames.py", "engine_runtime.manifest"),
         ("verdicts/gaps.py", "numpy"),
+        ("dashboard/listening.py", "daemon.line"),
+        ("daemon/line.py", "dashboard.rollup"),
     ],
 )
 def test_an_import_that_goes_up_is_found(tree: Path, module: str, imports: str) -> None:

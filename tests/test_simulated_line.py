@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.capture.drivers.simulated import DEFECTS, Part, SimulatedLine
+from daemon.capture.drivers.simulated import DEFECTS, LOGICAL_DEFECTS, Part, SimulatedLine
 from daemon.capture.drivers.simulated.__main__ import main
 from foundation.errors import InputError
 from pictures.frames import Frame
@@ -239,3 +239,39 @@ def test_bad_options_give_one_line_and_code_2(
     assert len(lines) == 1
     assert expected in lines[0]
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_logical_defects_are_made_where_they_are_asked_for() -> None:
+    usual, logical = (
+        SimulatedLine(seed=4, defects=1, **SMALL),
+        SimulatedLine(seed=4, defects=1, kinds="logical", **SMALL),
+    )
+    good = SimulatedLine(seed=4, **SMALL)
+    seen: Counter[str | None] = Counter()
+    for index in range(40):
+        assert usual.frame(index)[1].defect in DEFECTS
+        frame, part = logical.frame(index)
+        assert part.defect in LOGICAL_DEFECTS
+        assert Part.parse(str(part)) == part
+        assert part.place is not None
+        x, y = changed(good.frame(index)[0], frame)
+        assert x.size > 0.001 * frame.shape[0] * frame.shape[1], part
+        assert np.hypot(x - part.place[0], y - part.place[1]).min() < 12, part
+        seen[part.defect] += 1
+    assert set(seen) == set(LOGICAL_DEFECTS)
+    both = SimulatedLine(seed=4, defects=1, kinds="all", **SMALL)
+    assert {both.frame(index)[1].defect for index in range(60)} == {*DEFECTS, *LOGICAL_DEFECTS}
+
+
+def test_every_spot_of_a_logical_defect_looks_as_on_a_good_part() -> None:
+    """Of a part that lies further round: the engraving is gone here, and there it has the usual levels."""
+    good, turned = SimulatedLine(seed=4, **SMALL), SimulatedLine(seed=4, defects=1, kinds="logical", **SMALL)
+    index = next(index for index in range(40) if turned.frame(index)[1].defect == "turned")
+    levels = [line.frame(index)[0].astype(float) for line in (good, turned)]
+    quantiles = [np.quantile(picture, (0.01, 0.1, 0.5, 0.9, 0.99)) for picture in levels]
+    np.testing.assert_allclose(quantiles[1], quantiles[0], atol=6)
+
+
+def test_wrong_kinds_of_defects() -> None:
+    with pytest.raises(InputError, match="kinds: found 'many'; expected local, logical, all"):
+        SimulatedLine(kinds="many")

@@ -14,6 +14,7 @@ FILES = (
     "systemd/system/inspectd-gpu.service",
     "sysusers.d/inspectd.conf",
     "tmpfiles.d/inspectd.conf",
+    "systemd/system/inspectd-dashboard.service",
 )
 MOST_EXPOSED = 1.5
 
@@ -51,7 +52,7 @@ def test_writes_the_unit_the_user_and_the_folders(prefix: Path) -> None:
 
 def test_says_what_to_type_next(tmp_path: Path) -> None:
     done = install_service("--prefix", tmp_path, "--inspectd", "/opt/inspectd/bin/inspectd")
-    assert [f"wrote        {tmp_path / name}" for name in FILES] == done.stdout.splitlines()[:4]
+    assert [f"wrote        {tmp_path / name}" for name in FILES] == done.stdout.splitlines()[: len(FILES)]
     for command in (
         f"systemd-sysusers {tmp_path}/sysusers.d/inspectd.conf",
         f"systemd-tmpfiles --create {tmp_path}/tmpfiles.d/inspectd.conf",
@@ -65,7 +66,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     prefix = tmp_path / "etc"
     done = install_service("--prefix", prefix, "--inspectd", "/opt/inspectd/bin/inspectd", "--dry-run")
     assert done.returncode == 0
-    assert [f"would write  {prefix / name}" for name in FILES] == done.stdout.splitlines()[:4]
+    assert [f"would write  {prefix / name}" for name in FILES] == done.stdout.splitlines()[: len(FILES)]
     assert not prefix.exists()
 
 
@@ -132,7 +133,8 @@ def test_uninstall_removes_what_was_written(prefix: Path) -> None:
     mine = prefix / "systemd/system/other.service"
     mine.write_text("[Service]\n")
     dry = install_service("--prefix", prefix, "--uninstall", "--dry-run")
-    assert [line.split()[:2] for line in dry.stdout.splitlines()[:4]] == [["would", "remove"]] * 4
+    said = [line.split()[:2] for line in dry.stdout.splitlines()[: len(FILES)]]
+    assert said == [["would", "remove"]] * len(FILES)
     assert set(FILES) < set(written(prefix))
     done = install_service("--prefix", prefix, "--uninstall")
     assert done.returncode == 0
@@ -156,10 +158,11 @@ def test_uninstall_is_refused_while_a_line_is_enabled(prefix: Path) -> None:
 
 
 @needs_systemd_analyze
-def test_systemd_finds_no_fault_in_the_unit(prefix: Path) -> None:
+@pytest.mark.parametrize("unit", ["inspectd@line3.service", "inspectd-dashboard.service"])
+def test_systemd_finds_no_fault_in_the_unit(prefix: Path, unit: str) -> None:
     units = prefix / "systemd/system"
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", units / "inspectd@line3.service"],
+        ["systemd-analyze", "verify", "--man=no", units / unit],
         capture_output=True,
         text=True,
         env={"SYSTEMD_UNIT_PATH": f"{units}:"},
@@ -169,10 +172,11 @@ def test_systemd_finds_no_fault_in_the_unit(prefix: Path) -> None:
 
 
 @needs_systemd_analyze
-def test_the_service_is_hardly_exposed(prefix: Path) -> None:
+@pytest.mark.parametrize("unit", [FILES[0], FILES[4]])
+def test_the_service_is_hardly_exposed(prefix: Path, unit: str) -> None:
     threshold = f"--threshold={MOST_EXPOSED * 10:.0f}"  # systemd counts tenths here
     done = subprocess.run(
-        ["systemd-analyze", "security", "--no-pager", "--offline=true", threshold, prefix / FILES[0]],
+        ["systemd-analyze", "security", "--no-pager", "--offline=true", threshold, prefix / unit],
         capture_output=True,
         text=True,
         check=False,

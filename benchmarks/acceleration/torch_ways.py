@@ -31,7 +31,9 @@ class HalfModel(nn.Module):
 
     def __init__(self, weights: Path, size: "ModelSize", side: int, device: torch.device) -> None:
         super().__init__()
-        self.model = EfficientAd(size, Size(side, side)).eval()
+        self.model = EfficientAd(
+            size, Size(side, side), position_aware=False, with_density=False, with_whole=False
+        ).eval()
         self.model.load_state_dict(torch.load(weights, weights_only=True))
         # Beforehand: ``normalised`` copies constants to the GPU each time, which no graph can capture.
         black, white = (normalised(torch.full((1, 3, 1, 1), value)) for value in (0.0, 255.0))

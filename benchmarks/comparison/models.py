@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # it imports torch
 
 
 def write_untrained(weights: Path, graph: Path, size: "ModelSize", image: Size) -> None:
-    """Draw a model and write it twice.
+    """Draw a model that computes what the paper does, and so the peer, and write it twice.
 
     Args:
         weights: file of torch for the state dict, from which the peer takes its weights.
@@ -35,7 +35,7 @@ def write_untrained(weights: Path, graph: Path, size: "ModelSize", image: Size) 
     from models.efficientad.model import EfficientAd
 
     torch.manual_seed(0)
-    model = EfficientAd(size, image).eval()
+    model = EfficientAd(size, image, position_aware=False, with_density=False, with_whole=False).eval()
     for layer in model.modules():
         if isinstance(layer, torch.nn.Conv2d):
             # Features then neither vanish nor explode from layer to layer.
@@ -45,7 +45,21 @@ def write_untrained(weights: Path, graph: Path, size: "ModelSize", image: Size) 
     torch.nn.init.normal_(model.teacher_mean, 0, 0.1)
     torch.nn.init.uniform_(model.teacher_std, 0.8, 1.25)
     torch.save(model.state_dict(), weights)
-    export(graph, Run(size, image, None, 1, 1, 0, "0" * 64, "0" * 64, None, version("inspectd")), model)
+    digests = ("0" * 64, "0" * 64, None)
+    run = Run(
+        size,
+        image,
+        None,
+        1,
+        1,
+        0,
+        *digests,
+        version("inspectd"),
+        position_aware=False,
+        density=False,
+        whole=False,
+    )
+    export(graph, run, model)
 
 
 def draw_frames(image: Size, count: int) -> NDArray[np.uint8]:

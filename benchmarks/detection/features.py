@@ -9,7 +9,8 @@ from detection.ours import SIZE
 from detection.task import Task
 from models.evaluation.onnx_judge import OnnxJudge
 from models.method import GoodImages, Method
-from models.padim.fit import Padim
+from models.padim.fit import CONTEXT, Padim
+from models.padim.graph import PICTURE
 from models.patchcore.fit import PatchCore
 
 
@@ -29,7 +30,10 @@ class FromFeatures:
 
     @property
     def settings(self) -> dict[str, str]:
-        return {"backbone": "lite0", "images": str(self.images or "all")}
+        made = {"backbone": "lite0", "images": str(self.images or "all")}
+        if self.method == "padim":
+            made |= {"context": str(CONTEXT), "picture": str(PICTURE)}
+        return made
 
     @contextmanager
     def learn(self, task: Task) -> Iterator[OnnxJudge]:

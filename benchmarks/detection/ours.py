@@ -22,14 +22,17 @@ class Ours:
 
     size: ModelSize
     teacher: Path
+    papers_maps: bool = False
+    """Reads out the paper's two maps alone."""
 
     @property
     def name(self) -> str:
-        return f"ours, {self.size.upper()}"
+        return f"ours, {self.size.upper()}" + (", the paper's maps" if self.papers_maps else "")
 
     @property
     def settings(self) -> dict[str, str]:
-        return {"teacher": sha256(self.teacher)}
+        maps = {} if self.papers_maps else {"maps": "position-aware, density, whole"}
+        return {"teacher": sha256(self.teacher), **maps}
 
     @contextmanager
     def learn(self, task: Task) -> Iterator[CheckpointJudge]:
@@ -45,6 +48,9 @@ class Ours:
             teacher_digest=sha256(self.teacher),
             penalty_digest=task.natural.digest,
             tool_version=version("inspectd"),
+            position_aware=not self.papers_maps,
+            density=not self.papers_maps,
+            whole=not self.papers_maps,
         )
         out = self._model(task)
         train(
@@ -63,4 +69,5 @@ class Ours:
         return progress_file(self._model(task)).exists()
 
     def _model(self, task: Task) -> Path:
-        return task.folder / f"{self.size}-seed-{task.seed}.pt"
+        maps = "-papers-maps" if self.papers_maps else ""
+        return task.folder / f"{self.size}{maps}-seed-{task.seed}.pt"

@@ -1,10 +1,12 @@
-"""Pictures of rejected parts, written beside the line and never in its way."""
+"""Pictures of rejected parts, and of some that passed, written beside the line and never in its way."""
 
 import logging
 import queue
+import random
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -26,6 +28,9 @@ _MOST_WAITING = 32
 _MOST_WAITING_BYTES = 128_000_000
 _LONGEST_CLOSE_S = 10.0
 _OVERLAY = ".overlay.jpg"
+_PASS = f"-pass{_OVERLAY}"
+_SHARE_OF_PASSES = 0.25
+"""Of the archive's space: passes are many, and must not drive the rejects out."""
 
 
 class Taken(NamedTuple):
@@ -40,7 +45,7 @@ class Taken(NamedTuple):
     """Of the camera's picture."""
 
 
-class _Reject(NamedTuple):
+class _Picture(NamedTuple):
     path: Path
     taken: Taken | None
     frame: Frame
@@ -52,12 +57,22 @@ class Archive:
     """Writes two pictures for each reject: the frame as the engine saw it, and the overlay of its heat map.
 
     The frame brings the note of where it comes from, as recorded pictures do: it may be trained on one day.
+
+    Passes just below the threshold and a random sample of all of them can be kept, too: without them nobody
+    can see what slips through, or what a lower threshold would do. They have a quarter of the space.
+
     When the disk cannot keep up, pictures are left out (the verdict then names none); verdicts never wait.
     The oldest pictures go when the folder holds more than it may.
     """
 
-    def __init__(self, folder: Path, *, max_mb: int) -> None:
+    def __init__(self, folder: Path, *, max_mb: int, near_misses: float = 0.0, sample: float = 0.0) -> None:
         """Prepare the folder, look through it, and start the thread that writes.
+
+        Args:
+            folder: where the pictures lie.
+            max_mb: of all of them.
+            near_misses: passes whose score is so close below the threshold are kept, as a share of it.
+            sample: share of all passes that is kept, by chance.
 
         Raises:
             InputError: the folder cannot be made or read.
@@ -69,11 +84,15 @@ class Archive:
             text = f"archive.folder: {folder} cannot be made or read: {error.strerror}"
             raise refused_by_system(text, error) from error
         self._folder = folder
-        self._most_bytes = max_mb * 1_000_000
-        self._queue: queue.Queue[_Reject | None] = queue.Queue(_MOST_WAITING)
-        self._kept = deque((path, _bytes(path)) for _, path in found)
-        # Of what is kept: what somebody has removed since is counted until its turn to go.
-        self._bytes = sum(size for _, size in self._kept)
+        self._near_misses, self._sample = near_misses, sample
+        self._queue: queue.Queue[_Picture | None] = queue.Queue(_MOST_WAITING)
+        most_bytes = max_mb * 1_000_000
+        # Where no passes are kept any more, those that are left go with the rejects.
+        of_passes = int(most_bytes * _SHARE_OF_PASSES) if near_misses or sample else 0
+        paths = [path for _, path in found]
+        passes = {path for path in paths if of_passes and path.name.endswith(_PASS)}
+        self._passes = _Kept([path for path in paths if path in passes], of_passes)
+        self._rejects = _Kept([path for path in paths if path not in passes], most_bytes - of_passes)
         self._thread = threading.Thread(target=self._write_all, name="archive", daemon=True)
         self._thread.start()
 
@@ -97,11 +116,40 @@ class Archive:
         Returns:
             Where the overlay will lie; None when too many pictures wait to be written.
         """
+        return self._keep(f"{name}{_OVERLAY}", frame, anomaly_map, product, taken)
+
+    def wants_pass(self, score: float, threshold: float) -> bool:
+        """Whether the pictures of a pass are to be kept."""
+        if self._near_misses and score >= threshold - self._near_misses * abs(threshold):
+            return True
+        return self._sample > 0 and random.random() < self._sample
+
+    def keep_pass(
+        self,
+        name: str,
+        frame: Frame,
+        anomaly_map: NDArray[np.float32],
+        product: Product,
+        taken: Taken | None = None,
+    ) -> Path | None:
+        """Have the pictures of a pass written as ``keep`` does; they leave room for rejects."""
+        if self._queue.qsize() >= _MOST_WAITING // 2:
+            return None
+        return self._keep(f"{name}{_PASS}", frame, anomaly_map, product, taken)
+
+    def _keep(
+        self,
+        name: str,
+        frame: Frame,
+        anomaly_map: NDArray[np.float32],
+        product: Product,
+        taken: Taken | None,
+    ) -> Path | None:
         if self._queue.qsize() * frame.nbytes > _MOST_WAITING_BYTES:  # those of one line are equally large
             return None
-        path = self._folder / f"{name}{_OVERLAY}"
+        path = self._folder / name
         try:
-            self._queue.put_nowait(_Reject(path, taken, frame.copy(), anomaly_map, product))
+            self._queue.put_nowait(_Picture(path, taken, frame.copy(), anomaly_map, product))
         except queue.Full:
             return None
         return path
@@ -116,23 +164,37 @@ class Archive:
             _log.error("archive: %s hangs; pictures that still wait are not written", self._folder)
 
     def _write_all(self) -> None:
-        while (reject := self._queue.get()) is not None:
+        while (picture := self._queue.get()) is not None:
             try:
-                self._write(reject)
+                self._write(picture)
             except Exception as error:  # one picture must not keep the others from being written
-                _log.error("archive: %s cannot be written: %s", reject.path, error)
+                _log.error("archive: %s cannot be written: %s", picture.path, error)
 
-    def _write(self, reject: _Reject) -> None:
-        product = reject.product
-        seen = product.picture(reject.frame)
-        heat = product.geometry.at(Size(*seen.shape[:2])).spread(reject.anomaly_map)
+    def _write(self, picture: _Picture) -> None:
+        product = picture.product
+        seen = product.picture(picture.frame)
+        heat = product.geometry.at(Size(*seen.shape[:2])).spread(picture.anomaly_map)
         shown = overlay(seen, heat, product.threshold)
         png = cv2.imencode(".png", seen)[1].tobytes()
-        if reject.taken is not None:
-            png = with_note(png, _note(reject.taken))
-        _frame_of(reject.path).write_bytes(png)
-        reject.path.write_bytes(cv2.imencode(".jpg", shown)[1].tobytes())
-        self._kept.append((reject.path, _bytes(reject.path)))
+        if picture.taken is not None:
+            png = with_note(png, _note(picture.taken))
+        _frame_of(picture.path).write_bytes(png)
+        picture.path.write_bytes(cv2.imencode(".jpg", shown)[1].tobytes())
+        (self._passes if picture.path.name.endswith(_PASS) else self._rejects).add(picture.path)
+
+
+class _Kept:
+    """Pictures that share a space, the oldest first."""
+
+    def __init__(self, found: Sequence[Path], most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._kept = deque((path, _bytes(path)) for path in found)
+        # Of what is kept: what somebody has removed since is counted until its turn to go.
+        self._bytes = sum(size for _, size in self._kept)
+
+    def add(self, picture: Path) -> None:
+        """Count a new one; the oldest go when there is no room for all."""
+        self._kept.append((picture, _bytes(picture)))
         self._bytes += self._kept[-1][1]
         while self._bytes > self._most_bytes and len(self._kept) > 1:
             oldest, size = self._kept.popleft()

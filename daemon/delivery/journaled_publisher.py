@@ -5,7 +5,6 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -43,7 +42,7 @@ class _Batch(NamedTuple):
 class JournaledPublisher:
     """Journals and publishes verdicts in the order of their ``seq``.
 
-    A thread writes the journal; the event loop never waits for it. While the journal fails, or does not
+    The event loop does not wait for a journal that does not answer. While the journal fails, or does not
     answer for 1.5 s, ``on_journal_error`` decides: ``fault`` publishes every verdict as a fault with the
     reason ``journal``, so that the gate throws out what could not be written down; ``continue`` publishes it
     as it is. When the journal works again, it gets these verdicts as they were published.
@@ -82,7 +81,7 @@ class JournaledPublisher:
         self._look: asyncio.TimerHandle | None = None
         self._journal = journal
         if journal is not None:
-            journal.on_answer = self._answered
+            journal.on_answer = self._take_answers
 
     def send(self, verdicts: Sequence[Verdict]) -> None:
         """Journal verdicts in one transaction, then publish them."""
@@ -155,11 +154,6 @@ class JournaledPublisher:
 
     # The journal's answers.
 
-    def _answered(self) -> None:
-        """Be told by the writer's thread."""
-        with suppress(RuntimeError):  # the loop has been closed: who ends the line waits for the answers
-            self._loop.call_soon_threadsafe(self._take_answers)
-
     def _take_answers(self) -> None:
         """Publish what is written, and what cannot be, in the order in which it was sent."""
         assert self._journal is not None
@@ -204,11 +198,13 @@ class JournaledPublisher:
         self._look = self._loop.call_later(_LOOK_S, self._look_after_journal)
 
     def _wait_for_answers(self) -> None:
-        """Take answers until nothing waits; for the time when the event loop no longer runs."""
+        """Take answers until nothing waits; for the time when the event loop has no more turns."""
         while self._waiting:
+            assert self._journal is not None
             next_look_s = time.monotonic() + _LOOK_S
             while self._waiting and time.monotonic() < next_look_s:
                 self._take_answers()
+                self._journal.write_now()
                 time.sleep(0.001)
             self._look_after_journal()
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from daemon.delivery.archive import Archive, Taken
 from daemon.delivery.journaled_publisher import JournaledPublisher
+from daemon.delivery.preview import Preview
 from daemon.journal.stamps import iso
 from daemon.judging.lane import Judged, NotJudged
 from daemon.judging.ledger import CapturedFrame, FrameKey, Ledger
@@ -36,6 +38,7 @@ class VerdictBatch:
 
     Attributes:
         archive: where the pictures of rejects go; None: nowhere.
+        preview: where small pictures of all go, for who looks now; None: nowhere.
         seq: of the last verdict: they are numbered without a gap.
         idle: set when every captured frame has had its verdict sent.
         on_engine_failure: told of each batch on which an engine failed.
@@ -49,6 +52,8 @@ class VerdictBatch:
         ledger: Ledger,
         publisher: JournaledPublisher,
         archive: Archive | None,
+        preview: Preview | None,
+        at_end: Callable[[Callable[[], object]], None],
     ) -> None:
         """Begin with ``seq`` 0.
 
@@ -58,11 +63,15 @@ class VerdictBatch:
             ledger: in which every captured frame is open until its verdict.
             publisher: where the verdicts go.
             archive: where the pictures of rejects go.
+            preview: where small pictures of all go, for who looks now.
+            at_end: does something last in a turn of the event loop, as ``Turns.at_end``.
         """
         self.archive = archive
         self.seq = 0
         self.idle = asyncio.Event()
         self.on_engine_failure: Callable[[NotJudged], object] = lambda _: None
+        self.preview = preview
+        self._at_end = at_end
         self._line = line
         self._boot = boot
         self._ledger = ledger
@@ -96,12 +105,7 @@ class VerdictBatch:
             late = time.monotonic_ns() > captured.deadline_ns
             rejected = score > captured.product.threshold
             decision: Decision = "fault" if late else "reject" if rejected else "pass"
-            archive = None
-            if decision == "reject" and self.archive is not None and captured.pixels is not None:
-                name = _picture_name(captured)
-                archive = self.archive.keep(
-                    name, captured.pixels, anomaly_map, captured.product, _taken(captured)
-                )
+            archive = None if late else self._archived(captured, score, anomaly_map)
             scored = _Scored(
                 score,
                 _peak(captured, captured.product.geometry, anomaly_map),
@@ -109,7 +113,25 @@ class VerdictBatch:
                 (judged.finished_ns - judged.started_ns) / 1e6,
                 None if archive is None else str(archive),
             )
-            self._put(captured, decision, "deadline" if late else None, scored)
+            verdict = self._put(captured, decision, "deadline" if late else None, scored)
+            busy = 2 * scored.wait_ms > (captured.deadline_ns - captured.captured_ns) / 1e6
+            if self.preview is not None and captured.pixels is not None and not busy:
+                self.preview.offer(captured.pixels, captured.product, verdict)
+
+    def _archived(
+        self, captured: CapturedFrame, score: float, anomaly_map: NDArray[np.float32]
+    ) -> Path | None:
+        """Have a frame's pictures kept that is rejected, or that the archive wants of those that pass."""
+        if self.archive is None or captured.pixels is None:
+            return None
+        product = captured.product
+        if score > product.threshold:
+            keep = self.archive.keep
+        elif self.archive.wants_pass(score, product.threshold):
+            keep = self.archive.keep_pass
+        else:
+            return None
+        return keep(_picture_name(captured), captured.pixels, anomaly_map, product, _taken(captured))
 
     def fault(self, key: FrameKey, reason: Reason) -> CapturedFrame | None:
         """Make a frame a fault; None when it had its verdict before."""
@@ -124,34 +146,34 @@ class VerdictBatch:
         decision: Decision,
         reason: Reason | None = None,
         scored: _Scored | None = None,
-    ) -> None:
+    ) -> Verdict:
         if not self._verdicts:
-            self._loop.call_soon(self.flush)
+            self._at_end(self.flush)
         self.seq += 1
         total_ms = (time.monotonic_ns() - captured.captured_ns) / 1e6
-        self._verdicts.append(
-            Verdict(
-                line=self._line,
-                camera=captured.key.camera,
-                frame=captured.key.frame,
-                part=captured.part,
-                boot=self._boot,
-                seq=self.seq,
-                decision=decision,
-                reason=reason,
-                score=None if scored is None else scored.score,
-                threshold=captured.product.threshold,
-                peak=None if scored is None else scored.peak,
-                captured_at=iso(_wall_clock(captured.captured_ns)),
-                latency_ms=Latency(
-                    wait=None if scored is None else round(scored.wait_ms, 3),
-                    infer=None if scored is None else round(scored.infer_ms, 3),
-                    total=round(total_ms, 3),
-                ),
-                model=captured.product.manifest.model,
-                archive=None if scored is None else scored.archive,
-            )
+        verdict = Verdict(
+            line=self._line,
+            camera=captured.key.camera,
+            frame=captured.key.frame,
+            part=captured.part,
+            boot=self._boot,
+            seq=self.seq,
+            decision=decision,
+            reason=reason,
+            score=None if scored is None else scored.score,
+            threshold=captured.product.threshold,
+            peak=None if scored is None else scored.peak,
+            captured_at=iso(_wall_clock(captured.captured_ns)),
+            latency_ms=Latency(
+                wait=None if scored is None else round(scored.wait_ms, 3),
+                infer=None if scored is None else round(scored.infer_ms, 3),
+                total=round(total_ms, 3),
+            ),
+            model=captured.product.manifest.model,
+            archive=None if scored is None else scored.archive,
         )
+        self._verdicts.append(verdict)
+        return verdict
 
     def flush(self) -> None:
         """Journal and publish what is there."""

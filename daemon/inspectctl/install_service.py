@@ -11,11 +11,13 @@ from foundation.errors import InputError
 from foundation.files import replacing
 
 _UNIT = Path("systemd/system/inspectd@.service")
+_DASHBOARD = Path("systemd/system/inspectd-dashboard.service")
 _FILES = {
     _UNIT: "inspectd@.service",
     Path("systemd/system/inspectd-gpu.service"): "inspectd-gpu.service",
     Path("sysusers.d/inspectd.conf"): "inspectd.sysusers",
     Path("tmpfiles.d/inspectd.conf"): "inspectd.tmpfiles",
+    _DASHBOARD: "inspectd-dashboard.service",
 }
 """Where under the prefix each file goes, and its name among those that came with the package."""
 _MODE = 0o644
@@ -77,7 +79,9 @@ def _install(prefix: Path, inspectd: Path | None, *, dry_run: bool) -> None:
         f"  systemd-tmpfiles --create {prefix / 'tmpfiles.d/inspectd.conf'}\n"
         "  systemctl daemon-reload\n"
         "and, with the config of a line in /etc/inspectd/NAME.yaml:\n"
-        "  systemctl enable --now inspectd@NAME"
+        "  systemctl enable --now inspectd@NAME\n"
+        "and, for the operators' page, with /etc/inspectd/dashboard.yaml:\n"
+        "  systemctl enable --now inspectd-dashboard"
     )
 
 
@@ -113,7 +117,8 @@ def _contents(inspectd: Path) -> dict[Path, str]:
         )
     came_with = files("daemon") / "systemd"
     contents = {path: (came_with / name).read_text(encoding="utf-8") for path, name in _FILES.items()}
-    contents[_UNIT] = contents[_UNIT].replace(_COMMAND_IN_UNIT, str(inspectd))
+    for unit in (_UNIT, _DASHBOARD):
+        contents[unit] = contents[unit].replace(_COMMAND_IN_UNIT, str(inspectd))
     return contents
 
 

@@ -1,4 +1,4 @@
-"""The thread that writes a line's journal: a disk that hangs does not stop the line."""
+"""Writes a line's journal between the turns of its event loop: a disk that hangs does not stop the line."""
 
 import threading
 import time
@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Final
 
 from daemon.journal.journal import Journal, JournalFailed
@@ -16,6 +15,7 @@ _MOST_ROWS_AT_ONCE: Final = 64
 _LONGEST_CLOSE_S: Final = 5.0
 
 Rows = Sequence[tuple[Verdict, bytes]]
+Work = Callable[[], object]
 
 
 @dataclass(slots=True)
@@ -42,7 +42,8 @@ class JournalWriter:
     """Writes batches in the order in which they come. Batches that wait together are one transaction.
 
     SQLite waits for the disk whenever the log starts over and after a checkpoint, and a hanging disk may hold
-    up any write. Only this thread waits for it.
+    up any write. So verdicts are written between two turns of the event loop, which goes on without them when
+    that takes long.
 
     A batch that takes too long is given up: its verdicts are published otherwise than they were handed over.
     When the disk answers after all, the batch is taken back, and comes again as it was published.
@@ -52,31 +53,32 @@ class JournalWriter:
     Attributes:
         entries: number of the newest row that is known to be written.
         head: its SHA-256, 64 hexadecimal digits.
-        on_answer: called in the thread when there are answers to be taken.
+        on_answer: called in the event loop's thread when there may be answers to be taken.
     """
 
-    def __init__(self, journal: Journal) -> None:
-        """Start the thread.
+    def __init__(self, journal: Journal, do: Callable[[Work, Work], None]) -> None:
+        """Write nothing yet.
 
         Args:
-            journal: from now on used by the thread alone; ``close`` closes it.
+            journal: from now on used by the writer alone; ``close`` closes it.
+            do: does the first, which may wait for the disk, without holding up the event loop, and then the
+                second in the loop's thread: ``Turns.between`` or ``Turns.beside``.
         """
         self.entries, self.head = journal.entries, journal.head
-        self.on_answer: Callable[[], None] = _nobody
+        self.on_answer: Work = _nobody
         self.file: Path = journal.file
         self.unopened = journal.unopened
         """Why it could not be opened at first; None if it could."""
         self._journal = journal
-        self._jobs: SimpleQueue[_Verdicts | _Note | None] = SimpleQueue()
+        self._do = do
+        self._jobs: deque[_Verdicts | _Note] = deque()
+        self._writing = threading.Lock()  # held by the thread that writes
         self._lock = threading.Lock()
         self._turn = 0
         self._refused_turn = -1
         self._answers: deque[tuple[int, Exception | None]] = deque()  # batches, and why they are not written
         self._end = (self.entries, self.head)
-        self._busy = False
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
 
     @property
     def trouble(self) -> str | None:
@@ -85,12 +87,18 @@ class JournalWriter:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being written or waits to be."""
-        return self._busy or not self._jobs.empty()
+        """Whether something is being written."""
+        return self._writing.locked()
 
     def write(self, rows: Rows) -> None:
-        """Hand a batch over; ``answers`` tells what became of it."""
-        self._jobs.put(_Verdicts(rows, self._turn))
+        """Have a batch written soon; ``answers`` tells what became of it."""
+        self._jobs.append(_Verdicts(rows, self._turn))
+        self._write_soon()
+
+    def write_now(self) -> None:
+        """Begin to write what waits; for the time when the event loop has no more turns."""
+        if self._jobs and not self._writing.locked():
+            self._beside(self._write_all)
 
     def answers(self) -> list[Exception | None]:
         """Take the answers since the last call: None for each batch that is written, or why it is not.
@@ -104,6 +112,8 @@ class JournalWriter:
             self.entries, self.head = self._end
             if any(error is not None for error in answers):
                 self._turn += 1
+        if self._jobs and not self.busy:
+            self._write_soon()  # they came while something else was being written
         return answers
 
     def give_up(self) -> bool:
@@ -133,7 +143,9 @@ class JournalWriter:
             JournalFailed: it is not written, or not yet.
         """
         note = _Note(kind, content, durable)
-        self._jobs.put(note)
+        self._jobs.append(note)
+        self._beside(self._write_all)
+        self._write_soon()  # what was handed over before it is written with it, and has answers
         if not note.written.wait(patience_s):
             note.given_up = True
             raise JournalFailed(f"{self.file}: the disk does not answer; not noted yet: {kind}")
@@ -149,32 +161,55 @@ class JournalWriter:
         """
         if not self._closed:
             self._closed = True
-            self._jobs.put(None)
-            self._thread.join(_LONGEST_CLOSE_S)
+            self._beside(self._end_writing).join(_LONGEST_CLOSE_S)
 
-    # The thread.
+    # In the thread that writes.
 
-    def _run(self) -> None:
-        job = self._jobs.get()
-        while job is not None:
-            self._busy = True
-            following: _Verdicts | _Note | bool | None = False  # nothing was taken out of the queue yet
-            if isinstance(job, _Note):
-                self._note(job)
-            else:
-                batches = [job]
-                rows = len(job.rows)
-                while rows < _MOST_ROWS_AT_ONCE and not self._jobs.empty():
-                    following = self._jobs.get()
-                    if not isinstance(following, _Verdicts) or following.turn != job.turn:
-                        break
-                    batches.append(following)
-                    rows += len(following.rows)
-                    following = False
-                self._write(batches)
-            self._busy = False
-            job = self._jobs.get() if isinstance(following, bool) else following
-        self._journal.close()
+    def _beside(self, work: Work) -> threading.Thread:
+        thread = threading.Thread(target=work, name="journal", daemon=True)
+        thread.start()
+        return thread
+
+    def _write_soon(self) -> None:
+        self._do(self._write_waiting, self.on_answer)
+
+    def _write_waiting(self) -> None:
+        """Write what waits now, unless another thread is about to."""
+        if self._writing.acquire(blocking=False):
+            try:
+                for _ in range(len(self._jobs)):
+                    self._write_next()
+            finally:
+                self._writing.release()
+
+    def _write_all(self) -> None:
+        with self._writing:
+            while self._jobs:
+                self._write_next()
+
+    def _end_writing(self) -> None:
+        with self._writing:
+            while self._jobs:
+                self._write_next()
+            self._journal.close()
+
+    def _write_next(self) -> None:
+        """Write the first job, and what can be written in the same transaction."""
+        if not self._jobs:
+            return
+        job = self._jobs.popleft()
+        if isinstance(job, _Note):
+            self._note(job)
+            return
+        batches, rows = [job], len(job.rows)
+        while self._jobs and rows < _MOST_ROWS_AT_ONCE:
+            following = self._jobs[0]
+            if not isinstance(following, _Verdicts) or following.turn != job.turn:
+                break
+            self._jobs.popleft()
+            batches.append(following)
+            rows += len(following.rows)
+        self._write(batches)
 
     def _note(self, note: _Note) -> None:
         if note.given_up:
@@ -200,12 +235,9 @@ class JournalWriter:
                 error, self._refused_turn = failure, turn
         with self._lock:
             wanted = turn == self._turn
-            tell = wanted and not self._answers  # otherwise they are about to be taken, this one too
             if wanted:
                 self._end = (self._journal.entries, self._journal.head)
                 self._answers.append((len(batches), error))
-        if tell:
-            self.on_answer()
         if not wanted and error is None and self._journal.end != before:
             self._take_back(before)
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from engine_runtime.engine import FRAMES
 from models.backbones.backbone import STRIDE
-from models.contract_graph import OPSET
+from models.contract_graph import OPSET, ContractGraph
 from pictures.frames import Size
 
 IMAGE = "image"
@@ -53,9 +55,11 @@ class Trunk:
     def joined(self) -> "Trunk":
         """Join the features as PatchCore does (Roth et al. 2022, §3.1).
 
-        Each is averaged over 3×3 neighbours and resized to one grid; then the channels are joined.
+        Each is averaged over 3×3 neighbours and resized to one grid; then the channels are joined. The
+        weights of the convolutions are rounded to bfloat16: what is fitted on these features holds for an
+        engine in that precision, too, which would otherwise see all good parts a little elsewhere.
         """
-        nodes, weights, grids, fine = list(self.nodes), list(self.weights), [], 0
+        nodes, weights, grids, fine = list(self.nodes), [_rounded(weight) for weight in self.weights], [], 0
         for index, (feature, (channels, height, width)) in enumerate(self.features.items()):
             mean = f"trunk/mean_{index}"
             fine += channels if height >= self.grid.height else 0
@@ -107,10 +111,27 @@ class Trunk:
         graph = helper.make_graph(self.nodes, "backbone", [image], outputs, self.weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
 
+    def begun(self) -> ContractGraph:
+        """Begin a graph of contract 1: from the frames to the features."""
+        graph = ContractGraph()
+        graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
+        graph.node("Transpose", ["pixels"], IMAGE, perm=[0, 3, 1, 2])
+        graph.nodes += self.nodes
+        graph.weights += self.weights
+        return graph
+
     @property
     def digest(self) -> str:
         """SHA-256 over everything that decides on the features."""
         return hashlib.sha256(self.model().SerializeToString(deterministic=True)).hexdigest()
+
+
+def _rounded(weight: TensorProto) -> TensorProto:
+    """Round the weights of a convolution to bfloat16, kept as float32; other constants stay."""
+    if len(weight.dims) != 4:
+        return weight
+    values = torch.from_numpy(numpy_helper.to_array(weight).copy())
+    return numpy_helper.from_array(values.bfloat16().float().numpy(), weight.name)
 
 
 class Layers:

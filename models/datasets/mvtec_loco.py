@@ -1,7 +1,8 @@
 """MVTec LOCO AD: as MVTec AD, with ``validation/good`` and several masks for an image.
 
-The masks of ``test/<type>/003.png`` are ``ground_truth/<type>/003/*.png``, one for each defect. The value of
-a defect's pixels names its kind, whose saturation threshold stands in ``defects_config.json``.
+The masks of ``test/<type>/003.png`` are ``ground_truth/<type>/003/*.png``, one for each defect, or one file,
+``ground_truth/<type>/003.png``. The value of a defect's pixels names its kind, whose saturation threshold
+stands in ``defects_config.json``.
 """
 
 import json
@@ -11,9 +12,24 @@ from typing import Any
 from foundation.errors import InputError
 from models.datasets.data_set import GOOD, Good, Sample, Saturation, Saturations, Taken
 from models.datasets.defect_folders import taken_for
+from pictures.frames import Size
+from pictures.image_file import read_image
 from pictures.image_folder import images_in, is_folder, subfolders
 
 CONFIG = "defects_config.json"
+
+PUBLISHED = {
+    "breakfast_box": Size(1280, 1600),
+    "juice_bottle": Size(1600, 800),
+    "pushpins": Size(1000, 1700),
+    "screw_bag": Size(1100, 1600),
+    "splicing_connectors": Size(850, 1700),
+}
+"""Size of the images of each object, of whose pixels its saturation thresholds speak."""
+
+
+SAME_SHAPE = 0.01
+"""By so much the shape of a reduced image may differ."""
 
 
 class MvtecLoco:
@@ -44,9 +60,25 @@ class MvtecLoco:
             raise InputError(f"{folder}: has no folder of anomalies beside {GOOD}")
         for kind in types:
             for image in images_in(kind):
-                masks = images_in(self.root / "ground_truth" / kind.name / image.stem, masks=True)
-                samples.append(Sample(image, kind.name, tuple(masks)))
+                samples.append(Sample(image, kind.name, self._masks(kind.name, image.stem)))
         return samples
+
+    def _masks(self, kind: str, stem: str) -> tuple[Path, ...]:
+        folder = self.root / "ground_truth" / kind / stem
+        merged = folder.with_name(f"{stem}.png")
+        if merged.is_file() and not is_folder(folder):
+            return (merged,)
+        return tuple(images_in(folder, masks=True))
+
+    def _scale(self) -> float:
+        """Say how many pixels there are for each of the published image, which was perhaps reduced."""
+        published = PUBLISHED.get(self.root.resolve().name)
+        if published is None:
+            return 1.0
+        height, width = read_image(self.good().training[0]).shape[:2]
+        if abs(height * published.width / (width * published.height) - 1) > SAME_SHAPE:
+            return 1.0
+        return float(height * width / (published.height * published.width))
 
     def taken(self) -> list[Taken]:
         train, validation, test = self.root / "train", self.root / "validation", self.root / "test"
@@ -66,10 +98,11 @@ class MvtecLoco:
             raise InputError(f"{path}: is not JSON: {error}") from error
         if not isinstance(entries, list) or not entries:
             raise InputError(f"{path}: expected a list of defects")
-        return dict(_saturation(path, index, entry) for index, entry in enumerate(entries))
+        scale = self._scale()
+        return dict(_saturation(path, index, entry, scale) for index, entry in enumerate(entries))
 
 
-def _saturation(path: Path, index: int, entry: Any) -> tuple[int, Saturation]:
+def _saturation(path: Path, index: int, entry: Any, scale: float) -> tuple[int, Saturation]:
     keys = {"pixel_value": int, "saturation_threshold": int | float, "relative_saturation": bool}
     values = []
     for key, kind in keys.items():
@@ -80,4 +113,5 @@ def _saturation(path: Path, index: int, entry: Any) -> tuple[int, Saturation]:
             raise InputError(f"{path}: defect {index + 1}: {key}: expected {expected}, found {found!r:.40}")
         values.append(found)
     value, threshold, relative = values
-    return value, Saturation(float(threshold), relative)  # type: ignore[arg-type, return-value]
+    in_these: Any = threshold if relative else threshold * scale  # type: ignore[operator]
+    return value, Saturation(float(in_these), relative)  # type: ignore[arg-type, return-value]

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from foundation.errors import InputError
 from foundation.files import replacing
 from models.datasets.data_set import DataSet
-from models.efficientad.checkpoint import MapNormalisation, Run, load_model
+from models.efficientad.checkpoint import MapNormalisation, Run, load_model, untrained_model
 from models.efficientad.losses import P_HARD
-from models.efficientad.networks import ModelSize, normalised
-from models.efficientad.train import map_scale, train
+from models.efficientad.networks import ModelSize
+from models.efficientad.train import train, validate
 from models.evaluation.evaluate import Evaluation, evaluate
 from models.evaluation.judge import CheckpointJudge
 from models.training_images import Natural, Split
@@ -36,12 +35,15 @@ class Row:
     pretraining_penalty: bool = True
     map_normalisation: MapNormalisation = "quantile"
     autoencoder: bool = True
+    position_aware: bool = True
+    density: bool = True
+    whole: bool = True
     larger: bool = False
     """Whether it has the larger size."""
 
     @property
     def trained_as(self) -> str:
-        """Name what decides the training: rows that differ in the normalisation alone share a model."""
+        """Name what decides the training: rows that differ in what is read out alone share a model."""
         on = {
             "larger": self.larger,
             "hard": self.hard_feature_loss,
@@ -52,17 +54,25 @@ class Row:
 
 
 ROWS = (
-    Row("cumulative", "PDN", False, False, "gaussian"),
-    Row("cumulative", "+ map normalisation", False, False),
-    Row("cumulative", "+ hard feature loss", True, False),
-    Row("cumulative", "+ pretraining penalty = EfficientAD"),
+    Row("cumulative", "PDN", False, False, "gaussian", position_aware=False, density=False, whole=False),
+    Row("cumulative", "+ map normalisation", False, False, position_aware=False, density=False, whole=False),
+    Row("cumulative", "+ hard feature loss", True, False, position_aware=False, density=False, whole=False),
+    Row(
+        "cumulative", "+ pretraining penalty = the paper's", position_aware=False, density=False, whole=False
+    ),
+    Row("cumulative", "+ position-aware maps", density=False, whole=False),
+    Row("cumulative", "+ density of the teacher's features", whole=False),
+    Row("cumulative", "+ the picture as a whole = ours"),
     Row("cumulative", "+ larger size", larger=True),
     Row("isolated", "without map normalisation", map_normalisation="gaussian"),
     Row("isolated", "without hard feature loss", hard_feature_loss=False),
     Row("isolated", "without pretraining penalty", pretraining_penalty=False),
     Row("isolated", "without autoencoder", autoencoder=False),
+    Row("isolated", "without position-aware maps", position_aware=False),
+    Row("isolated", "without density", density=False),
+    Row("isolated", "without the picture as a whole", whole=False),
 )
-"""Cumulative: techniques are combined one by one. Isolated: one is taken from EfficientAD.
+"""Cumulative: techniques are combined one by one. Isolated: one is taken from all of them.
 
 As in the paper, the first row averages all differences, scales the maps to mean 0 and variance 1, and has its
 autoencoder already. The row without it is ours.
@@ -157,6 +167,9 @@ def run_of(settings: Settings, row: Row, seed: int, split: Split, penalty: Natur
         p_hard=P_HARD if row.hard_feature_loss else 0.0,
         autoencoder=row.autoencoder,
         map_normalisation=row.map_normalisation,
+        position_aware=row.position_aware,
+        density=row.density,
+        whole=row.whole,
     )
 
 
@@ -181,8 +194,8 @@ def as_markdown(table: dict[str, Any], data: str) -> str:
 
 
 def _trained(path: Path, settings: Settings, run: Run, split: Split, penalty: Natural) -> CheckpointJudge:
-    """Train a model, or take the one that another row had trained, and scale its maps as this row wants."""
-    training = replace(run, map_normalisation="quantile")
+    """Train a model, or take the one that another row had trained, and read out of it what this row wants."""
+    training = replace(run, map_normalisation="quantile", position_aware=True, density=True, whole=True)
     if path.exists():
         found = load_model(path)[0]
         if found != training:
@@ -200,17 +213,24 @@ def _trained(path: Path, settings: Settings, run: Run, split: Split, penalty: Na
             checkpoint_every=settings.checkpoint_every,
         )
     judge = CheckpointJudge(path)
-    if run.map_normalisation != "quantile":
-        judge.model.quantiles.copy_(_quantiles(judge, split.validation, run.map_normalisation))
+    if run != training:
+        read_out(judge, run, split.validation)
     return judge
 
 
-@torch.no_grad()
-def _quantiles(judge: CheckpointJudge, validation: Tensor, normalisation: MapNormalisation) -> Tensor:
-    device = judge.model.quantiles.device
-    maps = [judge.model.maps(normalised(image[None].to(device))) for image in validation]
-    kinds = (torch.cat(kind).cpu().numpy() for kind in zip(*maps, strict=True))
-    return torch.from_numpy(np.stack([map_scale(kind, normalisation) for kind in kinds]))
+def read_out(judge: CheckpointJudge, run: Run, validation: Tensor) -> None:
+    """Leave out of a trained model what a run does not have of its maps.
+
+    Args:
+        judge: of the model, which is replaced.
+        run: differs from that of its training in the maps and their normalisation alone.
+        validation: M×3×H×W uint8, RGB, for the quantiles.
+    """
+    trained = judge.model.state_dict()
+    judge.model = untrained_model(run).to(trained["quantiles"].device)
+    kept = {name: trained[name] for name in judge.model.state_dict() if name != "quantiles"}
+    judge.model.load_state_dict(kept, strict=False)
+    validate(judge.model, validation, run, run.steps, trained["quantiles"].device)
 
 
 def _finished(file: Path, run: Run) -> dict[str, Any] | None:

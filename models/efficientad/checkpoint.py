@@ -44,12 +44,34 @@ class Run:
     """Of the hard feature loss; 0 averages all differences."""
     autoencoder: bool = True
     map_normalisation: MapNormalisation = "quantile"
+    position_aware: bool = True
+    """Local and global map are z-scores of what good images show at each position."""
+    density: bool = True
+    """There is a map of the density of the teacher's features."""
+    whole: bool = True
+    """There is a map of how unlike the good ones the picture is as a whole."""
     tiles: Tiles | None = None
     """Into which the region of each image was cut; None when an image was one frame."""
     pixel_digests: str = field(default="", compare=False)
     """Of the images that the weights learnt from, see ``pack_digests``."""
     camera_picture: Size | None = None
     """Of the camera, of which the images showed ``roi``, or the whole; None where they did not say."""
+
+
+_FIRST = {"position_aware": False, "density": False, "whole": False}
+"""Settings of which files of older versions say nothing, where these differ from the defaults."""
+
+
+def untrained_model(run: Run) -> EfficientAd:
+    """Make the model of a run, with weights drawn at random."""
+    return EfficientAd(
+        run.size,
+        run.image_size,
+        run.autoencoder,
+        position_aware=run.position_aware,
+        with_density=run.density,
+        with_whole=run.whole,
+    )
 
 
 def save_model(path: Path, run: Run, model: EfficientAd) -> None:
@@ -69,7 +91,7 @@ def load_model(path: Path) -> tuple[Run, EfficientAd]:
     """
     content = _load(path, MODEL, "a model of 'efficientad train'")
     try:
-        settings = dict(content["run"])
+        settings = {**_FIRST, **content["run"]}
         settings["image_size"] = Size(*settings["image_size"])
         settings["roi"] = Roi(*settings["roi"]) if settings["roi"] else None
         picture = settings.get("camera_picture")
@@ -78,9 +100,12 @@ def load_model(path: Path) -> tuple[Run, EfficientAd]:
         run = Run(**settings)
         if run.size not in SIZES:
             raise ValueError(run.size)
-        model = EfficientAd(run.size, run.image_size, run.autoencoder)
-        _check_shapes(path, run, model, content["state"])
-        model.load_state_dict(content["state"])
+        model = untrained_model(run)
+        state = dict(content["state"])
+        # Of a model without autoencoder, older versions kept a second row.
+        state["quantiles"] = state["quantiles"][: len(model.map_names)]
+        _check_shapes(path, run, model, state)
+        model.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: is a damaged model: {str(error).splitlines()[0]}") from error
     return run, model.eval()
@@ -128,6 +153,7 @@ def load_progress(path: Path, run: Run) -> dict[str, Any] | None:
     wanted = _plain(run)
     for setting in fields(Run):
         missing = None if setting.default is MISSING else setting.default  # in files of older versions
+        missing = _FIRST.get(setting.name, missing)
         found = content["run"].get(setting.name, missing)
         if setting.compare and found != wanted[setting.name]:
             raise InputError(

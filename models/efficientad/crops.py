@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from models.backbones.backbone import Backbone
 from pictures.frames import Frame
+from pictures.image_file import read_image
 
 CROP = 256
 """Side of the teacher's input; the backbone sees the same crop at twice the side, so both maps are 64×64."""
@@ -51,20 +52,22 @@ class Projection:
 class Crops:
     """Draws crops of pictures and shows them to a backbone.
 
+    A picture is read each time that a crop of it is drawn: a million of them fit into no memory.
+
     Args:
-        pictures: H×W×3 uint8, BGR.
+        files: of the pictures.
         backbone: gives the features.
         random: decides what is drawn.
     """
 
-    def __init__(self, pictures: Sequence[Frame], backbone: Backbone, random: np.random.Generator) -> None:
-        self._pictures = pictures
+    def __init__(self, files: Sequence[Path], backbone: Backbone, random: np.random.Generator) -> None:
+        self._files = files
         self._backbone = backbone
         self._random = random
 
     def of(self, indices: NDArray[np.int64]) -> Batch:
         """Draw a crop of each of these pictures."""
-        pairs = [crop(self._pictures[index], self._random) for index in indices]
+        pairs = [crop(read_image(self._files[index]), self._random) for index in indices]
         features = self._backbone(np.stack([pair[1] for pair in pairs]))
         return torch.from_numpy(np.stack([pair[0] for pair in pairs])), features
 

@@ -22,6 +22,8 @@ LEARNING_RATE = 1e-3
 HELD_OUT = 0.05
 """Share of the images the teacher never trains on; its explained variance is measured on them."""
 PROJECTION_CROPS = 256
+MOST_CROPS = 256
+"""Per step: more of them, at 512×512 for the backbone, take gigabytes and teach no more."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,11 @@ def distil(
         layers: of the backbone, see ``open_backbone``.
 
     Raises:
-        InputError: a file is missing or cannot be read, or there are fewer than 20 images.
+        InputError: a file is missing or cannot be read, there are fewer than 20 images, or more crops per
+            step than ``MOST_CROPS`` or all ``crops``.
     """
+    if batch > MOST_CROPS:
+        raise InputError(f"--batch {batch}: expected at most {MOST_CROPS} crops")
     files = images_in(folder)
     if crops is not None and batch > crops:
         raise InputError(f"--batch {batch}: is more than all --crops {crops}; expected at most {crops}")
@@ -76,10 +81,11 @@ def distil(
     # Where both work at the same time, each has half of the cores.
     share = cores if crops else max(1, cores // 2)
     backbone = open_backbone(source, layers, share)
-    pictures = [read_image(file) for file in tqdm(files, desc="reading", unit="image")]
-    order = random.permutation(len(pictures))
-    held_out, training = np.split(order, [max(1, round(HELD_OUT * len(pictures)))])
-    drawn = Crops(pictures, backbone, random)
+    for file in tqdm(files, desc="checking", unit="image"):  # hours later would be too late
+        read_image(file)
+    order = random.permutation(len(files))
+    held_out, training = np.split(order, [max(1, round(HELD_OUT * len(files)))])
+    drawn = Crops(files, backbone, random)
 
     channels = TEACHER_CHANNELS[size]
     sample = random.choice(training, PROJECTION_CROPS)

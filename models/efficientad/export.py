@@ -8,6 +8,7 @@ computes nothing else on uint8.
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,20 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from engine_runtime.engine import FRAMES
+from engine_runtime.manifest import FP32_NODES
 from foundation.files import replacing
 from models.contract_graph import ContractGraph
 from models.efficientad.checkpoint import Run
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import MEAN, STD, map_size
+from models.efficientad.picture import LEAST_TOP, Picture
+from models.efficientad.positions import LEAST, POOL, USUAL, Density, UsualMap
 from pictures.heatmap import MAP_STRIDE
 from pictures.map_quantiles import MAP_NORMALISATION
 from pictures.trained_on import PIXEL_DIGESTS, TrainedOn, as_metadata
+
+POOLED = "teacher_pooled"
+"""The teacher's features, averaged. From here on distances are squared: rounding must not come in."""
 
 
 def export(path: Path, run: Run, model: EfficientAd) -> int:
@@ -42,28 +49,10 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
     graph = Graph()
     channels, cells = model.channels, map_size(model.image_size)
 
-    graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
-    scale = 255 * np.array(STD[::-1], dtype=np.float32)
-    graph.node(
-        "Sub", ["pixels", graph.weight("mean", 255 * np.array(MEAN[::-1], dtype=np.float32))], "centred"
-    )
-    graph.node("Mul", ["centred", graph.weight("scale", (1 / scale).astype(np.float32))], "scaled")
-    graph.node("Transpose", ["scaled"], "image", perm=[0, 3, 1, 2])
-    graph.node("Shape", ["image"], "batch", start=0, end=1)
-
-    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     networks = {"teacher": model.teacher, "student": model.student}
     if model.autoencoder is not None:
         networks["autoencoder"] = model.autoencoder
-    for name in networks:
-        weights[f"{name}.0.weight"] = weights[f"{name}.0.weight"].flip(1)
-    last = len(model.teacher) - 1
-    mean, std = weights["teacher_mean"].double(), weights["teacher_std"].double()
-    weight, bias = (weights[f"teacher.{last}.{kind}"].double() for kind in ("weight", "bias"))
-    weights[f"teacher.{last}.weight"] = (weight / std[:, None, None, None]).float()
-    weights[f"teacher.{last}.bias"] = ((bias - mean) / std).float()
-
-    outputs = {name: graph.network(name, layers, weights, "image") for name, layers in networks.items()}
+    outputs = add_networks(graph, networks, model.state_dict())
     if model.autoencoder is None:
         pairs = [(outputs["teacher"], outputs["student"], "local")]
     else:
@@ -73,26 +62,66 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
             helper.make_node("Split", [outputs["student"], split], halves, name="split_student", axis=1)
         )
         pairs = [(outputs["teacher"], halves[0], "local"), (outputs["autoencoder"], halves[1], "global")]
-    maps = map_names(model)
-    planes = [graph.mean_square(*pair) for pair in pairs]
-    graph.combine(dict(zip(maps, planes, strict=True)))
-    proto = graph.model("efficientad", model.image_size, cells, maps, metadata(run, model))
+    differences = [graph.mean_square(*pair) for pair in pairs]
+    planes = list(differences)
+    for place, usual in enumerate((model.usual_local, model.usual_global)):
+        if usual is not None:
+            planes[place] = graph.z_score(planes[place], pairs[place][2], usual)
+    about = metadata(run, model)
+    shape = differences[0]
+    if model.density is not None or model.picture is not None:
+        pool = {"kernel_shape": [POOL, POOL], "strides": [POOL, POOL]}
+        graph.node("AveragePool", [outputs["teacher"]], POOLED, **pool)
+        about[FP32_NODES] = POOLED
+    if model.density is not None:
+        shape = graph.density(POOLED, model.density)
+        planes.append(shape)
+    if model.picture is not None:
+        planes.append(graph.whole(POOLED, shape, model.picture))
+    graph.combine(dict(zip(model.map_names, planes, strict=True)))
+    proto = graph.model("efficientad", model.image_size, cells, model.map_names, about)
     with replacing(path) as file:
         file.write(proto.SerializeToString())
     return len(graph.nodes)
 
 
-def map_names(model: EfficientAd) -> tuple[str, ...]:
-    """Name the maps that a model gives, in the order of the quantiles' rows."""
-    return ("local",) if model.autoencoder is None else ("local", "global")
+def add_networks(
+    graph: "Graph", networks: Mapping[str, nn.Sequential], state: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Add everything from the frames to the features.
+
+    Args:
+        graph: still empty.
+        networks: teacher, student and perhaps autoencoder.
+        state: their weights under their names, ``teacher_mean`` and ``teacher_std``.
+
+    Returns:
+        Network → tensor of its features; the teacher's have mean 0 and deviation 1.
+    """
+    graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
+    scale = 255 * np.array(STD[::-1], dtype=np.float32)
+    graph.node(
+        "Sub", ["pixels", graph.weight("mean", 255 * np.array(MEAN[::-1], dtype=np.float32))], "centred"
+    )
+    graph.node("Mul", ["centred", graph.weight("scale", (1 / scale).astype(np.float32))], "scaled")
+    graph.node("Transpose", ["scaled"], "image", perm=[0, 3, 1, 2])
+    graph.node("Shape", ["image"], "batch", start=0, end=1)
+
+    weights = {name: tensor.detach().clone() for name, tensor in state.items()}
+    for name in networks:
+        weights[f"{name}.0.weight"] = weights[f"{name}.0.weight"].flip(1)
+    last = len(networks["teacher"]) - 1
+    mean, std = weights["teacher_mean"].double(), weights["teacher_std"].double()
+    weight, bias = (weights[f"teacher.{last}.{kind}"].double() for kind in ("weight", "bias"))
+    weights[f"teacher.{last}.weight"] = (weight / std[:, None, None, None]).float()
+    weights[f"teacher.{last}.bias"] = ((bias - mean) / std).float()
+    return {name: graph.network(name, layers, weights, "image") for name, layers in networks.items()}
 
 
 def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     """Say in words what a graph does not: strings, as ONNX wants them."""
     quantiles = io.StringIO()
-    maps = map_names(model)
-    rows = model.quantiles[: len(maps)].cpu().numpy()
-    np.savetxt(quantiles, rows.reshape(1, -1), fmt="%.9g", delimiter=",", newline="")
+    np.savetxt(quantiles, model.quantiles.cpu().numpy().reshape(1, -1), fmt="%.9g", delimiter=",", newline="")
     entries = {
         "image_size": f"{run.image_size.height}x{run.image_size.width}",
         "channel_order": "BGR",
@@ -104,6 +133,9 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
         "training_quantiles": quantiles.getvalue(),
         MAP_NORMALISATION: run.map_normalisation,
         "autoencoder": "yes" if run.autoencoder else "no",
+        "position_aware": "yes" if run.position_aware else "no",
+        "density": "yes" if run.density else "no",
+        "whole": "yes" if run.whole else "no",
         "tool_version": run.tool_version,
     }
     if run.pixel_digests:
@@ -119,6 +151,84 @@ class Graph(ContractGraph):
         self.node("Sub", [target, prediction], f"{kind}_difference")
         self.node("Mul", [f"{kind}_difference"] * 2, f"{kind}_square")
         return self.node("ReduceMean", [f"{kind}_square"], f"{kind}_mean", axes=[1], keepdims=1)
+
+    def z_score(self, plane: str, kind: str, usual: UsualMap) -> str:
+        """Add what ``UsualMap`` makes of a map, N×1×h×w."""
+        least = self.weight(f"{kind}_least", np.array(LEAST, dtype=np.float32))
+        highest = self.weight(f"{kind}_usual", (usual.mean + USUAL * usual.deviation).numpy())
+        scale = self.weight(f"{kind}_usual_scale", usual.deviation.reciprocal().numpy())
+        self.node("Add", [plane, least], f"{kind}_positive")
+        self.node("Log", [f"{kind}_positive"], f"{kind}_logarithm")
+        self.node("Sub", [f"{kind}_logarithm", highest], f"{kind}_above_usual")
+        self.node("Mul", [f"{kind}_above_usual", scale], f"{kind}_z_score")
+        return self.node("Relu", [f"{kind}_z_score"], f"{kind}_unusual")
+
+    def density(self, features: str, density: Density) -> str:
+        """Add the map of ``Density``, N×1×h×w; squares of rounded features would be wrong in INT8.
+
+        Args:
+            features: of the teacher, normalised and pooled.
+            density: fitted.
+        """
+
+        def shape(name: str, *sides: int) -> str:
+            return self.weight(f"density/{name}", np.array(sides, dtype=np.int64))
+
+        components, (height, width) = len(density.basis), density.grid
+        basis = self.weight("density/basis", density.basis[:, :, None, None].contiguous().numpy())
+        self.node("Conv", [features, basis], "density/projected", kernel_shape=[1, 1])
+        flat = shape("flat", 0, components, height * width)
+        self.node("Reshape", ["density/projected", flat], "density/columns")
+        self.node("Transpose", ["density/columns"], "density/rows", perm=[2, 0, 1])
+        mean = self.weight("density/mean", density.mean[:, None].numpy())
+        self.node("Sub", ["density/rows", mean], "density/apart")
+        whitening = self.weight("density/whitening", density.whitening.numpy())
+        self.node("MatMul", ["density/apart", whitening], "density/independent")
+        self.node("Mul", ["density/independent"] * 2, "density/squares")
+        self.node("ReduceMean", ["density/squares"], "density/mean_square", axes=[2], keepdims=0)
+        self.node("Sqrt", ["density/mean_square"], "density/distance")
+        self.node("Transpose", ["density/distance"], "density/by_image", perm=[1, 0])
+        plane = shape("plane", -1, 1, height, width)
+        self.node("Reshape", ["density/by_image", plane], "density/plane_of_distances")
+        return self.resize("density/plane_of_distances", (1, *density.cells), "density/spread")
+
+    def whole(self, features: str, shape: str, picture: Picture) -> str:
+        """Add the map of ``Picture``, N×1×h×w.
+
+        Args:
+            features: of the teacher, normalised and pooled.
+            shape: of the map, N×1×h×w.
+            picture: fitted.
+        """
+        least = self.weight("whole/least", np.array(LEAST_TOP, dtype=np.float32))
+        row = self.weight("whole/row", np.array([0, len(picture.mean)], dtype=np.int64))
+        cell = self.weight("whole/cell", np.array([-1, 1, 1, 1], dtype=np.int64))
+        mean = self.weight("whole/usual", picture.mean.numpy())
+        whitening = self.weight("whole/whitening", picture.whitening.numpy())
+        self.node("ReduceMean", [features], "whole/means", axes=[2, 3], keepdims=1)
+        self.node("Sub", [features, "whole/means"], "whole/apart")
+        self.node("Mul", ["whole/apart"] * 2, "whole/squares")
+        self.node("ReduceMean", ["whole/squares"], "whole/variances", axes=[2, 3], keepdims=1)
+        self.node("Sqrt", ["whole/variances"], "whole/deviations")
+        self.node("Concat", ["whole/means", "whole/deviations"], "whole/both", axis=1)
+        self.node("Reshape", ["whole/both", row], "whole/summary")
+        self.node("Sub", ["whole/summary", mean], "whole/unusual")
+        self.node("MatMul", ["whole/unusual", whitening], "whole/independent")
+        self.node("Mul", ["whole/independent"] * 2, "whole/independent_squares")
+        self.node("ReduceMean", ["whole/independent_squares"], "whole/mean_square", axes=[1], keepdims=1)
+        self.node("Sqrt", ["whole/mean_square"], "whole/root")
+        self.node("Reshape", ["whole/root", cell], "whole/distance")
+        self.node("ReduceMax", [shape], "whole/top", axes=[2, 3], keepdims=1)
+        self.node("Max", ["whole/top", least], "whole/positive_top")
+        self.node("Div", [shape, "whole/positive_top"], "whole/share")
+        return self.node("Mul", ["whole/share", "whole/distance"], "whole/map")
+
+    def resize(self, value: str, sides: tuple[int, ...], output: str) -> str:
+        """Interpolate to C, h, w linearly."""
+        rest = self.weight(f"{output}_sides", np.array(sides, dtype=np.int64))
+        sizes = self.node("Concat", ["batch", rest], f"{output}_size", axis=0)
+        half = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        return self.node("Resize", [value, "", "", sizes], output, **half)
 
     def network(self, name: str, layers: nn.Sequential, weights: dict[str, Tensor], value: str) -> str:
         """Add a network layer by layer and give the name of its output.
@@ -149,12 +259,11 @@ class Graph(ContractGraph):
             elif isinstance(layer, nn.ReLU):
                 value = self.node("Relu", [value], output)
             elif isinstance(layer, nn.AvgPool2d):
-                value = self.node("AveragePool", [value], output, kernel_shape=[2, 2], strides=[2, 2])
+                padding = {"pads": [layer.padding] * 4, "count_include_pad": 1} if layer.padding else {}
+                pooling = {"kernel_shape": [2, 2], "strides": [2, 2], **padding}
+                value = self.node("AveragePool", [value], output, **pooling)
             elif isinstance(layer, nn.Upsample):
-                sides = self.weight(f"{output}_sides", np.array([channels, *layer.size], dtype=np.int64))  # type: ignore[misc]
-                sizes = self.node("Concat", ["batch", sides], f"{output}_size", axis=0)
-                half = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-                value = self.node("Resize", [value, "", "", sizes], output, **half)
+                value = self.resize(value, (channels, *layer.size), output)  # type: ignore[misc]
             elif not isinstance(layer, nn.Dropout):
                 raise TypeError(f"no ONNX operator for {layer}")
         return value

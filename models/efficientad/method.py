@@ -1,8 +1,10 @@
 """EfficientAD (Batzner et al. 2024) behind the seam of the methods."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,12 +12,15 @@ from numpy.typing import NDArray
 
 from foundation.files import sha256
 from models.efficientad.checkpoint import Run, load_model
-from models.efficientad.export import export, map_names
+from models.efficientad.export import export
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import ModelSize
 from models.efficientad.teacher import load_teacher, teacher_file
-from models.efficientad.train import train
+from models.efficientad.train import Trained, train
 from models.method import GoodImages
+from models.training_images import Split, load_natural
+from pictures.frames import Size
+from pictures.tiles import Tiles
 
 HELD_OUT_SHARE = 0.1
 
@@ -33,47 +38,68 @@ class EfficientAdMethod:
     teacher: Path | None = None
     checkpoint_every: int = 500
     seed: int = 0
+    batch: int = 1
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of ``Run`` that are not to have their defaults, such as ``p_hard``."""
 
     def fit(self, good: GoodImages) -> "EfficientAdModel":
         """See ``Method.fit``; one image in ten is held out."""
-        from models import training_images
-
         good.check()
-        file = teacher_file(self.model_size, self.teacher)
-        teacher = load_teacher(self.model_size, file)
-        penalty = None if self.penalty is None else training_images.load_natural(self.penalty, good.size)
         order = torch.from_numpy(np.random.default_rng(self.seed).permutation(len(good.images)))
         held_out = max(1, round(HELD_OUT_SHARE * len(order)))
-        validation, training = good.images[order[:held_out]], good.images[order[held_out:]]
+        split = Split(
+            training=good.images[order[held_out:]],
+            validation=good.images[order[:held_out]],
+            digest=good.digest,
+            sizes=[],
+            held_out=held_out,
+            pixel_digests=good.pixel_digests,
+            seen=good.seen,
+        )
+        run, trained = self.learn(split, good.size, good.tiles)
+        _, model = load_model(self.checkpoint)
+        return EfficientAdModel(run, model, np.array(trained.scores, dtype=np.float64))
+
+    def learn(self, split: Split, size: Size, tiles: Tiles | None) -> tuple[Run, Trained]:
+        """Train, and write the checkpoint.
+
+        Args:
+            split: images, resized.
+            size: of them.
+            tiles: into which pictures were cut.
+
+        Raises:
+            InputError, TrainingFailed: see ``Method.fit``.
+        """
+        file = teacher_file(self.model_size, self.teacher)
+        teacher = load_teacher(self.model_size, file)
+        penalty = None if self.penalty is None else load_natural(self.penalty, size)
         run = Run(
             size=self.model_size,
-            image_size=good.size,
-            roi=good.seen.roi,
+            image_size=size,
+            roi=split.seen.roi,
             steps=self.steps,
-            batch=1,
+            batch=self.batch,
             seed=self.seed,
-            training_digest=good.digest,
+            training_digest=split.digest,
             teacher_digest=sha256(file),
             penalty_digest=penalty.digest if penalty else None,
             tool_version=version("inspectd"),
-            tiles=good.tiles,
-            camera_picture=good.seen.camera_picture,
-            pixel_digests=good.pixel_digests,
+            tiles=tiles,
+            camera_picture=split.seen.camera_picture,
+            pixel_digests=split.pixel_digests,
+            **self.recipe,
         )
-        train(
+        trained = train(
             run,
             teacher,
-            training=training,
-            validation=validation,
+            training=split.training,
+            validation=split.validation,
             penalty=penalty.images if penalty else None,
             out=self.checkpoint,
             checkpoint_every=self.checkpoint_every,
         )
-        _, model = load_model(self.checkpoint)
-        frames = validation.flip(1).permute(0, 2, 3, 1).contiguous()
-        with torch.inference_mode():
-            found = [float(model(frame[None], model.quantiles).score) for frame in frames]
-        return EfficientAdModel(run, model, np.array(found, dtype=np.float64))
+        return run, trained
 
 
 class EfficientAdModel:
@@ -91,11 +117,9 @@ class EfficientAdModel:
 
     def maps(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """See ``Model.maps``."""
-        names = map_names(self._model)
         with torch.inference_mode():
             result = self._model(torch.from_numpy(frames), self._model.quantiles)
-        found = (result.local_map, result.global_map)
-        return {name: values.numpy() for name, values in zip(names, found, strict=False)}
+        return {name: values.numpy() for name, values in zip(self._model.map_names, result.maps, strict=True)}
 
     def export(self, path: Path) -> None:
         """See ``Model.export``."""

@@ -3,7 +3,7 @@
 Every network takes N×3×H×W float32: RGB after ``normalised``.
 """
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,19 @@ SMALLEST_SIDE = 128
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Of ImageNet, RGB in [0, 1]."""
+
+
+class AsInAnomalib(NamedTuple):
+    """What anomalib's EfficientAD does otherwise than the paper's reference and ours."""
+
+    padding: bool
+    """Whether the convolutions pad, so that a map has a quarter of the image's sides."""
+    border: int
+    """Cells of zeros around a map before it is enlarged to the sides of the image."""
+
+
+ANOMALIB_ENCODER = 8
+"""Sides of the last kernel of anomalib's encoder, whatever the size of the image."""
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -81,13 +94,16 @@ def pdn(size: ModelSize, channels: int, padding: bool = False) -> nn.Sequential:
     )
 
 
-def map_size(image: Size) -> Size:
-    """Give the size of an unpadded PDN's output, in cells, from that of its input, in pixels."""
-    height, width = (((side - 3) // 2 - 3) // 2 - 5 for side in image)
+def map_size(image: Size, padding: bool = False) -> Size:
+    """Give the size of a PDN's output, in cells, from that of its input, in pixels."""
+    if padding:
+        height, width = (((side + 5) // 2 + 5) // 2 - 3 for side in image)
+    else:
+        height, width = (((side - 3) // 2 - 3) // 2 - 5 for side in image)
     return Size(height, width)
 
 
-def autoencoder(size: ModelSize, image: Size) -> nn.Sequential:
+def autoencoder(size: ModelSize, image: Size, anomalib: AsInAnomalib | None = None) -> nn.Sequential:
     """Build the autoencoder, whose output has the channels and the map size of the teacher's.
 
     S and M have the paper's, exactly so at 256×256. Other sizes keep its two principles: the bottleneck is
@@ -99,19 +115,23 @@ def autoencoder(size: ModelSize, image: Size) -> nn.Sequential:
     Args:
         size: of the model.
         image: height and width of the input, at least ``SMALLEST_SIDE`` each.
+        anomalib: for its weights, of size S or M; the image then has sides of 256 at least.
     """
     narrow, wide = AUTOENCODER_WIDTHS[size]
     channels = TEACHER_CHANNELS[size]
     layers: list[nn.Module] = []
     for inputs, outputs in [(3, narrow), (narrow, narrow), (narrow, wide), (wide, wide), (wide, wide)]:
         layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU()]
-    layers.append(nn.Conv2d(wide, wide, (image.height // 32, image.width // 32)))
+    last = (ANOMALIB_ENCODER,) * 2 if anomalib else (image.height // 32, image.width // 32)
+    layers.append(nn.Conv2d(wide, wide, last))
     shares = [(64, 1), (32, 0), (16, 1), (8, 0), (4, 1)] + ([] if size == "xs" else [(2, 1)])
     for divisor, less in shares:
         target = (image.height // divisor - less, image.width // divisor - less)
         layers += [nn.Upsample(target, mode="bilinear"), nn.Conv2d(wide, wide, 4, padding=2), nn.ReLU()]
         layers.append(nn.Dropout(0.2))
     padding = 0 if size == "xs" else 1
-    rows, columns = (side + 4 * (1 - padding) for side in map_size(image))
+    rows, columns = (
+        side + 4 * (1 - padding) for side in map_size(image, anomalib is not None and anomalib.padding)
+    )
     layers += [nn.Upsample((rows, columns), mode="bilinear"), nn.Conv2d(wide, wide, 3, padding=padding)]
     return nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(wide, channels, 3, padding=padding))

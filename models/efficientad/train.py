@@ -2,10 +2,11 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,10 +26,13 @@ from models.efficientad.checkpoint import (
     progress_file,
     save_model,
     save_progress,
+    untrained_model,
 )
 from models.efficientad.losses import hard_feature_loss, pretraining_penalty, squared_error
-from models.efficientad.model import EfficientAd
+from models.efficientad.model import EfficientAd, combined
 from models.efficientad.networks import ModelSize, normalised
+from models.efficientad.picture import summary
+from models.efficientad.positions import pooled
 from models.errors import TrainingFailed
 from pictures.map_quantiles import map_quantiles
 
@@ -40,8 +44,12 @@ DROP_AFTER = 0.95
 PENALTY_GREY = 0.3
 """Share of the penalty's images without colour (paper, appendix A)."""
 PENALTY_DIVISOR = 2
-"""The penalty looks at windows of half the height and width, anywhere: a mean that is the same on average,
-for a fifth of the work."""
+"""The penalty looks at a window of half the height and width, for a fifth of the work. All places have the
+same probability, so the middle of a photograph is in nearly all windows and its border in hardly any; but no
+part of a photograph shows the product, and any will do to punish the student for."""
+
+FOR_BASIS = 32
+"""The most images among whose features the density's components are looked for."""
 
 CACHE_BYTES = 2 << 30
 """Largest size of the teacher's features kept in memory; of a larger set they are computed in every step."""
@@ -57,8 +65,8 @@ class Trained:
     resumed_at: int
     local_loss: float
     """Mean of the student–teacher map."""
-    global_loss: float
-    """Mean of the student–autoencoder map."""
+    global_loss: float | None
+    """Mean of the student–autoencoder map; None without an autoencoder."""
     scores: list[float]
     """One per validation image, with the quantiles of these same images."""
 
@@ -95,6 +103,7 @@ def train(
             written; the last checkpoint is kept.
     """
     check_writable(out)
+    _check_enough(run, training)
     partial = progress_file(out)
     progress = load_progress(partial, run)
 
@@ -106,12 +115,8 @@ def train(
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     rate = LEARNING_RATE[run.size] if run.learning_rate is None else run.learning_rate
     optimiser = torch.optim.Adam(learned, lr=rate, weight_decay=run.weight_decay)
-    measure_teacher(model, training, device)
-    targets = cached_targets(model, training, device)
-    first = kept = 0 if progress is None else int(progress["step"])
-    if progress is not None:
-        model.load_state_dict(progress["model"])
-        optimiser.load_state_dict(progress["optimiser"])
+    targets = look_at_teacher(model, training, device)
+    first = kept = 0 if progress is None else _resume(progress, model, optimiser)
 
     with tqdm(range(run.steps), desc=f"training {run.size}", unit="step", initial=first) as bar:
         for step in range(first, run.steps):
@@ -140,10 +145,11 @@ def train(
                 except InputError as error:
                     # Hours of work should outlive a disk that is full for now.
                     bar.write(f"warning: {error}; training goes on", file=sys.stderr)
-                _show(watch, done, model)
+                _show(watch, done, model, training, device)
 
+    fit_usual_maps(model, training, device)
     result = validate(model, validation, run, first, device)
-    _show(watch, run.steps, model)
+    _show(watch, run.steps, model, training, device)
     if not _finite(model.quantiles):
         raise TrainingFailed(diverged(out, run.steps, math.inf, kept, rate))
     _check_spread(model.quantiles, out, kept)
@@ -155,6 +161,22 @@ def train(
     return result
 
 
+def _resume(progress: dict[str, Any], model: EfficientAd, optimiser: torch.optim.Optimizer) -> int:
+    """Take up the state of a killed run, and give the number of its steps."""
+    model.load_state_dict(progress["model"])
+    optimiser.load_state_dict(progress["optimiser"])
+    return int(progress["step"])
+
+
+def _check_enough(run: Run, training: Tensor) -> None:
+    """Refuse to learn from one image what is usual at each position."""
+    if len(training) < 2 and (run.position_aware or run.density or run.whole):
+        raise InputError(
+            "1 good image to train on does not say what is usual at each position; expected at least 2, or"
+            " --no-position-aware --no-density --no-whole"
+        )
+
+
 def _check_spread(quantiles: Tensor, out: Path, kept: int) -> None:
     """Refuse a model whose scores would be divided by nothing."""
     if not bool((quantiles[:, 1] > quantiles[:, 0]).all()):
@@ -164,8 +186,9 @@ def _check_spread(quantiles: Tensor, out: Path, kept: int) -> None:
         )
 
 
-def _show(watch: Watch | None, step: int, model: EfficientAd) -> None:
+def _show(watch: Watch | None, step: int, model: EfficientAd, training: Tensor, device: torch.device) -> None:
     if watch is not None:
+        fit_usual_maps(model, training, device)
         watch(step, model)
         model.train()
 
@@ -173,7 +196,7 @@ def _show(watch: Watch | None, step: int, model: EfficientAd) -> None:
 def untrained(run: Run, teacher: dict[str, Tensor], device: torch.device) -> EfficientAd:
     """Make the model from which a run starts, its weights drawn with the run's seed."""
     torch.manual_seed(run.seed)
-    model = EfficientAd(run.size, run.image_size, run.autoencoder)
+    model = untrained_model(run)
     model.teacher.load_state_dict(teacher)
     # In this layout CPUs are faster by a fifth.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -295,6 +318,26 @@ def sampled(count: int, run: Run, step: int) -> np.ndarray[tuple[int], np.dtype[
     return np.array([orders[position // count][position % count] for position in positions.tolist()])
 
 
+def look_at_teacher(model: EfficientAd, training: Tensor, device: torch.device) -> Tensor | None:
+    """Take from the training images what depends on the teacher alone.
+
+    Returns:
+        The teacher's features, see ``cached_targets``.
+
+    Raises:
+        TrainingFailed: they do not vary at all.
+    """
+    measure_teacher(model, training, device)
+    targets = cached_targets(model, training, device)
+    try:
+        fit_densities(model, training, targets, device)
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+        raise TrainingFailed(
+            "the teacher sees the same in all good images; expected different ones"
+        ) from error
+    return targets
+
+
 @torch.no_grad()
 def measure_teacher(model: EfficientAd, training: Tensor, device: torch.device) -> None:
     """Set mean and standard deviation of the teacher's channels over the training set (paper §4.1)."""
@@ -333,17 +376,67 @@ def validate(
 ) -> Trained:
     """Set the model's quantiles from the maps of the validation images and score these images."""
     model.eval()
-    maps = [
-        model.maps(normalised(image[None].to(device)))
-        for image in tqdm(validation, desc="validating", leave=False)
+    images = (image[None].to(device) for image in tqdm(validation, desc="validating", leave=False))
+    found = [
+        (model.differences(seen, model.targets(seen)), model.maps(seen)) for seen in map(normalised, images)
     ]
-    local, large = (torch.cat(kind).cpu() for kind in zip(*maps, strict=True))
-    for row, kind in enumerate((local, large)):
+    losses = [float(torch.cat(kind).mean()) for kind in zip(*(raw for raw, _ in found), strict=True)]
+    maps = [torch.cat(kind).cpu() for kind in zip(*(maps for _, maps in found), strict=True)]
+    for row, kind in enumerate(maps):
         model.quantiles[row] = torch.from_numpy(map_scale(kind.numpy(), run.map_normalisation))
-    quantiles = model.quantiles.cpu()
-    spread = (quantiles[:, 1] - quantiles[:, 0])[:, None, None]
-    anomaly = (0.1 * (torch.stack([local, large], dim=1) - quantiles[:, :1, None]) / spread).mean(1)
-    return Trained(resumed_at, float(local.mean()), float(large.mean()), anomaly.amax((1, 2)).tolist())
+    scores = combined(maps, model.quantiles.cpu()).amax((1, 2)).tolist()
+    return Trained(resumed_at, losses[0], losses[1] if len(losses) > 1 else None, scores)
+
+
+@torch.no_grad()
+def fit_densities(model: EfficientAd, training: Tensor, targets: Tensor | None, device: torch.device) -> None:
+    """Fit Gaussians to the teacher's features of the training images, those that the model has.
+
+    Args:
+        model: with the teacher's mean and deviation.
+        training: N×3×H×W uint8, RGB.
+        targets: the teacher's features of them, N×C×h×w; computed when None.
+        device: to compute on.
+    """
+    if model.density is None and model.picture is None:
+        return
+    summaries = []
+
+    def features(indices: Iterable[int]) -> Iterator[Tensor]:
+        for index in indices:
+            if targets is None:
+                yield pooled(model.targets(normalised(training[index : index + 1].to(device))))
+            else:
+                yield pooled(targets[index : index + 1].float()).to(device)
+
+    def seen() -> Iterator[Tensor]:
+        for image in features(tqdm(range(len(training)), desc="fitting the density", unit="image")):
+            summaries.append(summary(image))
+            yield image
+
+    if model.density is not None:
+        every = -(-len(training) // FOR_BASIS)
+        model.density.choose_components(torch.cat(list(features(range(0, len(training), every)))))
+        model.density.fit(seen())
+    else:
+        deque(seen(), maxlen=0)
+    if model.picture is not None:
+        model.picture.fit(torch.cat(summaries))
+
+
+@torch.no_grad()
+def fit_usual_maps(model: EfficientAd, training: Tensor, device: torch.device) -> None:
+    """Take from the training images how high the maps are at each position, if the model asks for it."""
+    usual = [kind for kind in (model.usual_local, model.usual_global) if kind is not None]
+    if not usual:
+        return
+    model.eval()
+    differences = []
+    for image in tqdm(training, desc="measuring the maps", unit="image", leave=False):
+        seen = normalised(image[None].to(device))
+        differences.append(model.differences(seen, model.targets(seen)))
+    for kind, maps in zip(usual, zip(*differences, strict=True), strict=True):
+        kind.fit(torch.cat(maps))
 
 
 def map_scale(maps: NDArray[np.float32], normalisation: MapNormalisation) -> NDArray[np.float32]:

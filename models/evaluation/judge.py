@@ -68,7 +68,7 @@ def open_judge(model: Path, calibration: Path | None) -> Judge:
         return EngineJudge(model, calibration)
     if calibration is not None:
         raise InputError(f"{calibration}: a calibration belongs to an engine, and {model} is not one")
-    if model.suffix == ".onnx":
+    if model.suffix in {".onnx", ".xml"}:
         from models.evaluation.onnx_judge import OnnxJudge
 
         return OnnxJudge(model)

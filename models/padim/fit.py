@@ -1,9 +1,10 @@
 """PaDiM (Defard et al. 2020): a Gaussian for each position of a good part's features.
 
 Against the paper: the features are those of PatchCore, averaged over neighbours, and projected on their
-principal components instead of a random choice; a position's covariance is mixed with that of all positions;
-the fine layers say where a defect lies, all of them how bad it is; and the picture as a whole is judged too,
-by its mean feature and its worst place.
+principal components instead of a random choice; a position is seen together with the means of its row and
+its column, which tells a mark from a stripe that runs through the picture; its covariance is mixed with that
+of all positions; the fine layers say where a defect lies, all of them how bad it is; and the picture as a
+whole is judged too, by its mean feature and its worst place.
 """
 
 import math
@@ -37,9 +38,14 @@ from models.padim.statistics import Statistics
 from pictures.frames import Size
 
 MOST_CHANNELS = 100
-"""Principal components of the features. More of them are slower and were no better (docs/methods.md)."""
+"""Values of a position: principal components of its features, and the context. More are slower."""
 MOST_BYTES = 56_000_000
 """Of an engine's matrices, one for each position, so that its file stays under 60 MB."""
+
+CONTEXT = 12
+"""The most components whose means over row and column count at a position, too."""
+IMAGES_PER_CONTEXT = 12
+"""So many images are needed for each of them: with few, they would only add noise."""
 
 FINE_SHARE = 0.4
 """Of the principal components, for the layers of stride 8 and finer."""
@@ -61,7 +67,7 @@ class Padim:
     layers: tuple[str, ...] | None = None
     """To join, by their names in the backbone; those that its kind suggests when None."""
     channels: int | None = None
-    """Principal components of the features; at most 100, and what an engine of 60 MB holds, when None."""
+    """Values of a position; at most 100, and what an engine of 60 MB holds, when None."""
     threads: int | None = None
     """To compute with; as many as there are cores when None."""
 
@@ -73,8 +79,10 @@ class Padim:
         check_memory(trunk.grid, channels)
         threads = self.threads or os.cpu_count() or 1
         features = Features(trunk, threads)
-        basis, origin, fine = principal_components(features, good.images, channels)
-        sums = _Sums(features, basis, origin)
+        means = min(CONTEXT, len(good.images) // IMAGES_PER_CONTEXT, channels // 8)
+        basis, origin, fine = principal_components(features, good.images, channels - 2 * means)
+        context = _first_of_each(means, fine, len(basis))
+        sums = _Sums(features, basis, origin, context)
         kept, chosen = sums.add(good.images, most_kept=HELD_OUT)
         assert sums.statistics is not None
         model = PadimModel(
@@ -82,6 +90,7 @@ class Padim:
             basis=basis,
             origin=origin,
             fine=fine,
+            context=context,
             statistics=sums.statistics,
             pictures=np.concatenate(sums.pictures),
             seen_first=_cross_validated(sums.statistics, np.concatenate(sums.pictures), kept, chosen),
@@ -140,6 +149,8 @@ class PadimModel:
     """C: the mean feature."""
     fine: int
     """So many of the D, the first, are of the fine layers alone."""
+    context: NDArray[np.int64]
+    """K of the D components: their means over row and column go before those of a position."""
     statistics: Statistics
     pictures: NDArray[np.float32]
     """N×C: the mean feature of each image."""
@@ -186,8 +197,9 @@ class PadimModel:
             digest: over their names and contents.
             threads: to compute with; as many as there are cores when None.
         """
-        check_memory(self.trunk.grid, len(self.basis))
-        sums = _Sums(Features(self.trunk, threads or os.cpu_count() or 1), self.basis, self.origin)
+        check_memory(self.trunk.grid, len(self.basis) + 2 * len(self.context))
+        features = Features(self.trunk, threads or os.cpu_count() or 1)
+        sums = _Sums(features, self.basis, self.origin, self.context)
         sums.statistics = self.statistics
         kept, chosen = sums.add(images, most_kept=HELD_OUT)
         means = np.concatenate(sums.pictures)[chosen]
@@ -218,6 +230,7 @@ class PadimModel:
             self.basis,
             self.origin,
             fine=self.fine,
+            context=self.context,
             positions=positions,
             pictures=of_pictures(self.pictures),
             deviations=self.deviations,
@@ -263,12 +276,40 @@ def principal_components(
     return basis, origin.astype(np.float32), fine
 
 
+def _first_of_each(count: int, fine: int, components: int) -> NDArray[np.int64]:
+    """Choose components: the first of the fine layers, and as many of the coarse ones."""
+    of_fine = min(count // 2, fine) if components > fine else count
+    return np.array([*range(of_fine), *range(fine, fine + count - of_fine)], dtype=np.int64)
+
+
+def with_context(projected: Tensor, context: NDArray[np.int64]) -> Tensor:
+    """Put the means over row and column of some components before all components.
+
+    Args:
+        projected: N×D×h×w.
+        context: K of the D.
+
+    Returns:
+        N×(2K+D)×h×w.
+    """
+    chosen = projected[:, torch.from_numpy(context)]
+    rows, columns = (chosen.mean(axis, keepdim=True).expand_as(chosen) for axis in (3, 2))
+    return torch.cat([rows, columns, projected], dim=1)
+
+
 class _Sums:
     """Statistics that grow, batch by batch."""
 
-    def __init__(self, features: Features, basis: NDArray[np.float32], origin: NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        features: Features,
+        basis: NDArray[np.float32],
+        origin: NDArray[np.float32],
+        context: NDArray[np.int64],
+    ) -> None:
         self._features = features
         self._basis, self._bias = torch.from_numpy(basis), torch.from_numpy(-basis @ origin)
+        self._context = context
         self.statistics: Statistics | None = None
         self.pictures: list[NDArray[np.float32]] = []
 
@@ -276,7 +317,7 @@ class _Sums:
         """Add images.
 
         Returns:
-            The projected features of some of them, M×D×h×w, and which these are, M.
+            The projected features of some of them with their context, M×(2K+D)×h×w, and which these are, M.
         """
         chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), most_kept)).round().astype(int))
         kept = []
@@ -284,7 +325,7 @@ class _Sums:
             for start, batch in _batches(images):
                 seen = torch.from_numpy(self._features(batch))
                 weight = self._basis[:, :, None, None]
-                projected = functional.conv2d(seen, weight, self._bias)
+                projected = with_context(functional.conv2d(seen, weight, self._bias), self._context)
                 added = Statistics.of(projected)
                 self.statistics = added if self.statistics is None else self.statistics.plus(added)
                 self.pictures.append(seen.mean((2, 3)).numpy())
@@ -307,7 +348,7 @@ def _cross_validated(
     Args:
         statistics: of all images.
         pictures: the mean features of all images.
-        kept: the projected features of some, M×D×h×w.
+        kept: the projected features of some with their context, M×(2K+D)×h×w.
         chosen: M, which these are.
     """
     count = len(kept)
@@ -327,7 +368,7 @@ def _cross_validated(
 def _judged(
     statistics: Statistics, pictures: NDArray[np.float32], projected: Tensor, means: NDArray[np.float32]
 ) -> SeenFirst:
-    """Judge images by others: by their projected features, N×D×h×w, and their mean features, N×C."""
+    """Judge images by others: by their projected features with context and their mean features, N×C."""
     height, width = projected.shape[2:]
     positions = at_positions(statistics)
     apart = projected.flatten(2).permute(2, 0, 1) - torch.from_numpy(positions.mean)[:, None]

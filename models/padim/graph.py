@@ -6,18 +6,17 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 
-from engine_runtime.engine import FRAMES
 from engine_runtime.manifest import FP32_NODES
-from models.backbones.trunk import IMAGE, JOINED, Trunk
+from models.backbones.trunk import JOINED, Trunk
 from models.contract_graph import ContractGraph
 from models.padim.gaussians import Gaussian
+from pictures.frames import Size
 from pictures.map_quantiles import MAP_NORMALISATION, PEAKS
 
 LOCAL, WHOLE = "local", "whole"
 
-PICTURE = 1 / 3
+PICTURE = 1 / 2
 """Weight of the picture's mean feature in the map ``whole``; the rest is that of its worst place."""
 
 
@@ -36,6 +35,7 @@ def graph_of(
     origin: NDArray[np.float32],
     *,
     fine: int,
+    context: NDArray[np.int64],
     positions: Gaussian,
     pictures: Gaussian,
     deviations: Deviations,
@@ -53,16 +53,13 @@ def graph_of(
         basis: D×C, on which the C features are projected.
         origin: C, subtracted before.
         fine: so many of the D, the first, are of the fine layers alone.
-        positions: of each position, P×D.
+        context: K of the D, whose means over row and column go before all D.
+        positions: of each position, P×(2K+D).
         pictures: of the pictures' mean features, all C of them.
         deviations: on good pictures.
         metadata: what the model says of itself.
     """
-    graph = ContractGraph()
-    graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
-    graph.node("Transpose", ["pixels"], IMAGE, perm=[0, 3, 1, 2])
-    graph.nodes += trunk.nodes
-    graph.weights += trunk.weights
+    graph = trunk.begun()
     channels, (height, width) = len(basis), trunk.grid
     graph.node(
         "Conv",
@@ -74,8 +71,10 @@ def graph_of(
         "distance/projected",
         kernel_shape=[1, 1],
     )
-    shape = graph.weight("distance/flat", np.array([0, channels, height * width], dtype=np.int64))
-    graph.node("Reshape", ["distance/projected", shape], "distance/columns")
+    means = 2 * len(context)
+    seen = _with_context(graph, context, trunk.grid) if means else "distance/projected"
+    shape = graph.weight("distance/flat", np.array([0, means + channels, height * width], dtype=np.int64))
+    graph.node("Reshape", [seen, shape], "distance/columns")
     graph.node("Transpose", ["distance/columns"], "distance/rows", perm=[2, 0, 1])
     graph.node(
         "Sub", ["distance/rows", graph.weight("distance/mean", positions.mean[:, None])], "distance/apart"
@@ -86,10 +85,15 @@ def graph_of(
         "distance/independent",
     )
     graph.node("Mul", ["distance/independent"] * 2, "distance/squares")
-    # A Cholesky factor is triangular: its first components alone give the distance of the fine layers alone.
+    # A Cholesky factor is triangular: what the first components give does not depend on those after them. So
+    # those of the fine layers give the distance in the fine layers alone, of what the context left open.
     ends = [
         graph.weight(f"distance/{name}", np.array([value], dtype=np.int64))
-        for name, value in (("first", 0), ("fine_components", fine or channels), ("component_axis", 2))
+        for name, value in (
+            ("first", means),
+            ("fine_components", means + (fine or channels)),
+            ("component_axis", 2),
+        )
     ]
     graph.node("Slice", ["distance/squares", *ends], "distance/fine_squares")
     plane = graph.weight("distance/plane", np.array([-1, 1, height, width], dtype=np.int64))
@@ -141,6 +145,18 @@ def graph_of(
     graph.combine(planes)
     about = {MAP_NORMALISATION: PEAKS, FP32_NODES: "distance/", **metadata}
     return graph.model("padim", trunk.size, trunk.grid, tuple(planes), about)
+
+
+def _with_context(graph: ContractGraph, context: NDArray[np.int64], grid: Size) -> str:
+    """Add the means over row and column of some components before all components."""
+    chosen = graph.weight("distance/context", context)
+    graph.node("Gather", ["distance/projected", chosen], "distance/chosen", axis=1)
+    for name, axis, spread in (("row", 3, [1, 1, 1, grid.width]), ("column", 2, [1, 1, grid.height, 1])):
+        graph.node("ReduceMean", ["distance/chosen"], f"distance/{name}_mean", axes=[axis], keepdims=1)
+        shape = graph.weight(f"distance/{name}_shape", np.array(spread, dtype=np.int64))
+        graph.node("Expand", [f"distance/{name}_mean", shape], f"distance/{name}_context")
+    parts = ["distance/row_context", "distance/column_context", "distance/projected"]
+    return graph.node("Concat", parts, "distance/seen", axis=1)
 
 
 def _scale(graph: ContractGraph, name: str, scale: float) -> str:

@@ -25,7 +25,9 @@ from pictures.frames import Size
 if TYPE_CHECKING:
     from models.padim.fit import PadimModel
 
-FORMAT = "padim sums 1"
+FORMAT = "padim sums 2"
+_BEFORE = "padim sums 1"
+"""Without the means of row and column; still read."""
 
 _ABOUT, _TRUNK = "about", "trunk"
 
@@ -56,6 +58,7 @@ def save_sums(path: Path, model: "PadimModel") -> None:
     about = {
         "count": model.statistics.count,
         "fine": model.fine,
+        "context": model.context.tolist(),
         "fine_channels": trunk.fine,
         "about": model.about,
         "name": trunk.name,
@@ -79,7 +82,7 @@ def load_sums(path: Path) -> "PadimModel":
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if metadata.get("format") not in (FORMAT, _BEFORE):
                 raise InputError(
                     f"{path}: holds no sums of train-model; expected a file it wrote beside a model"
                 )
@@ -113,6 +116,7 @@ def load_sums(path: Path) -> "PadimModel":
             basis=tensors["basis"].numpy(),
             origin=tensors["origin"].numpy(),
             fine=int(about["fine"]),
+            context=np.array(about.get("context", []), dtype=np.int64),
             statistics=Statistics(int(about["count"]), mean, scatter),
             pictures=tensors["pictures"].numpy(),
             seen_first=SeenFirst(*tensors["seen_first"].numpy()),

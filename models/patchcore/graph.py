@@ -5,12 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 
-from engine_runtime.engine import FRAMES
 from engine_runtime.manifest import FP32_NODES
-from models.backbones.trunk import IMAGE, JOINED, Trunk
-from models.contract_graph import ContractGraph
+from models.backbones.trunk import JOINED, Trunk
 from pictures.map_quantiles import MAP_NORMALISATION, PEAKS
 
 LOCAL = "local"
@@ -29,11 +26,7 @@ def graph_of(
         coreset: M×C, scaled.
         metadata: what the model says of itself.
     """
-    graph = ContractGraph()
-    graph.node("Cast", [FRAMES], "pixels", to=TensorProto.FLOAT)
-    graph.node("Transpose", ["pixels"], IMAGE, perm=[0, 3, 1, 2])
-    graph.nodes += trunk.nodes
-    graph.weights += trunk.weights
+    graph = trunk.begun()
     channels, (height, width) = len(scale), trunk.grid
     flat = graph.weight("distance/flat", np.array([0, channels, height * width], dtype=np.int64))
     graph.node("Reshape", [JOINED, flat], "distance/columns")

@@ -7,6 +7,7 @@ import cv2
 from tqdm import tqdm
 
 from daemon.capture.drivers.simulated.line import SimulatedLine
+from daemon.capture.drivers.simulated.part import KINDS
 from daemon.capture.drivers.simulated.sheet import sheet
 from foundation.errors import InputError
 from foundation.files import replacing
@@ -38,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     images.add_argument(
         "--defects", type=float, default=0.0, help="share of defective parts (default: %(default)s)"
     )
+    images.add_argument(
+        "--kinds", choices=tuple(KINDS), default="local", help="of defects (default: %(default)s)"
+    )
     images.add_argument("--size", default="512x512", help="width×height in pixels (default: %(default)s)")
     arguments = parser.parse_args(argv)
     try:
@@ -62,7 +66,13 @@ def _write_images(arguments: argparse.Namespace) -> None:
     if arguments.first < 0:
         raise InputError(f"--first: found {arguments.first}; expected 0 or more")
     width, height = _size(arguments.size)
-    line = SimulatedLine(seed=arguments.seed, defects=arguments.defects, width=width, height=height)
+    line = SimulatedLine(
+        seed=arguments.seed,
+        defects=arguments.defects,
+        kinds=arguments.kinds,
+        width=width,
+        height=height,
+    )
     for index in tqdm(range(arguments.first, arguments.first + arguments.count), unit="part"):
         frame, part = line.frame(index)
         folder = arguments.images / (part.defect or "good")

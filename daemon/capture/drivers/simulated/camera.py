@@ -22,7 +22,7 @@ class SimulatedCamera:
     live = False
 
     def __init__(self, address: str, *, first_frame: int = 1) -> None:
-        options, troubles = _options(address)
+        options, kinds, troubles = _options(address)
         self._parts = int(options["parts"]) if "parts" in options else None
         size = Size(int(options.get("height", 512)), int(options.get("width", 512)))
         self.picture_size: Size | None = size
@@ -33,6 +33,7 @@ class SimulatedCamera:
             self._line = SimulatedLine(
                 seed=int(options.get("seed", 0)),
                 defects=options.get("defects", 0.0),
+                kinds=kinds,
                 width=size.width,
                 height=size.height,
             )
@@ -64,11 +65,12 @@ class SimulatedCamera:
         return Picture(pixels, str(part))
 
 
-def _options(address: str) -> tuple[dict[str, float], list[Trouble]]:
+def _options(address: str) -> tuple[dict[str, float], str, list[Trouble]]:
     parts = urlsplit(address)
     if parts.netloc or parts.path not in {"", "/"}:
         raise InputError(f"{address}: expected simulated://?seed=1&defects=0.1")
     options: dict[str, float] = {}
+    kinds = "local"
     troubles: list[Trouble] = []
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name == "trouble":
@@ -77,12 +79,15 @@ def _options(address: str) -> tuple[dict[str, float], list[Trouble]]:
             except InputError as error:
                 raise InputError(f"{address}: {error}") from error
             continue
+        if name == "kinds":
+            kinds = text
+            continue
         if name not in _OPTIONS:
             raise InputError(
-                f"{address}: unknown option {name}; expected one of {', '.join(_OPTIONS)}, trouble"
+                f"{address}: unknown option {name}; expected one of {', '.join(_OPTIONS)}, kinds, trouble"
             )
         try:
             options[name] = _OPTIONS[name](text)
         except ValueError as error:
             raise InputError(f"{address}: {name} is {text!r}; expected a number") from error
-    return options, troubles
+    return options, kinds, troubles

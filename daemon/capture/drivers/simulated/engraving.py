@@ -43,6 +43,7 @@ def engrave(
     centre: float,
     radius: float,
     light: tuple[float, float],
+    turn: float = 0.0,
     rng: np.random.Generator,
 ) -> None:
     """Strike a text into the metal, in place: pits with a dark near wall and a bright far wall.
@@ -53,6 +54,7 @@ def engrave(
         centre: x and y of the part's centre, in pixels.
         radius: of the flange, in pixels.
         light: unit vector (x, y) towards the light.
+        turn: of the text around the centre, in radians.
         rng: the pin wanders a little and does not strike equally hard. It is used alike whatever the
             text, so that texts of one length differ only where their characters do.
     """
@@ -60,7 +62,11 @@ def engrave(
     diameter = 1.15 * PITCH * radius
     wander = rng.normal(0, 0.05 * diameter, (len(struck), 2))
     depth = rng.normal(1, 0.08, len(struck)).clip(0.7, 1.3)
-    places = (_places(len(text)) * radius + centre + wander)[struck]
+    spots = _places(len(text))
+    if turn:
+        cos, sin = math.cos(turn), math.sin(turn)
+        spots = spots @ np.array([[cos, sin], [-sin, cos]])
+    places = (spots * radius + centre + wander)[struck]
 
     reach = math.ceil(1.25 * diameter)
     corner = np.floor(places).astype(int) - reach
@@ -76,14 +82,15 @@ def engrave(
     np.subtract.at(metal, (y[:, :, None], x[:, None, :]), levels)
 
 
-def place(at: float, length: int) -> tuple[float, float]:
+def place(at: float, length: int, turn: float = 0.0) -> tuple[float, float]:
     """Give the middle (x, y) of a text's character, in radii of the flange.
 
     Args:
         at: position in the text, from 0; between two characters when it is no whole number.
         length: of the text.
+        turn: of the text around the centre, in radians.
     """
-    turn = _ADVANCE * (at - (length - 1) / 2) * PITCH / _RADIUS
+    turn += _ADVANCE * (at - (length - 1) / 2) * PITCH / _RADIUS
     return _RADIUS * math.sin(turn), -_RADIUS * math.cos(turn)
 
 

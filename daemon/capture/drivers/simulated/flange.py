@@ -53,7 +53,11 @@ class Flange:
         self._good = [self._machine(strike, BOLTS, TEXT) for strike in range(STRIKES)]
 
     def machined(
-        self, strike: int, holes: tuple[tuple[float, float], ...] = BOLTS, text: str = TEXT
+        self,
+        strike: int,
+        holes: tuple[tuple[float, float], ...] = BOLTS,
+        text: str = TEXT,
+        turn: float = 0.0,
     ) -> NDArray[np.uint8]:
         """Draw one part.
 
@@ -61,14 +65,17 @@ class Flange:
             strike: 0 to `STRIKES` - 1; how the pin happened to strike the engraving.
             holes: centres (x, y) of the bolt holes, in radii.
             text: the engraving.
+            turn: of the engraving around the bore, in radians.
 
         Returns:
             n×n×4 uint8, see `METAL`; to be read only.
         """
-        good = holes == BOLTS and text == TEXT
-        return self._good[strike] if good else self._machine(strike, holes, text)
+        good = holes == BOLTS and text == TEXT and turn == 0
+        return self._good[strike] if good else self._machine(strike, holes, text, turn)
 
-    def _machine(self, strike: int, holes: tuple[tuple[float, float], ...], text: str) -> NDArray[np.uint8]:
+    def _machine(
+        self, strike: int, holes: tuple[tuple[float, float], ...], text: str, turn: float = 0.0
+    ) -> NDArray[np.uint8]:
         if holes == BOLTS:
             layers = self._drilled.copy()
         else:
@@ -76,7 +83,8 @@ class Flange:
             for hole in holes:
                 self._drill(layers, hole)
         rng = np.random.default_rng(strike)
-        engrave(layers[:, :, METAL], text, centre=self.centre, radius=self.radius, light=LIGHT, rng=rng)
+        metal = layers[:, :, METAL]
+        engrave(metal, text, centre=self.centre, radius=self.radius, light=LIGHT, turn=turn, rng=rng)
         return np.clip(layers, 0, 255).astype(np.uint8)
 
     def _draw_turned(self, axis: Plane) -> Plane:

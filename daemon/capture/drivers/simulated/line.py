@@ -10,7 +10,7 @@ from daemon.capture.drivers.simulated import engraving
 from daemon.capture.drivers.simulated.belt import Plane, belt
 from daemon.capture.drivers.simulated.damage import Seat, dent, scratch, stain
 from daemon.capture.drivers.simulated.flange import BOLT_CIRCLE, BOLTS, LIGHT, STRIKES, Flange, tool_marks
-from daemon.capture.drivers.simulated.part import DEFECTS, Part
+from daemon.capture.drivers.simulated.part import KINDS, Part
 from foundation.errors import InputError
 from pictures.frames import Frame
 
@@ -36,12 +36,21 @@ class SimulatedLine:
     shows the same part without its defect.
     """
 
-    def __init__(self, *, seed: int = 0, defects: float = 0.0, width: int = 512, height: int = 512) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        defects: float = 0.0,
+        kinds: str = "local",
+        width: int = 512,
+        height: int = 512,
+    ) -> None:
         """Set up the line; what all parts share is drawn once per frame size and process.
 
         Args:
             seed: which parts come. The line itself (belt, tools, lamp) is the same for all seeds.
             defects: share of defective parts, 0 to 1. A part defective at one share is so at any larger.
+            kinds: of defects, a key of `KINDS`.
             width: of a frame, in pixels.
             height: of a frame, in pixels.
 
@@ -52,11 +61,14 @@ class SimulatedLine:
             raise InputError(f"seed: found {seed}; expected 0 or more")
         if not 0 <= defects <= 1:
             raise InputError(f"defects: found {defects}; expected a share from 0 to 1")
+        if kinds not in KINDS:
+            raise InputError(f"kinds: found {kinds!r:.40}; expected {', '.join(KINDS)}")
         for side, pixels in (("width", width), ("height", height)):
             if not SMALLEST <= pixels <= LARGEST:
                 raise InputError(f"{side}: found {pixels}; expected {SMALLEST} to {LARGEST} pixels")
         self._seed = seed
         self._defects = defects
+        self._kinds = KINDS[kinds]
         self._scene = _scene(width, height)
         self._phases = np.random.default_rng((seed,)).uniform(0, math.tau, 4)
 
@@ -75,12 +87,12 @@ class SimulatedLine:
         # One stream for the part and one for its defect, so that a defect changes nothing else.
         rng = np.random.default_rng((self._seed, index, 0))
         fate = np.random.default_rng((self._seed, index, 1))
-        defect = DEFECTS[fate.integers(len(DEFECTS))] if fate.random() < self._defects else None
+        defect = self._kinds[fate.integers(len(self._kinds))] if fate.random() < self._defects else None
 
         pose = self._scene.pose(rng)
-        holes, text, where = _machining(defect, fate)
+        holes, text, turn, where = _machining(defect, fate)
         light = self._light(index, rng)
-        picture, cover = self._scene.lit(pose, light, holes, text, rng)
+        picture, cover = self._scene.lit(pose, light, (holes, text, turn), rng)
         place = None if where is None else pose.place(where)
         if defect in _DAMAGE:
             place = _DAMAGE[defect](picture, Seat(pose.x, pose.y, pose.radius, cover), fate)
@@ -164,17 +176,22 @@ class _Scene:
         self,
         pose: _Pose,
         light: _Light,
-        holes: tuple[tuple[float, float], ...],
-        text: str,
+        machined: tuple[tuple[tuple[float, float], ...], str, float],
         rng: np.random.Generator,
     ) -> tuple[Frame, NDArray[np.uint8]]:
         """Put a part on the belt under the lamp.
+
+        Args:
+            pose: how it lies.
+            light: of the lamp.
+            machined: its bolt holes, its engraving and how far this is turned.
+            rng: of the part.
 
         Returns:
             The picture before the sensor, and where it shows metal (H×W uint8, 255 there).
         """
         size = (self.width, self.height)
-        layers = self._flange.machined(int(rng.integers(STRIKES)), holes, text)
+        layers = self._flange.machined(int(rng.integers(STRIKES)), *machined)
         seen = cv2.warpAffine(layers, pose.affine(self._flange.centre), size, borderValue=(0, 0, 255, 0))
         metal, cover, shade, face = cast(list[NDArray[np.uint8]], cv2.split(seen))
         turned = self._marks[rng.integers(len(self._marks))]
@@ -248,25 +265,51 @@ _scene = lru_cache(maxsize=2)(_Scene)
 
 def _machining(
     defect: str | None, fate: np.random.Generator
-) -> tuple[tuple[tuple[float, float], ...], str, tuple[float, float] | None]:
+) -> tuple[tuple[tuple[float, float], ...], str, float, tuple[float, float] | None]:
     """Decide what the machine does to a part.
 
     Returns:
-        Centres of the bolt holes, the engraving, and where it went wrong (None when it did not), in radii.
+        Centres of the bolt holes, the engraving, how far this is turned around the bore, and where it went
+        wrong (None when it did not), in radii and radians.
     """
-    bolt = fate.integers(len(BOLTS))
+    holes, text, turn = BOLTS, engraving.TEXT, 0.0
+    middle = (len(text) - 1) / 2
+    bolt = int(fate.integers(len(BOLTS)))
     others = tuple(hole for hole in BOLTS if hole != BOLTS[bolt])
-    if defect == "missing-hole":
-        return others, engraving.TEXT, BOLTS[bolt]
-    if defect == "misplaced-hole":
-        turn = math.atan2(BOLTS[bolt][1], BOLTS[bolt][0]) + fate.choice((-1, 1)) * fate.uniform(0.085, 0.16)
-        out = BOLT_CIRCLE + fate.uniform(-0.03, 0.03)
-        hole = (out * math.cos(turn), out * math.sin(turn))
-        return (*others, hole), engraving.TEXT, hole
-    if defect == "wrong-engraving":
-        text, at = _wrong_text(fate)
-        return BOLTS, text, engraving.place(at, len(text))
-    return BOLTS, engraving.TEXT, None
+    where: tuple[float, float] | None = None
+    match defect:
+        case "missing-hole":
+            holes, where = others, BOLTS[bolt]
+        case "misplaced-hole":
+            moved = math.atan2(*BOLTS[bolt][::-1]) + fate.choice((-1, 1)) * fate.uniform(0.085, 0.16)
+            where = _on_circle(moved, BOLT_CIRCLE + fate.uniform(-0.03, 0.03))
+            holes = (*others, where)
+        case "wrong-engraving":
+            text, at = _wrong_text(fate)
+            where = engraving.place(at, len(text))
+        case "extra-hole":
+            where = _between(bolt)
+            holes = (*BOLTS, where)
+        case "hole-elsewhere":
+            where = _between(bolt + int(fate.integers(1, len(BOLTS) - 1)))
+            holes = (*others, where)
+        case "swapped-labels":
+            first, _, second = text.partition("-")
+            text = f"{second}-{first}"
+            where = engraving.place(middle, len(text))
+        case "turned":  # by a whole number of holes, so that these are where they belong
+            turn = math.tau * int(fate.integers(1, len(BOLTS))) / len(BOLTS)
+            where = engraving.place(middle, len(text), turn)
+    return holes, text, turn, where
+
+
+def _between(bolt: int) -> tuple[float, float]:
+    """Give the middle between a bolt hole and the next."""
+    return _on_circle(math.tau * (bolt + 1) / len(BOLTS), BOLT_CIRCLE)
+
+
+def _on_circle(turn: float, out: float) -> tuple[float, float]:
+    return out * math.cos(turn), out * math.sin(turn)
 
 
 def _wrong_text(fate: np.random.Generator) -> tuple[str, float]:

@@ -4,7 +4,13 @@ from typing import NamedTuple
 DEFECTS = ("scratch", "dent", "stain", "missing-hole", "misplaced-hole", "wrong-engraving")
 """The kinds of defect, as they stand in a part's text."""
 
-_TEXT = re.compile(rf"([0-9]{{6,}}) (?:good|({'|'.join(DEFECTS)})@([0-9]+),([0-9]+))")
+LOGICAL_DEFECTS = ("extra-hole", "hole-elsewhere", "swapped-labels", "turned")
+"""Those whose every spot looks as on a good part; only the whole is wrong."""
+
+KINDS = {"local": DEFECTS, "logical": LOGICAL_DEFECTS, "all": DEFECTS + LOGICAL_DEFECTS}
+"""Which of them a line may make."""
+
+_TEXT = re.compile(rf"([0-9]{{6,}}) (?:good|({'|'.join(KINDS['all'])})@([0-9]+),([0-9]+))")
 
 
 class Part(NamedTuple):
@@ -12,7 +18,7 @@ class Part(NamedTuple):
 
     Attributes:
         index: the part's number on the line, from 0.
-        defect: one of `DEFECTS`; None on a good part.
+        defect: one of `DEFECTS` or `LOGICAL_DEFECTS`; None on a good part.
         place: centre (x, y) of the defect in pixels of the frame; None on a good part.
     """
 

@@ -1,0 +1,126 @@
+"""What good images show at each position: how high a map is there, and what the teacher sees.
+
+Both are taken after the training, from the images it learned from. They turn what is usual in one place, and
+not in another, into the same number.
+"""
+
+import math
+from collections.abc import Iterable
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.padim.gaussians import at_positions
+from models.padim.statistics import Statistics
+from pictures.frames import Size
+
+POOL = 2
+"""Cells of a map, in each direction, whose features are averaged."""
+MOST_COMPONENTS = 32
+"""Principal components of the teacher's features; more were slower and found no more."""
+MOST_BYTES = 13_000_000
+"""Of an engine's matrices, one for each position: with more, reading them takes longer than the networks."""
+
+USUAL = 1.28
+"""z-score up to which a value counts nothing: nine in ten values of good images lie below."""
+LEAST = 1e-6
+"""Is added to a map before its logarithm is taken."""
+SHARED = 0.5
+"""Share of the variance of a map's logarithm that all positions have in common; few images tell it badly."""
+
+
+class UsualMap(nn.Module):
+    """Turns a map into z-scores of its logarithm, by what good images show at each position.
+
+    What is usual becomes 0, so that the noise of one map does not hide what another one finds.
+
+    Args:
+        cells: of the map.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, cells: Size) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(*cells))
+        self.register_buffer("deviation", torch.ones(*cells))
+
+    def fit(self, maps: Tensor) -> None:
+        """Take mean and deviation from the maps of good images, N×h×w, at least 2."""
+        logarithms = (maps + LEAST).log()
+        variance = logarithms.var(0)
+        variance = (1 - SHARED) * variance + SHARED * variance.mean()
+        self.mean.copy_(logarithms.mean(0))
+        self.deviation.copy_(variance.sqrt().clamp(min=1e-3))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Give by how much the z-scores of maps, N×h×w, exceed what is usual."""
+        return (((maps + LEAST).log() - self.mean) / self.deviation - USUAL).relu()
+
+
+class Density(nn.Module):
+    """The distance of the teacher's features from a Gaussian for each position (Defard et al. 2020).
+
+    The features are averaged over 2×2 cells and projected on their principal components.
+
+    Args:
+        channels: of the features.
+        cells: of the teacher's map, to which the distances are interpolated.
+    """
+
+    basis: Tensor
+    mean: Tensor
+    whitening: Tensor
+
+    def __init__(self, channels: int, cells: Size) -> None:
+        super().__init__()
+        self.cells = cells
+        self.grid = Size(cells.height // POOL, cells.width // POOL)
+        positions = math.prod(self.grid)
+        fitting = math.isqrt(MOST_BYTES // (4 * positions))
+        components = max(1, min(MOST_COMPONENTS, channels, fitting))
+        self.register_buffer("basis", torch.eye(components, channels))
+        self.register_buffer("mean", torch.zeros(positions, components))
+        self.register_buffer("whitening", torch.eye(components).repeat(positions, 1, 1))
+
+    def choose_components(self, features: Tensor) -> None:
+        """Find the principal components of features, see ``pooled``, N×C×h×w."""
+        _, vectors = torch.linalg.eigh(torch.cov(features.transpose(0, 1).flatten(1)).double())
+        self.basis.copy_(vectors.flip(1)[:, : len(self.basis)].T)
+
+    def fit(self, features: Iterable[Tensor]) -> None:
+        """Fit the Gaussians.
+
+        Args:
+            features: see ``pooled``, of good images, at least 2 in all, N×C×h×w float32 each.
+
+        Raises:
+            torch.linalg.LinAlgError: they do not vary at all.
+        """
+        parts = (Statistics.of(self._projected(part).cpu()) for part in features)
+        gaussian = at_positions(reduce(Statistics.plus, parts))
+        self.mean.copy_(torch.from_numpy(gaussian.mean))
+        self.whitening.copy_(torch.from_numpy(gaussian.whitening))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Give the distances, N×h×w.
+
+        Args:
+            features: of the teacher, normalised and ``pooled``, N×C×h×w.
+        """
+        apart = self._projected(features).flatten(2).permute(2, 0, 1) - self.mean[:, None]
+        squares = torch.matmul(apart, self.whitening).square().mean(2)
+        distances = squares.T.reshape(-1, 1, *self.grid).sqrt()
+        spread: Tensor = functional.interpolate(distances, tuple(self.cells), mode="bilinear")
+        return spread[:, 0]
+
+    def _projected(self, features: Tensor) -> Tensor:
+        return functional.conv2d(features, self.basis[:, :, None, None])
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Average N×C×h×w features over 2×2 cells."""
+    return functional.avg_pool2d(features, POOL)
