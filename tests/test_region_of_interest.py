@@ -210,10 +210,10 @@ def test_a_reject_in_the_archive_says_what_it_shows(line_folder: Path, tmp_path:
         assert seen_region(frames, None) == (None, roi, CAMERA)
     with pytest.raises(InputError, match="shows the whole of a picture of 160×128 in another size"):
         seen_region(frames, ROI)
-    rejects = tmp_path / "rejects"
-    rejects.mkdir()
-    shutil.copy(frames[0], rejects)
-    said = command("inspectctl", "record", rejects, "--out", tmp_path / "cut", "--roi", "0,0,9,9", code=2)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    shutil.copy(frames[0], kept)
+    said = command("inspectctl", "record", kept, "--out", tmp_path / "cut", "--roi", "0,0,9,9", code=2)
     assert "shows its camera's picture in another size" in said
 
 
