@@ -51,8 +51,6 @@ class JournalWriter:
     The methods are called by one thread, the line's.
 
     Attributes:
-        entries: number of the newest row that is known to be written.
-        head: its SHA-256, 64 hexadecimal digits.
         on_answer: called in the event loop's thread when there may be answers to be taken.
     """
 
@@ -64,7 +62,7 @@ class JournalWriter:
             do: does the first, which may wait for the disk, without holding up the event loop, and then the
                 second in the loop's thread: ``Turns.between`` or ``Turns.beside``.
         """
-        self.entries, self.head = journal.entries, journal.head
+        self._known = self._end = journal.end
         self.on_answer: Work = _nobody
         self.file: Path = journal.file
         self.unopened = journal.unopened
@@ -77,8 +75,17 @@ class JournalWriter:
         self._turn = 0
         self._refused_turn = -1
         self._answers: deque[tuple[int, Exception | None]] = deque()  # batches, and why they are not written
-        self._end = (self.entries, self.head)
         self._closed = False
+
+    @property
+    def entries(self) -> int:
+        """Number of the newest row that is known to be written."""
+        return self._known[0]
+
+    @property
+    def head(self) -> str:
+        """Its SHA-256, 64 hexadecimal digits."""
+        return self._known[1].hex()
 
     @property
     def trouble(self) -> str | None:
@@ -109,7 +116,7 @@ class JournalWriter:
         with self._lock:
             answers = [error for batches, error in self._answers for _ in range(batches)]
             self._answers.clear()
-            self.entries, self.head = self._end
+            self._known = self._end
             if any(error is not None for error in answers):
                 self._turn += 1
         if self._jobs and not self.busy:
@@ -150,7 +157,7 @@ class JournalWriter:
             note.given_up = True
             raise JournalFailed(f"{self.file}: the disk does not answer; not noted yet: {kind}")
         with self._lock:
-            self.entries, self.head = self._end
+            self._known = self._end
         if note.error is not None:
             raise note.error
 
@@ -219,7 +226,7 @@ class JournalWriter:
         except Exception as error:
             note.error = error
         with self._lock:
-            self._end = (self._journal.entries, self._journal.head)
+            self._end = self._journal.end
         note.written.set()
 
     def _write(self, batches: list[_Verdicts]) -> None:
@@ -236,7 +243,7 @@ class JournalWriter:
         with self._lock:
             wanted = turn == self._turn
             if wanted:
-                self._end = (self._journal.entries, self._journal.head)
+                self._end = self._journal.end
                 self._answers.append((len(batches), error))
         if not wanted and error is None and self._journal.end != before:
             self._take_back(before)
