@@ -27,6 +27,7 @@ import numpy as np
 import yaml
 from inspection import BIN, Inspection
 
+sys.path.append(str(Path(__file__).parents[1]))
 from fuzzing.free_port import free_port
 
 PAGES = 10

@@ -254,13 +254,16 @@ def _from_folder(config: Config, path: Path) -> Config:
     curve = config.curve
     if curve is not None and not curve.secret_key.startswith("credential:"):
         curve = curve.model_copy(update={"secret_key": str(folder / curve.secret_key)})
+    archive = moved(config.archive, "folder")
+    if archive is not None:  # verdicts say where the pictures lie, also to who works in another folder
+        archive = archive.model_copy(update={"folder": archive.folder.absolute()})
     moved_config: Config = moved(config, "engine", "calibration")
     return moved_config.model_copy(
         update={
             "products": {
                 name: moved(product, "engine", "calibration") for name, product in config.products.items()
             },
-            "archive": moved(config.archive, "folder"),
+            "archive": archive,
             "preview": moved(config.preview, "folder"),
             "journal": moved(config.journal, "file"),
             "curve": curve,

@@ -50,6 +50,16 @@ def test_a_whole_config_is_read_with_paths_from_its_own_folder(tmp_path: Path) -
     assert camera.roi == Roi(1, 2, 30, 40)
 
 
+def test_verdicts_name_pictures_for_those_who_work_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "line3.yaml").write_text(WHOLE)
+    monkeypatch.chdir(tmp_path)
+    config = load_config(Path("line3.yaml"))
+    assert config.archive is not None
+    assert config.archive.folder == tmp_path / "rejects"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
