@@ -1,4 +1,4 @@
-"""What a verdict's way from its decision through the journal to the wire costs: processor time, in one process.
+"""What a verdict's way from its decision through the journal to the wire costs in processor time.
 
     python benchmarks/journaled_verdict.py --batch 1 4
 
