@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine_build.cli import main as build_engine
-from engine_runtime.open import open_engine
+from engine_build.graph import read_graph
 from foundation.errors import InputError
 from models.commands import import_anomalib
 from models.torch_file import TorchFile, find
+from pictures.frames import Size
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -161,16 +162,14 @@ def test_scores_are_anomalibs(
 
 
 @pytest.mark.slow
-def test_the_medium_size_becomes_an_engine(tmp_path: Path) -> None:
-    path = tmp_path / "model.ckpt"
+def test_the_medium_size(tmp_path: Path) -> None:
+    path, model = tmp_path / "model.ckpt", tmp_path / "line3.onnx"
     torch.save({"state_dict": state(medium_pdn)}, path)
-    model, engine = tmp_path / "line3.onnx", tmp_path / "line3.engine"
     assert import_anomalib([str(path), "--out", str(model)]) == 0
-    assert build_engine([str(model), "--fast", "--max-batch", "1", "-o", str(engine)]) == 0
-    opened = open_engine(engine, threads=1)
-    assert opened.manifest.map_size == (256, 256)
-    assert opened.manifest.model_metadata["model_size"] == "m"
-    opened.close()
+    graph = read_graph(model)
+    assert list(graph.maps) == ["local", "global"]
+    assert graph.metadata["model_size"] == "m"
+    assert graph.input_size == Size(256, 256)
 
 
 class Network(nn.Module):  # named as whatever: only the names of its parts are read
