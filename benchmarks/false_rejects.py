@@ -34,6 +34,8 @@ LOW_RATES = (0.001, 0.01, 0.05)
 DRAWN = 100
 
 Floats = NDArray[np.float64]
+Draw = Callable[[np.random.Generator], Floats]
+TrueRate = Callable[[float], float]
 
 
 def main() -> int:
@@ -44,34 +46,44 @@ def main() -> int:
     except InputError as error:
         print(f"false_rejects.py: {error}", file=sys.stderr)
         return 2
-    rows = []
-    for path, scores in tqdm(products.items(), desc="products", unit="product"):
-        sample = max(FEWEST_SCORES, len(scores) // 2)
-        for rate in RATES:
-            found = coverage(
-                lambda random, scores=scores, sample=sample: random.choice(scores, sample),
-                lambda value, scores=scores: float((scores > value).mean()),
-                rate,
-                options.splits,
+    rows: list[dict[str, Any]] = []
+    for what, draw, true_rate, rate in tqdm(tasks(products), desc="false rejects", unit="row"):
+        rows.append({**what, **coverage(draw, true_rate, rate, options.splits)})
+        page = as_markdown(rows, options.splits)
+        content = {"date": datetime.now(UTC).date().isoformat(), "confidence": CONFIDENCE, "rows": rows}
+        for target, text in ((options.json, json.dumps(content, indent=2) + "\n"), (options.markdown, page)):
+            if target is not None:
+                with replacing(target) as file:
+                    file.write(text.encode())
+    print(page)
+    return 0
+
+
+def tasks(products: dict[Path, Floats]) -> list[tuple[dict[str, Any], Draw, TrueRate, float]]:
+    """Give what to measure: a description, how to draw scores, the true rate, the wanted one."""
+    made: list[tuple[dict[str, Any], Draw, TrueRate, float]] = []
+    for rate in RATES:
+        for path, scores in products.items():
+            sample = max(FEWEST_SCORES, len(scores) // 2)
+            made.append(
+                (
+                    {"what": path.stem, "truth": f"{len(scores)} images", "drawn": sample},
+                    lambda random, scores=scores, sample=sample: random.choice(scores, sample),
+                    lambda value, scores=scores: float((scores > value).mean()),
+                    rate,
+                )
             )
-            rows.append({"what": path.stem, "truth": f"{len(scores)} images", "drawn": sample, **found})
     for name, law in {"normal": stats.norm, "exponential": stats.expon, "Gumbel": stats.gumbel_r}.items():
         for rate in LOW_RATES:
-            found = coverage(
-                lambda random, law=law: law.rvs(size=DRAWN, random_state=random),
-                lambda value, law=law: float(law.sf(value)),
-                rate,
-                options.splits,
+            made.append(
+                (
+                    {"what": name, "truth": "distribution", "drawn": DRAWN},
+                    lambda random, law=law: law.rvs(size=DRAWN, random_state=random),
+                    lambda value, law=law: float(law.sf(value)),
+                    rate,
+                )
             )
-            rows.append({"what": name, "truth": "distribution", "drawn": DRAWN, **found})
-    page = as_markdown(rows, options.splits)
-    print(page)
-    content = {"date": datetime.now(UTC).date().isoformat(), "confidence": CONFIDENCE, "rows": rows}
-    for target, text in ((options.json, json.dumps(content, indent=2) + "\n"), (options.markdown, page)):
-        if target is not None:
-            with replacing(target) as file:
-                file.write(text.encode())
-    return 0
+    return made
 
 
 def held_out_scores(path: Path) -> Floats:
@@ -85,8 +97,8 @@ def held_out_scores(path: Path) -> Floats:
 
 
 def coverage(
-    draw: Callable[[np.random.Generator], Floats],
-    true_rate: Callable[[float], float],
+    draw: Draw,
+    true_rate: TrueRate,
     rate: float,
     splits: int,
 ) -> dict[str, Any]:
