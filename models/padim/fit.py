@@ -47,6 +47,10 @@ CONTEXT = 12
 IMAGES_PER_CONTEXT = 12
 """So many images are needed for each of them: with few, they would only add noise."""
 
+TEXTURE = 0.5
+"""Below this share of the place in the variance of the features, the context counts. It was 0.28 for a
+texture, and 0.7 to 0.97 for parts, where context blurs the maps and finds nothing more."""
+
 FINE_SHARE = 0.4
 """Of the principal components, for the layers of stride 8 and finer."""
 
@@ -79,8 +83,11 @@ class Padim:
         check_memory(trunk.grid, channels)
         threads = self.threads or os.cpu_count() or 1
         features = Features(trunk, threads)
-        means = min(CONTEXT, len(good.images) // IMAGES_PER_CONTEXT, channels // 8)
-        basis, origin, fine = principal_components(features, good.images, channels - 2 * means)
+        seen = _some_features(features, good.images)
+        means = 0
+        if share_of_place(seen) < TEXTURE:
+            means = min(CONTEXT, len(good.images) // IMAGES_PER_CONTEXT, channels // 8)
+        basis, origin, fine = principal_components(seen, trunk.fine, channels - 2 * means)
         context = _first_of_each(means, fine, len(basis))
         sums = _Sums(features, basis, origin, context)
         kept, chosen = sums.add(good.images, most_kept=HELD_OUT)
@@ -251,20 +258,42 @@ class PadimModel:
             file.write(content)
 
 
+def _some_features(features: Features, images: Tensor) -> NDArray[np.float32]:
+    """Give the features of some images, spread over all, M×C×h×w."""
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _FOR_BASIS)).round().astype(int))
+    with tqdm(chosen, desc="looking", unit="image") as bar:  # closed, so that an error has a line of its own
+        return np.concatenate([features(images[index : index + 1]) for index in bar])
+
+
+def share_of_place(seen: NDArray[np.float32]) -> float:
+    """Tell what share of the features' variance is that of the place: much for a part, little for a texture.
+
+    Args:
+        seen: features of M ≥ 2 images, M×C×h×w.
+
+    Returns:
+        At most 1; about 0 when each place looks like any other.
+    """
+    within = float(seen.var(axis=0, ddof=1).sum(axis=0).mean())
+    between = float(seen.mean(axis=0).var(axis=(1, 2)).sum()) - within / len(seen)  # what chance gives
+    return between / max(between + within, float(np.finfo(np.float32).tiny))
+
+
 def principal_components(
-    features: Features, images: Tensor, channels: int
+    seen: NDArray[np.float32], split: int, channels: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
     """Find the directions in which features vary most, those of the fine and of the coarse layers apart.
+
+    Args:
+        seen: features of some images, M×C×h×w.
+        split: so many of the C are of the fine layers; they are the first.
+        channels: D, how many directions.
 
     Returns:
         D×C, the first of them for the fine layers; the mean feature, C; and how many are for the fine ones.
     """
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _FOR_BASIS)).round().astype(int))
-    with tqdm(chosen, desc="looking", unit="image") as bar:  # closed, so that an error has a line of its own
-        seen = np.concatenate([features(images[index : index + 1]) for index in bar])
     columns = seen.transpose(1, 0, 2, 3).reshape(seen.shape[1], -1)
     origin = columns.mean(axis=1, dtype=np.float64)
-    split = features.trunk.fine
     fine = min(split, max(round(FINE_SHARE * channels), channels - (len(columns) - split)))
     basis = np.zeros((channels, len(columns)), dtype=np.float32)
     for rows_of, layers in ((slice(fine), slice(split)), (slice(fine, None), slice(split, None))):

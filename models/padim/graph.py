@@ -16,7 +16,7 @@ from pictures.map_quantiles import MAP_NORMALISATION, PEAKS
 
 LOCAL, WHOLE = "local", "whole"
 
-PICTURE = 1 / 2
+PICTURE = 1 / 3
 """Weight of the picture's mean feature in the map ``whole``; the rest is that of its worst place."""
 
 
