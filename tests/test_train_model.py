@@ -122,7 +122,9 @@ def test_the_graph_scores_pictures_as_the_fit_did(padim: Path) -> None:
     basis, origin = torch.from_numpy(model.basis), torch.from_numpy(model.origin)
     projected = functional.conv2d(seen, basis[:, :, None, None], -basis @ origin)
     means = seen.mean((2, 3)).numpy()
-    expected = _judged(model.statistics, model.pictures, with_context(projected, model.context), means)
+    expected = _judged(
+        model.statistics, model.pictures, with_context(projected, model.context, model.fine), means
+    )
     found = run_graph(model.graph(), frame)
     np.testing.assert_allclose(found["local"].max(), expected.peak[0], rtol=1e-3)
     whole = 0.5 * (expected.peak / model.deviations.peak + expected.picture / model.deviations.picture)
@@ -205,7 +207,7 @@ def test_an_update_is_as_good_as_one_fit_of_all(data: Path, tmp_path: Path) -> N
     weight = basis[:, :, None, None]
     projected = functional.conv2d(seen, weight, -basis @ origin)
     assert len(after.context) == 1  # of 12 images
-    whole = Statistics.of(with_context(projected, after.context))
+    whole = Statistics.of(with_context(projected, after.context, after.fine))
     scale = float(whole.scatter.abs().max())
     torch.testing.assert_close(after.statistics.mean, whole.mean, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(after.statistics.scatter, whole.scatter, rtol=1e-3, atol=1e-4 * scale)

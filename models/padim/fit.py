@@ -89,7 +89,7 @@ class Padim:
             means = min(CONTEXT, len(good.images) // IMAGES_PER_CONTEXT, channels // 8)
         basis, origin, fine = principal_components(seen, trunk.fine, channels - 2 * means)
         context = _first_of_each(means, fine, len(basis))
-        sums = _Sums(features, basis, origin, context)
+        sums = _Sums(features, basis, origin, context, fine)
         kept, chosen = sums.add(good.images, most_kept=HELD_OUT)
         assert sums.statistics is not None
         model = PadimModel(
@@ -157,7 +157,7 @@ class PadimModel:
     fine: int
     """So many of the D, the first, are of the fine layers alone."""
     context: NDArray[np.int64]
-    """K of the D components: their means over row and column go before those of a position."""
+    """K of the D components: their means over row and column count at a position, too."""
     statistics: Statistics
     pictures: NDArray[np.float32]
     """N×C: the mean feature of each image."""
@@ -206,7 +206,7 @@ class PadimModel:
         """
         check_memory(self.trunk.grid, len(self.basis) + 2 * len(self.context))
         features = Features(self.trunk, threads or os.cpu_count() or 1)
-        sums = _Sums(features, self.basis, self.origin, self.context)
+        sums = _Sums(features, self.basis, self.origin, self.context, self.fine)
         sums.statistics = self.statistics
         kept, chosen = sums.add(images, most_kept=HELD_OUT)
         means = np.concatenate(sums.pictures)[chosen]
@@ -311,19 +311,20 @@ def _first_of_each(count: int, fine: int, components: int) -> NDArray[np.int64]:
     return np.array([*range(of_fine), *range(fine, fine + count - of_fine)], dtype=np.int64)
 
 
-def with_context(projected: Tensor, context: NDArray[np.int64]) -> Tensor:
-    """Put the means over row and column of some components before all components.
+def with_context(projected: Tensor, context: NDArray[np.int64], fine: int) -> Tensor:
+    """Put the means over row and column of some components after those of the fine layers.
 
     Args:
         projected: N×D×h×w.
         context: K of the D.
+        fine: so many of the D, the first, are of the fine layers.
 
     Returns:
         N×(2K+D)×h×w.
     """
     chosen = projected[:, torch.from_numpy(context)]
     rows, columns = (chosen.mean(axis, keepdim=True).expand_as(chosen) for axis in (3, 2))
-    return torch.cat([rows, columns, projected], dim=1)
+    return torch.cat([projected[:, :fine], rows, columns, projected[:, fine:]], dim=1)
 
 
 class _Sums:
@@ -335,10 +336,11 @@ class _Sums:
         basis: NDArray[np.float32],
         origin: NDArray[np.float32],
         context: NDArray[np.int64],
+        fine: int,
     ) -> None:
         self._features = features
         self._basis, self._bias = torch.from_numpy(basis), torch.from_numpy(-basis @ origin)
-        self._context = context
+        self._context, self._fine = context, fine
         self.statistics: Statistics | None = None
         self.pictures: list[NDArray[np.float32]] = []
 
@@ -354,7 +356,8 @@ class _Sums:
             for start, batch in _batches(images):
                 seen = torch.from_numpy(self._features(batch))
                 weight = self._basis[:, :, None, None]
-                projected = with_context(functional.conv2d(seen, weight, self._bias), self._context)
+                values = functional.conv2d(seen, weight, self._bias)
+                projected = with_context(values, self._context, self._fine)
                 added = Statistics.of(projected)
                 self.statistics = added if self.statistics is None else self.statistics.plus(added)
                 self.pictures.append(seen.mean((2, 3)).numpy())

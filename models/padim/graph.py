@@ -53,7 +53,7 @@ def graph_of(
         basis: D×C, on which the C features are projected.
         origin: C, subtracted before.
         fine: so many of the D, the first, are of the fine layers alone.
-        context: K of the D, whose means over row and column go before all D.
+        context: K of the D, whose means over row and column go after the fine ones.
         positions: of each position, P×(2K+D).
         pictures: of the pictures' mean features, all C of them.
         deviations: on good pictures.
@@ -72,7 +72,7 @@ def graph_of(
         kernel_shape=[1, 1],
     )
     means = 2 * len(context)
-    seen = _with_context(graph, context, trunk.grid) if means else "distance/projected"
+    seen = _with_context(graph, context, fine, trunk.grid) if means else "distance/projected"
     shape = graph.weight("distance/flat", np.array([0, means + channels, height * width], dtype=np.int64))
     graph.node("Reshape", [seen, shape], "distance/columns")
     graph.node("Transpose", ["distance/columns"], "distance/rows", perm=[2, 0, 1])
@@ -85,13 +85,12 @@ def graph_of(
         "distance/independent",
     )
     graph.node("Mul", ["distance/independent"] * 2, "distance/squares")
-    # A Cholesky factor is triangular: what the first components give does not depend on those after them. So
-    # those of the fine layers give the distance in the fine layers alone, of what the context left open.
+    # A Cholesky factor is triangular: its first components alone give the distance of the fine layers alone.
     ends = [
         graph.weight(f"distance/{name}", np.array([value], dtype=np.int64))
         for name, value in (
-            ("first", means),
-            ("fine_components", means + (fine or channels)),
+            ("first", 0),
+            ("fine_components", fine or means + channels),
             ("component_axis", 2),
         )
     ]
@@ -147,15 +146,22 @@ def graph_of(
     return graph.model("padim", trunk.size, trunk.grid, tuple(planes), about)
 
 
-def _with_context(graph: ContractGraph, context: NDArray[np.int64], grid: Size) -> str:
-    """Add the means over row and column of some components before all components."""
+def _with_context(graph: ContractGraph, context: NDArray[np.int64], fine: int, grid: Size) -> str:
+    """Add the means over row and column of some components after those of the fine layers."""
     chosen = graph.weight("distance/context", context)
     graph.node("Gather", ["distance/projected", chosen], "distance/chosen", axis=1)
     for name, axis, spread in (("row", 3, [1, 1, 1, grid.width]), ("column", 2, [1, 1, grid.height, 1])):
         graph.node("ReduceMean", ["distance/chosen"], f"distance/{name}_mean", axes=[axis], keepdims=1)
         shape = graph.weight(f"distance/{name}_shape", np.array(spread, dtype=np.int64))
         graph.node("Expand", [f"distance/{name}_mean", shape], f"distance/{name}_context")
-    parts = ["distance/row_context", "distance/column_context", "distance/projected"]
+    for name, start, end in (("fine_projected", 0, fine), ("coarse_projected", fine, 2**31 - 1)):
+        bounds = [
+            graph.weight(f"distance/{name}_{bound}", np.array([value], dtype=np.int64))
+            for bound, value in (("start", start), ("end", end), ("axis", 1))
+        ]
+        graph.node("Slice", ["distance/projected", *bounds], f"distance/{name}")
+    parts = [f"distance/{name}" for name in ("fine_projected", "row_context", "column_context")]
+    parts.append("distance/coarse_projected")
     return graph.node("Concat", parts, "distance/seen", axis=1)
 
 
