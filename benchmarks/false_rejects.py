@@ -61,29 +61,37 @@ def main() -> int:
 
 def tasks(products: dict[Path, Floats]) -> list[tuple[dict[str, Any], Draw, TrueRate, float]]:
     """Give what to measure: a description, how to draw scores, the true rate, the wanted one."""
-    made: list[tuple[dict[str, Any], Draw, TrueRate, float]] = []
-    for rate in RATES:
-        for path, scores in products.items():
-            sample = max(FEWEST_SCORES, len(scores) // 2)
-            made.append(
-                (
-                    {"what": path.stem, "truth": f"{len(scores)} images", "drawn": sample},
-                    lambda random, scores=scores, sample=sample: random.choice(scores, sample),
-                    lambda value, scores=scores: float((scores > value).mean()),
-                    rate,
-                )
-            )
-    for name, law in {"normal": stats.norm, "exponential": stats.expon, "Gumbel": stats.gumbel_r}.items():
-        for rate in LOW_RATES:
-            made.append(
-                (
-                    {"what": name, "truth": "distribution", "drawn": DRAWN},
-                    lambda random, law=law: law.rvs(size=DRAWN, random_state=random),
-                    lambda value, law=law: float(law.sf(value)),
-                    rate,
-                )
-            )
-    return made
+    laws = {"normal": stats.norm, "exponential": stats.expon, "Gumbel": stats.gumbel_r}
+    return [
+        *(of_images(path, scores, rate) for rate in RATES for path, scores in products.items()),
+        *(of_distribution(name, law, rate) for name, law in laws.items() for rate in LOW_RATES),
+    ]
+
+
+def of_images(path: Path, scores: Floats, rate: float) -> tuple[dict[str, Any], Draw, TrueRate, float]:
+    """Draw from the scores of a product's images, half as many as there are; all of them are the truth."""
+    sample = max(FEWEST_SCORES, len(scores) // 2)
+
+    def draw(random: np.random.Generator) -> Floats:
+        return random.choice(scores, sample)
+
+    def true_rate(value: float) -> float:
+        return float((scores > value).mean())
+
+    return {"what": path.stem, "truth": f"{len(scores)} images", "drawn": sample}, draw, true_rate, rate
+
+
+def of_distribution(name: str, law: Any, rate: float) -> tuple[dict[str, Any], Draw, TrueRate, float]:
+    """Draw from a distribution whose true rates are known."""
+
+    def draw(random: np.random.Generator) -> Floats:
+        drawn: Floats = law.rvs(size=DRAWN, random_state=random)
+        return drawn
+
+    def true_rate(value: float) -> float:
+        return float(law.sf(value))
+
+    return {"what": name, "truth": "distribution", "drawn": DRAWN}, draw, true_rate, rate
 
 
 def held_out_scores(path: Path) -> Floats:
