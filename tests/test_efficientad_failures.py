@@ -139,7 +139,8 @@ def test_truncated_training_images_are_named(
 
 
 def test_mixed_sizes_are_said(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cv2.imwrite(str(good / "wide.png"), np.full((50, 90, 3), 60, dtype=np.uint8))
+    draw_part(good / "wide.png", 6)
+    cv2.imwrite(str(good / "wide.png"), cv2.resize(cv2.imread(str(good / "wide.png")), (90, 50)))
     assert main(command(good, tmp_path / "model.pt", "--steps", "1")) == 0
     expected = "images of 2 sizes, from 50×90 to 64×64 pixels: all are resized to 128×128"
     assert expected in said(capsys)
