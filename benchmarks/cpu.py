@@ -168,7 +168,12 @@ def parser() -> argparse.ArgumentParser:
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument(
-        "--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), metavar="PART", help="(default: all)"
+        "--parts",
+        nargs="+",
+        choices=tuple(PARTS),
+        default=[part for part in PARTS if part != "h"],
+        metavar="PART",
+        help="(default: all but h, which needs --product)",
     )
     made.add_argument("--quick", action="store_true", help="a lap or two, small batches: to see that it runs")
     made.add_argument(

@@ -32,7 +32,7 @@ def test_a_value_is_unusual_in_one_place_and_usual_in_another() -> None:
     good = level * torch.randn(400, 8, 8, generator=random()).mul(0.2).exp()
     usual = UsualMap(Size(8, 8))
     usual.fit(good)
-    assert (usual(good) == 0).float().mean() == pytest.approx(0.9, abs=0.02)
+    assert (usual(good) <= 0).float().mean() == pytest.approx(0.9, abs=0.02)
     defective = good[:1].clone()
     defective[0, 2, 2] = 5 * quiet  # far below what the right half always shows
     (found,) = usual(defective)

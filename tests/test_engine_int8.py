@@ -65,13 +65,13 @@ def test_convolutions_become_int8_and_scores_hardly_change(
     assert (manifest.precision, manifest.runtime, manifest.winograd) == ("int8", runtime, {})
     assert manifest.proof.parity_frames == 6
     assert 0 < manifest.proof.largest_score_difference < 0.5
-    assert len(payload) < 0.4 * exact.stat().st_size
+    assert len(payload) < 0.65 * exact.stat().st_size  # the densities stay as they are
     assert [(row.precision, row.chosen) for row in manifest.measured] == [("int8", True), ("fp32", False)]
 
     graph = onnx.load_model_from_string(payload).graph
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     kept = [node for node in convolutions if not node.input[1].endswith("DequantizeLinear_Output")]
-    assert len(kept) == 7, "two each of teacher and student, three of the autoencoder: of few channels"
+    assert len(kept) == 8, "two each of teacher and student, three of the autoencoder; and what is exact"
 
     frames = [part(100 + index, defective=index > 3)[2:142, 4:154] for index in range(8)]
     scores = []

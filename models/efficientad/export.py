@@ -23,7 +23,7 @@ from models.efficientad.checkpoint import Run
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import MEAN, STD, map_size
 from models.efficientad.picture import LEAST_TOP, Picture
-from models.efficientad.positions import LEAST, POOL, USUAL, Density, UsualMap
+from models.efficientad.positions import BELOW_USUAL, LEAST, POOL, USUAL, Density, UsualMap
 from pictures.heatmap import MAP_STRIDE
 from pictures.map_quantiles import MAP_NORMALISATION
 from pictures.trained_on import PIXEL_DIGESTS, TrainedOn, as_metadata
@@ -161,7 +161,7 @@ class Graph(ContractGraph):
         self.node("Log", [f"{kind}_positive"], f"{kind}_logarithm")
         self.node("Sub", [f"{kind}_logarithm", highest], f"{kind}_above_usual")
         self.node("Mul", [f"{kind}_above_usual", scale], f"{kind}_z_score")
-        return self.node("Relu", [f"{kind}_z_score"], f"{kind}_unusual")
+        return self.node("LeakyRelu", [f"{kind}_z_score"], f"{kind}_unusual", alpha=BELOW_USUAL)
 
     def density(self, features: str, density: Density) -> str:
         """Add the map of ``Density``, N×1×h×w; squares of rounded features would be wrong in INT8.

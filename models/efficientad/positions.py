@@ -24,7 +24,9 @@ MOST_BYTES = 13_000_000
 """Of an engine's matrices, one for each position: with more, reading them takes longer than the networks."""
 
 USUAL = 1.28
-"""z-score up to which a value counts nothing: nine in ten values of good images lie below."""
+"""z-score up to which a value counts nearly nothing: nine in ten values of good images lie below."""
+BELOW_USUAL = 0.01
+"""What it counts there: a map that is the same everywhere could not be normalised."""
 LEAST = 1e-6
 """Is added to a map before its logarithm is taken."""
 SHARED = 0.5
@@ -34,7 +36,7 @@ SHARED = 0.5
 class UsualMap(nn.Module):
     """Turns a map into z-scores of its logarithm, by what good images show at each position.
 
-    What is usual becomes 0, so that the noise of one map does not hide what another one finds.
+    What is usual becomes nearly 0, so that the noise of one map does not hide what another one finds.
 
     Args:
         cells: of the map.
@@ -58,7 +60,8 @@ class UsualMap(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Give by how much the z-scores of maps, N×h×w, exceed what is usual."""
-        return (((maps + LEAST).log() - self.mean) / self.deviation - USUAL).relu()
+        z_scores = ((maps + LEAST).log() - self.mean) / self.deviation
+        return functional.leaky_relu(z_scores - USUAL, BELOW_USUAL)
 
 
 class Density(nn.Module):
