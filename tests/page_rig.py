@@ -17,6 +17,7 @@ from mean_part import SIZE, mean_part_model
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    "--disable-dev-shm-usage",  # a container has little of it, and a page without it hangs
     *("--disable-component-update", "--disable-sync"),
 ]
 AXE = Path(__file__).parent / "axe" / "axe.min.js"

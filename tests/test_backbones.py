@@ -76,7 +76,9 @@ def test_joined_features_are_those_of_the_backbone_seam() -> None:
     expected = joined(layers, images.permute(0, 2, 3, 1).numpy())
     found = Features(trunk.joined(), 1)(images)
     assert found.shape == (2, 152, 12, 16)
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+    # Their weights are rounded to bfloat16, which has eight bits.
+    np.testing.assert_allclose(found, expected.numpy(), atol=0.05 * float(expected.abs().max()))
+    assert np.corrcoef(found.ravel(), expected.numpy().ravel())[0, 1] > 0.999
     frames = images.permute(0, 2, 3, 1).contiguous().numpy()
     np.testing.assert_array_equal(open_backbone("lite0", ("stage3", "stage5"), 1)(frames), found)
     assert open_trunk("lite0", size, None).joined().fine == 64  # stages 2 and 3
@@ -109,4 +111,6 @@ def test_an_onnx_file_gives_the_same_features_as_a_trunk() -> None:
     images = pixels(size)
     expected = open_backbone(str(MOBILENET), None, 1)(images.permute(0, 2, 3, 1).contiguous().numpy())
     found = Features(open_trunk(str(MOBILENET), size, None).joined(), 1)(images)
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-3 * float(expected.abs().max()))
+    # The weights of the joined one are rounded to bfloat16.
+    np.testing.assert_allclose(found, expected.numpy(), atol=0.05 * float(expected.abs().max()))
+    assert np.corrcoef(found.ravel(), expected.numpy().ravel())[0, 1] > 0.999

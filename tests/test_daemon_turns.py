@@ -1,13 +1,11 @@
 """The event loop goes on when work between two of its turns is held up, and the work is not lost."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -131,19 +129,24 @@ def test_work_that_fails_is_told_to_the_loop() -> None:
 
 
 def test_signals_are_heard_also_while_work_is_held_up() -> None:
-    free = threading.Event()
+    program = """
+import asyncio, os, signal, threading
+from daemon.host.turns import run
 
-    async def main(turns: Turns) -> str:
-        heard = asyncio.Event()
-        turns.on_signal(signal.SIGUSR1, heard.set)
-        turns.between(lambda: free.wait(PATIENCE_S), lambda: None)
-        with ThreadPoolExecutor(1) as another:
-            another.submit(os.kill, os.getpid(), signal.SIGUSR1)
-            await heard.wait()
-        return "heard"
+async def main(turns):
+    heard = asyncio.Event()
+    turns.on_signal(signal.SIGUSR1, heard.set)
+    turns.between(threading.Event().wait, lambda: None)
+    threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGUSR1)).start()
+    await heard.wait()
+    return "heard"
 
-    assert run(main) == "heard"
-    free.set()
+print(run(main), flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
+    assert done.stdout == "heard\n"
 
 
 def test_ctrl_c_cancels_what_does_not_listen_to_it() -> None:
