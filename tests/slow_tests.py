@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 LIST = Path(__file__).with_suffix(".txt")
-LONGEST_S = 1.5
+LONGEST_S = 0.8
 """With its fixtures; of a test with parameters, all together."""
 
 
