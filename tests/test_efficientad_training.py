@@ -143,7 +143,10 @@ def test_a_killed_run_resumes_to_the_same_model(
     assert main(command(good, teacher, whole, *settings)) == 0
     assert "resumed" not in capsys.readouterr().out
     expected, found = state(whole), state(killed)
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    # Of this one LAPACK's threads decide the last bits, and the sign of each column.
+    one, other = (values.pop("picture.whitening") for values in (expected, found))
+    torch.testing.assert_close(one @ one.T, other @ other.T, rtol=1e-2, atol=1e-3)
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
 
 
 def test_progress_of_another_run_is_refused(
