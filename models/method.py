@@ -24,6 +24,9 @@ TRAINING_IMAGES = "training_images"
 """Key of the metadata: number of the good images that a model has seen."""
 
 
+HELD_OUT_SHARE = 0.1
+
+
 @dataclass(frozen=True)
 class GoodImages:
     """Good images of one product, as a model will see them."""
@@ -132,3 +135,14 @@ def scores(held_out: HeldOut) -> NDArray[np.float64]:
 def as_text(quantiles: NDArray[np.float32]) -> str:
     """Write quantiles as the metadata hold them."""
     return ",".join(f"{value:.9g}" for value in quantiles.ravel().tolist())
+
+
+def hold_out(count: int, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw one image in ten, at least two, to be held out.
+
+    Returns:
+        Indices of the images to learn from, and of those held out, each in a random order.
+    """
+    order = random.permutation(count)
+    held_out = max(2, round(HELD_OUT_SHARE * count))
+    return order[held_out:], order[:held_out]

@@ -21,7 +21,7 @@ from models.backbones.open import open_trunk
 from models.backbones.trunk import Trunk
 from models.errors import TrainingFailed
 from models.exported import run_graph
-from models.method import MODEL_METHOD, GoodImages, HeldOut, as_text, rows, scores
+from models.method import MODEL_METHOD, GoodImages, HeldOut, as_text, hold_out, rows, scores
 from models.patchcore.coreset import greedy_coreset
 from models.patchcore.graph import LOCAL, graph_of
 
@@ -29,7 +29,6 @@ CORESET = 1000
 """Members: the distances to so many take about as long as the backbone."""
 MOST_CANDIDATES = 40_000
 """Patches among which the coreset is chosen; of more, so many are drawn."""
-HELD_OUT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,8 @@ class PatchCore:
         self._check_memory(trunk, len(good.images))
         features = Features(trunk, self.threads or os.cpu_count() or 1)
         random = np.random.default_rng(self.seed)
-        order = random.permutation(len(good.images))
-        held_out = max(2, round(HELD_OUT_SHARE * len(order)))
-        patches = self._patches(features, good.images, order[held_out:], random)
+        learned, held_out = hold_out(len(good.images), random)
+        patches = self._patches(features, good.images, learned, random)
         # Channels of large values would decide alone.
         scale = 1 / patches.std(0).clamp(min=1e-6)
         patches *= scale
@@ -59,7 +57,7 @@ class PatchCore:
         peaks = np.array(
             [
                 _peak(torch.from_numpy(features(good.images[index : index + 1])), scale, members)
-                for index in tqdm(order[:held_out], desc="judging held-out images", unit="image")
+                for index in tqdm(held_out, desc="judging held-out images", unit="image")
             ],
             dtype=np.float32,
         )

@@ -23,7 +23,7 @@ from models.backbones.open import open_trunk
 from models.backbones.trunk import Trunk
 from models.errors import TrainingFailed
 from models.exported import run_graph
-from models.method import MODEL_METHOD, GoodImages, HeldOut, as_text, rows, scores
+from models.method import MODEL_METHOD, GoodImages, HeldOut, as_text, hold_out, rows, scores
 from models.option_types import STFPM_STEPS
 from models.stfpm.graph import EPSILON, LOCAL, graph_of
 from models.stfpm.network import Network
@@ -31,7 +31,6 @@ from models.stfpm.network import Network
 BATCH = 8
 LEARNING_RATE = 2e-3
 """Of Adam; it falls to 0 along half a cosine."""
-HELD_OUT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,12 @@ class Stfpm:
         teacher, student = Network(trunk, learns=False).eval(), Network(trunk, learns=True)
         _check_memory(trunk, len(good.images))
         torch.set_num_threads(self.threads or os.cpu_count() or 1)
-        order = np.random.default_rng(self.seed).permutation(len(good.images))
-        held_out = max(2, round(HELD_OUT_SHARE * len(order)))
-        images = good.images[torch.from_numpy(order[held_out:])]
+        learned, held_out = hold_out(len(good.images), np.random.default_rng(self.seed))
+        images = good.images[torch.from_numpy(learned)]
         self._learn(teacher, student, images)
         about = {MODEL_METHOD: "stfpm", "backbone": trunk.name, "backbone_licence": trunk.licence}
         model = StfpmModel(trunk, student.eval().folded(), {}, about | good.metadata())
-        frames = good.images[torch.from_numpy(order[:held_out])].flip(1).permute(0, 2, 3, 1).contiguous()
+        frames = good.images[torch.from_numpy(held_out)].flip(1).permute(0, 2, 3, 1).contiguous()
         peaks = model.maps(frames.numpy())[LOCAL].max((1, 2))
         if not (np.isfinite(peaks).all() and peaks.std() > 0):
             raise TrainingFailed(
