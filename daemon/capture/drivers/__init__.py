@@ -48,6 +48,8 @@ class Picture(NamedTuple):
     """The part it shows, where the camera knows it."""
     device_ns: int | None = None
     """When it was captured by the device's own clock, whatever that counts from; None without one."""
+    parts: tuple[tuple[str, Roi], ...] = ()
+    """The parts it shows and where, as far as a camera knows: a simulated belt does."""
 
 
 class Camera(Protocol):
