@@ -9,6 +9,7 @@ The daemon trusts nothing that it receives: `decode` refuses what is not a messa
 """
 
 import json
+import math
 import select
 import socket
 import struct
@@ -23,7 +24,8 @@ LONGEST_TEXT: Final = 1000
 
 _MOST_BYTES: Final = 65_536
 _NO_TEXT: Final = 0xFFFF
-_FRAME: Final = struct.Struct("<cQiQIIIIHH")
+_FRAME: Final = struct.Struct("<cQiQIIIIIHH")
+_FIRE: Final = struct.Struct("<cIQH")
 _OPENED: Final = struct.Struct("<c?II")
 _FAILED: Final = struct.Struct("<c??")
 _DIGEST_BYTES: Final = 16
@@ -52,12 +54,24 @@ class Settings(NamedTuple):
     next_frame: int
     frozen: bytes | None
     """Digest of the picture at which the process before this one found the camera frozen."""
+    next_picture: int | None = None
+    """Number of the first picture to come, where it is another one than that of the frame."""
 
 
 class Free(NamedTuple):
     """These slots may be written again."""
 
     slots: tuple[int, ...]
+
+
+class Fire(NamedTuple):
+    """A trigger: take the picture nearest in time."""
+
+    number: int
+    """From 1; stands in the frame that answers it."""
+    at_ns: int
+    """``time.monotonic_ns()`` when it came."""
+    part: str | None
 
 
 class Stop(NamedTuple):
@@ -87,6 +101,27 @@ class Arrival(NamedTuple):
     region: Roi | None
     """What part of the camera's picture the slot shows."""
     error: str | None
+    trigger: int | None = None
+    """Number of the trigger that it answers."""
+
+
+class Watch(NamedTuple):
+    """What a camera that chooses among its pictures has seen since its process began."""
+
+    pictures: int
+    empty: int
+    """Pictures that show no part; with triggers: that no trigger asked for."""
+    parts: int
+    """Pictures that were taken to be judged."""
+    missed: int
+    """Parts that were seen and not taken; with triggers: triggers without a picture."""
+    triggers: int
+    doubles: int
+    """Triggers that came too soon after the one before."""
+    speed: tuple[float, float] | None
+    """Of the belt, along x and y, in pixels of the camera's picture per second."""
+    trouble: str | None
+    """Why nothing can be taken now."""
 
 
 class Heartbeat(NamedTuple):
@@ -107,7 +142,7 @@ class Failed(NamedTuple):
     """The config asks for something that cannot work: trying again is of no use."""
 
 
-Message = Settings | Free | Stop | Opened | Arrival | Heartbeat | Ended | Failed
+Message = Settings | Free | Fire | Stop | Opened | Arrival | Watch | Heartbeat | Ended | Failed
 
 
 _BARE: Final[dict[bytes, Message]] = {b"H": Heartbeat(), b"E": Ended(), b"S": Stop()}
@@ -116,14 +151,19 @@ _BARE: Final[dict[bytes, Message]] = {b"H": Heartbeat(), b"E": Ended(), b"S": St
 def encode(message: Message) -> bytes:
     """Make the packet of a message. Texts must be as `sendable` leaves them."""
     match message:
-        case Arrival(frame, slot, captured_ns, part, region, error):
+        case Arrival(frame, slot, captured_ns, part, region, error, trigger):
             texts = [None if text is None else text.encode() for text in (part, error)]
             lengths = [_NO_TEXT if text is None else len(text) for text in texts]
             slot = -1 if slot is None else slot
-            packet = _FRAME.pack(b"F", frame, slot, captured_ns, *(region or (0, 0, 0, 0)), *lengths)
+            packet = _FRAME.pack(b"F", frame, slot, captured_ns, *(region or (0, 0, 0, 0)), trigger or 0, *lengths)
             packet += (texts[0] or b"") + (texts[1] or b"")
         case Free(slots):
             packet = struct.pack(f"<c{len(slots)}I", b"R", *slots)
+        case Fire(number, at_ns, part):
+            text = None if part is None else part.encode()
+            packet = _FIRE.pack(b"T", number, at_ns, _NO_TEXT if text is None else len(text)) + (text or b"")
+        case Watch():
+            packet = b"W" + json.dumps(message._asdict()).encode()
         case Opened(live, size):
             packet = _OPENED.pack(b"O", live, *(size or (0, 0)))
         case Failed(error, frozen, wrong):
@@ -152,6 +192,14 @@ def decode(packet: bytes) -> Message:
                 return _arrival(packet)
             case b"R":
                 return Free(struct.unpack(f"<{(len(packet) - 1) // 4}I", packet[1:]))
+            case b"T":
+                _, number, at_ns, length = _FIRE.unpack_from(packet)
+                part, rest = _text(packet[_FIRE.size :], length)
+                if rest or not number:
+                    raise ValueError("the fields of this trigger contradict each other")
+                return Fire(number, at_ns, part)
+            case b"W":
+                return _watch(json.loads(packet[1:]))
             case b"O":
                 _, live, height, width = _OPENED.unpack(packet)
                 return Opened(live, Size(height, width) if height and width else None)
@@ -170,13 +218,29 @@ def decode(packet: bytes) -> Message:
 
 
 def _arrival(packet: bytes) -> Arrival:
-    _, frame, slot, captured_ns, x, y, width, height, part_bytes, error_bytes = _FRAME.unpack_from(packet)
+    _, frame, slot, captured_ns, x, y, width, height, trigger, part_bytes, error_bytes = _FRAME.unpack_from(
+        packet
+    )
     part, rest = _text(packet[_FRAME.size :], part_bytes)
     error, rest = _text(rest, error_bytes)
     region = Roi(x, y, width, height) if width and height else None
     if rest or slot < -1 or (slot >= 0) != (region is not None):
         raise ValueError("the fields of this frame contradict each other")
-    return Arrival(frame, None if slot < 0 else slot, captured_ns, part, region, error)
+    return Arrival(frame, None if slot < 0 else slot, captured_ns, part, region, error, trigger or None)
+
+
+def _watch(content: dict[str, Any]) -> Watch:
+    watch = Watch(**content)
+    if watch.speed is not None:
+        x, y = (float(value) for value in watch.speed)
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise ValueError("a speed must be finite")
+        watch = watch._replace(speed=(x, y))
+    if any(type(number) is not int or not 0 <= number < 2**53 for number in watch[:6]):
+        raise ValueError("counts must be whole numbers")
+    if watch.trouble is not None and not isinstance(watch.trouble, str):
+        raise ValueError("trouble must be a text")
+    return watch
 
 
 def _text(rest: bytes, length: int) -> tuple[str | None, bytes]:
