@@ -142,7 +142,9 @@ class Trigger:
             if getattr(self, key) is None:
                 raise ValueError(f"{key}: missing; expected it beside by: {self.by}")
         if self.by == "hardware" and isinstance(self.line, int):
-            raise ValueError(f"line: found {self.line}, expected the name of the camera's input, such as Line1")
+            raise ValueError(
+                f"line: found {self.line}, expected the name of the camera's input, such as Line1"
+            )
         if self.address is not None:
             self.host_and_port()
 
@@ -153,7 +155,9 @@ class Trigger:
             ValueError: the address is no such place.
         """
         host, _, port = (self.address or "").partition(":")
-        number = int(port) if port.isascii() and port.isdigit() else 0 if port or ":" in str(self.address) else 502
+        number = (
+            int(port) if port.isascii() and port.isdigit() else 0 if port or ":" in str(self.address) else 502
+        )
         if not host or not 0 < number < 65_536:
             raise ValueError(f"address: found {self.address}, expected HOST or HOST:PORT")
         return host, number

@@ -25,9 +25,7 @@ class GpioInput:
             try:
                 import gpiod
             except ImportError as error:
-                raise InputError(
-                    f"trigger.by: gpio needs pip install 'inspectd[gpio]' ({error})"
-                ) from error
+                raise InputError(f"trigger.by: gpio needs pip install 'inspectd[gpio]' ({error})") from error
         self._name = f"{trigger.chip}, line {trigger.line}"
         edge = gpiod.line.Edge.RISING if trigger.edge == "rising" else gpiod.line.Edge.FALLING
         settings = gpiod.LineSettings(

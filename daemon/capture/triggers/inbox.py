@@ -1,4 +1,4 @@
-"""Hears the daemon while the camera's thread waits for a picture, so that a trigger is taken when it comes."""
+"""Hears the daemon while the camera's thread waits for a picture: a trigger is taken when it comes."""
 
 import queue
 import threading
@@ -39,7 +39,9 @@ class Inbox:
         """Wait until there is something to receive; False when nothing came in time (None: for ever)."""
         if self._next is None:
             try:
-                self._next = self._messages.get(timeout_ms != 0, None if timeout_ms is None else timeout_ms / 1e3)
+                self._next = self._messages.get(
+                    timeout_ms != 0, None if timeout_ms is None else timeout_ms / 1e3
+                )
             except queue.Empty:
                 return False
         return True
