@@ -408,6 +408,7 @@ class DaemonCamera:
         for fire in list(self._fired.values()):
             self.captured += 1
             unseen = Arrival(self.captured, None, fire.at_ns, fire.part, None, error, fire.number)
+            self.counter.captured = self.captured
             self._sink.arrived(self.name, unseen)
         self._fired.clear()
 
@@ -473,6 +474,7 @@ class DaemonCamera:
         self._account_up_to(self._counted(), reason)
         if self._opened is not None and not over:
             self._account_up_to(self.captured + 1, reason)
+            self._pictures += 1  # the one amid which it died
         self._give_up_triggers(f"a trigger without a picture: {reason}")
         self.counter.captured = self.captured
         self._gone.set()
