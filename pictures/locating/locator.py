@@ -1,11 +1,11 @@
 """Finds a taught part in a picture: where it lies, how it is turned, and how well it fits.
 
-Coarse: the directions of the part's edges are compared with those of the picture, reduced so that the part is
-some 32 pixels long, at all places at once by a Fourier transform, for each turn and size that is allowed. Only
-directions count, so that light and contrast do not matter (after C. Steger, "Occlusion, clutter, and
+Coarse: the directions of the part's edges are compared with those of the picture, reduced so that the part
+is some 32 pixels long, at all places at once by a Fourier transform, for each turn and size that is allowed.
+Only directions count, so that light and contrast do not matter (after C. Steger, "Occlusion, clutter, and
 illumination invariant object recognition", 2002). Fine: at each point of an edge the picture is sampled along
-the direction across that edge; where it rises most, to a fraction of a pixel, is where the edge is now, and the
-place, turn and size that bring all points there are found by least squares. What lies far off has no weight.
+the direction across that edge. Where it rises most, to a fraction of a pixel, is where the edge is now. The
+place, turn and size that bring all points there are found by least squares; what lies far off has no weight.
 """
 
 import math
@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pictures.frames import Frame, Roi
-from pictures.locating.reference import Reference
+from pictures.locating.reference import Allowed, Reference
 
 Floats = NDArray[np.float32]
+Grey = NDArray[np.uint8]
+Away = NDArray[np.floating]
 
 _COARSE_PART: Final = 32
 """Pixels of the part's longest side where it is looked for at all turns."""
@@ -91,12 +93,11 @@ class Locator:
         self._contrasts = reference.points[:, 4]
         longest = max(np.ptp(self._points, axis=0).max(), 1)
         coarse = max(1.0, longest / _COARSE_PART)
-        self._fine = _Level(max(1.0, max(width, height) / _LARGEST_FINE), width, height)
-        self._between = _Level(max(self._fine.reduction, coarse / _MIDDLE), width, height)
-        self._coarse = _Level(max(self._between.reduction, coarse), width, height)
-        self._coarse_search = _CoarseSearch(
-            self._coarse, self._middle, self._points, self._normals, self._contrasts, reference
-        )
+        self._fine = _Level(max(width, height) / _LARGEST_FINE, width, height)
+        between = self._fine.reduction * max(1, round(coarse / _MIDDLE / self._fine.reduction))
+        self._between = _Level(between, width, height)
+        self._coarse = _Level(between * max(1, round(coarse / between)), width, height)
+        self._coarse_search = _CoarseSearch(self._coarse, self._middle, self._points, reference)
 
     def locate(self, picture: Frame) -> Place | NotLocated:
         """Find the part.
@@ -124,9 +125,11 @@ class Locator:
             return [NotLocated(wrong, None)] * parts
         x, y, width, height = self._search
         seen = picture[y : y + height, x : x + width]
-        fine = self._fine.of(cv2.cvtColor(seen, cv2.COLOR_BGR2GRAY))
-        between = self._between.of(fine)
-        candidates = self._coarse_search.candidates(self._coarse.of(between), parts * _CANDIDATES)
+        fine = self._fine.of(in_grey(seen))
+        between = self._between.of(fine, self._fine)
+        candidates = self._coarse_search.candidates(
+            self._coarse.of(between, self._between), parts * _CANDIDATES
+        )
         found: list[Place] = []
         nearest: Place | None = None
         for candidate in candidates:
@@ -143,7 +146,7 @@ class Locator:
         missing = NotLocated(self._fault(nearest) or "there is no other part", nearest)
         return [*self._in_rows(found), *[missing] * (parts - len(found))]
 
-    def _refined(self, candidate: Place, between: NDArray[np.uint8], fine: NDArray[np.uint8]) -> Place:
+    def _refined(self, candidate: Place, between: Grey, fine: Grey) -> Place:
         allowed = self.reference.allowed
         pose = _Pose.of(candidate, self._middle)
         if self._between.reduction > self._fine.reduction:
@@ -155,9 +158,7 @@ class Locator:
             turn = (turn + 180) % 360 - 180
         return Place(float(dx), float(dy), turn, pose.scale, self._residual(between, pose))
 
-    def _fitted(
-        self, picture: NDArray[np.uint8], level: "_Level", pose: "_Pose", *, half: int, rounds: int
-    ) -> "_Pose":
+    def _fitted(self, picture: Grey, level: "_Level", pose: "_Pose", *, half: int, rounds: int) -> "_Pose":
         """Bring the edges to where the picture rises most, within ``half`` of its pixels."""
         allowed = self.reference.allowed
         offsets = np.arange(-half - 1, half + 2, dtype=np.float32)
@@ -178,15 +179,13 @@ class Locator:
                 return pose
             spread = max(0.3, 1.5 * float(np.median(np.abs(away[is_edge] - np.median(away[is_edge])))))
             weights = np.where(is_edge, 1 / (1 + (away / (2 * spread)) ** 2) ** 2, 0)
-            pose = pose.moved(
-                rotated, normals, weights, away * level.reduction, allowed.turn > 0, allowed.scale > 0
-            )
+            pose = pose.moved(rotated, normals, weights, away * level.reduction, allowed)
         return pose
 
-    def _residual(self, between: NDArray[np.uint8], pose: "_Pose") -> float:
+    def _residual(self, between: Grey, pose: "_Pose") -> float:
         return float(min(max(1 - self._agreement(between, pose).mean(), 0), 1))
 
-    def _agreement(self, picture: NDArray[np.uint8], pose: "_Pose") -> Floats:
+    def _agreement(self, picture: Grey, pose: "_Pose") -> Floats:
         """Say of each point how well the picture's edge there has its direction: 1 is all, 0 is chance."""
         at = self._between.at(pose.turned(self._points) + pose.shift.astype(np.float32))
         around = cv2.remap(
@@ -214,8 +213,8 @@ class Locator:
             place: of the part in it.
         """
         x, y, width, height = self._search
-        grey = cv2.cvtColor(picture[y : y + height, x : x + width], cv2.COLOR_BGR2GRAY)
-        between = self._between.of(self._fine.of(grey))
+        grey = in_grey(picture[y : y + height, x : x + width])
+        between = self._between.of(self._fine.of(grey), self._fine)
         return self._agreement(between, _Pose.of(place, self._middle))
 
     def _fault(self, place: Place | None) -> str | None:
@@ -232,7 +231,7 @@ class Locator:
         if abs(place.turn) > allowed.turn + 0.5:
             return f"the part is turned by {place.turn:.1f}°, at most {allowed.turn:g}° are allowed"
         if abs(place.scale - 1) > allowed.scale + 0.005:
-            return f"the part's size is {place.scale:.1%} of the taught one, {allowed.scale:.1%} more or less is allowed"
+            return f"the part has {place.scale:.1%} of the taught size, {allowed.scale:.1%} off is allowed"
         return None
 
     def _is_taken(self, place: Place, found: list[Place]) -> bool:
@@ -251,21 +250,25 @@ class Locator:
 
 
 class _Level:
-    """The search region in a smaller size."""
+    """The search region, reduced by a whole number: OpenCV is five times faster then."""
 
     def __init__(self, reduction: float, width: int, height: int) -> None:
-        self.size = max(1, round(width / reduction)), max(1, round(height / reduction))
-        self.scale = np.array([self.size[0] / width, self.size[1] / height], dtype=np.float32)
-        self.reduction = float(1 / self.scale.mean())
+        self.reduction = max(1, min(round(reduction), width, height))
+        self.size = width // self.reduction, height // self.reduction
 
-    def of(self, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if grey.shape[::-1] == self.size:
+    def of(self, grey: Grey, level: "_Level | None" = None) -> Grey:
+        """Reduce the search region, or another level of it that is a whole number finer."""
+        by = self.reduction // (1 if level is None else level.reduction)
+        if by == 1:
             return grey
-        return cv2.resize(grey, self.size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+        width, height = self.size
+        return cv2.resize(  # type: ignore[return-value]
+            grey[: height * by, : width * by], self.size, interpolation=cv2.INTER_AREA
+        )
 
     def at(self, points: Floats) -> Floats:
         """Give points of the search region, N×2, in pixels of this size."""
-        placed: Floats = (points + np.float32(0.5)) * self.scale - np.float32(0.5)
+        placed: Floats = (points + np.float32(0.5)) / np.float32(self.reduction) - np.float32(0.5)
         return placed
 
 
@@ -278,7 +281,7 @@ class _Pose(NamedTuple):
 
     @classmethod
     def of(cls, place: Place, middle: NDArray[np.float64]) -> "_Pose":
-        return cls(middle + (place.dx, place.dy), math.radians(place.turn), place.scale)
+        return cls(middle + np.array([place.dx, place.dy]), math.radians(place.turn), place.scale)
 
     def turned_only(self, vectors: Floats) -> Floats:
         cos, sin = np.float32(math.cos(self.turn)), np.float32(math.sin(self.turn))
@@ -287,20 +290,12 @@ class _Pose(NamedTuple):
     def turned(self, points: Floats) -> Floats:
         return self.turned_only(points) * np.float32(self.scale)
 
-    def moved(
-        self,
-        points: Floats,
-        normals: Floats,
-        weights: NDArray[np.floating],
-        away: NDArray[np.floating],
-        turns: bool,
-        scales: bool,
-    ) -> "_Pose":
+    def moved(self, points: Floats, normals: Floats, weights: Away, away: Away, allowed: Allowed) -> "_Pose":
         """Give the pose that brings points nearest to where edges are, ``away`` along their normals."""
         columns = [normals[:, 0], normals[:, 1]]
-        if turns:
+        if allowed.turn:
             columns.append(normals[:, 1] * points[:, 0] - normals[:, 0] * points[:, 1])
-        if scales:
+        if allowed.scale:
             columns.append((normals * points).sum(axis=1))
         design = np.stack(columns, axis=1).astype(np.float64)
         weighted = design * weights[:, None]
@@ -310,8 +305,8 @@ class _Pose(NamedTuple):
             step = np.linalg.solve(squares, weighted.T @ away)
         except np.linalg.LinAlgError:
             return self
-        turn = self.turn + (float(step[2]) if turns else 0)
-        scale = self.scale * (1 + float(step[-1]) if scales else 1)
+        turn = self.turn + (float(step[2]) if allowed.turn else 0)
+        scale = self.scale * (1 + float(step[-1]) if allowed.scale else 1)
         return _Pose(self.shift + step[:2], turn, min(max(scale, 0.5), 2.0))
 
 
@@ -319,16 +314,11 @@ class _CoarseSearch:
     """Compares directions of edges at all places, turns and sizes that are allowed."""
 
     def __init__(
-        self,
-        level: _Level,
-        middle: NDArray[np.float64],
-        points: Floats,
-        normals: Floats,
-        contrasts: Floats,
-        reference: Reference,
+        self, level: _Level, middle: NDArray[np.float64], points: Floats, reference: Reference
     ) -> None:
         self._level = level
-        self._contrast = float(np.median(contrasts))
+        self._contrast = float(np.median(reference.points[:, 4]))
+        normals = reference.points[:, 2:4]
         width, height = level.size
         self._size = cv2.getOptimalDFTSize(width + 4), cv2.getOptimalDFTSize(height + 4)
         radius = max(1.0, float(np.hypot(*points.T).max()) / level.reduction)
@@ -350,7 +340,7 @@ class _CoarseSearch:
         """Give the Fourier transform of the part's edges about the origin, two channels for x and y."""
         width, height = self._size
         pose = _Pose(np.zeros(2), math.radians(turn), scale)
-        at, directions = pose.turned(points) * self._level.scale, pose.turned_only(normals)
+        at, directions = pose.turned(points) / np.float32(self._level.reduction), pose.turned_only(normals)
         edges = np.zeros((height, width, 2), dtype=np.float32)
         corner = np.floor(at).astype(int)
         share = at - corner
@@ -361,7 +351,7 @@ class _CoarseSearch:
                 np.add.at(edges, places, weight[:, None] * directions)
         return cv2.dft(edges, flags=cv2.DFT_COMPLEX_OUTPUT)  # type: ignore[return-value]
 
-    def candidates(self, picture: NDArray[np.uint8], most: int) -> list[Place]:
+    def candidates(self, picture: Grey, most: int) -> list[Place]:
         """Give the places that look most like the part, the best first."""
         smooth = cv2.GaussianBlur(picture, (3, 3), 0)
         x = cv2.Scharr(smooth, cv2.CV_32F, 1, 0, scale=1 / 32)
@@ -398,7 +388,12 @@ class _CoarseSearch:
         return found
 
 
-def edges_between(grey: NDArray[np.uint8], points: Floats, reduction: float) -> Floats:
+def in_grey(picture: Frame) -> Grey:
+    """Give a picture's grey levels, H×W uint8."""
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)  # type: ignore[return-value]
+
+
+def edges_between(grey: Grey, points: Floats, reduction: float) -> Floats:
     """Move points of edges to where a picture rises most across them, as the locator will find them.
 
     Args:

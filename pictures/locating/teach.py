@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foundation.errors import InputError
 from pictures.frames import Frame, Roi, Size
-from pictures.locating.locator import Locator, NotLocated, Place, edges_between
+from pictures.locating.locator import Floats, Locator, NotLocated, Place, edges_between, in_grey
 from pictures.locating.reference import (
     FEWEST_POINTS,
     MOST_POINTS,
@@ -129,8 +129,8 @@ class NotShared(InputError):
     def __init__(self, lost: list[int], count: int, first: Place | NotLocated) -> None:
         reason = first.reason if isinstance(first, NotLocated) else str(first)
         super().__init__(
-            f"{len(lost)} of {count} pictures do not show the part that the others show ({reason}): take them "
-            "out, allow more with --shift or --turn, or say with --part where it lies in the first picture"
+            f"{len(lost)} of {count} pictures do not show the part that the others show ({reason}): take "
+            "them out, allow more with --shift or --turn, or say with --part where it lies in the first one"
         )
         self.lost = lost
 
@@ -163,16 +163,16 @@ def _begun(picture: Frame, wishes: _Wishes) -> Reference | None:
     return Reference(size, part, wishes.search, wishes.allowed, None, points)
 
 
-def _box(points: NDArray[np.float32], size: Size) -> Roi:
+def _box(points: Floats, size: Size) -> Roi:
     left, top = np.floor(points[:, :2].min(axis=0)).astype(int).tolist()
     right, bottom = np.ceil(points[:, :2].max(axis=0)).astype(int).tolist()
     left, top = max(0, left), max(0, top)
     return Roi(left, top, min(size.width - left, right - left + 1), min(size.height - top, bottom - top + 1))
 
 
-def _edge_points(picture: Frame, region: Roi, most: int) -> NDArray[np.float32]:
+def _edge_points(picture: Frame, region: Roi, most: int) -> Floats:
     """Find the clearest points of edges in a region, spread over it: N×5, see ``Reference.points``."""
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    grey = in_grey(picture)
     reduction = max(1.0, max(region.width, region.height) / 128)
     cut = grey[region.y : region.y + region.height, region.x : region.x + region.width]
     small = cv2.resize(
@@ -181,8 +181,9 @@ def _edge_points(picture: Frame, region: Roi, most: int) -> NDArray[np.float32]:
         interpolation=cv2.INTER_AREA,
     )
     smooth = cv2.GaussianBlur(small, (3, 3), 0)
-    x, y = (cv2.Scharr(smooth, cv2.CV_32F, *order, scale=1 / 32) for order in ((1, 0), (0, 1)))
-    strength = cv2.magnitude(x, y)
+    x: Floats = cv2.Scharr(smooth, cv2.CV_32F, 1, 0, scale=1 / 32).astype(np.float32)
+    y: Floats = cv2.Scharr(smooth, cv2.CV_32F, 0, 1, scale=1 / 32).astype(np.float32)
+    strength: Floats = np.hypot(x, y)
     ridge = _ridge(x, y, strength)
     strength[~ridge] = 0
     strength[[0, -1]] = strength[:, [0, -1]] = 0
@@ -197,13 +198,11 @@ def _edge_points(picture: Frame, region: Roi, most: int) -> NDArray[np.float32]:
     at = (np.stack([columns, rows], axis=1) + 0.5) * scale - 0.5 + (region.x, region.y)
     length = strength[rows, columns]
     directions = np.stack([x[rows, columns], y[rows, columns]], axis=1) / length[:, None]
-    points: NDArray[np.float32] = np.concatenate([at, directions, length[:, None]], axis=1).astype(np.float32)
+    points: Floats = np.concatenate([at, directions, length[:, None]], axis=1).astype(np.float32)
     return edges_between(grey, points, float(scale.mean()))
 
 
-def _ridge(
-    x: NDArray[np.float32], y: NDArray[np.float32], strength: NDArray[np.float32]
-) -> NDArray[np.bool_]:
+def _ridge(x: Floats, y: Floats, strength: Floats) -> NDArray[np.bool_]:
     """Say where the gradient is larger than before and after, in its direction."""
     unit = np.maximum(strength, 1e-6)
     rows, columns = np.mgrid[0 : x.shape[0], 0 : x.shape[1]].astype(np.float32)
@@ -309,7 +308,7 @@ def _self_agreement(reference: Reference, picture: Frame, turn: float) -> float:
     return 0.0 if isinstance(place, NotLocated) else 1 - place.residual
 
 
-def _turned(reference: Reference, turn: float) -> NDArray[np.float32]:
+def _turned(reference: Reference, turn: float) -> Floats:
     cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
     matrix = np.array([[cos, sin], [-sin, cos]], dtype=np.float32)
     middle = np.array(reference.middle, dtype=np.float32)
@@ -326,6 +325,6 @@ def _refuse_sliding(reference: Reference) -> None:
     if values[0] < 0.02:
         along = "across" if abs(vectors[0, 0]) > abs(vectors[1, 0]) else "up or down"
         raise InputError(
-            f"the part's edges all run in one direction, so that its place {along} is undecided: give pictures "
-            "that show an end or a corner of it"
+            f"the part's edges all run in one direction, so that its place {along} is undecided: give "
+            "pictures that show an end or a corner of it"
         )
