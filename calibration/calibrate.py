@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -57,6 +56,8 @@ class Measured:
     """Indices of good images that the model was trained on."""
     defective: ImageSet | None
     defective_scores: Floats
+    not_located: int
+    """Number of defective images in which no part was found; they were judged as they lie."""
 
 
 def calibrate(
@@ -102,19 +103,32 @@ def calibrate(
         trained = trained_on(manifest.model_metadata)
         images = good.files if defective is None else [*good.files, *defective.files]
         shown = seen_region(images, roi, trained)
-        roi, tiles = shown.cut, tiles or trained.tiles
-        prepare: Prepare = partial(fit, size=manifest.input_size, roi=roi)
-        merge = None
+        tiles, view, merge = tiles or trained.tiles, shown.view, None
         if tiles is not None:
-            merge = TileMerge(lay_tiles(tiles, roi, good.files[0]), manifest.geometry)
+            merge = TileMerge(lay_tiles(tiles, shown.cut, good.files[0]), manifest.geometry)
             engine = TiledEngine(engine, merge)
-            prepare = partial(merge.grid.cut, size=manifest.input_size, roi=roi)
-        seen = _Seen(prepare, roi)
+        size = manifest.input_size
+
+        def frame_of(seen: Frame) -> Frame:
+            return fit(seen, size) if merge is None else merge.grid.cut(seen, size)
+
+        def prepare(picture: Frame) -> Frame:
+            return frame_of(view.see(picture))
+
+        def prepare_defective(picture: Frame) -> Frame:
+            looked = view.look(picture)
+            lost.append(looked.lost is not None)
+            return frame_of(looked.seen)
+
+        lost: list[bool] = []
+        seen = _Seen(prepare, shown.cut)
         quantiles = measure_quantiles(engine, good.files, seen)
         good_scores = measure_scores(engine, quantiles, good.files, prepare, "good scores")
         defective_scores = np.empty(0)
         if defective is not None:
-            defective_scores = measure_scores(engine, quantiles, defective.files, prepare, "defect scores")
+            defective_scores = measure_scores(
+                engine, quantiles, defective.files, prepare_defective, "defect scores"
+            )
     except EngineFailed as error:
         raise EngineFailed(f"{engine_file}: {error}") from error
     finally:
@@ -138,6 +152,7 @@ def calibrate(
         good_images=len(good.files),
         good_images_sha256=good.digest(good_folder),
         roi=shown.roi,
+        locate=None if shown.reference is None else shown.reference.digest,
         camera_picture=shown.camera_picture,
         tiles=tiles,
         # The more tiles, the more places where a good part's score may be high.
@@ -157,6 +172,7 @@ def calibrate(
         least_overlap=merge.least_overlap if merge is not None and len(merge.grid) > 1 else 0,
         trained_on=_trained_on(good, seen.digests, manifest.model_metadata),
         defective=defective,
+        not_located=sum(lost),
         defective_scores=defective_scores,
     )
 

@@ -14,6 +14,7 @@ COMMANDS = (
     "reload",
     "select",
     "record",
+    "locate",
     "keygen",
     "install_service",
 )

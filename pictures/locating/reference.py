@@ -46,7 +46,7 @@ class Allowed(NamedTuple):
     """The largest share of its edges that may be missing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reference:
     """A taught part. Pixels are those of the camera's whole picture, x to the right and y down.
 
@@ -96,6 +96,15 @@ class Reference:
     def digest(self) -> str:
         """SHA-256 of ``text``: by it training, calibration and the daemon know that they use the same."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reference) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __str__(self) -> str:
+        return f"the reference {self.digest[:12]}…"
 
     def fault_of(self, picture: Frame) -> str | None:
         """Say why a picture cannot be one of the camera on which the part was taught; None if it can."""
