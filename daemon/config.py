@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from daemon.capture.drivers import CameraSettings
+from daemon.capture.drivers import CameraSettings, LocateSettings
 from daemon.host.cores import Cores
 from foundation.errors import InputError
 from foundation.yaml_file import read_yaml, shown
@@ -283,6 +283,9 @@ def _address_from(path: Path, key: str, text: str) -> str:
 
 
 def _camera_from(folder: Path, camera: CameraSettings) -> CameraSettings:
+    if camera.locate is not None:
+        taught = replace(camera.locate, reference=str(folder / camera.locate.reference))
+        camera = replace(camera, locate=taught)
     if "://" in camera.source:
         return camera
     return replace(camera, source=str(folder / camera.source))
@@ -328,8 +331,9 @@ def _keys_beside(location: Sequence[str]) -> list[str]:
             return list(Config.model_fields)
         case ["cameras", _, _]:
             return [field.name for field in fields(CameraSettings)]
-        case ["cameras", _, "roi" | "tiles" as section, _]:
-            return {"roi": list(Roi._fields), "tiles": [field.name for field in fields(Tiles)]}[section]
+        case ["cameras", _, "roi" | "tiles" | "locate" as section, _]:
+            named = {"tiles": fields(Tiles), "locate": fields(LocateSettings)}.get(section, ())
+            return [field.name for field in named] or list(Roi._fields)
         case ["products", _, _]:
             return list(ProductConfig.model_fields)
         case ["curve", "clients", _, _]:

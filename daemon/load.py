@@ -30,6 +30,8 @@ from foundation.yaml_file import read_text
 from pictures.frames import Roi, Size
 from pictures.heatmap import MapGeometry
 from pictures.image_folder import images_in
+from pictures.locating.reference import Reference
+from pictures.locating.reference_file import read_reference
 from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 
@@ -46,6 +48,8 @@ class Setup:
     opened: Sequence[Mapping[Product, Engine]]
     hashes: Mapping[str, str]
     """SHA-256 of the config, of each calibration and of each engine's payload, by file; for the journal."""
+    references: Mapping[str, Reference]
+    """Camera → the part that is looked for in its pictures, of those that look for one."""
     proven: Mapping[str, str]
     """SHA-256 of each engine's payload, and by what it was found to run here; for the journal."""
 
@@ -62,6 +66,7 @@ class Setup:
             cameras=self.config.cameras,
             size=self.input_size,
             judged_at_once=max(product.max_batch for product in products) * self.config.lanes,
+            references=self.references,
             on_gpu=any(product.manifest.executed_on == "cuda" for product in products),
         )
 
@@ -89,8 +94,10 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
         _keep_to_cores(path, config)
     else:
         _refuse_restart(path, running.config, config)
-    products = load_products(config, path)
-    hashes = _hashes(products) | {str(path): hashlib.sha256(text).hexdigest()}
+    references = load_references(config, path)
+    products = load_products(config, path, references)
+    hashes = _hashes(products) | _reference_hashes(config, references)
+    hashes |= {str(path): hashlib.sha256(text).hexdigest()}
     if running is not None:
         same = {product.fingerprint: product for product in running.products.values()}
         products = {name: same.get(product.fingerprint, product) for name, product in products.items()}
@@ -98,7 +105,7 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
     _try_out(_unproven(products.values(), config, running))
     opened: list[dict[Product, Engine]] = [{} for _ in range(config.lanes)]
     proven = {p.manifest.payload_sha256: environment_of(p.manifest) for p in products.values()}
-    setup = Setup(config, products, opened, hashes, proven)
+    setup = Setup(config, products, opened, hashes, references, proven)
     with ExitStack() as undo:
         undo.callback(setup.close)
         for engines in opened:
@@ -109,12 +116,31 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
     return setup
 
 
-def load_products(config: Config, path: Path) -> dict[str | None, Product]:
+def load_references(config: Config, path: Path) -> dict[str, Reference]:
+    """Read the taught parts that cameras look for.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    references = {}
+    for name, settings in config.cameras.items():
+        if settings.locate is not None:
+            try:
+                references[name] = read_reference(Path(settings.locate.reference))
+            except InputError as error:
+                raise type(error)(f"{path}: cameras.{name}.locate.reference: {error}") from error
+    return references
+
+
+def load_products(
+    config: Config, path: Path, references: Mapping[str, Reference]
+) -> dict[str | None, Product]:
     """Read what every product of a config says about itself; engines are not opened yet.
 
     Args:
         config: the line's config.
         path: its file, for what is said about mistakes.
+        references: of the cameras that look for a part.
 
     Returns:
         The products by name, in the config's order; one of the name None when the config names none.
@@ -129,7 +155,7 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
         manifest = read_manifest(entry.engine, trusted)
         text = _calibration_text(entry)
         calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
-        _check_cameras(path, config, entry, calibration)
+        _check_cameras(path, config, entry, calibration, references)
         first = next(iter(products.values()), None)
         if first is not None and manifest.input_size != first.manifest.input_size:
             raise InputError(
@@ -173,7 +199,13 @@ def _calibration_text(entry: ProductConfig) -> bytes:
     return read_text(entry.calibration, A_CALIBRATION)
 
 
-def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration: Calibration) -> None:
+def _check_cameras(
+    path: Path,
+    config: Config,
+    entry: ProductConfig,
+    calibration: Calibration,
+    references: Mapping[str, Reference],
+) -> None:
     """Refuse cameras that show the engine something else than what it was calibrated on.
 
     Scores of another crop have another distribution: the threshold would mean nothing.
@@ -181,7 +213,9 @@ def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration
     made = f"{entry.calibration} was made"
     for camera, settings in config.cameras.items():
         key = f"{path}: cameras.{camera}"
-        shown = _shown_region(f"{key}.roi", settings)
+        reference = references.get(camera)
+        _check_reference(f"{key}.locate", reference, calibration, made)
+        shown = _shown_region(f"{key}.roi", settings, reference)
         picture = calibration.camera_picture
         whole = None if picture is None else Roi(0, 0, picture.width, picture.height)
         is_known = calibration.roi is not None or whole is not None
@@ -202,7 +236,22 @@ def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration
             )
 
 
-def _shown_region(key: str, settings: CameraSettings) -> Roi | None:
+def _check_reference(key: str, reference: Reference | None, calibration: Calibration, made: str) -> None:
+    found = None if reference is None else reference.digest
+    if found == calibration.locate:
+        return
+    if calibration.locate is None:
+        raise InputError(
+            f"{key}: found {reference}, but {made} on parts as they lie: take locate out, or train and "
+            "calibrate with --locate"
+        )
+    raise InputError(
+        f"{key}: found {reference or 'none'}, expected the reference {calibration.locate[:12]}…, by which "
+        f"parts were brought to their place when {made}"
+    )
+
+
+def _shown_region(key: str, settings: CameraSettings, reference: Reference | None) -> Roi | None:
     """Tell what a camera shows of its picture; the pictures of a folder may be cut out already."""
     folder = Path(settings.source)
     if "://" in settings.source or not folder.is_dir():
@@ -211,7 +260,7 @@ def _shown_region(key: str, settings: CameraSettings) -> Roi | None:
         files = images_in(folder)
     except InputError:
         return settings.roi  # the camera says what is wrong
-    return seen_region(files, settings.roi, option=key).roi
+    return seen_region(files, settings.roi, reference=reference, option=key).roi
 
 
 def _geometry(engine: Path, manifest: Manifest) -> MapGeometry:
@@ -278,6 +327,11 @@ def _hashes(products: Mapping[str | None, Product]) -> dict[str, str]:
     return calibrations | {
         str(product.engine): product.manifest.payload_sha256 for product in products.values()
     }
+
+
+def _reference_hashes(config: Config, references: Mapping[str, Reference]) -> dict[str, str]:
+    files = {name: entry.locate.reference for name, entry in config.cameras.items() if entry.locate}
+    return {files[name]: reference.digest for name, reference in references.items()}
 
 
 def clients_of(curve: CurveConfig) -> dict[str, Client]:

@@ -23,12 +23,11 @@ from pictures.frames import Frame, Roi, Size, cut_out, fit
 from pictures.heatmap import MapGeometry
 from pictures.image_file import read_image
 from pictures.image_folder import images_in
-from pictures.locating.locator import AT_ITS_PLACE
 from pictures.locating.reference import Reference
 from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 from pictures.tiles import Tiles, lay_tiles
-from pictures.view import Looked, View, in_the_picture
+from pictures.view import UNMOVED, Looked, View, in_the_picture, whole
 
 PRO_LIMITS = (0.3,)
 """False positive rates up to which AU-PRO is integrated, as usual for MVTec AD."""
@@ -82,10 +81,10 @@ class Judged:
             spread = self.geometry.at(size).spread(values)
         else:
             # Where the part lies in the picture: that is where people marked the defect.
-            region = self.roi or Roi(0, 0, self.reference.picture.width, self.reference.picture.height)
+            region = self.roi or whole(self.reference.picture)
             heat = self.geometry.at(Size(region.height, region.width)).spread(values)
-            place = self.looked[index].place or AT_ITS_PLACE
-            laid = in_the_picture(heat, self.reference, place, self.roi, float(values.min()))
+            placed = self.looked[index].placed or UNMOVED
+            laid = in_the_picture(heat, placed, region, self.reference.picture, float(values.min()))
             resized = cv2.resize(laid, (size.width, size.height), interpolation=cv2.INTER_AREA)
             spread = resized.astype(np.float32, copy=False)
         # Interpolation must not round beyond the values it lies between.

@@ -71,9 +71,6 @@ class Place(NamedTuple):
         )
 
 
-AT_ITS_PLACE: Final = Place(0.0, 0.0, 0.0, 1.0, 0.0)
-
-
 class NotLocated(NamedTuple):
     """A part was not found."""
 
