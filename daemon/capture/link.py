@@ -191,15 +191,9 @@ def _arrival(packet: bytes) -> Arrival:
             raise ValueError("a place that is not a number")
     part, rest = _text(rest, part_bytes)
     error, rest = _text(rest, error_bytes)
-    region = Roi(*region_sides)
-    region = region if region.width and region.height else None
-    if (
-        rest
-        or slot < -1
-        or about > _PLACED | _LOST
-        or (about and slot < 0)
-        or (slot >= 0) != (region is not None)
-    ):
+    region = Roi(*region_sides) if all(region_sides[2:]) else None
+    is_wrong = rest or slot < -1 or about > _PLACED | _LOST or (about and slot < 0)
+    if is_wrong or (slot >= 0) != (region is not None):
         raise ValueError("the fields of this frame contradict each other")
     slot = None if slot < 0 else slot
     return Arrival(frame, slot, captured_ns, part, region, error, placed, bool(about & _LOST))

@@ -163,7 +163,7 @@ class CameraProcess:
             due_ns = max(due_ns + period_ns, captured_ns - _CATCH_UP_NS)
 
     def _stored(self, looked: Looked, suspicion: Suspicion) -> Arrival:
-        """Write what was seen of a part into the next free slot; that stays free where it cannot be judged."""
+        """Write what was seen of a part into the next free slot, which stays free if that cannot be."""
         locate = self._settings.locate
         if looked.lost is not None and locate is not None and locate.not_found == "fault":
             return _NOT_STORED._replace(error=f"locate: {looked.lost}")
