@@ -63,6 +63,11 @@ class Calibration(BaseModel):
         pattern="^[0-9a-f]{64}$",
         description="SHA-256 of the reference by which each part was brought to its place",
     )
+    mask: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the mask that says where to look",
+    )
     tiles: Tiles | None = Field(default=None, description="into which a picture is cut; None for one frame")
     tiled_size: Size | None = Field(
         default=None, description="height and width that the tiles were laid over"
@@ -108,7 +113,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     content = calibration.model_dump(mode="json")
     if calibration.changed is None:
         del content["changed"]  # older versions read it, too
-    for key in ("locate",):
+    for key in ("locate", "mask"):
         if content[key] is None:
             del content[key]
     text = yaml_text(content)

@@ -31,6 +31,7 @@ def report(target: Path, measured: Measured) -> str:
             if calibration.locate
             else []
         ),
+        *([("mask", f"{calibration.mask[:12]}…")] if calibration.mask else []),
         *_tile_rows(calibration),
         ("good images", f"{len(scores)}{copies}"),
         (

@@ -8,6 +8,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from calibration.calibration_file import A_CALIBRATION, Calibration, load_calibration
 from daemon.capture.drivers import CameraSettings
 from daemon.capture.group import CameraPlan
@@ -32,6 +35,7 @@ from pictures.heatmap import MapGeometry
 from pictures.image_folder import images_in
 from pictures.locating.reference import Reference
 from pictures.locating.reference_file import read_reference
+from pictures.mask import Mask, MaskCells, read_mask
 from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 
@@ -97,6 +101,7 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
     references = load_references(config, path)
     products = load_products(config, path, references)
     hashes = _hashes(products) | _reference_hashes(config, references)
+    hashes |= _mask_hashes(config)
     hashes |= {str(path): hashlib.sha256(text).hexdigest()}
     if running is not None:
         same = {product.fingerprint: product for product in running.products.values()}
@@ -156,6 +161,7 @@ def load_products(
         text = _calibration_text(entry)
         calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
         _check_cameras(path, config, entry, calibration, references)
+        mask = _mask(path, config, name, entry, calibration)
         first = next(iter(products.values()), None)
         if first is not None and manifest.input_size != first.manifest.input_size:
             raise InputError(
@@ -179,6 +185,7 @@ def load_products(
             threshold=calibration.threshold,
             quantiles=calibration.quantiles_array(),
             geometry=geometry,
+            weights=None if mask is None else _weights(*mask, calibration, geometry),
             merge=merge,
         )
         largest = max(largest, at_once)
@@ -234,6 +241,53 @@ def _check_cameras(
                 f"{key}.roi: found {settings.roi}, expected one of {region.width}×{region.height} pixels, "
                 f"with which {made}"
             )
+
+
+def _mask(
+    path: Path, config: Config, name: str | None, entry: ProductConfig, calibration: Calibration
+) -> tuple[Path, Mask] | None:
+    """Read where to look: what the product names, or its cameras, and what it was calibrated with."""
+    key = "mask" if name is None else f"products.{name}.mask"
+    named = {} if entry.mask is None else {key: entry.mask}
+    for camera, settings in config.cameras.items():
+        if settings.mask is not None:
+            named[f"cameras.{camera}.mask"] = Path(settings.mask)
+        elif entry.mask is None and any(other.mask for other in config.cameras.values()):
+            raise InputError(
+                f"{path}: cameras.{camera}.mask: missing; where one camera has a mask, all need one, or {key}"
+            )
+    made = f"{entry.calibration} was made"
+    if not named and calibration.mask is not None:
+        raise InputError(
+            f"{path}: {key}: missing; expected the mask {calibration.mask[:12]}…, with which {made}"
+        )
+    found = None
+    for where, file in named.items():
+        try:
+            mask = read_mask(file)
+        except InputError as error:
+            raise type(error)(f"{path}: {where}: {error}") from error
+        if mask.digest != calibration.mask:
+            expected = "none" if calibration.mask is None else f"the mask {calibration.mask[:12]}…"
+            raise InputError(
+                f"{path}: {where}: {file} is {mask}, expected {expected}, with which {made}: calibrate with "
+                f"--mask {file}"
+            )
+        found = file, mask
+    return found
+
+
+def _weights(file: Path, mask: Mask, calibration: Calibration, geometry: MapGeometry) -> NDArray[np.float32]:
+    try:
+        cells = MaskCells(mask, calibration.roi, geometry)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    if cells.has_thresholds and calibration.threshold <= 0:
+        raise InputError(
+            f"{file}: a region has a threshold of its own, for which that of the calibration has to be "
+            f"positive; found {calibration.threshold:.4g}"
+        )
+    return cells.weights(calibration.threshold)
 
 
 def _check_reference(key: str, reference: Reference | None, calibration: Calibration, made: str) -> None:
@@ -332,6 +386,14 @@ def _hashes(products: Mapping[str | None, Product]) -> dict[str, str]:
 def _reference_hashes(config: Config, references: Mapping[str, Reference]) -> dict[str, str]:
     files = {name: entry.locate.reference for name, entry in config.cameras.items() if entry.locate}
     return {files[name]: reference.digest for name, reference in references.items()}
+
+
+def _mask_hashes(config: Config) -> dict[str, str]:
+    named = [product.mask for product in config.named_products().values()]
+    files = {file for file in named if file} | {
+        Path(settings.mask) for settings in config.cameras.values() if settings.mask
+    }
+    return {str(file): read_mask(file).digest for file in files}
 
 
 def clients_of(curve: CurveConfig) -> dict[str, Client]:

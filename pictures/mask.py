@@ -14,7 +14,8 @@ from foundation.errors import InputError
 from foundation.yaml_file import read_yaml, shown
 from pictures.frames import LARGEST, Roi, Size
 from pictures.heatmap import MapGeometry
-from pictures.image_file import read_unchanged
+from pictures.image_file import read_image, read_unchanged
+from pictures.region import Seen
 
 A_MASK: Final = (
     "a mask: a YAML file with regions, or a picture that is white where to look and black elsewhere"
@@ -136,12 +137,8 @@ class MaskCells:
         self._thresholds = mask.thresholds[np.ix_(rows, columns)]
         if not (self._weights > 0).any():
             raise InputError("leaves nothing to look at in what the model sees")
-        self._looks = self._weights > 0
-
-    @property
-    def looks(self) -> NDArray[np.bool_]:
+        self.looks: NDArray[np.bool_] = self._weights > 0
         """Where it looks, h×w."""
-        return self._looks
 
     @property
     def has_thresholds(self) -> bool:
@@ -159,6 +156,34 @@ class MaskCells:
         weights: Levels = self._weights.copy()
         weights[own] = 0 if threshold is None else threshold / self._thresholds[own]
         return weights
+
+
+def cells_of(file: Path, mask: Mask, image: Path, shown: Seen, geometry: MapGeometry) -> MaskCells:
+    """Lay a mask under the maps of a model.
+
+    Args:
+        file: of the mask, for what is said about mistakes.
+        mask: the mask.
+        image: one of the images that are judged.
+        shown: what they show of the camera's picture.
+        geometry: of the maps over what the model sees.
+
+    Raises:
+        InputError: the mask was drawn on a picture of another size, or leaves nothing to look at.
+    """
+    # Images that say nothing of their camera are its whole pictures, or what is cut out was cut before.
+    picture = shown.camera_picture or (
+        Size(*read_image(image).shape[:2]) if shown.roi is None or shown.cut is not None else None
+    )
+    if picture is not None and picture != mask.picture:
+        raise InputError(
+            f"{file}: was drawn on a picture of {mask.picture.width}×{mask.picture.height} pixels, but "
+            f"{image} shows one of {picture.width}×{picture.height}"
+        )
+    try:
+        return MaskCells(mask, shown.roi, geometry)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
 
 
 def weigh(maps: Levels, weights: Levels) -> tuple[Levels, Levels]:
@@ -227,5 +252,5 @@ def _read_picture(path: Path) -> Mask:
     if levels.dtype != np.uint8 or (levels.ndim == 3 and (levels[..., :3] != levels[..., :1]).any()):
         raise InputError(f"{path}: has colours, or more than 8 bits; expected {A_MASK}")
     grey = levels if levels.ndim == 2 else levels[..., 0]
-    weights = grey.astype(np.float32) / 255
+    weights: Levels = grey.astype(np.float32) / np.float32(255)
     return Mask(weights, np.zeros_like(weights))

@@ -69,6 +69,7 @@ class NearestJudge:
     name = "nearest neighbours"
     trained = TrainedOn(None, None)
     threshold: float | None = None
+    mask: str | None = None
     training_digest: str | None = None
     batch = 1
 

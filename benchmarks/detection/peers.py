@@ -89,6 +89,7 @@ class PeerJudge:
     geometry = MapGeometry(SIZE, SIZE, (1.0, 1.0))
     trained = TrainedOn(None, None)
     threshold: float | None = None
+    mask: str | None = None
     training_digest: str | None = None
     batch = 8
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from daemon.judging.product import Product
 from foundation.errors import refused_by_system
 from pictures.frames import Frame, Roi, Size
-from pictures.heatmap import overlay
+from pictures.heatmap import overlay, shaded
 from pictures.recording_note import RecordingNote, with_note
 from pictures.view import Matrix, in_the_picture
 
@@ -183,6 +183,8 @@ class Archive:
         seen = product.picture(picture.frame)
         heat = product.geometry.at(Size(*seen.shape[:2])).spread(picture.anomaly_map)
         shown = overlay(seen, heat, product.threshold)
+        if product.weights is not None:
+            shown = shaded(shown, product.weights > 0, product.geometry.at(Size(*seen.shape[:2])))
         if picture.taken is not None and picture.taken.placed is not None:
             region, size = picture.taken.region, picture.taken.picture_size
             shown = in_the_picture(shown, picture.taken.placed, region, size, _NOT_SEEN).astype(np.uint8)

@@ -15,6 +15,7 @@ COMMANDS = (
     "select",
     "record",
     "locate",
+    "mask",
     "keygen",
     "install_service",
 )

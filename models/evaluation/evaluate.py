@@ -24,7 +24,8 @@ from pictures.heatmap import MapGeometry
 from pictures.image_file import read_image
 from pictures.image_folder import images_in
 from pictures.locating.reference import Reference
-from pictures.region import seen_region
+from pictures.mask import cells_of, read_mask, weigh
+from pictures.region import Seen, seen_region
 from pictures.tile_merge import TileMerge
 from pictures.tiles import Tiles, lay_tiles
 from pictures.view import UNMOVED, Looked, View, in_the_picture, whole
@@ -134,7 +135,9 @@ class Evaluation:
     """Folder of good test images which the model was trained on."""
 
 
-def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None, tiles: Tiles | None) -> Judged:
+def judge_samples(
+    judge: Judge, samples: list[Sample], roi: Roi | None, tiles: Tiles | None, mask: Path | None = None
+) -> Judged:
     """Judge images through the product's own preprocessing.
 
     Args:
@@ -142,6 +145,7 @@ def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None, tiles: T
         samples: at least one.
         roi: region of interest in the pictures; that of the model when None.
         tiles: into which the region is cut; those of the model when None.
+        mask: file that says where to look; everywhere when None.
 
     Raises:
         InputError: an image cannot be read, does not hold the region or is of another size than the others
@@ -156,6 +160,8 @@ def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None, tiles: T
     if tiles is not None:
         merge = TileMerge(lay_tiles(tiles, roi, samples[0].image), judge.geometry)
         at_once = pictures_at_once(judge.batch, merge)
+    geometry = judge.geometry if merge is None else merge.geometry
+    weights = _weights(judge, mask, samples[0].image, seen, geometry)
     scores, maps, sizes = [], [], []
     looked: list[Looked] = []
     with tqdm(desc="judging", total=len(samples), unit="image") as bar:
@@ -168,13 +174,14 @@ def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None, tiles: T
                 looked.append(look._replace(seen=_NOTHING))
                 frames.append(_frame(sample.image, look.seen, judge.geometry.frame, merge))
             result = judge.judge(frames) if merge is None else _judge_tiles(judge, frames, merge)
+            if weights is not None:
+                result = Judgement(*weigh(result.maps, weights))
             scores.append(result.scores)
             maps.append(result.maps)
             bar.update(len(chosen))
     found = np.concatenate(scores).astype(np.float64)
     for index in np.flatnonzero(~np.isfinite(found)):
         raise InputError(f"{samples[index].image}: {judge.name} gives it the score {found[index]}")
-    geometry = judge.geometry if merge is None else merge.geometry
     return Judged(samples, sizes, found, np.concatenate(maps), geometry, roi, tiles, seen.reference, looked)
 
 
@@ -184,6 +191,7 @@ def evaluate(
     *,
     roi: Roi | None = None,
     tiles: Tiles | None = None,
+    mask: Path | None = None,
     draws: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
@@ -194,6 +202,7 @@ def evaluate(
         data_set: brings the test images and masks.
         roi: region of interest in the pictures; that of the model when None.
         tiles: into which the region is cut; those of the model when None.
+        mask: file that says where to look; everywhere when None.
         draws: test sets drawn for the confidence intervals; 0 for none.
         seed: of the drawing.
 
@@ -203,7 +212,7 @@ def evaluate(
     """
     samples = data_set.test()
     saturations = data_set.saturations()
-    judged = judge_samples(judge, samples, roi, tiles)
+    judged = judge_samples(judge, samples, roi, tiles, mask)
     masked = np.array([sample.defect is None or bool(sample.masks) for sample in samples])
     defective = judged.defective
     curves = None
@@ -281,6 +290,27 @@ def _overlaps(curves: PixelCurves, weights: Floats, limits: Sequence[float]) -> 
 def _batches(samples: list[Sample], most: int) -> Iterator[list[Sample]]:
     for start in range(0, len(samples), most):
         yield samples[start : start + most]
+
+
+def _weights(
+    judge: Judge, file: Path | None, image: Path, seen: Seen, geometry: MapGeometry
+) -> NDArray[np.float32] | None:
+    """Give what a mask says of the cells of the maps, h×w; None without one."""
+    mask = None if file is None else read_mask(file)
+    if judge.threshold is not None and (None if mask is None else mask.digest) != judge.mask:
+        wanted = "no mask" if judge.mask is None else f"the mask {judge.mask[:12]}…"
+        raise InputError(
+            f"--mask: found {file or 'none'}, but the calibration was made with {wanted}: give the same"
+        )
+    if file is None or mask is None:
+        return None
+    cells = cells_of(file, mask, image, seen, geometry)
+    if cells.has_thresholds and judge.threshold is None:
+        raise InputError(
+            f"{file}: a region has a threshold of its own, which only means something beside that of a "
+            "calibration: give --calibration"
+        )
+    return cells.weights(judge.threshold)
 
 
 def _look(file: Path, picture: Frame, view: View) -> Looked:

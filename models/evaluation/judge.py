@@ -38,6 +38,8 @@ class Judge(Protocol):
     """What of a picture its training saw, or its calibration."""
     threshold: float | None
     """A higher score is rejected; None without a calibration."""
+    mask: str | None
+    """SHA-256 of the mask with which the calibration was made; None without one."""
     training_digest: str | None
     batch: int
     """The most frames to judge at once."""
@@ -81,6 +83,7 @@ class CheckpointJudge:
     """
 
     threshold: float | None = None
+    mask: str | None = None
     batch = BATCH
 
     def __init__(self, path: Path) -> None:
@@ -127,14 +130,24 @@ class EngineJudge:
         self.geometry = manifest.geometry
         self.training_digest = manifest.model_metadata.get("training_digest")
         self.threshold: float | None = None
+        self.mask: str | None = None
         self.trained = _trained_on(path, manifest)
         if calibration is None:
             self._quantiles = trained_quantiles(path, manifest.model_metadata, len(manifest.maps))
         else:
             given = load_calibration(calibration, manifest.payload_sha256, manifest.maps)
             self.trained = self.trained._replace(roi=given.roi, tiles=given.tiles)
-            self.threshold = given.threshold
+            self.threshold, self.mask = given.threshold, given.mask
+            self._refuse_other_reference(calibration, given.locate)
             self._quantiles = given.quantiles_array()
+
+    def _refuse_other_reference(self, calibration: Path, found: str | None) -> None:
+        reference = self.trained.reference
+        if found != (None if reference is None else reference.digest):
+            raise InputError(
+                f"{calibration}: parts were brought to their place by {found or 'nothing'}, but the model "
+                f"was trained with {reference or 'none'}: run calibrate again"
+            )
 
     def judge(self, frames: Sequence[Frame]) -> Judgement:
         """See ``Judge.judge``."""

@@ -27,6 +27,7 @@ class OnnxJudge:
     """
 
     threshold: float | None = None
+    mask: str | None = None
     batch = BATCH
 
     def __init__(self, path: Path) -> None:

@@ -106,6 +106,8 @@ class CameraSettings:
     """How ``roi`` is cut into tiles, each of which the engine sees as one frame; as one frame when absent."""
     locate: LocateSettings | None = None
     """By what each part is brought to its place; ``roi`` then lies in the reference's picture."""
+    mask: Annotated[str, MinLen(1), MaxLen(4096)] | None = None
+    """File that says where to look in its pictures, or with ``locate`` in the reference's."""
     fps: Annotated[float, Ge(0.0001), Le(10_000)] | None = None
     """V4L2 and Aravis: the rate asked of the device. Files, folders, snapshot addresses and simulated lines:
     frames come at this rate whether or not the daemon keeps up; without it each waits until there is room."""
