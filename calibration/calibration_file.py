@@ -58,6 +58,16 @@ class Calibration(BaseModel):
         description="height and width of the camera's whole picture, where the good images say so; no roi"
         " then means all of it",
     )
+    locate: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the reference by which each part was brought to its place",
+    )
+    mask: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the mask that says where to look",
+    )
     tiles: Tiles | None = Field(default=None, description="into which a picture is cut; None for one frame")
     tiled_size: Size | None = Field(
         default=None, description="height and width that the tiles were laid over"
@@ -103,6 +113,9 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     content = calibration.model_dump(mode="json")
     if calibration.changed is None:
         del content["changed"]  # older versions read it, too
+    for key in ("locate", "mask"):
+        if content[key] is None:
+            del content[key]
     text = yaml_text(content)
     with replacing(path) as file:
         file.write(b"# Written by calibrate. A part whose score is above the threshold is rejected.\n")

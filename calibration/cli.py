@@ -37,6 +37,7 @@ def _run(argv: list[str] | None) -> int:
             arguments.false_reject_rate,
             roi=arguments.roi,
             tiles=arguments.tiles,
+            mask=arguments.mask,
         )
     except EngineFailed as error:
         raise EngineFailed(f"{error}; {target} was not written") from error
@@ -93,6 +94,12 @@ def command_line() -> "argparse.ArgumentParser":
         metavar="size,overlap",
         help="cut the region into tiles, each of which the engine sees as one frame "
         "(default: those of the training)",
+    )
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="where to look, of 'inspectctl mask suggest' or 'mask draw' (default: everywhere)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default: the engine's name with .calibration.yaml"

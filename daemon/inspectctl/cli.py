@@ -14,6 +14,8 @@ COMMANDS = (
     "reload",
     "select",
     "record",
+    "locate",
+    "mask",
     "keygen",
     "install_service",
 )
