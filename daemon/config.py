@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from daemon.capture.drivers import CameraSettings, LocateSettings
+from daemon.capture.drivers import CameraSettings, LocateSettings, Present, Trigger
 from daemon.host.cores import Cores
 from foundation.errors import InputError
 from foundation.yaml_file import read_yaml, shown
@@ -27,6 +27,9 @@ from pictures.frames import Roi
 from pictures.tiles import Tiles
 from verdicts.address import address_from, parse_address
 from verdicts.message import NAME
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
@@ -338,9 +341,16 @@ def _keys_beside(location: Sequence[str]) -> list[str]:
             return list(Config.model_fields)
         case ["cameras", _, _]:
             return [field.name for field in fields(CameraSettings)]
-        case ["cameras", _, "roi" | "tiles" | "locate" as section, _]:
-            named = {"tiles": fields(Tiles), "locate": fields(LocateSettings)}.get(section, ())
-            return [field.name for field in named] or list(Roi._fields)
+        case ["cameras", _, "roi", _]:
+            return list(Roi._fields)
+        case ["cameras", _, "tiles" | "locate" | "present" | "trigger" as section, _]:
+            sections_of_camera: dict[str, type[DataclassInstance]] = {
+                "tiles": Tiles,
+                "locate": LocateSettings,
+                "present": Present,
+                "trigger": Trigger,
+            }
+            return [field.name for field in fields(sections_of_camera[section])]
         case ["products", _, _]:
             return list(ProductConfig.model_fields)
         case ["curve", "clients", _, _]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from daemon.capture.link import Watch
 from daemon.health import health_of
 from daemon.host.sd_notify import Service
 from daemon.judging.lane import NotJudged
@@ -15,6 +16,7 @@ from daemon.reload import Beside, reload, select, told
 from daemon.running import Running
 from foundation.errors import InputError
 from verdicts.message import HEALTH_INTERVAL_S, CameraHealth, Health, LineState
+from verdicts.statistics import CameraStatistics
 
 _LONGEST_DRAIN_S = 5.0
 _log = logging.getLogger("inspectd")
@@ -200,6 +202,11 @@ class Line:
             uptime_s=time.monotonic() - self._started_s,
             now=datetime.now(UTC),
         )
+        publisher.watched = {
+            name: _watched(camera.watch)
+            for name, camera in self._on.intake.cameras.items()
+            if camera.watch is not None
+        }
         publisher.send_health(health)
         return health
 
@@ -214,12 +221,15 @@ class Line:
         """Do what an operator asks for, and say what was done.
 
         Args:
-            command: "reload", or "select" with the argument ``product``.
+            command: "reload", "select" with the argument ``product``, or "trigger" with ``camera``, ``part``
+                and ``at_ns``.
             arguments: by name.
 
         Raises:
             InputError: it cannot be done; the line runs on as before.
         """
+        if command == "trigger":  # a part does not wait for a reload
+            return self._trigger(**arguments)
         async with self._changing_over:
             if not self._goes_on:
                 state = "stopping" if self._state == "running" else self._state
@@ -237,6 +247,16 @@ class Line:
             self.send_health()
         return done
 
+    def _trigger(self, camera: str, part: str | None, at_ns: int) -> str:
+        """Have the picture judged that a camera took nearest to a time."""
+        if not self._goes_on:
+            raise InputError(f"{self._on.line} is {'stopping' if self._ending.is_set() else self._state}")
+        cameras = dict(self._on.intake.cameras.items())
+        if camera not in cameras:
+            raise InputError(f"camera {camera!r}: unknown; expected one of {', '.join(cameras)}")
+        cameras[camera].trigger(at_ns, part)
+        return f"camera {camera}: triggered" + ("" if part is None else f", part {part}")
+
     def _reload_on_signal(self) -> None:
         async def by_signal() -> None:
             if self._goes_on:
@@ -253,3 +273,15 @@ class Line:
         reloading = asyncio.create_task(by_signal())
         self._reloading.add(reloading)  # kept: a task without a reference may vanish
         reloading.add_done_callback(self._reloading.discard)
+
+
+def _watched(watch: Watch) -> CameraStatistics:
+    return CameraStatistics(
+        pictures=watch.pictures,
+        empty=watch.empty,
+        parts=watch.parts,
+        missed=watch.missed,
+        triggers=watch.triggers,
+        double_triggers=watch.doubles,
+        speed_px_per_s=watch.speed,
+    )

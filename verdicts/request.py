@@ -34,6 +34,9 @@ ABSENT_AFTER_S: Final = 3.0
 """After so long without a sign of life, a subscriber counts as absent."""
 
 
+LONGEST_PART: Final = 200
+"""Characters of a part's name that comes with a trigger."""
+
 REPEATED: Final = "repeated"
 """``text`` of a reply with verdicts that may have been sent to this name before. They were not acknowledged
 then, or the acknowledgement was lost with the daemon or with the machine's power."""
@@ -106,7 +109,22 @@ class Select:
     product: str
 
 
-Request = Replay | ReplaySince | Acknowledge | Status | Reload | Select
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Say that a part is in view of a camera whose ``trigger`` is by software; one verdict follows.
+
+    Attributes:
+        id: chosen by the client, stands in the reply.
+        camera: name of the camera.
+        part: the part's name, which its verdict carries; None without one.
+    """
+
+    id: int
+    camera: str
+    part: str | None
+
+
+Request = Replay | ReplaySince | Acknowledge | Status | Reload | Select | Trigger
 
 _KINDS: Final[dict[str, type[Request]]] = {
     "replay": Replay,
@@ -115,6 +133,7 @@ _KINDS: Final[dict[str, type[Request]]] = {
     "status": Status,
     "reload": Reload,
     "select": Select,
+    "trigger": Trigger,
 }
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
@@ -226,6 +245,13 @@ def _check_request(request: Request) -> None:
                 check_count("row", request.row)
         case Select():
             check_name("product", request.product)
+        case Trigger():
+            check_name("camera", request.camera)
+            check_text("part", request.part, optional=True)
+            if request.part is not None and not 1 <= len(request.part) <= LONGEST_PART:
+                raise MalformedMessage(
+                    f"part: found {len(request.part)} characters, expected 1 to {LONGEST_PART}, or null"
+                )
 
 
 def _hexadecimal(key: str, value: object) -> None:

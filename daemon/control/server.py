@@ -32,6 +32,7 @@ from verdicts.request import (
     Request,
     Select,
     Status,
+    Trigger,
     decode_request,
     encode_reply,
 )
@@ -76,7 +77,8 @@ class Control(threading.Thread):
         Args:
             address: where to answer; the file of an ``ipc://`` address is made for owner and group alone.
             journal: file of the journal; it is there. The subscribers' positions are kept beside it.
-            commands: takes "reload", and "select" with ``product``; called in this thread.
+            commands: takes "reload", "select" with ``product``, and "trigger" with ``camera``, ``part`` and
+                ``at_ns``; called in this thread.
             access: who may connect; to be closed after this.
             required_subscribers: names that ``subscribers`` shows even while they are absent.
             resend_after_s: seconds without acknowledgement after which verdicts are sent again.
@@ -278,6 +280,9 @@ class Control(threading.Thread):
                 self._command(connection, request.id, peer, "reload", {})
             case Select():
                 self._command(connection, request.id, peer, "select", {"product": request.product})
+            case Trigger():
+                arguments = {"camera": request.camera, "part": request.part, "at_ns": time.monotonic_ns()}
+                self._command(connection, request.id, peer, "trigger", arguments)
 
     def _command(
         self, connection: bytes, request_id: int, peer: Peer, name: str, arguments: dict[str, Any]
@@ -290,7 +295,9 @@ class Control(threading.Thread):
             raise InputError(f"{name} needs {needed}")
         if self._pending_commands >= _MOST_COMMANDS:
             raise InputError(f"{name}: the line is busy with other commands; try again")
-        _log.info("control: %s asks: %s", peer.name or "a local user", " ".join([name, *arguments.values()]))
+        if name != "trigger":  # each part has one
+            asked = " ".join([name, *arguments.values()])
+            _log.info("control: %s asks: %s", peer.name or "a local user", asked)
         future = self._commands(name, arguments)
         self._pending_commands += 1
         future.add_done_callback(lambda done: self._command_done(connection, request_id, done))

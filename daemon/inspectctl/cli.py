@@ -13,6 +13,8 @@ COMMANDS = (
     "audit",
     "reload",
     "select",
+    "trigger",
+    "camera",
     "record",
     "locate",
     "mask",

@@ -19,6 +19,10 @@ def open_camera(settings: CameraSettings, *, first_frame: int = 1) -> Camera:
     source = settings.source
     scheme = source.partition("://")[0] if "://" in source else None
     path = Path(source)
+    if source.startswith("simulated://belt"):
+        from daemon.capture.drivers.simulated.moving_camera import MovingBeltCamera
+
+        return MovingBeltCamera(source, fps=settings.fps, first_frame=first_frame)
     if scheme == "simulated":
         from daemon.capture.drivers.simulated.camera import SimulatedCamera
 

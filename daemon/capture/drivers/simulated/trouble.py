@@ -9,10 +9,12 @@ import numpy as np
 from daemon.capture.drivers import Picture
 from foundation.errors import InputError
 
-TROUBLES: Final = ("black", "frozen", "resized", "backwards", "crash", "hang", "leak")
+TROUBLES: Final = ("black", "dark", "frozen", "resized", "backwards", "crash", "hang", "leak")
 """What may befall a simulated camera at one of its frames."""
 
 _BLACK_FRAMES: Final = 10
+_DARK_FRAMES: Final = 60
+_DARKNESS: Final = 16  # how many times less light reaches the sensor when the lamp is off
 _BACK_NS: Final = 1_000_000_000
 _LEAK_BYTES: Final = 64_000_000
 _TEXT: Final = re.compile(rf"({'|'.join(TROUBLES)})@([1-9][0-9]{{0,14}})")
@@ -58,6 +60,8 @@ class Trouble:
         match self.kind:
             case "black" if frame < self.frame + _BLACK_FRAMES:
                 return picture._replace(pixels=np.zeros_like(picture.pixels))
+            case "dark" if frame < self.frame + _DARK_FRAMES:
+                return picture._replace(pixels=picture.pixels // _DARKNESS)
             case "frozen":
                 self._last = self._last or picture
                 return picture._replace(pixels=self._last.pixels)
