@@ -75,6 +75,7 @@ def _health_table(health: "Health", statistics: "Statistics | None") -> str:
         f"waiting   {health.waiting}",
         f"journal   {_journal(health)}",
         f"dropped   {health.dropped_messages} messages",
+        *_golden_rows(health),
         "",
         f"{'camera':<{width}}  state      captured     faults  error",
     ]
@@ -108,6 +109,17 @@ def _statistics_rows(statistics: "Statistics | None") -> list[str]:
         f"latency   {took}",
         f"last      {last}",
     ]
+
+
+def _golden_rows(health: "Health") -> list[str]:
+    golden = health.golden
+    if golden is None:
+        return []
+    at = f" at {printable(golden.tested_at)}" if golden.tested_at else ""
+    rows = [f"golden    {golden.state}{at}, {golden.samples} samples, {golden.failed} failed"]
+    if golden.withheld:
+        rows.append("          no part is released until they pass: each is a fault, golden")
+    return rows + ([f"          {printable(golden.error)}"] if golden.error else [])
 
 
 def _journal(health: "Health") -> str:

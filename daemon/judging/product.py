@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from calibration.calibration_file import Calibration
 from engine_runtime.engine import Engine, Quantiles
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
@@ -36,6 +37,7 @@ class Product:
     """One of these keys must have signed the engine; None where its origin does not matter."""
     threads: int | None
     max_batch: int
+    calibrated: Calibration
     threshold: float
     quantiles: Quantiles
     geometry: MapGeometry
@@ -58,8 +60,7 @@ class Product:
             None if self.trusted is None else self.trusted.fingerprint,
             self.threads,
             self.max_batch,
-            self.threshold,
-            self.quantiles.tobytes(),
+            self.calibrated.model_dump_json(),
             None if self.merge is None else (self.merge.grid.tiles, self.merge.grid.region),
         )
 
