@@ -110,8 +110,17 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     Raises:
         InputError: the folder of ``path`` cannot be written.
     """
-    with replacing(path) as file:
-        file.write(calibration_text(calibration))
+    write_text(path, calibration_text(calibration))
+
+
+def write_text(path: Path, text: bytes, mode: int = 0o644) -> None:
+    """Write what ``calibration_text`` gave, whole or not at all.
+
+    Raises:
+        InputError: the folder of ``path`` cannot be written.
+    """
+    with replacing(path, mode) as file:
+        file.write(text)
 
 
 def calibration_text(calibration: Calibration) -> bytes:

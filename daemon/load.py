@@ -133,6 +133,8 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
     for name, entry in config.named_products().items():
         manifest = read_manifest(entry.engine, trusted)
         text = _calibration_text(entry)
+        if trusted is not None:
+            trusted.check(entry.calibration, text, _refused_calibration)
         calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
         _check_cameras(path, config, entry, calibration)
         first = next(iter(products.values()), None)
@@ -195,6 +197,11 @@ def _calibration_text(entry: ProductConfig) -> bytes:
             f"run calibrate {entry.engine} --good DIR -o {entry.calibration}"
         )
     return read_text(entry.calibration, A_CALIBRATION)
+
+
+def _refused_calibration(said: str) -> InputError:
+    """Say how a calibration is signed: the lines of earlier versions had unsigned ones."""
+    return InputError(f"{said}: sign it with calibrate --sign KEY, or as an engine (openssl pkeyutl)")
 
 
 def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration: Calibration) -> None:

@@ -34,7 +34,7 @@ class Product:
     """Of the bytes that were read."""
     manifest: Manifest
     trusted: TrustedKeys | None
-    """One of these keys must have signed the engine; None where its origin does not matter."""
+    """One of these keys must have signed engine and calibration; None where its origin does not matter."""
     threads: int | None
     max_batch: int
     calibrated: Calibration
