@@ -167,6 +167,7 @@ def calibrate(
         tiles=tiles,
         # The more tiles, the more places where a good part's score may be high.
         tiled_size=None if merge is None else merge.grid.region,
+        score_tolerance=threshold.tolerance if threshold.tolerance > 0 else None,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         tool_version=version("inspectd"),
     )

@@ -84,6 +84,15 @@ class JournalConfig(_Section):
     durable: bool = Field(default=False, description="publish a verdict only when it is on the disk")
 
 
+class GoldenConfig(_Section):
+    """When golden samples are judged, and what follows when one gets another verdict or score."""
+
+    every_h: float = Field(default=4, ge=0.0003, le=8760, description="beside each start, reload and select")
+    on_failure: Literal["warn", "stop"] = Field(
+        default="warn", description="stop: no part is released until they pass again; each is a fault"
+    )
+
+
 class ClientConfig(_Section):
     """Who may connect when there is a CURVE key."""
 
@@ -117,7 +126,8 @@ class Config(_Section):
     products: dict[Name, ProductConfig] = {}
     product: Annotated[Name | None, Field(validate_default=True)] = None
     trusted_keys: Annotated[tuple[Path, ...], Field(min_length=1)] | None = Field(
-        default=None, description="files with public keys; one of them must have signed each engine"
+        default=None,
+        description="files with public keys; one of them must have signed each engine and calibration",
     )
     curve: CurveConfig | None = None
     publish: str = Field(description="where the verdicts go, such as tcp://127.0.0.1:5560")
@@ -138,6 +148,7 @@ class Config(_Section):
     cores: Cores | None = Field(default=None, description="the cores that the line may use; all when absent")
     archive: ArchiveConfig | None = None
     preview: PreviewConfig | None = None
+    golden: GoldenConfig | None = None
     cameras: Annotated[dict[Name, CameraSettings], Field(min_length=1)]
 
     @field_validator("product")
@@ -333,6 +344,7 @@ def _keys_beside(location: Sequence[str]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "archive": ArchiveConfig,
         "preview": PreviewConfig,
+        "golden": GoldenConfig,
         "journal": JournalConfig,
         "curve": CurveConfig,
     }

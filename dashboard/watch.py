@@ -101,7 +101,11 @@ class LineWatch:
         from dataclasses import replace
 
         self.line = replace(
-            self.line, products=line.products, archive=line.archive, deadline_ms=line.deadline_ms
+            self.line,
+            products=line.products,
+            archive=line.archive,
+            deadline_ms=line.deadline_ms,
+            signed=line.signed,
         )
 
     def need_rollup(self) -> Rollup:
