@@ -416,7 +416,7 @@ class DaemonCamera:
         """Report triggers that no process will answer any more."""
         for fire in list(self._fired.values()):
             self.captured += 1
-            unseen = Arrival(self.captured, None, fire.at_ns, fire.part, None, error, fire.number)
+            unseen = Arrival(self.captured, None, fire.at_ns, fire.part, None, error, trigger=fire.number)
             self._sink.arrived(self.name, unseen)
         self._fired.clear()
 
