@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -27,9 +27,6 @@ from pictures.frames import Roi
 from pictures.tiles import Tiles
 from verdicts.address import address_from, parse_address
 from verdicts.message import NAME
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 _Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
@@ -353,16 +350,9 @@ def _keys_beside(location: Sequence[str]) -> list[str]:
             return list(Config.model_fields)
         case ["cameras", _, _]:
             return [field.name for field in fields(CameraSettings)]
-        case ["cameras", _, "roi", _]:
-            return list(Roi._fields)
-        case ["cameras", _, "tiles" | "locate" | "present" | "trigger" as section, _]:
-            sections_of_camera: dict[str, type[DataclassInstance]] = {
-                "tiles": Tiles,
-                "locate": LocateSettings,
-                "present": Present,
-                "trigger": Trigger,
-            }
-            return [field.name for field in fields(sections_of_camera[section])]
+        case ["cameras", _, "roi" | "tiles" | "locate" | "present" | "trigger" as section, _]:
+            parts = {"tiles": Tiles, "locate": LocateSettings, "present": Present, "trigger": Trigger}
+            return list(Roi._fields) if section == "roi" else [part.name for part in fields(parts[section])]
         case ["products", _, _]:
             return list(ProductConfig.model_fields)
         case ["curve", "clients", _, _]:

@@ -1,6 +1,7 @@
 """A free-running camera over a belt with parts at random times and places, and the truth about it."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_the_truth_says_where_each_part_was(tmp_path: Path) -> None:
 def test_a_halt_keeps_a_part_in_the_middle() -> None:
     grabbed = pictures("simulated://belt?seed=3&halt=90", 400)
     boxes = [dict(picture.parts) for picture in grabbed]
-    still = [one == other != {} for one, other in zip(boxes, boxes[1:], strict=False)]
+    still = [one == other != {} for one, other in pairwise(boxes)]
     assert sum(still) >= 98
 
 

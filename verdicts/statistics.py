@@ -49,7 +49,7 @@ class CameraStatistics:
 
     Attributes:
         pictures: that it took.
-        empty: of them, those that show no part; with triggers: that no trigger asked for. They have no verdict.
+        empty: of them, those without a part; with triggers: that no trigger asked for. They have no verdict.
         parts: pictures that were taken to be judged.
         missed: parts that were seen and not taken, or triggers without a picture; each is a fault.
         triggers: that came; 0 with ``present``.

@@ -13,6 +13,7 @@ import math
 import select
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from pictures.frames import Roi, Size
@@ -201,23 +202,13 @@ def decode(packet: bytes) -> Message:
     """
     try:
         match packet[:1]:
-            case b"F":
-                return _arrival(packet)
+            case b"F" | b"T" | b"W" | b"X" as kind:
+                return _READERS[kind](packet)
             case b"R":
                 return Free(struct.unpack(f"<{(len(packet) - 1) // 4}I", packet[1:]))
-            case b"T":
-                _, number, at_ns, length = _FIRE.unpack_from(packet)
-                part, rest = _text(packet[_FIRE.size :], length)
-                if rest or not number:
-                    raise ValueError("the fields of this trigger contradict each other")
-                return Fire(number, at_ns, part)
-            case b"W":
-                return _watch(json.loads(packet[1:]))
             case b"O":
                 _, live, height, width = _OPENED.unpack(packet)
                 return Opened(live, Size(height, width) if height and width else None)
-            case b"X":
-                return _failed(packet)
             case b"H" | b"E" | b"S" if len(packet) == 1:
                 return _BARE[packet]
             case b"C":
@@ -250,8 +241,16 @@ def _arrival(packet: bytes) -> Arrival:
     return Arrival(frame, slot, captured_ns, part, region, error, placed, lost, trigger or None)
 
 
-def _watch(content: dict[str, Any]) -> Watch:
-    watch = Watch(**content)
+def _fire(packet: bytes) -> Fire:
+    _, number, at_ns, length = _FIRE.unpack_from(packet)
+    part, rest = _text(packet[_FIRE.size :], length)
+    if rest or not number:
+        raise ValueError("the fields of this trigger contradict each other")
+    return Fire(number, at_ns, part)
+
+
+def _watch(packet: bytes) -> Watch:
+    watch = Watch(**json.loads(packet[1:]))
     if watch.speed is not None:
         x, y = (float(value) for value in watch.speed)
         if not (math.isfinite(x) and math.isfinite(y)):
@@ -284,6 +283,14 @@ def _failed(packet: bytes) -> Failed:
     if not text or len(digest) != (_DIGEST_BYTES if frozen else 0):
         raise ValueError("a failure must say why")
     return Failed(text, digest or None, wrong)
+
+
+_READERS: Final[dict[bytes, Callable[[bytes], Message]]] = {
+    b"F": _arrival,
+    b"T": _fire,
+    b"W": _watch,
+    b"X": _failed,
+}
 
 
 def sendable(text: str) -> str:

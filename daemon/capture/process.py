@@ -203,7 +203,7 @@ class CameraProcess:
             if self._choice is None:
                 captured_ns = self._announce(picture, part, error, suspicion)
             else:
-                captured_ns = self._choose_from(self._choice, picture, part, error, suspicion)
+                captured_ns = self._choose_from(self._choice, picture, part, error, suspicion=suspicion)
             suspicion.give_up()
             if self._settings.max_mb is not None and captured_ns - weighed_ns > 1e9:
                 self._weigh(self._settings.max_mb)
@@ -220,6 +220,7 @@ class CameraProcess:
         part: str | None,
         error: str | None,
         suspicion: Suspicion | None,
+        *,
         captured_ns: int | None = None,
         trigger: int | None = None,
     ) -> int:
@@ -264,6 +265,7 @@ class CameraProcess:
         picture: Picture | None,
         part: str | None,
         error: str | None,
+        *,
         suspicion: Suspicion,
     ) -> int:
         """Show a picture to what chooses. One that is bad may hide a part, so it is a fault as everywhere."""
@@ -275,7 +277,7 @@ class CameraProcess:
         except (InputError, BadPicture) as wrong:
             picture, error = None, str(wrong)
         if picture is None:
-            self._announce(None, part, error, None, captured_ns)
+            self._announce(None, part, error, None, captured_ns=captured_ns)
         else:
             self._announce_all(choice.look(picture, captured_ns), suspicion)
         return captured_ns
@@ -286,9 +288,9 @@ class CameraProcess:
                 case Taken(picture, part, captured_ns, trigger):
                     if self._waits_for_room:
                         self._hear(for_room=True)
-                    self._announce(picture, part, None, suspicion, captured_ns, trigger)
+                    self._announce(picture, part, None, suspicion, captured_ns=captured_ns, trigger=trigger)
                 case Missed(error, part, captured_ns, trigger):
-                    self._announce(None, part, error, None, captured_ns, trigger)
+                    self._announce(None, part, error, None, captured_ns=captured_ns, trigger=trigger)
 
     def _stored(self, looked: Looked, suspicion: Suspicion) -> Arrival:
         """Write what was seen of a part into the next free slot, which stays free if that cannot be."""
@@ -319,9 +321,7 @@ class CameraProcess:
             raise CameraFailed(f"its process uses {megabytes:.0f} MB, more than max_mb {max_mb}")
 
     def _hear(self, until_ns: int = 0, *, for_room: bool = False, for_trigger: bool = False) -> None:
-        """Take the daemon's messages until the given time; where that is asked, until there is room to
-        capture into, or something to capture for.
-        """
+        """Take the daemon's messages until the given time, and for room or a trigger where that is asked."""
         while not self._stop:
             message = self._inbox.receive()
             match message:

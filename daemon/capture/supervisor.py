@@ -346,7 +346,7 @@ class DaemonCamera:
             raise Violation(f"frame {frame} after frame {self.captured}")
         if slot is not None and (slot >= self.slots.count or slot in self._in_use):
             raise Violation(f"frame {frame} in slot {slot}, which is not free")
-        # One that chooses among its pictures tells of an earlier one when a later one has shown to be no better.
+        # One that chooses among its pictures tells of one when a later one has shown to be no better.
         since_ns = 0 if self.settings.chooses else self._captured_ns
         if not since_ns <= arrival.captured_ns <= time.monotonic_ns():
             raise Violation(f"frame {frame} captured in the future or before the frame before it")

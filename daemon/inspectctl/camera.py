@@ -19,11 +19,9 @@ def add(commands: Any) -> None:
     )
     test.add_argument(
         "source",
-        help="/dev/video0, a video file, an address or simulated://belt; with --config, the name of a camera",
+        help="a device, file, address or simulated://belt; with --config the name of one of its cameras",
     )
-    test.add_argument(
-        "--config", type=Path, metavar="FILE", help="a line's, whose camera is tried as it is set"
-    )
+    test.add_argument("--config", type=Path, metavar="FILE", help="a line's, whose camera is tried")
     test.add_argument("--roi", type=region, metavar="X,Y,W,H", help="the part of the picture to look at")
     test.add_argument("--fps", type=number(0.0001, 10_000), metavar="N", help="pictures per second")
     test.add_argument("--min-area", type=number(above=0, most=1), metavar="SHARE", help="that a part covers")

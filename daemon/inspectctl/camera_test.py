@@ -82,7 +82,7 @@ def show(settings: CameraSettings, seconds: float | None) -> None:
         raise InputError(str(error)) from error
     try:
         with contextlib.suppress(KeyboardInterrupt):  # the usual end
-            _look(settings, camera, choice, seconds, shown, figures)
+            _look(settings, camera, choice, seconds=seconds, shown=shown, figures=figures)
     except CameraFailed as error:
         raise InputError(str(error)) from error
     finally:
@@ -115,6 +115,7 @@ def _look(
     settings: CameraSettings,
     camera: Camera,
     choice: Choice,
+    *,
     seconds: float | None,
     shown: _Shown,
     figures: _Figures,

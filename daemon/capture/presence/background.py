@@ -16,7 +16,7 @@ _DEVIATIONS: Final = 5.0
 _RING: Final = 2  # pixels at the border, which a whole part never covers
 _COVERED: Final = 0.9  # of the ring: that is no part, but another background
 _DARKER: Final = 0.3
-_DARK: Final = 6.0
+_DARK: Final = 8.0
 """Grey level that the brightest hundredth of a lit picture is above."""
 _BRIGHTEST: Final = 99.0
 

@@ -22,6 +22,7 @@ _STANDS_FOR_GOOD: Final = 8
 _DARK_FOR: Final = 3  # pictures
 _CHANGED_FOR: Final = 10
 _GHOST: Final = 5
+_STAYS: Final = 0.8
 _SHARPNESS_PIXELS: Final = 256  # of a side, that are looked at for sharpness
 
 
@@ -60,6 +61,10 @@ class Presence:
         self._background: Background | None = None
         self._tracks: Tracks | None = None
         self._kept: list[tuple[Picture, int, Frame]] = []
+        self._doubted: Background | None = None
+        self._in_doubt = True
+        """Whether a part may have lain still where the background was learned, and been taken for it."""
+        self._watched = 0
         self._factor = 1
         self._dark_for = self._changed_for = 0
         self._before_ns: int | None = None
@@ -145,7 +150,8 @@ class Presence:
 
     def _begin(self) -> list[Outcome]:
         kept, self._kept = self._kept, []
-        self._background = background = Background([small for _, _, small in kept], self._present.contrast)
+        self._background = background = self._learned([small for _, _, small in kept])
+        self._watched = 0
         if self._tracks is None:
             height, width = kept[0][2].shape[:2]
             self._tracks = Tracks(width, height)
@@ -153,6 +159,23 @@ class Presence:
         for picture, captured_ns, small in kept:
             outcomes += self._watch(background, picture, captured_ns, small)
         return outcomes
+
+    def _learned(self, pictures: list[Frame]) -> Background:
+        """Make the background; keep one that was in doubt if what appeared on it stays where it is."""
+        doubted, self._doubted = self._doubted, None
+        if doubted is not None:
+            first, last = (doubted.foreground(picture) > 0 for picture in (pictures[0], pictures[-1]))
+            if np.count_nonzero(first & last) > _STAYS * np.count_nonzero(first | last):
+                return doubted
+        return Background(pictures, self._present.contrast)
+
+    def _is_doubtful(self, tracks: Tracks) -> bool:
+        """Whether the first thing to be seen came from nowhere: a part that lay there moves off."""
+        self._watched += 1
+        if not self._in_doubt or not tracks.all:
+            return False
+        self._in_doubt = False
+        return self._watched > 1 and all(track.born_whole for track in tracks.all)
 
     def _watch(
         self, background: Background, picture: Picture, captured_ns: int, small: Frame
@@ -166,6 +189,9 @@ class Presence:
         tracks = self._tracks
         least = self._present.min_area * mask.size
         gone = tracks.update(blobs_in(mask, least / 2), least)
+        if self._is_doubtful(tracks):
+            self._doubted, self._background, self._tracks = background, None, None
+            return self._learn(picture, captured_ns, small)
         outcomes: list[Outcome] = []
         for track in gone:
             outcomes += self._close(track, captured_ns, "it was never whole in view")
@@ -211,7 +237,8 @@ class Presence:
             return
         moves = any(track.still == 0 and track.way > 0 and not track.unseen for track in tracks.all)
         for track in list(tracks.all):
-            if moves and track.born_whole and track.way == 0 and track.still >= _GHOST and not track.done:
+            is_ghost = track.born_whole and track.still >= _GHOST and track.way < track.blob.size / 2
+            if moves and is_ghost:
                 place = np.zeros_like(mask)
                 blob = track.blob
                 box = slice(int(blob.top), int(blob.bottom)), slice(int(blob.left), int(blob.right))
@@ -223,6 +250,8 @@ class Presence:
         """Keep the picture for a part that is whole in it, and decide once it can hardly get better."""
         assert self._tracks is not None
         blob, tracks = track.blob, self._tracks
+        if track.merged and self._progress(blob) < 0:
+            return []  # it may come apart again
         if not blob.whole or track.merged:
             return self._take(track) if track.candidates else []
         progress = self._progress(blob)

@@ -114,6 +114,7 @@ class Tracks:
             height: of them.
         """
         self.width, self.height = width, height
+        self._unions: dict[frozenset[int], Blob] = {}
         self._steps: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
         self.all: list[Track] = []
         self.step: tuple[float, float] | None = None
@@ -138,8 +139,9 @@ class Tracks:
             What is gone.
         """
         matched = self._match(blobs)
-        found = set(matched.values())
-        moved: list[tuple[float, float]] = []
+        unions = self._unions_among(blobs, matched)
+        found = set(matched.values()) | {number for _, number in unions}
+        moved = self._steps_of(unions, blobs)
         for track in self.all:
             track.merged = False
         for track, number in matched.items():
@@ -217,16 +219,41 @@ class Tracks:
         gate = _STEP_GATE * fast + _SIZE_GATE * max(before.size, blob.size) + 2
         return off if off <= gate else None
 
+    def _unions_among(self, blobs: list[Blob], matched: dict[Track, int]) -> list[tuple[frozenset[int], int]]:
+        """Find blobs that show several followed things as one; one that shows a single thing is matched."""
+        unions: list[tuple[frozenset[int], int]] = []
+        step = self.now or self.step or (0.0, 0.0)
+        for number in set(range(len(blobs))) - set(matched.values()):
+            inside = [
+                track
+                for track in self.all
+                if track not in matched and track.blob.moved(step).shared(blobs[number]) > _COVERED
+            ]
+            if len(inside) == 1:
+                matched[inside[0]] = number
+            elif inside:
+                unions.append((frozenset(map(id, inside)), number))
+        return unions
+
+    def _steps_of(
+        self, unions: list[tuple[frozenset[int], int]], blobs: list[Blob]
+    ) -> list[tuple[float, float]]:
+        """Tell the belt's motion from things that are seen as one in this picture and the one before."""
+        before, self._unions = self._unions, {things: blobs[number] for things, number in unions}
+        return [_step(before[things], blob) for things, blob in self._unions.items() if things in before]
+
     def _coast(self, track: Track, blobs: list[Blob], matched: dict[Track, int]) -> None:
         """Move a track that was not found as the belt moves; it may be seen as one with another."""
         step = self.now or self.step or (0.0, 0.0)
         track.blob = track.blob.moved(step)
-        for other, number in matched.items():
-            if track.blob.shared(blobs[number]) > _COVERED:
-                track.merged = other.merged = track.was_merged = other.was_merged = True
-                track.unseen = 0
-                return
-        track.unseen += 1
+        others = [other for other, number in matched.items() if track.blob.shared(blobs[number]) > _COVERED]
+        in_union = any(track.blob.shared(union) > _COVERED for union in self._unions.values())
+        if not others and not in_union:
+            track.unseen += 1
+            return
+        for merged in (track, *others):
+            merged.merged = merged.was_merged = True
+        track.unseen = 0
 
     def _is_gone(self, track: Track) -> bool:
         if track.unseen == 0 and not track.merged:

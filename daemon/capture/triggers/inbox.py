@@ -1,4 +1,4 @@
-"""Hears the daemon while the camera's thread waits for a picture, so that a trigger is taken when it comes."""
+"""Hears the daemon while the camera's thread waits for a picture: a trigger is taken when it comes."""
 
 import queue
 import threading

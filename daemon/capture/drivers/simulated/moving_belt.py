@@ -69,13 +69,13 @@ class MovingBelt:
             if not SMALLEST <= pixels <= LARGEST:
                 raise InputError(f"{side}: found {pixels}; expected {SMALLEST} to {LARGEST} pixels")
         room = math.ceil(_ROOM * diameter)
-        if not room >= SMALLEST or diameter + 10 > min(width, height):
+        if room < SMALLEST or diameter + 10 > min(width, height):
             least, most = math.floor(SMALLEST / _ROOM), min(width, height) - 10
             raise InputError(f"diameter: found {diameter}; expected {least} to {most} pixels")
         if not 0 < speed <= width - diameter - 1:
             raise InputError(
-                f"speed: found {speed:g}; expected above 0, and at most {width - diameter - 1} pixels per frame, "
-                "so that each part is seen whole"
+                f"speed: found {speed:g}; expected above 0, and at most {width - diameter - 1} pixels per "
+                "frame, so that each part is seen whole"
             )
         if not 0 <= stops <= 0.9:
             raise InputError(f"stops: found {stops:g}; expected a share from 0 to 0.9")

@@ -29,8 +29,8 @@ _USUAL_FPS: Final = 30.0
 class MovingBeltCamera:
     """A free-running camera over a moving belt: ``simulated://belt?seed=1&parts=100&truth=FILE``.
 
-    ``Picture.parts`` holds the truth. With ``truth=FILE`` a line of JSON is written about each part when it has
-    left the picture: its number and text, and from which to which frame it was in view, and whole in view.
+    ``Picture.parts`` holds the truth. With ``truth=FILE`` a line of JSON is written about each part when it
+    has left the picture: its number and defect, and from which to which frame it was in view, and whole.
     """
 
     live = False

@@ -100,10 +100,9 @@ class Traffic:
         if self._halted:
             self._halted -= 1
             return 0.0
-        if self._halt is not None and self.frame >= self._halt:
-            if any(abs(self.x(part) - self._width / 2) < self._speed for part in self.in_view):
-                self._halt, self._halted = None, _HALT - 1
-                return 0.0
+        if self._halt is not None and self.frame >= self._halt and self._is_in_the_middle():
+            self._halt, self._halted = None, _HALT - 1
+            return 0.0
         if self._left == 0:
             stands = self.frame > _LEAD_IN and self._travel.random() < self._stops
             self._wanted = 0.0 if stands else self._speed * self._travel.uniform(0.6, 1.4)
@@ -111,6 +110,9 @@ class Traffic:
         self._left -= 1
         speed = self.speed + _RAMP * (self._wanted - self.speed)
         return 0.0 if self._wanted == 0 and speed < 0.05 * self._speed else speed
+
+    def _is_in_the_middle(self) -> bool:
+        return any(abs(self.x(part) - self._width / 2) < self._speed for part in self.in_view)
 
     def _lay(self) -> Iterator[Coming]:
         rng, diameter = self._laying, self._diameter

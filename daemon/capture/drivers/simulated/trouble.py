@@ -12,8 +12,7 @@ from foundation.errors import InputError
 TROUBLES: Final = ("black", "dark", "frozen", "resized", "backwards", "crash", "hang", "leak")
 """What may befall a simulated camera at one of its frames."""
 
-_BLACK_FRAMES: Final = 10
-_DARK_FRAMES: Final = 60
+_FRAMES_WITHOUT_LIGHT: Final = {"black": 10, "dark": 60}
 _DARKNESS: Final = 16  # how many times less light reaches the sensor when the lamp is off
 _BACK_NS: Final = 1_000_000_000
 _LEAK_BYTES: Final = 64_000_000
@@ -58,10 +57,9 @@ class Trouble:
         if frame < self.frame:
             return picture
         match self.kind:
-            case "black" if frame < self.frame + _BLACK_FRAMES:
-                return picture._replace(pixels=np.zeros_like(picture.pixels))
-            case "dark" if frame < self.frame + _DARK_FRAMES:
-                return picture._replace(pixels=picture.pixels // _DARKNESS)
+            case "black" | "dark" if frame < self.frame + _FRAMES_WITHOUT_LIGHT[self.kind]:
+                dimmed = picture.pixels // _DARKNESS if self.kind == "dark" else np.zeros_like(picture.pixels)
+                return picture._replace(pixels=dimmed)
             case "frozen":
                 self._last = self._last or picture
                 return picture._replace(pixels=self._last.pixels)
