@@ -6,6 +6,8 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
+    from engine_runtime.signatures import SigningKey
+
 PROG = "calibrate"
 
 
@@ -21,7 +23,7 @@ def _run(argv: list[str] | None) -> int:
     engine: Path = arguments.engine
     target: Path = arguments.output or engine.with_suffix(".calibration.yaml")
     from calibration.calibrate import calibrate
-    from calibration.calibration_file import write_calibration
+    from calibration.calibration_file import calibration_text, write_text
     from calibration.report import next_step, report, warnings
     from foundation.errors import EngineFailed, InputError
     from foundation.files import check_writable
@@ -29,6 +31,7 @@ def _run(argv: list[str] | None) -> int:
     if target.resolve() == engine.resolve():
         raise InputError(f"{target}: is the engine itself; name another file with -o")
     check_writable(target)
+    key = None if arguments.sign is None else _signing_key(arguments.sign)
     try:
         measured = calibrate(
             engine,
@@ -37,17 +40,36 @@ def _run(argv: list[str] | None) -> int:
             arguments.false_reject_rate,
             roi=arguments.roi,
             tiles=arguments.tiles,
+            mask=arguments.mask,
         )
     except EngineFailed as error:
         raise EngineFailed(f"{error}; {target} was not written") from error
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"interrupted; {target} was not written") from stop
-    write_calibration(target, measured.calibration)
+    text = calibration_text(measured.calibration)
+    if key is not None:
+        key.sign(target, text)
+    write_text(target, text)
     print(report(target, measured))
-    for line in warnings(measured):
+    for line in [*warnings(measured), *_unsigned(target, signed=key is not None)]:
         print(f"{PROG}: warning: {line}", file=sys.stderr)
     print(next_step(engine, target, measured))
     return 0
+
+
+def _signing_key(file: "Path") -> "SigningKey":
+    from engine_runtime.signatures import SigningKey
+
+    return SigningKey(file)
+
+
+def _unsigned(target: "Path", *, signed: bool) -> list[str]:
+    from engine_runtime.signatures import signature_of
+
+    beside = signature_of(target)
+    if signed or not beside.exists():
+        return []
+    return [f"{beside}: is the signature of an earlier calibration: sign this one, too (--sign KEY)"]
 
 
 def command_line() -> "argparse.ArgumentParser":
@@ -93,6 +115,18 @@ def command_line() -> "argparse.ArgumentParser":
         metavar="size,overlap",
         help="cut the region into tiles, each of which the engine sees as one frame "
         "(default: those of the training)",
+    )
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="where to look, of 'inspectctl mask suggest' or 'mask draw' (default: everywhere)",
+    )
+    parser.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        help="sign the calibration, for lines with trusted_keys: an Ed25519 private key in PEM",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default: the engine's name with .calibration.yaml"

@@ -40,6 +40,9 @@ class Threshold:
     """Holds the false reject rate with probability ``CONFIDENCE``."""
     tail_size: int
     """How many scores the tail was fitted on."""
+    tolerance: float
+    """By so much all scores could rise before more are to be expected above the threshold than the interval's
+    upper end."""
 
     @property
     def enough_scores(self) -> bool:
@@ -67,11 +70,13 @@ def fit_threshold(scores: Floats, rate: float) -> Threshold:
         raise ValueError(f"the {len(excesses)} highest good scores are all {start:g}")
     tail = _Tail(excesses, len(scores), len(excesses))
     excess = tail.quantile(rate)
+    interval = tail.rate_interval(excess)
     return Threshold(
         value=start + excess,
         wanted_rate=rate,
-        rate_interval=tail.rate_interval(excess),
+        rate_interval=interval,
         tail_size=len(excesses),
+        tolerance=excess - tail.quantile(max(interval[1], rate)),
     )
 
 

@@ -24,6 +24,16 @@ def add_region(command: argparse.ArgumentParser) -> None:
     command.add_argument("--roi", type=region, metavar="X,Y,W,H", help="region of interest in the pictures")
 
 
+def add_locate(command: argparse.ArgumentParser) -> None:
+    """By what a part is brought to its place."""
+    command.add_argument(
+        "--locate",
+        type=Path,
+        metavar="FILE",
+        help="of 'inspectctl locate teach': each part is brought to its place first; the model says so",
+    )
+
+
 def add_tiles(command: argparse.ArgumentParser) -> None:
     """Into what a picture is cut."""
     command.add_argument(

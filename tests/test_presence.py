@@ -88,7 +88,7 @@ def crossing(step: float, y: float = 60) -> list[tuple[float, ...] | None]:
 @pytest.mark.parametrize("options", ["seed=11&parts=60&defects=0.5", "seed=12&parts=40&speed=40&stops=0.3"])
 def test_each_part_of_a_belt_is_taken_once_near_the_middle(options: str) -> None:
     seen = Seen(belt(options))
-    assert seen.parts == once(int(options.split("parts=")[1].split("&")[0]))
+    assert seen.parts == once(int(options.split("parts=")[1].split("&", maxsplit=1)[0]))
     assert not seen.missed
     for taken in seen.taken:
         box = dict(taken.picture.parts)[str(taken.part)]

@@ -10,6 +10,7 @@ from verdicts.gaps import Lost
 from verdicts.message import (
     CameraHealth,
     Decision,
+    GoldenHealth,
     Health,
     JournalHealth,
     Latency,
@@ -33,6 +34,7 @@ __all__ = [
     "ControlSilent",
     "CurveKeys",
     "Decision",
+    "GoldenHealth",
     "Health",
     "JournalHealth",
     "LastFault",

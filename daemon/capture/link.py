@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from pictures.frames import Roi, Size
+from pictures.view import Matrix
 
 HEARTBEAT_S: Final = 1.0
 """How often a camera process says that it lives, whether frames come or not."""
@@ -25,7 +26,9 @@ LONGEST_TEXT: Final = 1000
 
 _MOST_BYTES: Final = 65_536
 _NO_TEXT: Final = 0xFFFF
-_FRAME: Final = struct.Struct("<cQiQIIIIIHH")
+_FRAME: Final = struct.Struct("<cQiQIIIIIHHB")
+_MATRIX: Final = struct.Struct("<6d")
+_PLACED, _LOST = 1, 2
 _FIRE: Final = struct.Struct("<cIQH")
 _OPENED: Final = struct.Struct("<c?II")
 _FAILED: Final = struct.Struct("<c??")
@@ -55,6 +58,8 @@ class Settings(NamedTuple):
     next_frame: int
     frozen: bytes | None
     """Digest of the picture at which the process before this one found the camera frozen."""
+    reference: str | None = None
+    """``Reference.text`` of the part that is looked for; None where parts are judged as they lie."""
     next_picture: int | None = None
     """Number of the first picture to come, where it is another one than that of the frame."""
 
@@ -102,6 +107,11 @@ class Arrival(NamedTuple):
     region: Roi | None
     """What part of the camera's picture the slot shows."""
     error: str | None
+    placed: Matrix | None = None
+    """What takes a point of the reference's picture, in which ``region`` lies, to the camera's; None where
+    they are one."""
+    lost: bool = False
+    """The part was not found, and the frame shows the picture as it lies, to be rejected."""
     trigger: int | None = None
     """Number of the trigger that it answers."""
 
@@ -152,13 +162,14 @@ _BARE: Final[dict[bytes, Message]] = {b"H": Heartbeat(), b"E": Ended(), b"S": St
 def encode(message: Message) -> bytes:
     """Make the packet of a message. Texts must be as `sendable` leaves them."""
     match message:
-        case Arrival(frame, slot, captured_ns, part, region, error, trigger):
+        case Arrival(frame, slot, captured_ns, part, region, error, placed, lost, trigger):
             texts = [None if text is None else text.encode() for text in (part, error)]
             lengths = [_NO_TEXT if text is None else len(text) for text in texts]
             slot = -1 if slot is None else slot
-            packet = _FRAME.pack(
-                b"F", frame, slot, captured_ns, *(region or (0, 0, 0, 0)), trigger or 0, *lengths
-            )
+            about = (_PLACED if placed is not None else 0) | (_LOST if lost else 0)
+            sides = region or (0, 0, 0, 0)
+            packet = _FRAME.pack(b"F", frame, slot, captured_ns, *sides, trigger or 0, *lengths, about)
+            packet += b"" if placed is None else _MATRIX.pack(*placed)
             packet += (texts[0] or b"") + (texts[1] or b"")
         case Free(slots):
             packet = struct.pack(f"<c{len(slots)}I", b"R", *slots)
@@ -211,15 +222,23 @@ def decode(packet: bytes) -> Message:
 
 
 def _arrival(packet: bytes) -> Arrival:
-    _, frame, slot, captured_ns, x, y, width, height, trigger, part_bytes, error_bytes = _FRAME.unpack_from(
+    _, frame, slot, captured_ns, *region_sides, trigger, part_bytes, error_bytes, about = _FRAME.unpack_from(
         packet
     )
-    part, rest = _text(packet[_FRAME.size :], part_bytes)
+    placed, rest = None, packet[_FRAME.size :]
+    if about & _PLACED:
+        placed, rest = _MATRIX.unpack_from(rest), rest[_MATRIX.size :]
+        if not all(map(math.isfinite, placed)):
+            raise ValueError("a place that is not a number")
+    part, rest = _text(rest, part_bytes)
     error, rest = _text(rest, error_bytes)
-    region = Roi(x, y, width, height) if width and height else None
-    if rest or slot < -1 or (slot >= 0) != (region is not None):
+    region = Roi(*region_sides) if all(region_sides[2:]) else None
+    is_wrong = rest or slot < -1 or about > _PLACED | _LOST or (about and slot < 0)
+    if is_wrong or (slot >= 0) != (region is not None):
         raise ValueError("the fields of this frame contradict each other")
-    return Arrival(frame, None if slot < 0 else slot, captured_ns, part, region, error, trigger or None)
+    slot = None if slot < 0 else slot
+    lost = bool(about & _LOST)
+    return Arrival(frame, slot, captured_ns, part, region, error, placed, lost, trigger or None)
 
 
 def _fire(packet: bytes) -> Fire:

@@ -25,6 +25,7 @@ from daemon.capture.drivers import (
     Camera,
     CameraFailed,
     CameraSettings,
+    LocateSettings,
     Picture,
     Present,
     Trigger,
@@ -52,7 +53,9 @@ from daemon.capture.triggers.triggers import Triggers
 from daemon.host.cores import keep_to
 from foundation.errors import InputError, Unavailable
 from pictures.frames import Roi, cut_out, fit
+from pictures.locating.reference import parse_reference
 from pictures.tiles import Tiles
+from pictures.view import Looked, View
 
 _PR_SET_PDEATHSIG = 1
 _CATCH_UP_NS = 20_000_000
@@ -62,12 +65,17 @@ _IDLE_MS = 20
 _PAGE_BYTES = resource.getpagesize()
 
 
+_NOT_STORED = Arrival(0, None, 0, None, None, None)
+
+
 class CameraProcess:
     """Feeds the frames of one camera into the daemon."""
 
     def __init__(self, link: CameraLink, told: Settings, slots: FrameSlots, counter: CaptureCounter) -> None:
         self._settings = settings_of(told)
         self._grid = self._settings.grid()
+        self._reference = None if told.reference is None else parse_reference(told.reference)
+        self._view = View.of(self._settings.roi, self._reference)
         self._link = link
         self._slots = slots
         self._size = told.size
@@ -155,6 +163,13 @@ class CameraProcess:
 
     def _check_roi(self, camera: Camera) -> None:
         roi, size = self._settings.roi, camera.picture_size
+        taught = None if self._reference is None else self._reference.picture
+        if size is not None and taught is not None and size != taught:
+            raise InputError(
+                f"locate.reference: was taught on pictures of {taught.width}×{taught.height} pixels, but the "
+                f"camera gives {size.width}×{size.height}: teach the part on this camera"
+            )
+        size = size or taught
         if roi is None or size is None:
             return
         if roi.x + roi.width > size.width or roi.y + roi.height > size.height:
@@ -211,34 +226,37 @@ class CameraProcess:
     ) -> int:
         """Number a frame and tell the daemon of it; give when it was captured, which is now if not known."""
         with self._numbering:
-            self._counter.captured = self._frame
+            parts = self._settings.parts
+            self._counter.captured = self._frame + parts - 1
             examined = captured_ns is not None
             captured_ns = captured_ns or time.monotonic_ns()
-            if picture is not None and not self._free:
+            if picture is not None and len(self._free) < parts:
                 self._hear()  # some may have become free during the exposure
-            slot, region = None, None
+            looked: list[Looked | None] = [None] * parts
             if picture is not None and suspicion is not None:
                 try:
                     if not examined:
                         suspicion.examine(picture)
-                    slot, region = self._store(picture)
-                    if slot is not None:
-                        suspicion.examine_stored(self._slots[slot])
-                        self._free.popleft()
+                    if self._free:
+                        looked = [*self._view.look_at_all(picture.pixels, parts)]
                 except (InputError, BadPicture) as wrong:
-                    slot, region, error = None, None, str(wrong)
-            self._link.send(
-                Arrival(
-                    self._frame,
-                    slot,
-                    captured_ns,
-                    None if part is None else sendable(part),
-                    region,
-                    None if error is None else sendable(error),
-                    trigger,
+                    error = str(wrong)
+            for number, look in enumerate(looked, start=1):
+                stored = _NOT_STORED
+                if look is not None and suspicion is not None:
+                    stored = self._stored(look, suspicion)
+                wrong_with = error or stored.error
+                name = part if parts == 1 else f"{'' if part is None else f'{part} '}{number} of {parts}"
+                self._link.send(
+                    stored._replace(
+                        frame=self._frame,
+                        captured_ns=captured_ns,
+                        part=None if name is None else sendable(name),
+                        error=None if wrong_with is None else sendable(wrong_with),
+                        trigger=trigger,
+                    )
                 )
-            )
-            self._frame += 1
+                self._frame += 1
             return captured_ns
 
     def _choose_from(
@@ -274,18 +292,27 @@ class CameraProcess:
                 case Missed(error, part, captured_ns, trigger):
                     self._announce(None, part, error, None, captured_ns=captured_ns, trigger=trigger)
 
-    def _store(self, picture: Picture) -> tuple[int | None, Roi | None]:
-        """Write a picture into the next free slot, and leave that slot the next one; None without one."""
+    def _stored(self, looked: Looked, suspicion: Suspicion) -> Arrival:
+        """Write what was seen of a part into the next free slot, which stays free if that cannot be."""
+        locate = self._settings.locate
+        if looked.lost is not None and locate is not None and locate.not_found == "fault":
+            return _NOT_STORED._replace(error=f"locate: {looked.lost}")
         if not self._free:
-            return None, None
-        height, width = picture.pixels.shape[:2]
+            return _NOT_STORED
+        height, width = looked.seen.shape[:2]
         region = self._settings.roi or Roi(0, 0, width, height)
         slot = self._free[0]
-        if self._grid is None:
-            fit(picture.pixels, self._size, region, out=self._slots[slot])
-        else:
-            self._grid.cut(picture.pixels, self._size, region, out=self._slots[slot])
-        return slot, region
+        try:
+            if self._grid is None:
+                fit(looked.seen, self._size, out=self._slots[slot])
+            else:
+                self._grid.cut(looked.seen, self._size, out=self._slots[slot])
+            suspicion.examine_stored(self._slots[slot])
+        except (InputError, BadPicture) as wrong:
+            return _NOT_STORED._replace(error=str(wrong))
+        self._free.popleft()
+        lost = looked.lost is not None
+        return _NOT_STORED._replace(slot=slot, region=region, placed=looked.placed, lost=lost)
 
     def _weigh(self, max_mb: int) -> None:
         resident, shared = Path("/proc/self/statm").read_text().split()[1:3]
@@ -302,7 +329,7 @@ class CameraProcess:
                     self._stop = True
                 case Free(slots):
                     self._free.extend(slots)
-                case None if for_room and not self._free:
+                case None if for_room and len(self._free) < self._settings.parts:
                     self._inbox.wait(None)
                 case None if for_trigger and self._idle:
                     self._inbox.wait(_IDLE_MS)
@@ -323,11 +350,12 @@ class CameraProcess:
 
 def settings_of(told: Settings) -> CameraSettings:
     """Read the camera's settings from what the daemon told."""
-    roi, tiles = told.settings["roi"], told.settings["tiles"]
+    roi, tiles, locate = (told.settings.get(key) for key in ("roi", "tiles", "locate"))
     present, trigger = told.settings["present"], told.settings["trigger"]
     structured = {
         "roi": roi and Roi(*roi),
         "tiles": tiles and Tiles(**tiles),
+        "locate": locate and LocateSettings(**locate),
         "present": None if present is None else Present(**present),
         "trigger": None if trigger is None else Trigger(**trigger),
     }

@@ -38,6 +38,7 @@ from daemon.capture.link import (
 from daemon.capture.slots import FrameSlots
 from foundation.errors import InputError, Unavailable, printable
 from pictures.frames import Size
+from pictures.locating.reference import Reference
 from verdicts.message import CameraState
 
 __all__ = ["Arrival", "DaemonCamera", "FrameSink", "refuse_failed"]
@@ -91,6 +92,7 @@ class DaemonCamera:
         judged_at_once: int,
         sink: FrameSink,
         counter: CaptureCounter,
+        reference: Reference | None = None,
     ) -> None:
         """Allocate the camera's slots.
 
@@ -101,20 +103,22 @@ class DaemonCamera:
             judged_at_once: frames that all lanes together may hold.
             sink: where the frames go.
             counter: its process counts its frames there; numbers go on after it.
+            reference: the part that is looked for in its pictures; None where they are judged as they lie.
 
         Raises:
             InputError: there is not enough memory for the slots.
         """
         self.name = name
         self.settings = settings
+        self.reference = reference
         self.state: CameraState = "opening"
         self.error: str | None = None
         self.wrong = False
         """Whether it failed because the config asks for something that cannot work."""
         self.tried = False
         """Whether its first opening has succeeded or failed."""
-        # One slot more than can be in use, so that there is always one to capture into.
-        count = settings.waiting + judged_at_once + 1
+        # More slots than can be in use, so that there are always some to capture into.
+        count = settings.waiting + judged_at_once + settings.parts
         shape = settings.slot_shape(size)
         try:
             self.slots = FrameSlots.create(count, shape)
@@ -165,7 +169,11 @@ class DaemonCamera:
     def must_make_room(self) -> bool:
         """Whether the camera goes on capturing and has no slot left to capture into."""
         live = self._opened is not None and self._opened.live
-        return (live or self.settings.fps is not None) and len(self._in_use) == self.slots.count
+        return (live or self.settings.fps is not None) and self._has_no_room
+
+    @property
+    def _has_no_room(self) -> bool:
+        return self.slots.count - len(self._in_use) < self.settings.parts
 
     @property
     def over(self) -> bool:
@@ -220,6 +228,7 @@ class DaemonCamera:
                 free=[slot for slot in range(self.slots.count) if slot not in self._in_use],
                 next_frame=self.captured + 1,
                 frozen=self._frozen,
+                reference=None if self.reference is None else self.reference.text,
                 next_picture=self._pictures + 1 if self.settings.chooses else None,
             )
         )
@@ -241,7 +250,7 @@ class DaemonCamera:
         now_s = time.monotonic()
         if now_s - self._heard_s > HEARTBEAT_S and self._link.wait(0):
             return  # it has spoken: this daemon was held up and has not heard it yet
-        if len(self._in_use) == self.slots.count:
+        if self._has_no_room:
             self._delivered_s = now_s  # it waits for room
         stalled_after_s = self.settings.stalled_after_s
         reason = None
@@ -407,7 +416,7 @@ class DaemonCamera:
         """Report triggers that no process will answer any more."""
         for fire in list(self._fired.values()):
             self.captured += 1
-            unseen = Arrival(self.captured, None, fire.at_ns, fire.part, None, error, fire.number)
+            unseen = Arrival(self.captured, None, fire.at_ns, fire.part, None, error, trigger=fire.number)
             self.counter.captured = self.captured
             self._sink.arrived(self.name, unseen)
         self._fired.clear()

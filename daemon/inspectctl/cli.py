@@ -15,7 +15,12 @@ COMMANDS = (
     "select",
     "trigger",
     "camera",
+    "golden",
+    "selftest",
+    "expect",
     "record",
+    "locate",
+    "mask",
     "keygen",
     "install_service",
 )

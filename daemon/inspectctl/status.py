@@ -76,6 +76,7 @@ def _health_table(health: "Health", statistics: "Statistics | None") -> str:
         f"waiting   {health.waiting}",
         f"journal   {_journal(health)}",
         f"dropped   {health.dropped_messages} messages",
+        *_golden_rows(health),
         "",
         f"{'camera':<{width}}  state      captured     faults  error",
     ]
@@ -119,6 +120,17 @@ def _seen(camera: "CameraStatistics") -> str:
     if camera.speed_px_per_s is not None:
         told.append(f"belt at {math.hypot(*camera.speed_px_per_s):.0f} pixels/s")
     return ", ".join(told)
+
+
+def _golden_rows(health: "Health") -> list[str]:
+    golden = health.golden
+    if golden is None:
+        return []
+    at = f" at {printable(golden.tested_at)}" if golden.tested_at else ""
+    rows = [f"golden    {golden.state}{at}, {golden.samples} samples, {golden.failed} failed"]
+    if golden.withheld:
+        rows.append("          no part is released until they pass: each is a fault, golden")
+    return rows + ([f"          {printable(golden.error)}"] if golden.error else [])
 
 
 def _journal(health: "Health") -> str:

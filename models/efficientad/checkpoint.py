@@ -56,6 +56,8 @@ class Run:
     """Of the images that the weights learnt from, see ``pack_digests``."""
     camera_picture: Size | None = None
     """Of the camera, of which the images showed ``roi``, or the whole; None where they did not say."""
+    reference: str | None = None
+    """``Reference.text`` of the part, by which it was brought to its place; None where it was left."""
 
 
 _FIRST = {"position_aware": False, "density": False, "whole": False}

@@ -25,6 +25,7 @@ from models.efficientad.networks import MEAN, STD, map_size
 from models.efficientad.picture import LEAST_TOP, Picture
 from models.efficientad.positions import BELOW_USUAL, LEAST, POOL, USUAL, Density, UsualMap
 from pictures.heatmap import MAP_STRIDE
+from pictures.locating.reference import parse_reference
 from pictures.map_quantiles import MAP_NORMALISATION
 from pictures.trained_on import PIXEL_DIGESTS, TrainedOn, as_metadata
 
@@ -140,7 +141,8 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     }
     if run.pixel_digests:
         entries[PIXEL_DIGESTS] = run.pixel_digests
-    return entries | as_metadata(TrainedOn(run.roi, run.tiles, run.camera_picture))
+    reference = None if run.reference is None else parse_reference(run.reference)
+    return entries | as_metadata(TrainedOn(run.roi, run.tiles, run.camera_picture, reference))
 
 
 class Graph(ContractGraph):

@@ -87,6 +87,7 @@ class EfficientAdMethod:
             tool_version=version("inspectd"),
             tiles=tiles,
             camera_picture=split.seen.camera_picture,
+            reference=None if split.seen.reference is None else split.seen.reference.text,
             pixel_digests=split.pixel_digests,
             **self.recipe,
         )

@@ -17,6 +17,9 @@ from foundation.secrets import masked
 from pictures.frames import Frame, Roi, Size
 from pictures.tiles import TileGrid, Tiles
 
+MOST_PARTS: Final = 64
+"""In one picture."""
+
 
 class CameraFailed(Exception):
     """The device broke, went away or stopped delivering."""
@@ -72,6 +75,22 @@ class Camera(Protocol):
     def close(self) -> None:
         """Give the device back."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocateSettings:
+    """How parts are brought to the place that the model knows them in."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
+
+    reference: Annotated[str, MinLen(1), MaxLen(4096)]
+    """File of ``inspectctl locate teach``."""
+    not_found: Literal["fault", "reject"] = "fault"
+    """What becomes of a picture that does not show the part. As a reject it is judged as it lies, so that it
+    has a score and a place in the archive, and is rejected whatever its score."""
+    parts: Annotated[int, Ge(1), Le(MOST_PARTS)] = 1
+    """So many lie in each picture, as in a tray: each is a frame of its own. One that is missing counts as
+    not found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +210,10 @@ class CameraSettings:
     """The part of the picture that is judged; the whole picture when absent."""
     tiles: Tiles | None = None
     """How ``roi`` is cut into tiles, each of which the engine sees as one frame; as one frame when absent."""
+    locate: LocateSettings | None = None
+    """By what each part is brought to its place; ``roi`` then lies in the reference's picture."""
+    mask: Annotated[str, MinLen(1), MaxLen(4096)] | None = None
+    """File that says where to look in its pictures, or with ``locate`` in the reference's."""
     fps: Annotated[float, Ge(0.0001), Le(10_000)] | None = None
     """V4L2 and Aravis: the rate asked of the device. Files, folders, snapshot addresses and simulated lines:
     frames come at this rate whether or not the daemon keeps up; without it each waits until there is room."""
@@ -259,6 +282,11 @@ class CameraSettings:
         if self.tiles is None or self.roi is None:
             return None
         return TileGrid(self.tiles, Size(self.roi.height, self.roi.width))
+
+    @property
+    def parts(self) -> int:
+        """Number of frames that each picture gives."""
+        return 1 if self.locate is None else self.locate.parts
 
     def slot_shape(self, size: Size) -> tuple[int, ...]:
         """Give the shape of what an engine sees of one picture, from the size of the engine's input."""

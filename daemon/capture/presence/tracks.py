@@ -219,9 +219,7 @@ class Tracks:
         gate = _STEP_GATE * fast + _SIZE_GATE * max(before.size, blob.size) + 2
         return off if off <= gate else None
 
-    def _unions_among(
-        self, blobs: list[Blob], matched: dict[Track, int]
-    ) -> list[tuple[frozenset[int], int]]:
+    def _unions_among(self, blobs: list[Blob], matched: dict[Track, int]) -> list[tuple[frozenset[int], int]]:
         """Find blobs that show several followed things as one; one that shows a single thing is matched."""
         unions: list[tuple[frozenset[int], int]] = []
         step = self.now or self.step or (0.0, 0.0)
