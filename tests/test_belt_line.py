@@ -56,7 +56,10 @@ def test_each_part_of_a_belt_has_one_verdict_and_the_rest_none(line_folder: Path
 def test_a_part_that_a_command_announces_is_named_in_its_verdict(line_folder: Path) -> None:
     config = write_config(
         line_folder,
-        {"top": {"source": BELT, "fps": 100, "trigger": {"by": "software"}}, "side": {"source": BELT, "fps": 9}},
+        {
+            "top": {"source": BELT, "fps": 100, "trigger": {"by": "software"}},
+            "side": {"source": BELT, "fps": 9},
+        },
         journal={"file": "line3.journal"},
         control=f"ipc://{line_folder}/control",
     )
