@@ -163,8 +163,8 @@ def times(width: int, height: int) -> dict[str, float]:
 
 def scene(width: int, height: int) -> list[Picture]:
     """Take 150 pictures of a belt with parts a fifth of the picture wide."""
-    source = f"simulated://belt?seed=3&width={width}&height={height}&diameter={width // 5}&speed={width * 0.04:.1f}"
-    camera = open_camera(CameraSettings(source))
+    size = f"width={width}&height={height}&diameter={width // 5}&speed={width * 0.04:.1f}"
+    camera = open_camera(CameraSettings(f"simulated://belt?seed=3&{size}"))
     return [picture for _ in range(150) if (picture := camera.grab()) is not None]
 
 
