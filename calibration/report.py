@@ -26,11 +26,7 @@ def report(target: Path, measured: Measured) -> str:
         ("calibration", f"{target}"),
         ("engine", f"{calibration.model} {calibration.engine_sha256[:12]}"),
         ("region of interest", f"{calibration.roi}" if calibration.roi else "whole picture"),
-        *(
-            [("locate", f"reference {calibration.locate[:12]}…")]
-            if calibration.locate
-            else []
-        ),
+        *([("locate", f"reference {calibration.locate[:12]}…")] if calibration.locate else []),
         *([("mask", f"{calibration.mask[:12]}…")] if calibration.mask else []),
         *_tile_rows(calibration),
         ("good images", f"{len(scores)}{copies}"),
