@@ -27,7 +27,7 @@ def report(target: Path, measured: Measured) -> str:
         ("engine", f"{calibration.model} {calibration.engine_sha256[:12]}"),
         ("region of interest", f"{calibration.roi}" if calibration.roi else "whole picture"),
         *(
-            [("brought to its place by", f"reference {calibration.locate[:12]}…")]
+            [("locate", f"reference {calibration.locate[:12]}…")]
             if calibration.locate
             else []
         ),
