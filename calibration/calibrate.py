@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.calibration_file import Calibration
+from calibration.calibration_file import Calibration, read_calibration
+from calibration.compare import Compared
 from calibration.detection import Floats
+from calibration.highest import Highest, Picture
 from calibration.images import ImageSet, check_disjoint, defective_set, good_set, is_training_set
 from calibration.measure import Prepare, measure_quantiles, measure_scores
 from calibration.near_copies import groups, thumbnail
@@ -24,6 +26,7 @@ from calibration.tail import (
     fit_threshold,
     scores_needed,
 )
+from engine_runtime.engine import Engine
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
@@ -57,6 +60,12 @@ class Measured:
     """Indices of good images that the model was trained on."""
     defective: ImageSet | None
     defective_scores: Floats
+    part_scores: Floats
+    """The highest score of each good part; what the tail was fitted on."""
+    highest: list[Picture]
+    """The good images with the highest scores, highest first."""
+    compared: Compared | None
+    """An earlier calibration, where one was given."""
 
 
 def calibrate(
@@ -67,6 +76,7 @@ def calibrate(
     *,
     roi: Roi | None = None,
     tiles: Tiles | None = None,
+    compare_with: Path | None = None,
 ) -> Measured:
     """Measure quantiles and threshold on the engine itself.
 
@@ -81,6 +91,7 @@ def calibrate(
         rate: wanted false reject rate.
         roi: region of interest in the images; that of the model's training when None.
         tiles: into which the region is cut; those of the model's training when None.
+        compare_with: an earlier calibration; the images are judged by it, too, if it is of this engine.
 
     Raises:
         InputError: a file, folder or image is wrong, or there are too few good images.
@@ -96,6 +107,7 @@ def calibrate(
     if defects_folder is not None:
         defective = defective_set(defects_folder)
         check_disjoint(good, defective)
+    old = None if compare_with is None else read_calibration(compare_with)
     engine = open_engine(engine_file)
     try:
         manifest = engine.manifest
@@ -111,10 +123,14 @@ def calibrate(
             prepare = partial(merge.grid.cut, size=manifest.input_size, roi=roi)
         seen = _Seen(prepare, roi)
         quantiles = measure_quantiles(engine, good.files, seen)
-        good_scores = measure_scores(engine, quantiles, good.files, prepare, "good scores")
+        highest = Highest()
+        good_scores = measure_scores(engine, quantiles, good.files, prepare, "good scores", look=highest.look)
         defective_scores = np.empty(0)
         if defective is not None:
             defective_scores = measure_scores(engine, quantiles, defective.files, prepare, "defect scores")
+        compared = None
+        if old is not None and compare_with is not None:
+            compared = Compared(compare_with, old, *_judged_by(old, engine, good, defective, prepare))
     except EngineFailed as error:
         raise EngineFailed(f"{engine_file}: {error}") from error
     finally:
@@ -159,7 +175,25 @@ def calibrate(
         trained_on=_trained_on(good, seen.digests, manifest.model_metadata),
         defective=defective,
         defective_scores=defective_scores,
+        part_scores=_of_parts(good_scores, parts),
+        highest=highest.pictures(
+            manifest.geometry if merge is None else merge.geometry, merge, threshold.value
+        ),
+        compared=compared,
     )
+
+
+def _judged_by(
+    old: Calibration, engine: Engine, good: ImageSet, defective: ImageSet | None, prepare: Prepare
+) -> tuple[Floats | None, Floats | None]:
+    """Score the images as an earlier calibration of the same engine would; None where it is of another."""
+    if old.engine_sha256 != engine.manifest.payload_sha256 or set(old.quantiles) != set(engine.manifest.maps):
+        return None, None
+    quantiles = np.array([old.quantiles[name] for name in engine.manifest.maps], dtype=np.float32)
+    scores = measure_scores(engine, quantiles, good.files, prepare, "good scores, as before")
+    if defective is None:
+        return scores, None
+    return scores, measure_scores(engine, quantiles, defective.files, prepare, "defect scores, as before")
 
 
 class _Seen:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engine_runtime.engine import SCORE, Engine, Quantiles, uncalibrated
+from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine, Quantiles, uncalibrated
 from foundation.errors import InputError
 from pictures.frames import Frame
 from pictures.image_file import read_image
@@ -66,8 +66,18 @@ def measure_quantiles(engine: Engine, files: Sequence[Path], prepare: Prepare) -
     return quantiles
 
 
+Look = Callable[[Frame, float, NDArray[np.float32]], object]
+"""Sees what an engine was given, its score and its anomaly map, h×w."""
+
+
 def measure_scores(
-    engine: Engine, quantiles: Quantiles, files: Sequence[Path], prepare: Prepare, what: str
+    engine: Engine,
+    quantiles: Quantiles,
+    files: Sequence[Path],
+    prepare: Prepare,
+    what: str,
+    *,
+    look: Look | None = None,
 ) -> NDArray[np.float64]:
     """Score images with the engine itself.
 
@@ -77,6 +87,7 @@ def measure_scores(
         files: images.
         prepare: what becomes of an image before the engine sees it.
         what: the images' name on the progress bar.
+        look: is shown each image, in the order of ``files``.
 
     Returns:
         Scores in the order of ``files``, float64.
@@ -85,8 +96,15 @@ def measure_scores(
         InputError: an image cannot be read or prepared; a score is NaN or infinite.
         EngineFailed: the runtime raised.
     """
-    batches = _batches(engine, files, prepare, what)
-    scores = np.concatenate([engine.infer(frames, quantiles, (SCORE,))[SCORE] for frames in batches])
+    outputs = (SCORE,) if look is None else (SCORE, ANOMALY_MAP)
+    found = []
+    for frames in _batches(engine, files, prepare, what):
+        judged = engine.infer(frames, quantiles, outputs)
+        found.append(judged[SCORE])
+        if look is not None:
+            for frame, score, anomaly_map in zip(frames, judged[SCORE], judged[ANOMALY_MAP], strict=True):
+                look(frame, float(score), anomaly_map)
+    scores = np.concatenate(found)
     wrong = np.flatnonzero(~np.isfinite(scores))
     if wrong.size:
         raise InputError(f"{files[wrong[0]]}: the engine gives it the score {scores[wrong[0]]}")
