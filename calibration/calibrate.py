@@ -1,8 +1,9 @@
 """An engine and images of good parts in, quantiles and a threshold out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -131,33 +132,10 @@ def calibrate(
             geometry = manifest.geometry if merge is None else merge.geometry
             cells = cells_of(mask, look_at, good.files[0], shown, geometry)
         quantiles = measure_quantiles(engine, good.files, seen, None if cells is None else cells.looks)
-        weights = None if cells is None else cells.weights(None)
-        highest = Highest()
-        good_scores = measure_scores(
-            engine, quantiles, good.files, seen.prepare, "good scores", weights=weights, look=highest.look
-        )
         parts = groups(seen.thumbnails)
-        try:
-            threshold = fit_threshold(_of_parts(good_scores, parts), rate)
-        except ValueError as error:
-            raise InputError(f"{good_folder}: no threshold can be fitted: {error}") from error
-        if cells is not None and cells.has_thresholds:
-            if threshold.value <= 0:
-                raise InputError(
-                    f"{mask}: a region has a threshold of its own, but that of the others is "
-                    f"{threshold.value:.4g}; expected a positive one: give that region a weight instead"
-                )
-            weights = cells.weights(threshold.value)
-            highest = Highest()
-            good_scores = measure_scores(
-                engine,
-                quantiles,
-                good.files,
-                seen.prepare,
-                "scores with own thresholds",
-                weights=weights,
-                look=highest.look,
-            )
+        score = partial(measure_scores, engine, quantiles, good.files, seen.prepare)
+        good_scores, highest, threshold = _of_good(good_folder, score, parts, rate, (mask, cells))
+        weights = None if cells is None else cells.weights(threshold.value)
         defective_scores = np.empty(0)
         if defective is not None:
             defective_scores = measure_scores(
@@ -166,7 +144,7 @@ def calibrate(
         not_located, compared = seen.lost, None
         if old is not None and compare_with is not None:
             same_mask = old.mask == (None if look_at is None else look_at.digest)
-            before = _judged_by(old, engine, good, defective, seen, cells) if same_mask else (None, None)
+            before = _judged_by(old, engine, (good, defective), seen, cells) if same_mask else (None, None)
             compared = Compared(compare_with, old, *before)
     except EngineFailed as error:
         raise EngineFailed(f"{engine_file}: {error}") from error
@@ -218,11 +196,44 @@ def calibrate(
     )
 
 
+def _of_good(
+    folder: Path,
+    score: Callable[..., Floats],
+    parts: list[int],
+    rate: float,
+    looked_at: tuple[Path | None, MaskCells | None],
+) -> tuple[Floats, Highest, Threshold]:
+    """Score the good images, and fit the threshold to them.
+
+    Regions of a mask that have a threshold of their own do not count for it; then they are scored by it.
+
+    Raises:
+        InputError: no threshold can be fitted, or not one that such regions can be brought to.
+    """
+    highest = Highest()
+    mask, cells = looked_at
+    weights = None if cells is None else cells.weights(None)
+    scores = score("good scores", weights=weights, look=highest.look)
+    try:
+        threshold = fit_threshold(_of_parts(scores, parts), rate)
+    except ValueError as error:
+        raise InputError(f"{folder}: no threshold can be fitted: {error}") from error
+    if cells is None or not cells.has_thresholds:
+        return scores, highest, threshold
+    if threshold.value <= 0:
+        raise InputError(
+            f"{mask}: a region has a threshold of its own, but that of the others is "
+            f"{threshold.value:.4g}; expected a positive one: give that region a weight instead"
+        )
+    highest = Highest()
+    weights = cells.weights(threshold.value)
+    return score("scores with own thresholds", weights=weights, look=highest.look), highest, threshold
+
+
 def _judged_by(
     old: Calibration,
     engine: Engine,
-    good: ImageSet,
-    defective: ImageSet | None,
+    images: tuple[ImageSet, ImageSet | None],
     seen: "_Seen",
     cells: MaskCells | None,
 ) -> tuple[Floats | None, Floats | None]:
@@ -233,6 +244,7 @@ def _judged_by(
     score = partial(
         measure_scores, engine, quantiles, weights=None if cells is None else cells.weights(old.threshold)
     )
+    good, defective = images
     scores = score(good.files, seen.prepare, "good scores, as before")
     if defective is None:
         return scores, None

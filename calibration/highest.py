@@ -21,7 +21,7 @@ _QUALITY: Final = 85
 class Picture(NamedTuple):
     """One of them."""
 
-    index: int
+    place: int
     """Among the good images."""
     score: float
     frame: str
@@ -31,7 +31,7 @@ class Picture(NamedTuple):
 
 class _Kept(NamedTuple):
     score: float
-    index: int
+    place: int
     frame: Frame
     anomaly_map: NDArray[np.float32]
 

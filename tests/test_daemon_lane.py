@@ -218,6 +218,7 @@ class Slow:
     engine = Path("slow.engine")
     max_batch = 1
     quantiles = UNCALIBRATED
+    weights = None
 
     def __init__(self) -> None:
         self.opened = 0
