@@ -124,7 +124,7 @@ def _row(name: str, pictures: list[Picture], folder: Path, seed: int) -> str:
         for kind, (dx, dy, turn) in (("unmoved", (0.0, 0.0, 0.0)), ("moved", motion)):
             _write(folder / kind / picture.name, _moved(picture.pixels, dx, dy, turn))
     taught = [read_image(folder / "moved" / picture.name) for picture in learnt[:TAUGHT]]
-    reference = teach(taught, part=_part(roi), turn=TURN + 2, shift=3 * SHIFT).reference
+    reference = teach(taught, part=_part(roi), turn=TURN + 8, shift=4 * SHIFT).reference
     file = folder / "part.locate.png"
     write_reference(file, reference, taught[0])
     judged = {

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from daemon.capture.drivers import CameraSettings, LocateSettings
+from daemon.capture.drivers import CameraSettings, LocateSettings, Present, Trigger
 from daemon.host.cores import Cores
 from foundation.errors import InputError
 from foundation.yaml_file import read_yaml, shown
@@ -81,6 +81,15 @@ class JournalConfig(_Section):
     durable: bool = Field(default=False, description="publish a verdict only when it is on the disk")
 
 
+class GoldenConfig(_Section):
+    """When golden samples are judged, and what follows when one gets another verdict or score."""
+
+    every_h: float = Field(default=4, ge=0.0003, le=8760, description="beside each start, reload and select")
+    on_failure: Literal["warn", "stop"] = Field(
+        default="warn", description="stop: no part is released until they pass again; each is a fault"
+    )
+
+
 class ClientConfig(_Section):
     """Who may connect when there is a CURVE key."""
 
@@ -114,7 +123,8 @@ class Config(_Section):
     products: dict[Name, ProductConfig] = {}
     product: Annotated[Name | None, Field(validate_default=True)] = None
     trusted_keys: Annotated[tuple[Path, ...], Field(min_length=1)] | None = Field(
-        default=None, description="files with public keys; one of them must have signed each engine"
+        default=None,
+        description="files with public keys; one of them must have signed each engine and calibration",
     )
     curve: CurveConfig | None = None
     publish: str = Field(description="where the verdicts go, such as tcp://127.0.0.1:5560")
@@ -135,6 +145,7 @@ class Config(_Section):
     cores: Cores | None = Field(default=None, description="the cores that the line may use; all when absent")
     archive: ArchiveConfig | None = None
     preview: PreviewConfig | None = None
+    golden: GoldenConfig | None = None
     cameras: Annotated[dict[Name, CameraSettings], Field(min_length=1)]
 
     @field_validator("product")
@@ -330,6 +341,7 @@ def _keys_beside(location: Sequence[str]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "archive": ArchiveConfig,
         "preview": PreviewConfig,
+        "golden": GoldenConfig,
         "journal": JournalConfig,
         "curve": CurveConfig,
     }
@@ -338,9 +350,9 @@ def _keys_beside(location: Sequence[str]) -> list[str]:
             return list(Config.model_fields)
         case ["cameras", _, _]:
             return [field.name for field in fields(CameraSettings)]
-        case ["cameras", _, "roi" | "tiles" | "locate" as section, _]:
-            named = {"tiles": fields(Tiles), "locate": fields(LocateSettings)}.get(section, ())
-            return [field.name for field in named] or list(Roi._fields)
+        case ["cameras", _, "roi" | "tiles" | "locate" | "present" | "trigger" as section, _]:
+            parts = {"tiles": Tiles, "locate": LocateSettings, "present": Present, "trigger": Trigger}
+            return list(Roi._fields) if section == "roi" else [part.name for part in fields(parts[section])]
         case ["products", _, _]:
             return list(ProductConfig.model_fields)
         case ["curve", "clients", _, _]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.calibration_file import A_CALIBRATION, Calibration, load_calibration
+from calibration.golden import LIST, GoldenSample, folder_of, list_digest, load_golden
 from daemon.capture.drivers import CameraSettings
 from daemon.capture.group import CameraPlan
 from daemon.config import A_CONFIG, Config, CurveConfig, ProductConfig, load_config
@@ -54,6 +55,8 @@ class Setup:
     """SHA-256 of the config, of each calibration and of each engine's payload, by file; for the journal."""
     proven: Mapping[str, str]
     """SHA-256 of each engine's payload, and by what it was found to run here; for the journal."""
+    golden: Mapping[Product, Sequence[GoldenSample]]
+    """The golden samples of each product; none where the config does not ask for them."""
     references: Mapping[str, Reference] = field(default_factory=dict)
     """Camera → the part that is looked for in its pictures, of those that look for one."""
 
@@ -107,10 +110,12 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
         same = {product.fingerprint: product for product in running.products.values()}
         products = {name: same.get(product.fingerprint, product) for name, product in products.items()}
     kept = set() if running is None else set(running.products.values())
+    golden = _golden(config, products.values())
+    hashes |= _golden_hashes(golden)
     _try_out(_unproven(products.values(), config, running))
     opened: list[dict[Product, Engine]] = [{} for _ in range(config.lanes)]
     proven = {p.manifest.payload_sha256: environment_of(p.manifest) for p in products.values()}
-    setup = Setup(config, products, opened, hashes, proven, references)
+    setup = Setup(config, products, opened, hashes, proven, golden, references)
     with ExitStack() as undo:
         undo.callback(setup.close)
         for engines in opened:
@@ -160,6 +165,8 @@ def load_products(
     for name, entry in config.named_products().items():
         manifest = read_manifest(entry.engine, trusted)
         text = _calibration_text(entry)
+        if trusted is not None:
+            trusted.check(entry.calibration, text, _refused_calibration)
         calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
         _check_cameras(path, config, entry, calibration, references)
         mask = _mask(path, config, name, entry, calibration)
@@ -183,6 +190,7 @@ def load_products(
             trusted=trusted,
             threads=config.threads,
             max_batch=min(config.max_batch or at_once, at_once),
+            calibrated=calibration,
             threshold=calibration.threshold,
             quantiles=calibration.quantiles_array(),
             geometry=geometry,
@@ -198,6 +206,24 @@ def load_products(
     return products
 
 
+def _golden(config: Config, products: Iterable[Product]) -> dict[Product, Sequence[GoldenSample]]:
+    """Read the golden samples of all products, if the config asks for them."""
+    if config.golden is None:
+        return {}
+    return {
+        product: load_golden(
+            product.calibration, product.calibrated, product.manifest.input_size, product.merge
+        )
+        for product in products
+    }
+
+
+def _golden_hashes(products: Iterable[Product]) -> dict[str, str]:
+    return {
+        str(folder_of(product.calibration) / LIST): list_digest(product.calibration) for product in products
+    }
+
+
 def _calibration_text(entry: ProductConfig) -> bytes:
     if not entry.calibration.exists():
         raise InputError(
@@ -205,6 +231,11 @@ def _calibration_text(entry: ProductConfig) -> bytes:
             f"run calibrate {entry.engine} --good DIR -o {entry.calibration}"
         )
     return read_text(entry.calibration, A_CALIBRATION)
+
+
+def _refused_calibration(said: str) -> InputError:
+    """Say how a calibration is signed: the lines of earlier versions had unsigned ones."""
+    return InputError(f"{said}: sign it with calibrate --sign KEY, or as an engine (openssl pkeyutl)")
 
 
 def _check_cameras(

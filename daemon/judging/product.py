@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.calibration_file import Calibration
 from engine_runtime.engine import Engine, Quantiles
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
@@ -36,9 +37,10 @@ class Product:
     """Of the bytes that were read."""
     manifest: Manifest
     trusted: TrustedKeys | None
-    """One of these keys must have signed the engine; None where its origin does not matter."""
+    """One of these keys must have signed engine and calibration; None where its origin does not matter."""
     threads: int | None
     max_batch: int
+    calibrated: Calibration
     threshold: float
     quantiles: Quantiles
     geometry: MapGeometry
@@ -63,8 +65,7 @@ class Product:
             None if self.trusted is None else self.trusted.fingerprint,
             self.threads,
             self.max_batch,
-            self.threshold,
-            self.quantiles.tobytes(),
+            self.calibrated.model_dump_json(),
             None if self.weights is None else self.weights.tobytes(),
             None if self.merge is None else (self.merge.grid.tiles, self.merge.grid.region),
         )

@@ -16,12 +16,12 @@ from dashboard import gallery
 from dashboard.export import FORMATS, write_folders
 from dashboard.gallery import Wanted
 from dashboard.jobs import Job, run_command
-from dashboard.line_config import Product
 from dashboard.watch import LineWatch
 from dashboard.web.answers import Query, Refused, answer, body
 from dashboard.web.gallery import FILTERS, wanted
 from dashboard.web.site import Ask, beside
 from foundation.errors import WorkFailed
+from lines.line_config import Product
 
 _CHUNK: Final = 256 * 1024
 _LABELLED: Final = Wanted(
@@ -205,6 +205,8 @@ def _recalibrate(watch: LineWatch, product: Product, folder: Path) -> Command:
     step = ["calibrate", str(product.engine), "--good", str(folder / "good")]
     if gallery.count(watch.need_rollup(), Wanted(decisions=("pass", "reject"), labels=("defect",))):
         step += ["--defects", str(folder / "defects")]
+    if watch.line.signing_key is not None:
+        step += ["--sign", str(watch.line.signing_key)]
     return Command("recalibrate", [[*step, "-o", str(folder / product.calibration.name)]], "scipy")
 
 

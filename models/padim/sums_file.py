@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from models.padim.fit import PadimModel
 
 FORMAT = "padim sums 2"
-_BEFORE = "padim sums 1"
-"""Without the means of row and column; still read."""
-
 _ABOUT, _TRUNK = "about", "trunk"
 
 
@@ -82,7 +79,7 @@ def load_sums(path: Path) -> "PadimModel":
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") not in (FORMAT, _BEFORE):
+            if metadata.get("format") != FORMAT:
                 raise InputError(
                     f"{path}: holds no sums of train-model; expected a file it wrote beside a model"
                 )
@@ -116,7 +113,7 @@ def load_sums(path: Path) -> "PadimModel":
             basis=tensors["basis"].numpy(),
             origin=tensors["origin"].numpy(),
             fine=int(about["fine"]),
-            context=np.array(about.get("context", []), dtype=np.int64),
+            context=np.array(about["context"], dtype=np.int64),
             statistics=Statistics(int(about["count"]), mean, scatter),
             pictures=tensors["pictures"].numpy(),
             seen_first=SeenFirst(*tensors["seen_first"].numpy()),

@@ -1,4 +1,4 @@
-"""What the dashboard needs to know of a line's config; the daemon alone reads all of it."""
+"""What whoever watches a line needs to know of its config; the daemon alone reads all of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Product:
 
 @dataclass(frozen=True)
 class LineConfig:
-    """One line, as far as the dashboard is concerned.
+    """One line, as far as those are concerned who watch it.
 
     Attributes:
         file: the line's config.
@@ -35,6 +35,9 @@ class LineConfig:
         preview: folder of preview pictures; None without one.
         products: by name; by None where the config names none.
         deadline_ms: from capture to verdict.
+        signed: whether the line takes signed calibrations alone (its key trusted_keys).
+        signing_key: with which a changed calibration is signed; None: the page may not change one of such a
+            line.
     """
 
     file: Path
@@ -47,18 +50,25 @@ class LineConfig:
     preview: Path | None
     products: Mapping[str | None, Product]
     deadline_ms: float
+    signed: bool = False
+    signing_key: Path | None = None
 
 
 def read_line(
-    path: Path, key: Path | None = None, server_key: Path | None = None, preview: Path | None = None
+    path: Path,
+    key: Path | None = None,
+    server_key: Path | None = None,
+    preview: Path | None = None,
+    signing_key: Path | None = None,
 ) -> LineConfig:
     """Read a line's config.
 
     Args:
         path: its file.
-        key: the dashboard's secret key, where the line has a section ``curve``.
+        key: secret key of whoever connects, where the line has a section ``curve``.
         server_key: the line's public key, likewise.
         preview: folder of preview pictures, instead of the one that the config names.
+        signing_key: with which a changed calibration is signed.
 
     Raises:
         InputError: it cannot be read, or lacks what is needed; the line names file, key, found and expected.
@@ -80,6 +90,8 @@ def read_line(
         preview=preview or _in_section(path, content, "preview", "folder"),
         products=_products(path, folder, content),
         deadline_ms=_deadline(content),
+        signed=bool(content.get("trusted_keys")),
+        signing_key=signing_key,
     )
 
 
@@ -111,8 +123,8 @@ def _curve(
         return None
     if key is None or server_key is None:
         raise InputError(
-            f"{path}: the line has a section curve; expected the keys key and server_key beside it in the "
-            "dashboard's config"
+            f"{path}: the line has a section curve; expected the keys key and server_key beside it, in the "
+            "config that names it"
         )
     try:
         return CurveKeys.read(key, server_key)
