@@ -35,6 +35,7 @@ class LineConfig:
         preview: folder of preview pictures; None without one.
         products: by name; by None where the config names none.
         deadline_ms: from capture to verdict.
+        cameras: their names.
     """
 
     file: Path
@@ -47,6 +48,7 @@ class LineConfig:
     preview: Path | None
     products: Mapping[str | None, Product]
     deadline_ms: float
+    cameras: tuple[str, ...] = ()
 
 
 def read_line(
@@ -80,6 +82,7 @@ def read_line(
         preview=preview or _in_section(path, content, "preview", "folder"),
         products=_products(path, folder, content),
         deadline_ms=_deadline(content),
+        cameras=tuple(content["cameras"]) if isinstance(content.get("cameras"), dict) else (),
     )
 
 
