@@ -38,6 +38,11 @@ def _speed(text: str) -> str:
     return text
 
 
+def _length(text: str) -> str:
+    quantity(text, "s|m")
+    return text
+
+
 class GpioEncoder(Section):
     """An incremental encoder on lines of a GPIO chip, counted by this process."""
 
@@ -140,13 +145,13 @@ class GateConfig(Section):
     """One gate. What has no pass in time is thrown out there."""
 
     camera: Name = Field(description="whose verdicts count")
-    after: str | None = Field(
+    after: Annotated[str, AfterValidator(_length)] | None = Field(
         default=None, description="way from the camera: 1.25 s, or 0.5 m with belt.speed"
     )
     after_pulses: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         default=None, description="way from the camera in pulses of the encoder"
     )
-    window: str | Annotated[float, Field(gt=0, le=1e9)] = Field(
+    window: Annotated[str, AfterValidator(_length)] | Annotated[float, Field(gt=0, le=1e9)] = Field(
         description="length of a part's place at the gate: 80 ms, 40 mm, or pulses; parts are further apart"
     )
     fires: Literal["pass", "eject"] = Field(

@@ -9,6 +9,7 @@ from foundation.errors import InputError, refused_by_system
 from plant.gate.config import BeltConfig, GpioEncoder, ModbusEncoder, SimulatedBelt, peer_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import gpiod
@@ -190,7 +191,7 @@ _QUADRANT: Final = {0b00: 0, 0b01: 1, 0b11: 2, 0b10: 3}
 
 
 def request_lines(
-    chip: str, key: str, lines: "dict[tuple[int, ...], gpiod.LineSettings]"
+    chip: str, key: str, lines: "dict[Iterable[int | str] | int | str, gpiod.LineSettings | None]"
 ) -> "gpiod.LineRequest":
     """Ask the kernel for lines of a GPIO chip.
 
@@ -200,13 +201,10 @@ def request_lines(
     import gpiod
 
     try:
-        return gpiod.request_lines(
-            chip, consumer="inspectd-plant", config={group: settings for group, settings in lines.items()}
-        )
+        return gpiod.request_lines(chip, consumer="inspectd-plant", config=lines)
     except (OSError, ValueError) as error:
-        wanted = ", ".join(str(line) for group in lines for line in group)
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        text = f"{key}: {chip}, line {wanted} cannot be had: {reason}"
+        text = f"{key}: {chip} cannot be had: {reason}"
         raise (refused_by_system(text, error) if isinstance(error, OSError) else InputError(text)) from error
 
 

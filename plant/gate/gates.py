@@ -276,17 +276,15 @@ class Gates:
                     gate.distrust_until = max(gate.distrust_until, position + gate.way + gate.parts.half)
                 continue
             target = at + gate.way
-            if recovered and position > target + gate.parts.half:
-                continue  # it left before this process began
+            passes = verdict.decision == "pass"
+            key = (verdict.boot, verdict.seq)
+            if recovered and position >= target - gate.parts.half:
+                passes = passes and self._was_in_time(verdict, target - gate.parts.half, heard_s, heard_at)
+                gate.parts.add_behind(target, key, passes=passes, known_s=heard_s)
+                continue
             gate.alike = gate.alike + 1 if abs(target - gate.last_target) <= gate.parts.half else 0
             gate.last_target = target
-            part = gate.parts.add(
-                target,
-                (verdict.boot, verdict.seq),
-                passes=verdict.decision == "pass",
-                known_s=heard_s,
-                position=position,
-            )
+            part = gate.parts.add(target, key, passes=passes, known_s=heard_s, position=position)
             if part is not None and part.late:
                 self._came_late(gate, part, verdict, position)
 
@@ -311,6 +309,12 @@ class Gates:
         if heard_s - self._clock_stepped_s < _AFTER_CLOCK_STEP_S:
             return None
         return self._position.at(heard_s - age_s)
+
+    def _was_in_time(self, verdict: Verdict, edge: float, heard_s: float, heard_at: float) -> bool:
+        """Tell whether a verdict from the journal was given before its part's place had reached the gate."""
+        age_s = heard_at - datetime.fromisoformat(verdict.captured_at).timestamp()
+        given = self._position.at(heard_s - age_s + verdict.latency_ms.total / 1000)
+        return given is not None and given < edge
 
     def _serve(self, gate: Gate, now_s: float, position: float) -> None:
         """Move a gate as the parts want it that are there now, and count those that came."""
@@ -395,7 +399,7 @@ class Gates:
             if newest is None:
                 self._end.wait(0.02)
                 continue
-            furthest = max(gate.way + 4 * gate.parts.half for gate in self.gates.values())
+            furthest = max(gate.way + 4 * gate.parts.half + gate.parts.keep for gate in self.gates.values())
             since_s = self._position.since(newest[1] - furthest)
             if since_s is None:
                 return

@@ -46,7 +46,7 @@ class Parts:
             keep: how far behind the gate parts are remembered, in case the belt runs backwards.
         """
         self.half = half
-        self._keep = keep
+        self.keep = keep
         self._parts: list[Part] = []
         self._keys: set[Key] = set()
         self._furthest = float("-inf")
@@ -75,11 +75,19 @@ class Parts:
             return None
         reached = self._furthest >= target - self.half or position >= target - self.half
         part = Part(target, key, passes and not reached, known_s, late=reached, done=reached)
+        self._insert(part)
+        return part
+
+    def add_behind(self, target: float, key: Key, *, passes: bool, known_s: float) -> None:
+        """Take a part that has reached the gate before: it may lie there, or come back."""
+        if key not in self._keys:
+            self._insert(Part(target, key, passes, known_s, done=True))
+
+    def _insert(self, part: Part) -> None:
         insort(self._parts, part)
-        self._keys.add(key)
+        self._keys.add(part.key)
         if len(self._parts) > MOST_PARTS:
             self._keys.discard(self._parts.pop(0).key)
-        return part
 
     def lets_through(self, position: float) -> bool:
         """Tell whether a part that may pass is at the gate, and none that may not."""
@@ -121,7 +129,7 @@ class Parts:
 
     def forget(self, position: float) -> None:
         """Forget what lies too far behind the gate to come back."""
-        end = bisect_left(self._parts, position - self.half - self._keep, key=lambda part: part.target)
+        end = bisect_left(self._parts, position - self.half - self.keep, key=lambda part: part.target)
         for part in self._parts[:end]:
             self._keys.discard(part.key)
         del self._parts[:end]
