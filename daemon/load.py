@@ -55,7 +55,7 @@ class Setup:
     """SHA-256 of the config, of each calibration and of each engine's payload, by file; for the journal."""
     proven: Mapping[str, str]
     """SHA-256 of each engine's payload, and by what it was found to run here; for the journal."""
-    golden: Mapping[Product, Sequence[GoldenSample]]
+    golden: Mapping[Product, Sequence[GoldenSample]] = field(default_factory=dict)
     """The golden samples of each product; none where the config does not ask for them."""
     references: Mapping[str, Reference] = field(default_factory=dict)
     """Camera → the part that is looked for in its pictures, of those that look for one."""

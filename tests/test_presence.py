@@ -124,8 +124,10 @@ def test_of_pictures_near_the_middle_the_sharpest_is_taken() -> None:
     def stream() -> Iterator[Picture]:
         for number, picture in enumerate(drawn(places)):
             if number != sharp:
-                picture = picture._replace(pixels=np.asarray(cv2.GaussianBlur(picture.pixels, (9, 9), 3)))
-            yield picture._replace(part=str(number))
+                blurred = np.asarray(cv2.GaussianBlur(picture.pixels, (9, 9), 3))
+                yield picture._replace(pixels=blurred, part=str(number))
+            else:
+                yield picture._replace(part=str(number))
 
     seen = Seen(stream())
     assert [taken.part for taken in seen.taken] == [str(sharp)]

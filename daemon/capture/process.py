@@ -253,7 +253,7 @@ class CameraProcess:
                         captured_ns=captured_ns,
                         part=None if name is None else sendable(name),
                         error=None if wrong_with is None else sendable(wrong_with),
-                        trigger=trigger,
+                        trigger=trigger if number == 1 else None,
                     )
                 )
                 self._frame += 1

@@ -160,9 +160,8 @@ class DaemonCamera:
         self.watch: Watch | None = None
         """What it has seen, over all its processes; None for a camera whose every picture is judged."""
         self._watched_before: Watch | None = None
-        self._pictures = 0
+        self._pictures = self._last_trigger = 0
         self._troubled = False
-        self._last_trigger = 0
         self._fired: dict[int, Fire] = {}
 
     @property
@@ -414,9 +413,10 @@ class DaemonCamera:
 
     def _give_up_triggers(self, error: str) -> None:
         """Report triggers that no process will answer any more."""
-        for fire in list(self._fired.values()):
+        for fire in [fire for fire in self._fired.values() for _ in range(self.settings.parts)]:
             self.captured += 1
             unseen = Arrival(self.captured, None, fire.at_ns, fire.part, None, error, trigger=fire.number)
+            self.counter.captured = self.captured
             self._sink.arrived(self.name, unseen)
         self._fired.clear()
 
@@ -482,6 +482,7 @@ class DaemonCamera:
         self._account_up_to(self._counted(), reason)
         if self._opened is not None and not over:
             self._account_up_to(self.captured + 1, reason)
+            self._pictures += 1  # the one amid which it died
         self._give_up_triggers(f"a trigger without a picture: {reason}")
         self.counter.captured = self.captured
         self._gone.set()

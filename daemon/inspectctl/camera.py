@@ -14,8 +14,8 @@ def add(commands: Any) -> None:
     test = actions.add_parser(
         "test",
         help="show live what a camera, its trigger and presence say",
-        description="Show live what presence or the trigger say about a camera's pictures, with rate, exposure, "
-        "sharpness and the time used, until Ctrl-C.",
+        description="Show live what presence or the trigger say about a camera's pictures, with rate, "
+        "exposure, sharpness and the time used, until Ctrl-C.",
     )
     test.add_argument(
         "source",
