@@ -1,16 +1,19 @@
 """An engine and images of good parts in, quantiles and a threshold out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.calibration_file import Calibration
+from calibration.calibration_file import Calibration, read_calibration
+from calibration.compare import Compared
 from calibration.detection import Floats
+from calibration.highest import Highest, Picture
 from calibration.images import ImageSet, check_disjoint, defective_set, good_set, is_training_set
 from calibration.measure import measure_quantiles, measure_scores
 from calibration.near_copies import groups, thumbnail
@@ -23,13 +26,14 @@ from calibration.tail import (
     fit_threshold,
     scores_needed,
 )
+from engine_runtime.engine import Engine
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
 from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import EngineFailed, InputError
 from pictures.digest import pixel_digest
 from pictures.frames import Frame, Roi, Size, fit
-from pictures.mask import cells_of, read_mask
+from pictures.mask import MaskCells, cells_of, read_mask
 from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 from pictures.tiles import Tiles, lay_tiles
@@ -60,6 +64,12 @@ class Measured:
     defective_scores: Floats
     not_located: int
     """Number of defective images in which no part was found; they were judged as they lie."""
+    part_scores: Floats
+    """The highest score of each good part; what the tail was fitted on."""
+    highest: list[Picture]
+    """The good images with the highest scores, highest first."""
+    compared: Compared | None
+    """An earlier calibration, where one was given."""
 
 
 def calibrate(
@@ -71,6 +81,7 @@ def calibrate(
     roi: Roi | None = None,
     tiles: Tiles | None = None,
     mask: Path | None = None,
+    compare_with: Path | None = None,
 ) -> Measured:
     """Measure quantiles and threshold on the engine itself.
 
@@ -87,6 +98,7 @@ def calibrate(
         tiles: into which the region is cut; those of the model's training when None.
         mask: file that says where to look; everywhere when None. Regions with a threshold of their own do not
             count for the one that is measured.
+        compare_with: an earlier calibration; the images are judged by it, too, if it is of this engine.
 
     Raises:
         InputError: a file, folder or image is wrong, or there are too few good images.
@@ -103,6 +115,7 @@ def calibrate(
     if defects_folder is not None:
         defective = defective_set(defects_folder)
         check_disjoint(good, defective)
+    old = None if compare_with is None else read_calibration(compare_with)
     engine = open_engine(engine_file)
     try:
         manifest = engine.manifest
@@ -119,30 +132,20 @@ def calibrate(
             geometry = manifest.geometry if merge is None else merge.geometry
             cells = cells_of(mask, look_at, good.files[0], shown, geometry)
         quantiles = measure_quantiles(engine, good.files, seen, None if cells is None else cells.looks)
-        weights = None if cells is None else cells.weights(None)
-        good_scores = measure_scores(
-            engine, quantiles, good.files, seen.prepare, "good scores", weights=weights
-        )
         parts = groups(seen.thumbnails)
-        try:
-            threshold = fit_threshold(_of_parts(good_scores, parts), rate)
-        except ValueError as error:
-            raise InputError(f"{good_folder}: no threshold can be fitted: {error}") from error
-        if cells is not None and cells.has_thresholds:
-            if threshold.value <= 0:
-                raise InputError(
-                    f"{mask}: a region has a threshold of its own, but that of the others is "
-                    f"{threshold.value:.4g}; expected a positive one: give that region a weight instead"
-                )
-            weights = cells.weights(threshold.value)
-            good_scores = measure_scores(
-                engine, quantiles, good.files, seen.prepare, "scores with own thresholds", weights=weights
-            )
+        score = partial(measure_scores, engine, quantiles, good.files, seen.prepare)
+        good_scores, highest, threshold = _of_good(good_folder, score, parts, rate, (mask, cells))
+        weights = None if cells is None else cells.weights(threshold.value)
         defective_scores = np.empty(0)
         if defective is not None:
             defective_scores = measure_scores(
                 engine, quantiles, defective.files, seen.prepare_defective, "defect scores", weights=weights
             )
+        not_located, compared = seen.lost, None
+        if old is not None and compare_with is not None:
+            same_mask = old.mask == (None if look_at is None else look_at.digest)
+            before = _judged_by(old, engine, (good, defective), seen, cells) if same_mask else (None, None)
+            compared = Compared(compare_with, old, *before)
     except EngineFailed as error:
         raise EngineFailed(f"{engine_file}: {error}") from error
     finally:
@@ -183,9 +186,69 @@ def calibrate(
         least_overlap=merge.least_overlap if merge is not None and len(merge.grid) > 1 else 0,
         trained_on=_trained_on(good, seen.digests, manifest.model_metadata),
         defective=defective,
-        not_located=seen.lost,
+        not_located=not_located,
         defective_scores=defective_scores,
+        part_scores=_of_parts(good_scores, parts),
+        highest=highest.pictures(
+            manifest.geometry if merge is None else merge.geometry, merge, threshold.value
+        ),
+        compared=compared,
     )
+
+
+def _of_good(
+    folder: Path,
+    score: Callable[..., Floats],
+    parts: list[int],
+    rate: float,
+    looked_at: tuple[Path | None, MaskCells | None],
+) -> tuple[Floats, Highest, Threshold]:
+    """Score the good images, and fit the threshold to them.
+
+    Regions of a mask that have a threshold of their own do not count for it; then they are scored by it.
+
+    Raises:
+        InputError: no threshold can be fitted, or not one that such regions can be brought to.
+    """
+    highest = Highest()
+    mask, cells = looked_at
+    weights = None if cells is None else cells.weights(None)
+    scores = score("good scores", weights=weights, look=highest.look)
+    try:
+        threshold = fit_threshold(_of_parts(scores, parts), rate)
+    except ValueError as error:
+        raise InputError(f"{folder}: no threshold can be fitted: {error}") from error
+    if cells is None or not cells.has_thresholds:
+        return scores, highest, threshold
+    if threshold.value <= 0:
+        raise InputError(
+            f"{mask}: a region has a threshold of its own, but that of the others is "
+            f"{threshold.value:.4g}; expected a positive one: give that region a weight instead"
+        )
+    highest = Highest()
+    weights = cells.weights(threshold.value)
+    return score("scores with own thresholds", weights=weights, look=highest.look), highest, threshold
+
+
+def _judged_by(
+    old: Calibration,
+    engine: Engine,
+    images: tuple[ImageSet, ImageSet | None],
+    seen: "_Seen",
+    cells: MaskCells | None,
+) -> tuple[Floats | None, Floats | None]:
+    """Score the images as an earlier calibration of the same engine would; None where it is of another."""
+    if old.engine_sha256 != engine.manifest.payload_sha256 or set(old.quantiles) != set(engine.manifest.maps):
+        return None, None
+    quantiles = np.array([old.quantiles[name] for name in engine.manifest.maps], dtype=np.float32)
+    score = partial(
+        measure_scores, engine, quantiles, weights=None if cells is None else cells.weights(old.threshold)
+    )
+    good, defective = images
+    scores = score(good.files, seen.prepare, "good scores, as before")
+    if defective is None:
+        return scores, None
+    return scores, score(defective.files, seen.prepare_defective, "defect scores, as before")
 
 
 class _Seen:

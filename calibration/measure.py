@@ -72,6 +72,10 @@ def measure_quantiles(
     return quantiles
 
 
+Look = Callable[[Frame, float, NDArray[np.float32]], object]
+"""Sees what an engine was given, its score and its anomaly map, h×w."""
+
+
 def measure_scores(
     engine: Engine,
     quantiles: Quantiles,
@@ -80,6 +84,7 @@ def measure_scores(
     what: str,
     *,
     weights: NDArray[np.float32] | None = None,
+    look: Look | None = None,
 ) -> NDArray[np.float64]:
     """Score images with the engine itself.
 
@@ -90,6 +95,7 @@ def measure_scores(
         prepare: what becomes of an image before the engine sees it.
         what: the images' name on the progress bar.
         weights: h×w, of a mask, see ``MaskCells.weights``; without one the score is the engine's own.
+        look: is shown each image, in the order of ``files``.
 
     Returns:
         Scores in the order of ``files``, float64.
@@ -98,14 +104,18 @@ def measure_scores(
         InputError: an image cannot be read or prepared; a score is NaN or infinite.
         EngineFailed: the runtime raised.
     """
-    batches = _batches(engine, files, prepare, what)
-
-    def scores_of(frames: Sequence[Frame]) -> NDArray[np.float32]:
-        if weights is None:
-            return engine.infer(frames, quantiles, (SCORE,))[SCORE]
-        return weigh(engine.infer(frames, quantiles, (ANOMALY_MAP,))[ANOMALY_MAP], weights)[0]
-
-    scores = np.concatenate([scores_of(frames) for frames in batches])
+    outputs = (SCORE,) if weights is None and look is None else (SCORE, ANOMALY_MAP)
+    found = []
+    for frames in _batches(engine, files, prepare, what):
+        judged = engine.infer(frames, quantiles, outputs)
+        given, maps = judged[SCORE], judged.get(ANOMALY_MAP)
+        if weights is not None and maps is not None:
+            given, maps = weigh(maps, weights)
+        found.append(given)
+        if look is not None and maps is not None:
+            for frame, score, anomaly_map in zip(frames, given, maps, strict=True):
+                look(frame, float(score), anomaly_map)
+    scores = np.concatenate(found)
     wrong = np.flatnonzero(~np.isfinite(scores))
     if wrong.size:
         raise InputError(f"{files[wrong[0]]}: the engine gives it the score {scores[wrong[0]]}")

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +53,12 @@ class Setup:
     opened: Sequence[Mapping[Product, Engine]]
     hashes: Mapping[str, str]
     """SHA-256 of the config, of each calibration and of each engine's payload, by file; for the journal."""
-    references: Mapping[str, Reference]
-    """Camera → the part that is looked for in its pictures, of those that look for one."""
     proven: Mapping[str, str]
     """SHA-256 of each engine's payload, and by what it was found to run here; for the journal."""
-    golden: Mapping[Product, Sequence[GoldenSample]]
+    golden: Mapping[Product, Sequence[GoldenSample]] = field(default_factory=dict)
     """The golden samples of each product; none where the config does not ask for them."""
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    """Camera → the part that is looked for in its pictures, of those that look for one."""
 
     @property
     def input_size(self) -> Size:
@@ -115,7 +115,7 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
     _try_out(_unproven(products.values(), config, running))
     opened: list[dict[Product, Engine]] = [{} for _ in range(config.lanes)]
     proven = {p.manifest.payload_sha256: environment_of(p.manifest) for p in products.values()}
-    setup = Setup(config, products, opened, hashes, references, proven, golden)
+    setup = Setup(config, products, opened, hashes, proven, golden, references)
     with ExitStack() as undo:
         undo.callback(setup.close)
         for engines in opened:
@@ -143,14 +143,14 @@ def load_references(config: Config, path: Path) -> dict[str, Reference]:
 
 
 def load_products(
-    config: Config, path: Path, references: Mapping[str, Reference]
+    config: Config, path: Path, references: Mapping[str, Reference] | None = None
 ) -> dict[str | None, Product]:
     """Read what every product of a config says about itself; engines are not opened yet.
 
     Args:
         config: the line's config.
         path: its file, for what is said about mistakes.
-        references: of the cameras that look for a part.
+        references: of the cameras that look for a part; read here when None.
 
     Returns:
         The products by name, in the config's order; one of the name None when the config names none.
@@ -158,6 +158,7 @@ def load_products(
     Raises:
         InputError: an engine or calibration cannot be used, or does not fit the cameras or other products.
     """
+    references = load_references(config, path) if references is None else references
     products: dict[str | None, Product] = {}
     trusted = TrustedKeys(config.trusted_keys) if config.trusted_keys else None
     largest = 0

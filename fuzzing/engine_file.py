@@ -96,7 +96,7 @@ class Target:
             read, payload = read_engine(self._path)
             assert read == manifest
             assert hashlib.sha256(payload).hexdigest() == manifest.payload_sha256
-            product = load_products(self._config, self._path, {})[None]
+            product = load_products(self._config, self._path)[None]
             assert min(product.geometry.stride) > 0
             # What a lane allocates before the payload is compiled.
             assert product.max_batch * manifest.input_size.height * manifest.input_size.width * 3 <= 1 << 31

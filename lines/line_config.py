@@ -38,6 +38,7 @@ class LineConfig:
         signed: whether the line takes signed calibrations alone (its key trusted_keys).
         signing_key: with which a changed calibration is signed; None: the page may not change one of such a
             line.
+        cameras: their names.
     """
 
     file: Path
@@ -52,6 +53,7 @@ class LineConfig:
     deadline_ms: float
     signed: bool = False
     signing_key: Path | None = None
+    cameras: tuple[str, ...] = ()
 
 
 def read_line(
@@ -92,6 +94,7 @@ def read_line(
         deadline_ms=_deadline(content),
         signed=bool(content.get("trusted_keys")),
         signing_key=signing_key,
+        cameras=tuple(content["cameras"]) if isinstance(content.get("cameras"), dict) else (),
     )
 
 

@@ -79,7 +79,7 @@ def _background(low: Levels, high: Levels, mean: Levels) -> NDArray[np.bool_]:
     x, y = (cv2.Sobel(mean, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
     uneven = np.abs(np.stack([x, y])).max(axis=(0, 3))
     # Where the camera's noise is larger everywhere, so is what the quietest places show of it.
-    noise = float(np.quantile(changes, 0.02))
+    noise = min(float(np.quantile(changes, 0.02)), _FLAT)
     still = ((changes <= noise + 2 * _FLAT) & (uneven <= _FLAT / 4)).astype(np.uint8)
     _, labels = cv2.connectedComponents(still, connectivity=4)
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])

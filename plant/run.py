@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from foundation.errors import InputError, refused_by_system
 from plant.config import Place, Plant
+from plant.gate.gates import Gate
+from plant.gate.open import check_gates, open_gates
 from plant.link import Link
 from plant.listener import Answer, Listener, as_json
 from plant.listening import Listening
@@ -25,6 +27,8 @@ from verdicts import acknowledged
 _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.5
 _LONGEST_END_S: Final = 5.0
+_SWITCH_S: Final = 0.0005
+"""After so long another thread lets the gates' thread run."""
 
 
 def check(plant: Plant) -> int:
@@ -36,7 +40,12 @@ def check(plant: Plant) -> int:
     outputs = open_outputs(plant)
     if plant.config.metrics is not None:
         require("prometheus_client", "metrics")
-    parts = [*outputs, *(["metrics"] if plant.config.metrics else [])]
+    check_gates(plant)
+    parts = [
+        *outputs,
+        *(f"gate {name}" for name in plant.config.gates),
+        *(["metrics"] if plant.config.metrics else []),
+    ]
     print(f"{plant.file}: in order: line {plant.line.name}, {', '.join(parts) or 'nothing to do'}")
     return 0
 
@@ -76,6 +85,11 @@ class _Running:
             for name, output in open_outputs(plant).items()
         }
         _make(plant)
+        with _named(plant.file):
+            self.gates = open_gates(plant, self.listening.now)
+        if self.gates is not None:
+            sys.setswitchinterval(_SWITCH_S)
+            self.listening.tell(self.gates.came)
         self.metrics: Metrics | None = None
         self._listener: Listener | None = None
         if plant.config.metrics is not None:
@@ -85,6 +99,8 @@ class _Running:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.gates is not None:
+            self.gates.close()
         for link in self.links.values():
             link.stop()
         for link in self.links.values():
@@ -95,6 +111,8 @@ class _Running:
     def start(self) -> None:
         """Begin to listen and to deliver."""
         self.listening.start()
+        if self.gates is not None:
+            self.gates.start()
         for link in self.links.values():
             link.start()
         if self._listener is not None:
@@ -113,12 +131,16 @@ class _Running:
             "state": line.state,
             "since": f"{self._since:%Y-%m-%dT%H:%M:%S.%fZ}",
             "outputs": {name: link.health.content() for name, link in self.links.items()},
+            "gates": {name: gate.content() for name, gate in self._gates.items()},
         }
 
     def is_ready(self) -> bool:
         """Tell whether the line runs and everybody at the other ends is there."""
         return self.listening.now().state == "running" and all(
-            link.health.state == "connected" for link in self.links.values()
+            [
+                *(link.health.state == "connected" for link in self.links.values()),
+                *(gate.trouble is None and gate.output.trouble is None for gate in self._gates.values()),
+            ]
         )
 
     def summary(self) -> str:
@@ -126,7 +148,12 @@ class _Running:
         return ", ".join(
             [f"line {self.listening.now().state}"]
             + [f"{name} {link.health.state}" for name, link in self.links.items()]
+            + [f"gate {name} {gate.content()['state']}" for name, gate in self._gates.items()]
         )
+
+    @property
+    def _gates(self) -> dict[str, Gate]:
+        return {} if self.gates is None else self.gates.gates
 
     def _serve(self, plant: Plant) -> None:
         require("prometheus_client", "metrics")
@@ -141,6 +168,7 @@ class _Running:
             self.listening,
             lambda: {name: link.health for name, link in self.links.items()},
             {name: folder for name, folder in folders.items() if folder is not None},
+            self.gates,
         )
 
         def scraped() -> Answer:

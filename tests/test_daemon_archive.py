@@ -22,7 +22,7 @@ NOISE: Frame = np.random.default_rng(1).integers(0, 255, (SIZE, SIZE, 3), dtype=
 @pytest.fixture
 def product(line_folder: Path) -> Product:
     config = write_config(line_folder, {"top": {"source": "parts"}})
-    return load_products(load_config(config), config, {})[None]
+    return load_products(load_config(config), config)[None]
 
 
 def keep(archive: Archive, product: Product, *names: str) -> None:

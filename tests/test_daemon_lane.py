@@ -174,7 +174,7 @@ def test_an_engine_that_cannot_be_closed_keeps_no_verdict_back(
     line_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = write_config(line_folder, {"top": {"source": "parts"}})
-    product = load_products(load_config(config), config, {})[None]
+    product = load_products(load_config(config), config)[None]
     slots = FrameSlots.create(2, (*product.manifest.input_size, 3))
     source = SimpleNamespace(slots=slots, picture_size=None)
     waiting, results = WaitingFrames(), queue.SimpleQueue[Judged | NotJudged]()
@@ -202,7 +202,7 @@ def test_an_engine_that_cannot_be_closed_keeps_no_other_open(
     line_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = write_config(line_folder, {"top": {"source": "parts"}}, lanes=2)
-    product = load_products(load_config(config), config, {})[None]
+    product = load_products(load_config(config), config)[None]
     closed: list[str] = []
     other: Any = SimpleNamespace(close=lambda: closed.append("other"))
     Setup(
@@ -218,6 +218,7 @@ class Slow:
     engine = Path("slow.engine")
     max_batch = 1
     quantiles = UNCALIBRATED
+    weights = None
 
     def __init__(self) -> None:
         self.opened = 0

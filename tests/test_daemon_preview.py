@@ -28,7 +28,7 @@ GREY: Frame = np.full((SIZE, SIZE, 3), 90, dtype=np.uint8)
 @pytest.fixture
 def product(line_folder: Path) -> Product:
     config = write_config(line_folder, {"top": {"source": "parts"}})
-    return load_products(load_config(config), config, {})[None]
+    return load_products(load_config(config), config)[None]
 
 
 def leased(preview: Preview, folder: Path) -> None:

@@ -140,7 +140,7 @@ def test_an_engine_is_tried_once_for_each_runtime_and_device(
     line_folder: Path, monkeypatch: pytest.MonkeyPatch, ran_by: str | None, trials: int
 ) -> None:
     config = line_config(line_folder)
-    product = load.load_products(load.load_config(config), config, {})[None]
+    product = load.load_products(load.load_config(config), config)[None]
     journal = Journal(line_folder / "line3.journal", line="line3", keep_days=90, max_mb=100)
     ran_by = environment_of(product.manifest) if ran_by == "the same" else ran_by
     proven = {} if ran_by is None else {product.manifest.payload_sha256: ran_by}
@@ -169,7 +169,7 @@ def test_a_start_notes_what_it_read_and_by_what_its_engine_ran(line_folder: Path
     with JournalReader(line_folder / "line3.journal") as reader:
         note = reader.last_event("start")
     assert note is not None
-    product = load.load_products(load.load_config(_written(config, content)), config, {})[None]
+    product = load.load_products(load.load_config(_written(config, content)), config)[None]
     assert note["sha256"] == {
         str(config): hashlib.sha256(content).hexdigest(),
         str(product.calibration): hashlib.sha256(product.calibration.read_bytes()).hexdigest(),

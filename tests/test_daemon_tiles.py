@@ -143,7 +143,7 @@ def test_rejects_that_wait_for_the_disk_take_no_more_memory_than_allowed(
     recalibrated(line_folder, tiles)
     camera = {"source": "parts", "roi": region, "tiles": tiles}
     config = write_config(line_folder, {"top": camera})
-    [product] = load_products(load_config(config), config, {}).values()
+    [product] = load_products(load_config(config), config).values()
     noise = np.random.default_rng(0).integers(0, 256, (16, 500, 500, 3), dtype=np.uint8)  # 12 megabytes
     anomaly_map = np.zeros(product.geometry.map, np.float32)
     archive = Archive(line_folder / "rejects", max_mb=1000)
@@ -240,7 +240,7 @@ def test_a_calibration_of_a_region_of_another_size_is_refused(line_folder: Path)
     parts(line_folder, picture())
     recalibrated(line_folder, TILES, tiled_size=[464, 560])
     config = write_config(line_folder, {"top": CAMERA})
-    assert load_products(load_config(config), config, {})
+    assert load_products(load_config(config), config)
     recalibrated(line_folder, TILES, tiled_size=[464, 600])
     said = one_line(config, "--check")
     assert "cameras.top.roi: found 560×464+40+24, expected one of 600×464 pixels, with which" in said
@@ -315,7 +315,7 @@ def test_as_many_pictures_are_judged_at_once_as_fill_the_engines_batch(tiled_fol
     for roi, expected in (({"width": 128, "height": 224}, most // 2), (ROI, 1)):
         recalibrated(tiled_folder, TILES)
         config = write_config(tiled_folder, {"top": CAMERA | {"roi": {"x": 0, "y": 0} | roi}})
-        [product] = load_products(load_config(config), config, {}).values()
+        [product] = load_products(load_config(config), config).values()
         assert product.max_batch == expected
         engine = product.open()
         assert engine.manifest.max_batch == expected

@@ -137,7 +137,7 @@ class DaemonCamera:
         self._in_use: set[int] = set()
         self._freed: list[int] = []
         self._free_timer: asyncio.Handle | None = None
-        self.picture_size: Size | None = None
+        self.picture_size: Size | None = None if reference is None else reference.picture
         """Of the camera's pictures; None when it is not known or not the same for all."""
         self._frozen: bytes | None = None
         self._retry_s = _FIRST_RETRY_S

@@ -404,6 +404,8 @@ def edges_between(grey: Grey, points: Floats, reduction: float) -> Floats:
     Returns:
         M×5: those at which there is an edge.
     """
+    if not len(points):
+        return points
     half = math.ceil(1.5 * reduction) + 1
     offsets = np.arange(-half - 1, half + 2, dtype=np.float32)
     at, normals = points[:, :2], points[:, 2:4]
