@@ -11,9 +11,11 @@ from pydantic import Field
 from foundation.errors import InputError
 from foundation.yaml_model import read_model
 from lines.line_config import LineConfig, read_line
+from plant.alarms.config import AlarmsConfig
 from plant.gate.config import BeltConfig, GateConfig
 from plant.listener import MetricsConfig
 from plant.outputs.mqtt import MqttConfig
+from plant.outputs.webhook import WebhookConfig
 from plant.section import File, Name, OutputSection, Seconds, Section, quantity
 from verdicts import CurveKeys
 
@@ -39,6 +41,8 @@ class PlantConfig(Section):
         default=None, description="where the belt is; without it the clock alone counts"
     )
     gates: dict[Name, GateConfig] = Field(default={}, description="each throws out what has no pass")
+    alarms: AlarmsConfig | None = Field(default=None, description="who is told when something is wrong")
+    webhook: WebhookConfig | None = Field(default=None, description="verdicts to a web address")
     mqtt: MqttConfig | None = Field(default=None, description="verdicts and health to an MQTT 5 broker")
 
     def outputs(self) -> Mapping[str, OutputSection]:

@@ -23,8 +23,16 @@ def _mqtt(plant: Plant) -> Output:
     return Mqtt(plant.file, plant.config.mqtt, plant.line.name, client_id)
 
 
+def _webhook(plant: Plant) -> Output:
+    from plant.outputs.webhook import Webhook
+
+    assert plant.config.webhook is not None
+    return Webhook(plant.file, plant.config.webhook)
+
+
 OUTPUTS: Final[Mapping[str, _Kind]] = {
     "mqtt": _Kind("paho.mqtt", _mqtt),
+    "webhook": _Kind(None, _webhook),
 }
 
 
