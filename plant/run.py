@@ -24,6 +24,7 @@ from plant.listener import Answer, Listener, as_json
 from plant.listening import Listening
 from plant.metrics import Metrics
 from plant.notify import Service
+from plant.outputs import LineNow
 from plant.outputs.open import open_outputs, require
 from plant.section import seconds
 from verdicts import acknowledged
@@ -41,7 +42,7 @@ def check(plant: Plant) -> int:
     Raises:
         InputError: something is wrong.
     """
-    outputs = open_outputs(plant)
+    outputs = open_outputs(plant, lambda: LineNow(plant.line.name, None, silent=True))
     if plant.config.metrics is not None:
         require("prometheus_client", "metrics")
     check_gates(plant)
@@ -88,7 +89,7 @@ class _Running:
         self.listening = Listening(plant.line, seconds(plant.config.silence))
         self.links = {
             name: _link(plant, name, plant.places[name], output, self.listening)
-            for name, output in open_outputs(plant).items()
+            for name, output in open_outputs(plant, self.listening.now).items()
         }
         _make(plant)
         with _named(plant.file):

@@ -24,6 +24,8 @@ class WebhookConfig(OutputSection, WebAddress):
 class Webhook:
     """Posts verdicts, many at once where many wait."""
 
+    most_at_once = 100
+
     def __init__(self, file: Path, config: WebhookConfig) -> None:
         self._poster = Poster(file, "webhook", config)
 
