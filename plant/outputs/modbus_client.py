@@ -61,6 +61,7 @@ class ModbusClient:
         self._now = now
         self._timeout_s = seconds(config.timeout)
         self._client: ModbusTcpClient | None = None
+        self._lying: tuple[str, int] | None = None
         self._beat = 0
         self._beat_s = 0.0
 
@@ -73,16 +74,26 @@ class ModbusClient:
         if not self._client.connect():  # type: ignore[no-untyped-call]
             raise PeerFailed(f"{self._config.address}: nobody answers there")
         self._write(MAP["valid"].offset, [0])
+        self._lying = None
         self._beat_s = 0.0
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Write one after another: the verdict, then valid; wait for acknowledge, then take valid back."""
         for delivery in deliveries:
-            self._wait_for(0)
-            self._write(MAP["decision"].offset, verdict_words(delivery, self._cameras))
-            self._write(MAP["valid"].offset, [1])
+            key = delivery.verdict.boot, delivery.verdict.seq
+            if self._lying != key:  # else it lies there still, and the PLC may be reading it
+                self._take_back()
+                self._wait_for(0)
+                self._write(MAP["decision"].offset, verdict_words(delivery, self._cameras))
+                self._write(MAP["valid"].offset, [1])
+                self._lying = key
             self._wait_for(1)
+            self._take_back()
+
+    def _take_back(self) -> None:
+        if self._lying is not None:
             self._write(MAP["valid"].offset, [0])
+            self._lying = None
 
     def tell(self, line: LineNow) -> None:
         """Write heartbeat, state and counters, twice a second."""

@@ -51,6 +51,7 @@ class ModbusServer:
         self._now = now
         self._timeout_s = seconds(config.timeout)
         self._words = [0] * (WORDS - MAP["valid"].offset)
+        self._lying: tuple[str, int] | None = None
         self._acknowledged = 0
         self._changed = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -70,11 +71,15 @@ class ModbusServer:
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Put one after another into the registers, and wait until it was read and acknowledged."""
         for delivery in deliveries:
-            self._wait_for(0)
-            self._words[1:] = verdict_words(delivery, self._cameras)
-            self._words[0] = 1
+            key = delivery.verdict.boot, delivery.verdict.seq
+            if self._lying != key:  # else it lies there still, and a PLC may have read it
+                self._words = [0, *self._words[1:]]
+                self._wait_for(0)
+                self._words = [1, *verdict_words(delivery, self._cameras)]
+                self._lying = key
             self._wait_for(1)
-            self._words[0] = 0
+            self._words = [0, *self._words[1:]]
+            self._lying = None
 
     def tell(self, line: LineNow) -> None:
         """Nothing: what is read is made when it is read."""
