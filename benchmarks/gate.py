@@ -251,8 +251,8 @@ def _checked(
 ) -> dict[str, int]:
     """Hold what the output did against what each part should have met.
 
-    While the process is away the output rests, and nobody watches the belt: a part that passes and is captured
-    or at the gate then may be thrown out. What may not pass may not pass then either.
+    While the process is away the output rests, and nobody watches the belt: a part that passes and is
+    captured or at the gate then may be thrown out. What may not pass may not do so then either.
     """
 
     def within(moment_s: float) -> bool:
@@ -270,7 +270,9 @@ def _checked(
         for moment_s in motion.crossings(target, entered_s, min(end_s, entered_s + 60)):
             crossings += 1
             expected = part.decision == "pass" and in_time
-            if switched.at(moment_s) != expected:
+            if part.decision == "pass" and any(map(within, (part.captured_s, entered_s, moment_s))):
+                near_a_kill += 1
+            elif switched.at(moment_s) != expected:
                 wrong += not expected
                 missed += expected
     return {
