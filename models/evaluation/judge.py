@@ -89,14 +89,13 @@ class CheckpointJudge:
         import torch
 
         from models.efficientad.checkpoint import load_model
-        from models.efficientad.networks import map_size
 
         run, model = load_model(path)
         self.name = path.name
         self.roi = run.roi
         self.tiles = run.tiles
         self.training_digest: str | None = run.training_digest
-        self.geometry = MapGeometry(run.image_size, map_size(run.image_size), (4.0, 4.0))
+        self.geometry = model.geometry
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self._device)
 
