@@ -302,15 +302,19 @@ PROFILE: list[tuple[float, float]] = [
 
 def real(run_s: float) -> dict[str, Any]:
     """Run a line at 15 parts per second with a gate for so many seconds, and kill the plant now and then."""
-    from brightness import brightness_model, calibrate
+    from brightness import THRESHOLD, brightness_model, calibrate
     from line_rig import free_address
     from plant_rig import Plant, free_port, until
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = brightness_model(folder / "brightness.onnx")
-        subprocess.run([Path(sys.executable).parent / "build-engine", model], check=True, capture_output=True)
-        calibrate(folder / "brightness.engine")
+        subprocess.run(
+            [Path(sys.executable).parent / "build-engine", model, "--runtime", "onnxruntime"],
+            check=True,
+            capture_output=True,
+        )
+        calibrate(folder / "brightness.engine", folder / "brightness.calibration.yaml", THRESHOLD)
         camera = {"source": "simulated://?width=64&height=64&cached=40&defects=0.3", "fps": 15}
         line = {
             "line": "line3", "engine": "brightness.engine", "calibration": "brightness.calibration.yaml",
