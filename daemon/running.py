@@ -63,6 +63,11 @@ class Running:
             except JournalFailed as error:
                 _log.error("journal: %s", error)
 
+    def note_soon(self, kind: str, content: dict[str, Any]) -> None:
+        """Note an event in the journal without waiting for the disk: parts may be on their way."""
+        if self.journal is not None:
+            self.journal.note_soon(kind, {"boot": self.boot, **content})
+
 
 def assemble(
     path: Path,

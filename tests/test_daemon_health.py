@@ -23,6 +23,7 @@ def state(**changes: Any) -> str:
         "cameras": {"top": TOP},
         "product": product,
         "lanes_failing": False,
+        "golden": None,
         "journal": JOURNAL,
         "decisions": {"pass": 6, "fault": 1},
         "dropped_messages": 0,

@@ -111,7 +111,9 @@ def test_the_payload_is_what_the_standard_librarys_json_writes(message: Verdict 
     _, payload = encode(message)
     compact = {"ensure_ascii": False, "separators": (",", ":")}
     assert payload.decode() == json.dumps(json.loads(payload), **compact)  # type: ignore[arg-type]
-    assert list(json.loads(payload)) == [entry.name for entry in fields(message)]
+    golden = isinstance(message, Health) and message.golden is not None  # only lines that have it say so
+    names = [entry.name for entry in fields(message) if golden or entry.name != "golden"]
+    assert list(json.loads(payload)) == names
 
 
 def test_the_wire_form_of_schema_1() -> None:

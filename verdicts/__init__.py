@@ -10,6 +10,7 @@ from verdicts.gaps import Lost
 from verdicts.message import (
     CameraHealth,
     Decision,
+    GoldenHealth,
     Health,
     JournalHealth,
     Latency,
@@ -22,16 +23,18 @@ from verdicts.message import (
     encode,
 )
 from verdicts.silence import LineSilent
-from verdicts.statistics import LastFault, LatencySummary, Statistics
+from verdicts.statistics import CameraStatistics, LastFault, LatencySummary, Statistics
 from verdicts.subscription import Subscription, VerdictsLost, read_health, subscribe
 
 __all__ = [
     "AcknowledgedSubscription",
     "CameraHealth",
+    "CameraStatistics",
     "ControlRefused",
     "ControlSilent",
     "CurveKeys",
     "Decision",
+    "GoldenHealth",
     "Health",
     "JournalHealth",
     "LastFault",
