@@ -302,22 +302,20 @@ PROFILE: list[tuple[float, float]] = [
 
 def real(run_s: float) -> dict[str, Any]:
     """Run a line at 15 parts per second with a gate for so many seconds, and kill the plant now and then."""
-    from brightness import brightness_model, calibrate
-    from line_rig import free_address
+    from brightness import THRESHOLD, brightness_model, calibrate
+    from dashboard_rig import write_line
     from plant_rig import Plant, free_port, until
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = brightness_model(folder / "brightness.onnx")
-        subprocess.run([Path(sys.executable).parent / "build-engine", model], check=True, capture_output=True)
-        calibrate(folder / "brightness.engine")
-        camera = {"source": "simulated://?width=64&height=64&cached=40&defects=0.3", "fps": 15}
-        line = {
-            "line": "line3", "engine": "brightness.engine", "calibration": "brightness.calibration.yaml",
-            "publish": free_address(), "control": "ipc://line3.control", "cameras": {"top": camera},
-            "journal": {"file": "line3.journal"},
-        }  # fmt: skip
-        (folder / "line3.yaml").write_text(yaml.safe_dump(line))
+        subprocess.run(
+            [Path(sys.executable).parent / "build-engine", model, "--runtime", "onnxruntime"],
+            check=True,
+            capture_output=True,
+        )
+        calibrate(folder / "brightness.engine", folder / "brightness.calibration.yaml", THRESHOLD)
+        write_line(folder, cameras={"top": {"source": "parts", "fps": 15, "loop": True}})
         gate = {"camera": "top", "after_pulses": WAY, "window": 16, "output": {"simulated": "gate.log"}}
         plant = {
             "line": "line3.yaml", "metrics": {"listen": f"http://127.0.0.1:{free_port()}"},

@@ -119,16 +119,16 @@ def test_verdicts_and_alarms_are_posted_signed_and_a_cause_is_told_once(
         expected = hmac.new("schlüssel".encode(), f"{headers['X-Inspectd-Timestamp']}.".encode() + body,
                             hashlib.sha256).hexdigest()  # fmt: skip
         assert headers["X-Inspectd-Signature"] == f"sha256={expected}"
-        for answer in (500, 302, 404):
+        for seq, answer in enumerate((500, 302, 404), 8):
             web.answer = answer
-            line.judge(answer, answer, decision="fault")
+            line.judge(seq, seq, decision="fault")
             down = running.until("webhook", lambda output, answer=answer: f"answers {answer}" in
                                  (output["error"] or ""))  # fmt: skip
             assert "abc" not in down["error"] and "token=***" in down["error"]
         web.answer = 204
         until(lambda: sum(len(body["verdicts"]) for body in web.bodies()) == 5)
         sent = [verdict["seq"] for body in web.bodies() for verdict in body["verdicts"]]
-        assert sent == [6, 7, 500, 302, 404]
+        assert sent == [6, 7, 8, 9, 10]
         running.until_connected("webhook")
 
         line.kill()

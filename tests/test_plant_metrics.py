@@ -86,7 +86,7 @@ def test_a_real_prometheus_answers_every_panel_and_counters_never_fall(line_fold
     gate = {"camera": "top", "after": "300 ms", "window": "10 ms", "output": {"simulated": "gate.log"}}
     port = free_port()
     webhook = {"url": f"http://127.0.0.1:{free_port()}/"}
-    config = write_plant(line_folder, line="line3.yaml", gates={"reject": gate}, webhook=webhook)
+    config = write_plant(line_folder, gates={"reject": gate}, webhook=webhook)
     (line_folder / "prometheus.yml").write_text(
         yaml.safe_dump(
             {

@@ -27,7 +27,10 @@ MAP: Final[dict[str, Register]] = {
     "valid": Register(8, 1, "1 while the registers below hold a verdict"),
     "decision": Register(9, 1, "1 pass, 2 reject, 3 fault"),
     "reason": Register(
-        10, 1, "of a fault: 1 deadline, 2 overload, 3 camera, 4 engine, 5 journal, 6 shutdown; else 0"
+        10,
+        1,
+        "of a fault: 1 deadline, 2 overload, 3 camera, 4 engine, 5 journal, 6 shutdown, 7 golden, "
+        "255 another; else 0",
     ),
     "repeated": Register(11, 1, "1 where this verdict may have been here before; compare seq"),
     "camera": Register(12, 1, "its place among the cameras of the line's config, from 1 on; 0 unknown"),
@@ -46,7 +49,8 @@ WORDS: Final = 44
 
 _STATES: Final = ("silent", "starting", "running", "degraded", "stopping", "failed")
 _DECISIONS: Final = ("", "pass", "reject", "fault")
-_REASONS: Final = (None, "deadline", "overload", "camera", "engine", "journal", "shutdown")
+_REASONS: Final = (None, "deadline", "overload", "camera", "engine", "journal", "shutdown", "golden")
+_ANOTHER: Final = 255
 
 
 def status_words(line: LineNow, heartbeat: int) -> list[int]:
@@ -68,7 +72,7 @@ def verdict_words(delivery: Delivery, cameras: Sequence[str]) -> list[int]:
     captured = datetime.fromisoformat(verdict.captured_at)
     words = [
         _DECISIONS.index(verdict.decision),
-        _REASONS.index(verdict.reason),
+        _REASONS.index(verdict.reason) if verdict.reason in _REASONS else _ANOTHER,
         int(delivery.repeated),
         camera,
         int(verdict.boot[:4].ljust(4, "0"), 16),
