@@ -1,6 +1,6 @@
 """An engine and images of good parts in, quantiles and a threshold out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from calibration.calibration_file import Calibration, read_calibration
 from calibration.compare import Compared
 from calibration.detection import Floats
+from calibration.drift_baseline import Recorder
 from calibration.highest import Highest, Picture
 from calibration.images import ImageSet, check_disjoint, defective_set, good_set, is_training_set
 from calibration.measure import Prepare, measure_quantiles, measure_scores
@@ -121,10 +122,18 @@ def calibrate(
             merge = TileMerge(lay_tiles(tiles, roi, good.files[0]), manifest.geometry)
             engine = TiledEngine(engine, merge)
             prepare = partial(merge.grid.cut, size=manifest.input_size, roi=roi)
-        seen = _Seen(prepare, roi)
+        highest, recorder = Highest(), Recorder()
+
+        def whole(frame: Frame) -> Frame:
+            return frame if merge is None else merge.grid.assemble(frame)
+
+        def look(frame: Frame, score: float, anomaly_map: NDArray[np.float32]) -> None:
+            highest.look(frame, score, anomaly_map)
+            recorder.measure(whole(frame), score, anomaly_map)
+
+        seen = _Seen(prepare, roi, lambda frame: recorder.see(whole(frame)))
         quantiles = measure_quantiles(engine, good.files, seen)
-        highest = Highest()
-        good_scores = measure_scores(engine, quantiles, good.files, prepare, "good scores", look=highest.look)
+        good_scores = measure_scores(engine, quantiles, good.files, prepare, "good scores", look=look)
         defective_scores = np.empty(0)
         if defective is not None:
             defective_scores = measure_scores(engine, quantiles, defective.files, prepare, "defect scores")
@@ -158,6 +167,7 @@ def calibrate(
         tiles=tiles,
         # The more tiles, the more places where a good part's score may be high.
         tiled_size=None if merge is None else merge.grid.region,
+        drift=recorder.baseline(),
         score_tolerance=threshold.tolerance if threshold.tolerance > 0 else None,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         tool_version=version("inspectd"),
@@ -199,8 +209,8 @@ def _judged_by(
 class _Seen:
     """Prepares pictures, and notes of each what tells it from others."""
 
-    def __init__(self, prepare: Prepare, roi: Roi | None) -> None:
-        self._prepare, self._roi = prepare, roi
+    def __init__(self, prepare: Prepare, roi: Roi | None, see: Callable[[Frame], object]) -> None:
+        self._prepare, self._roi, self._see = prepare, roi, see
         self.digests: list[int] = []
         self.thumbnails: list[NDArray[np.float32]] = []
 
@@ -208,6 +218,7 @@ class _Seen:
         prepared = self._prepare(picture)
         self.digests.append(pixel_digest(picture))
         self.thumbnails.append(thumbnail(picture, self._roi))
+        self._see(prepared)
         return prepared
 
 

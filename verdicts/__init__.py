@@ -10,6 +10,7 @@ from verdicts.gaps import Lost
 from verdicts.message import (
     CameraHealth,
     Decision,
+    DriftHealth,
     GoldenHealth,
     Health,
     JournalHealth,
@@ -33,6 +34,7 @@ __all__ = [
     "ControlSilent",
     "CurveKeys",
     "Decision",
+    "DriftHealth",
     "GoldenHealth",
     "Health",
     "JournalHealth",

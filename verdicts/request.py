@@ -136,7 +136,22 @@ class Expect:
     by: str | None
 
 
-Request = Replay | ReplaySince | Acknowledge | Status | Reload | Select | Selftest | Expect
+@dataclass(frozen=True, slots=True)
+class AcceptDrift:
+    """Ask the line to take how the parts look now for normal.
+
+    Attributes:
+        id: chosen by the client, stands in the reply.
+        camera: at which; None for all.
+        by: who says so, for the journal; None where nobody does.
+    """
+
+    id: int
+    camera: str | None
+    by: str | None
+
+
+Request = Replay | ReplaySince | Acknowledge | Status | Reload | Select | Selftest | Expect | AcceptDrift
 
 _KINDS: Final[dict[str, type[Request]]] = {
     "replay": Replay,
@@ -147,6 +162,7 @@ _KINDS: Final[dict[str, type[Request]]] = {
     "select": Select,
     "selftest": Selftest,
     "expect": Expect,
+    "accept_drift": AcceptDrift,
 }
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
@@ -258,6 +274,10 @@ def _check_request(request: Request) -> None:
                 check_count("row", request.row)
         case Select():
             check_name("product", request.product)
+        case AcceptDrift():
+            if request.camera is not None:
+                check_name("camera", request.camera)
+            check_text("by", request.by, optional=True)
         case Expect():
             if request.camera is not None:
                 check_name("camera", request.camera)

@@ -16,6 +16,7 @@ COMMANDS = (
     "golden",
     "selftest",
     "expect",
+    "drift",
     "record",
     "keygen",
     "install_service",

@@ -76,6 +76,7 @@ def _health_table(health: "Health", statistics: "Statistics | None") -> str:
         f"journal   {_journal(health)}",
         f"dropped   {health.dropped_messages} messages",
         *_golden_rows(health),
+        *drift_rows(health),
         "",
         f"{'camera':<{width}}  state      captured     faults  error",
     ]
@@ -109,6 +110,21 @@ def _statistics_rows(statistics: "Statistics | None") -> list[str]:
         f"latency   {took}",
         f"last      {last}",
     ]
+
+
+def drift_rows(health: "Health") -> list[str]:
+    """Tell what has changed at each camera since the calibration."""
+    rows = []
+    for name, drift in (health.drift or {}).items():
+        if drift.cause is None:
+            rows.append(f"drift     {name}: none in {drift.parts} parts that were looked at")
+        else:
+            amount, do = printable(drift.amount or ""), printable(drift.do or "")
+            rows += [
+                f"drift     {name}: {drift.cause} since frame {drift.since_frame}: {amount}",
+                f"          {do}",
+            ]
+    return rows
 
 
 def _golden_rows(health: "Health") -> list[str]:
