@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from calibration.calibration_file import Calibration, ThresholdChange, read_calibration, write_calibration
-from dashboard.line_config import LineConfig
 from foundation.errors import InputError
 from foundation.files import replacing
 from foundation.yaml_file import read_text
+from lines.line_config import LineConfig
 from verdicts import ControlRefused, ControlSilent, LineControl, MalformedMessage
 
 _RELOAD_S: Final = 60.0

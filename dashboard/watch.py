@@ -14,12 +14,12 @@ from dashboard.config import DashboardConfig
 from dashboard.copying import Copying
 from dashboard.database import DatabaseFailed
 from dashboard.labels import Labels
-from dashboard.line_config import LineConfig, read_line
 from dashboard.listening import Listening
 from dashboard.records import counts, microseconds, shown
 from dashboard.rollup import Rollup
 from dashboard.trends import unusual
 from foundation.errors import InputError, Unavailable
+from lines.line_config import LineConfig, read_line
 
 _log = logging.getLogger(__name__)
 _MB: Final = 1_000_000
