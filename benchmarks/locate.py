@@ -1,7 +1,7 @@
 """What bringing parts to their place costs and gives, and what a mask does.
 
     python benchmarks/locate.py --products ../shared/data/toothbrush ../shared/data/aliens \
-        --masked ../shared/data/bottle --out docs/benchmarks/locate.md
+        --masked ../shared/data/bottle ../shared/data/toothbrush --out docs/benchmarks/locate.md
 
 Parts are moved by us: every picture is laid on a larger one, that continues its border, and is shifted and
 turned there by chance, but for the first good one, in which the part is taught. PaDiM is fitted to the moved
@@ -87,6 +87,8 @@ def _page(options: argparse.Namespace, folder: Path) -> list[str]:
         "",
         f"Shifted by up to {SHIFT:g} pixels and turned by up to {TURN:g}°, by chance (seed {options.seed}). "
         "PaDiM, image AUROC. `python benchmarks/locate.py --help` says how pictures were moved.",
+        "",
+        f"    python {' '.join(sys.argv)}",
         "",
         "| product | images: learnt, good, defective | not moved | not moved, `locate` | moved "
         "| moved, `locate` | not found | search in ms, median (fastest), picture |",

@@ -46,7 +46,10 @@ def arrivals(draw: Any) -> Arrival:
     slot = draw(st.none() | st.integers(0, 2**31 - 1))
     region = None if slot is None else Roi(draw(sides), draw(sides), draw(sides), draw(sides))
     part, error = draw(st.none() | texts), draw(st.none() | texts)
-    return Arrival(draw(counts), slot, draw(counts), part, region, error)
+    number = st.floats(allow_nan=False, allow_infinity=False)
+    placed = None if slot is None else draw(st.none() | st.tuples(*[number] * 6))
+    lost = slot is not None and draw(st.booleans())
+    return Arrival(draw(counts), slot, draw(counts), part, region, error, placed, lost)
 
 
 messages = st.one_of(

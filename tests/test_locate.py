@@ -7,13 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from brightness import THRESHOLD
+from brightness import THRESHOLD, calibrate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from line_rig import COMMANDS, running, write_config
 
-from calibration.calibration_file import load_calibration, write_calibration
-from engine_runtime.engine_file import read_manifest
 from foundation.errors import InputError
 from pictures.frames import Frame, Roi, Size
 from pictures.image_file import read_image
@@ -333,11 +331,8 @@ def marked() -> tuple[Reference, list[Frame]]:
 
 def with_reference(folder: Path, reference: Reference, roi: Roi) -> None:
     write_reference(folder / "part.locate.png", reference, belt(0))
-    file = folder / "brightness.calibration.yaml"
-    manifest = read_manifest(folder / "brightness.engine")
-    calibration = load_calibration(file, manifest.payload_sha256, manifest.maps)
-    changed = {"locate": reference.digest, "roi": roi, "camera_picture": reference.picture, "threshold": 0.9}
-    write_calibration(file, calibration.model_copy(update=changed))
+    about = {"locate": reference.digest, "roi": roi, "camera_picture": reference.picture}
+    calibrate(folder / "brightness.engine", folder / "brightness.calibration.yaml", 0.9, **about)
 
 
 ROI = Roi(96, 56, 128, 128)

@@ -13,11 +13,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from brightness import calibrate
 from http_camera import HttpCamera, http_camera, jpeg
 from line_rig import part_image
 from video_files import write_video
 
+from daemon.capture.drivers.simulated import SimulatedLine
 from faults.trial import BELT, STEADY, Trial, faulted, health
+from pictures.locating.reference_file import write_reference
+from pictures.locating.teach import teach
 from verdicts import LineControl
 
 _PIDFD_GETFD = 438  # the same on all architectures; Python has no function for it
@@ -431,4 +435,24 @@ def test_trigger_without_a_picture(trial: Trial) -> None:
         trigger_steadily(trial, control)
         trial.recovered()
         assert [v.decision for v in trial.verdicts if v.part == "unseen"] == ["fault"]
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "the reference of `locate` lost, and the camera's process killed")
+def test_reference_lost(trial: Trial) -> None:
+    line = SimulatedLine(width=96, height=96)
+    pictures = [line.frame(index)[0] for index in range(6)]
+    taught = teach(pictures, turn=10)
+    file = trial.folder / "part.locate.png"
+    write_reference(file, taught.reference, pictures[taught.chosen])
+    about = {"locate": taught.reference.digest, "camera_picture": taught.reference.picture}
+    calibrate(trial.folder / "brightness.engine", trial.folder / "brightness.calibration.yaml", 2.0, **about)
+    source = "simulated://?width=96&height=96&cached=4"
+    trial.start({"top": BELT | {"source": source, "locate": {"reference": file.name}}})
+    process = trial.camera_process("top")
+    trial.inject()
+    file.unlink()
+    os.kill(process, signal.SIGKILL)
+    trial.detected(faulted("camera"))
+    trial.recovered()
     trial.finish(faults={("top", "camera")})
