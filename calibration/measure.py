@@ -12,7 +12,7 @@ from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine, Quantiles, uncalib
 from foundation.errors import InputError
 from pictures.frames import Frame
 from pictures.image_file import read_image
-from pictures.map_quantiles import MAP_NORMALISATION, PEAKS, good_map_quantiles
+from pictures.map_quantiles import MAP_NORMALISATION, PEAKS, good_map_quantiles, weighted, weights_in
 from pictures.mask import weigh
 
 _MOST_VALUES = 100_000_000
@@ -29,7 +29,8 @@ def measure_quantiles(
     """Measure q_a and q_b of each anomaly map over good images, in the way that the model asks for.
 
     That is over all cells (paper §4.4), or over the largest values of the images. Of maps so large and many
-    that they would not fit into memory, as many cells as do are drawn from each.
+    that they would not fit into memory, as many cells as do are drawn from each. Where the model gives its
+    maps weights, q_b is the further from q_a the less a map counts.
 
     Args:
         engine: gives the maps before normalisation.
@@ -69,7 +70,7 @@ def measure_quantiles(
                 f"the {name} has the quantiles {q_a:g} and {q_b:g} over the good images; expected two finite "
                 "numbers, the second larger: is this model trained?"
             )
-    return quantiles
+    return weighted(quantiles, weights_in(metadata, len(names)))
 
 
 Look = Callable[[Frame, float, NDArray[np.float32]], object]

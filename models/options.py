@@ -81,8 +81,9 @@ def add_teacher(command: argparse.ArgumentParser, whose: str = "") -> None:
     command.add_argument(
         "--teacher",
         type=Path,
-        metavar="FILE",
-        help=f"{whose}teacher weights; default: the packaged one of the size, xs or s",
+        metavar="FILE|NAME",
+        help=f"{whose}teacher weights, or a backbone: lite0, lite1, lite2, an ONNX classifier or"
+        " torchvision:NAME; default: the packaged weights of the size, xs or s",
     )
 
 

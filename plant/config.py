@@ -11,9 +11,14 @@ from pydantic import Field
 from foundation.errors import InputError
 from foundation.yaml_model import read_model
 from lines.line_config import LineConfig, read_line
+from plant.alarms.config import AlarmsConfig
 from plant.gate.config import BeltConfig, GateConfig
 from plant.listener import MetricsConfig
+from plant.outputs.modbus_client import ModbusClientConfig
+from plant.outputs.modbus_server import ModbusServerConfig
 from plant.outputs.mqtt import MqttConfig
+from plant.outputs.registers import WORDS
+from plant.outputs.webhook import WebhookConfig
 from plant.section import File, Name, OutputSection, Seconds, Section, quantity
 from verdicts import CurveKeys
 
@@ -39,6 +44,12 @@ class PlantConfig(Section):
         default=None, description="where the belt is; without it the clock alone counts"
     )
     gates: dict[Name, GateConfig] = Field(default={}, description="each throws out what has no pass")
+    alarms: AlarmsConfig | None = Field(default=None, description="who is told when something is wrong")
+    webhook: WebhookConfig | None = Field(default=None, description="verdicts to a web address")
+    modbus_client: ModbusClientConfig | None = Field(
+        default=None, description="verdicts into a PLC's registers"
+    )
+    modbus_server: ModbusServerConfig | None = Field(default=None, description="registers that a PLC polls")
     mqtt: MqttConfig | None = Field(default=None, description="verdicts and health to an MQTT 5 broker")
 
     def outputs(self) -> Mapping[str, OutputSection]:
@@ -94,6 +105,7 @@ def load_plant(path: Path) -> Plant:
             "that keeps their place in its journal"
         )
     _check_gates(path, config, line)
+    _check_registers(path, config)
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     state = config.state or (Path(given) if given else path.absolute().parent / "plant")
     return Plant(path, config, line, _places(path, config, line), state)
@@ -178,4 +190,25 @@ def _check_in_time(key: str, gate: GateConfig, belt: BeltConfig | None, line: Li
             f"{key}.fires: found eject, and parts are there after {left_s:.3f} s, before the line's "
             f"deadline_ms of {line.deadline_ms:g}; expected fires: pass, a gate further away or a shorter "
             "deadline"
+        )
+
+
+def _check_registers(path: Path, config: PlantConfig) -> None:
+    """Refuse an encoder whose registers the verdicts would be written over."""
+    client, encoder = config.modbus_client, None if config.belt is None else config.belt.modbus
+    if client is None or encoder is None or encoder.kind != "holding":
+        return
+    if (client.address, client.unit) != (encoder.address, encoder.unit):
+        return
+    read = range(encoder.register_, encoder.register_ + encoder.words)
+    written = range(client.register_, client.register_ + WORDS)
+    if read.start < written.stop and written.start < read.stop:
+        raise InputError(
+            f"{path}: belt.modbus.register: found {encoder.register_}, which overlaps modbus_client's "
+            f"{written.start} to {written.stop - 1}; expected others"
+        )
+    if client.acknowledge in read:
+        raise InputError(
+            f"{path}: belt.modbus.register: found {encoder.register_}, which is modbus_client.acknowledge; "
+            "expected another"
         )

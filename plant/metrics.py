@@ -11,7 +11,7 @@ from plant.gate.gates import Gates
 from plant.link import LinkHealth
 from plant.listening import Listening
 from plant.totals import Totals
-from verdicts.message import CameraState, Health, LineState, Verdict
+from verdicts.message import CameraState, Health, LineState, Reason, Verdict
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -22,7 +22,7 @@ _TIMINGS_S: Final = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0
 _LINE_STATES: Final = (*get_args(LineState), "silent")
 _CAMERA_STATES: Final = get_args(CameraState)
 _DECISIONS: Final = ("pass", "reject", "fault")
-_REASONS: Final = ("deadline", "overload", "camera", "engine", "journal", "shutdown")
+_REASONS: Final = get_args(Reason)
 _LINK_STATES: Final = ("connecting", "connected", "down")
 _MOST_CAMERAS: Final = 64
 """Names come from the line; more than a line has would be labels without end."""

@@ -355,7 +355,7 @@ GATE = {"camera": "top", "after": "1.25 s", "window": "80 ms", "output": {"simul
         ({"gates": {"a": GATE | {"window": 40}}}, "expected it in the unit of after, such as 80 ms"),
         ({"gates": {"a": GATE | {"camera": "s"}}}, "gates.a.camera: found s, expected one of line"),
         ({"gates": {"a": GATE | {"after": "0.5 m", "window": "4 cm"}}}, "expected the key belt.speed"),
-        ({"gates": {"a": {**GATE, "after": None, "after_pulses": 4200, "window": 40}}}, "expected the key belt"),
+        ({"gates": {"a": {**GATE, "after": None, "after_pulses": 9, "window": 4}}}, "expected the key belt"),
         ({"gates": {"a": GATE | {"fires": "eject", "after": "900 ms"}}}, "before the line's deadline_ms"),
         ({"gates": {"a": GATE, "b": GATE}}, "is also that of gates.a; expected one for each"),
         ({"gates": {"a": GATE | {"output": {}}}}, "gates.a.output: expected exactly one of"),

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.capture.choice import Missed, Outcome, Taken
-from daemon.capture.drivers import CameraFailed, Picture, Trigger
+from daemon.capture.drivers import CameraFailed, CameraSettings, Picture, Trigger
+from daemon.capture.drivers.v4l2_controls import set_controls
 from daemon.capture.triggers.gpio import GpioInput
 from daemon.capture.triggers.modbus import ModbusInput
 from daemon.capture.triggers.triggers import Triggers
@@ -342,3 +343,45 @@ def test_the_request_of_a_trigger_is_believed_only_when_it_is_whole() -> None:
     for camera, part in (("to p", "x"), ("top", ""), ("top", "x" * 201), ("top", 5)):
         with pytest.raises(MalformedMessage):
             encode_request(Request(7, camera, part))  # type: ignore[arg-type]
+
+
+class FakeDevice:
+    """The kernel's side of a V4L2 device with three controls."""
+
+    def __init__(self) -> None:
+        # number: name, least, most, value; the gain takes even values only
+        self.controls = {1: [b"Auto Exposure", 0, 3, 3], 5: [b"Exposure Time, Absolute", 1, 5000, 157]}
+        self.controls[9] = [b"Gain", 0, 100, 0]
+
+    def __call__(self, device: int, request: int, data: bytearray) -> None:
+        number = struct.unpack_from("=I", data)[0]
+        if request == 0xC0445624:
+            later = [at for at in self.controls if at > number & 0x7FFF_FFFF]
+            if not later:
+                raise OSError(22, "Invalid argument")
+            name, least, most, value = self.controls[later[0]]
+            data[:] = struct.pack("=II32siiiiI8x", later[0], 1, name, least, most, 1, value, 0)
+        elif request == 0xC008561C:
+            value = struct.unpack_from("=i", data, 4)[0]
+            self.controls[number][3] = value // 2 * 2 if number == 9 else value
+        else:
+            struct.pack_into("=i", data, 4, self.controls[number][3])
+
+
+def test_controls_of_a_v4l2_device_are_set_and_read_back() -> None:
+    device = FakeDevice()
+    trigger = Trigger("hardware", exposure_us=4000)
+    set_controls(CameraSettings("/dev/null", features={"gain": 20}, trigger=trigger), device)
+    assert [control[3] for control in device.controls.values()] == [1, 40, 20]
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"features": {"gain": 21}}, "features.gain: the device keeps 20; 21 was asked for"),
+        ({"features": {"gain": 101}}, "features.gain: found 101, expected 0 to 100"),
+        ({"features": {"gian": 1}}, "no control gian; it has auto_exposure, exposure_time_absolute, gain"),
+        ({"features": {"gain": 0.5}}, "features.gain: found 0.5, expected a whole number"),
+        ({"trigger": Trigger("hardware", line="Line1")}, "trigger.line: V4L2 knows none"),
+        ({"trigger": Trigger("hardware", exposure_us=6e7)}, "trigger.exposure_us: found 600000, expected"),
+    ]
+    for settings, expected in wrong:
+        with pytest.raises(InputError) as refused:
+            set_controls(CameraSettings("/dev/null", **settings), device)
+        assert str(refused.value).startswith("/dev/null: ") and expected in str(refused.value)

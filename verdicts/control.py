@@ -12,6 +12,7 @@ from verdicts.connection import connected
 from verdicts.curve import CurveKeys
 from verdicts.message import Health, MalformedMessage, Verdict, decode_health, decode_verdict
 from verdicts.request import (
+    AcceptDrift,
     Expect,
     Reload,
     Replay,
@@ -211,6 +212,20 @@ class LineControl:
         """
         request = Expect(self._next_id(), camera, part, within_s, by)
         return self._ask(request, "done", within_s)[0].text or ""
+
+    def accept_drift(self, camera: str | None = None, *, by: str | None = None) -> str:
+        """Have the line take how the parts look now for normal; give its answer.
+
+        Args:
+            camera: at which; None for all.
+            by: who says so, for the journal.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: too few parts have passed, the line does not watch for drift, or this client has
+                no right.
+        """
+        return self._ask(AcceptDrift(self._next_id(), camera, by), "done")[0].text or ""
 
     def _next_id(self) -> int:
         self._last_id += 1

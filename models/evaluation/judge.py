@@ -90,14 +90,13 @@ class CheckpointJudge:
         import torch
 
         from models.efficientad.checkpoint import load_model
-        from models.efficientad.networks import map_size
 
         run, model = load_model(path)
         self.name = path.name
         reference = None if run.reference is None else parse_reference(run.reference)
         self.trained = TrainedOn(run.roi, run.tiles, run.camera_picture, reference)
         self.training_digest: str | None = run.training_digest
-        self.geometry = MapGeometry(run.image_size, map_size(run.image_size), (4.0, 4.0))
+        self.geometry = model.geometry
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self._device)
 

@@ -63,6 +63,8 @@ class MqttConfig(OutputSection):
 class Mqtt:
     """A client of the broker; paho's own threads, queues and reconnections are not used."""
 
+    most_at_once = 100
+
     def __init__(self, file: Path, config: MqttConfig, line: str, client_id: str) -> None:
         """Read passwords and certificates; does not connect yet.
 

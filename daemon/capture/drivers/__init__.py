@@ -222,7 +222,8 @@ class CameraSettings:
     height: Annotated[int, Gt(0), Le(65_536)] | None = None
     """V4L2 and Aravis: the picture's height asked of the device, in pixels."""
     features: Annotated[dict[str, bool | int | float | str], MaxLen(100)] | None = None
-    """Aravis: GenICam features to set in this order, such as ``{ExposureTime: 5000, TriggerMode: On}``."""
+    """To set in this order. Aravis: GenICam features, such as ``{ExposureTime: 5000, TriggerMode: On}``;
+    V4L2: controls, such as ``{auto_exposure: 1, gain: 20}``."""
     loop: bool = False
     """Files and folders: start again at the end."""
     waiting: Annotated[int, Ge(1), Le(1024)] = 16

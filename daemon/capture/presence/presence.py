@@ -1,5 +1,6 @@
 """Finds the parts in a free-running stream, and takes exactly one picture of each."""
 
+from statistics import median
 from typing import Final, NamedTuple
 
 import cv2
@@ -224,8 +225,10 @@ class Presence:
             return
         per_s = self._factor * 1e9 / (at_ns - before_ns)
         self._speeds = [*self._speeds[-4:], (tracks.now[0] * per_s, tracks.now[1] * per_s)]
-        x, y = np.median(np.array(self._speeds), axis=0)
-        self.speed = round(float(x), 1), round(float(y), 1)
+        self.speed = (
+            round(median(x for x, _ in self._speeds), 1),
+            round(median(y for _, y in self._speeds), 1),
+        )
 
     def _forget_ghosts(self, background: Background, small: Frame, mask: Mask) -> None:
         """Take for background what stays where it was first seen, amid the picture, while the belt moves.

@@ -1,9 +1,10 @@
+import math
 from collections import deque
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Final, NamedTuple
 
 import cv2
-import numpy as np
 
 from daemon.capture.presence.background import Mask
 
@@ -33,6 +34,11 @@ class Blob(NamedTuple):
     def whole(self) -> bool:
         """Whether all of it is in view."""
         return not any(self.clipped)
+
+    @property
+    def sides(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom."""
+        return self[:4]
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -148,13 +154,13 @@ class Tracks:
             blob = blobs[number]
             step = _step(track.blob, blob)
             track.blob, track.unseen = blob, 0
-            length = float(np.hypot(*step))
+            length = math.hypot(*step)
             track.still = track.still + 1 if length < _STANDS else 0
             track.way += length if length >= _STANDS else 0.0
             moved.append(step)
         if moved:
             self.now = _median(moved)
-            if np.hypot(*self.now) >= _STANDS:
+            if math.hypot(*self.now) >= _STANDS:
                 self._steps.append(self.now)
                 self.step = _median(list(self._steps)[-5:])
         else:
@@ -211,11 +217,11 @@ class Tracks:
             return None
         step = _step(before, blob)
         if motion is None:
-            far = float(np.hypot(*step))
+            far = math.hypot(*step)
             return far if far <= _MIDDLE * max(self.width, self.height) else None
         # A track that was not found has been moved on already.
-        off = float(np.hypot(step[0] - motion[0], step[1] - motion[1]))
-        fast = float(np.hypot(*motion)) if self.step is None else float(np.hypot(*self.step))
+        off = math.hypot(step[0] - motion[0], step[1] - motion[1])
+        fast = math.hypot(*motion) if self.step is None else math.hypot(*self.step)
         gate = _STEP_GATE * fast + _SIZE_GATE * max(before.size, blob.size) + 2
         return off if off <= gate else None
 
@@ -265,23 +271,19 @@ class Tracks:
 
 def _step(before: Blob, after: Blob) -> tuple[float, float]:
     """How far a thing has moved, told by the sides that are in view both times."""
-    return (
-        _side_step(before, after, "left", "right", 0),
-        _side_step(before, after, "top", "bottom", 1),
-    )
+    return _side_step(before, after, 0), _side_step(before, after, 1)
 
 
-def _side_step(before: Blob, after: Blob, near: str, far: str, at: int) -> float:
-    steps = [
-        getattr(after, side) - getattr(before, side)
-        for side, number in ((near, at), (far, at + 2))
-        if not before.clipped[number] and not after.clipped[number]
-    ]
-    if not steps:
-        return after.centre[at] - before.centre[at]
-    return float(sum(steps) / len(steps))
+def _side_step(before: Blob, after: Blob, near: int) -> float:
+    """Give the step along x (0) or y (1)."""
+    far = near + 2
+    near_side, far_side = after.sides[near] - before.sides[near], after.sides[far] - before.sides[far]
+    is_near_seen = not (before.clipped[near] or after.clipped[near])
+    is_far_seen = not (before.clipped[far] or after.clipped[far])
+    if is_near_seen == is_far_seen:
+        return (near_side + far_side) / 2
+    return near_side if is_near_seen else far_side
 
 
 def _median(steps: list[tuple[float, float]]) -> tuple[float, float]:
-    x, y = np.median(np.array(steps), axis=0)
-    return float(x), float(y)
+    return median(x for x, _ in steps), median(y for _, y in steps)
