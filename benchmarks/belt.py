@@ -36,6 +36,8 @@ from verdicts.message import decode_verdict
 
 BELTS = ({"speed": 6, "stops": 0.05}, {"speed": 12, "stops": 0.1}, {"speed": 30, "stops": 0.3})
 """Average pixels from picture to picture of three belts, and the share of the time in which they stand."""
+SHARES = (0.08, 0.3, 0.62)
+"""Of all parts that each of them brings, so that they end at about the same time."""
 TURNS = 7
 
 
@@ -64,9 +66,9 @@ def judged_belts(parts: int) -> list[dict[str, Any]]:
         folder = Path(name)
         engine, calibration = make_null_engine(folder)
         cameras = {}
-        for number, belt in enumerate(BELTS):
-            share = parts // len(BELTS) + (number < parts % len(BELTS))
-            source = f"simulated://belt?seed={number}&parts={share}&truth={folder}/truth{number}"
+        counts = [round(share * parts) for share in SHARES]
+        for number, (belt, count) in enumerate(zip(BELTS, counts, strict=True)):
+            source = f"simulated://belt?seed={number}&parts={count}&truth={folder}/truth{number}"
             cameras[f"belt{number}"] = {
                 "source": source + "".join(f"&{key}={value}" for key, value in belt.items()),
                 "present": {},
@@ -85,7 +87,7 @@ def judged_belts(parts: int) -> list[dict[str, Any]]:
         path = folder / "belts.yaml"
         path.write_text(yaml.safe_dump(config))
         began_s = time.monotonic()
-        wait_for(subprocess.Popen([BIN / "inspectd", "--config", path]), folder, parts)
+        wait_for(subprocess.Popen([BIN / "inspectd", "--config", path]), folder, sum(counts))
         took_s = time.monotonic() - began_s
         with JournalReader(folder / "belts.journal") as reader:
             (boot,) = reader.boots()

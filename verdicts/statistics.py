@@ -126,7 +126,7 @@ def decode_statistics(payload: bytes) -> Statistics:
             ),
             cameras={name: _camera(camera) for name, camera in content.get("cameras", {}).items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise MalformedMessage(f"statistics: {error}") from error
 
 

@@ -216,7 +216,7 @@ def decode(packet: bytes) -> Message:
                 content["size"] = Size(*content["size"])
                 content["frozen"] = content["frozen"] and bytes.fromhex(content["frozen"])
                 return Settings(**content)
-    except (struct.error, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (struct.error, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise MalformedPacket(f"found {packet[:20]!r}: {error}") from error
     raise MalformedPacket(f"found {packet[:20]!r}, which is not a message")
 

@@ -36,6 +36,11 @@ class Blob(NamedTuple):
         return not any(self.clipped)
 
     @property
+    def sides(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom."""
+        return self[:4]
+
+    @property
     def centre(self) -> tuple[float, float]:
         """The middle of its box, x and y."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
@@ -270,9 +275,9 @@ def _step(before: Blob, after: Blob) -> tuple[float, float]:
 
 
 def _side_step(before: Blob, after: Blob, near: int) -> float:
-    """Give the step along x (0) or y (1); a blob's sides are its first four fields."""
+    """Give the step along x (0) or y (1)."""
     far = near + 2
-    near_side, far_side = after[near] - before[near], after[far] - before[far]
+    near_side, far_side = after.sides[near] - before.sides[near], after.sides[far] - before.sides[far]
     is_near_seen = not (before.clipped[near] or after.clipped[near])
     is_far_seen = not (before.clipped[far] or after.clipped[far])
     if is_near_seen == is_far_seen:
