@@ -23,6 +23,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -330,7 +331,7 @@ def real(run_s: float) -> dict[str, Any]:
         away: list[tuple[float, float]] = []
         running = Plant(folder / "plant.yaml")
         try:
-            until(lambda: running.health()["gates"]["reject"]["state"] == "trusted")
+            until(partial(_trusts, running))
             begin_s = time.monotonic()
             while time.monotonic() < begin_s + run_s:
                 time.sleep(min(15.0, begin_s + run_s - time.monotonic() + 0.1))
@@ -339,7 +340,7 @@ def real(run_s: float) -> dict[str, Any]:
                     killed_s = time.monotonic()
                     running.process.wait()
                     running = Plant(folder / "plant.yaml")
-                    until(lambda now=running: now.health()["gates"]["reject"]["state"] == "trusted")
+                    until(partial(_trusts, running))
                     away.append((killed_s, time.monotonic()))
             end_s = time.monotonic()
         finally:
@@ -347,6 +348,10 @@ def real(run_s: float) -> dict[str, Any]:
             daemon.send_signal(signal.SIGTERM)
             daemon.wait()
         return _account(folder, begin_s, end_s, away)
+
+
+def _trusts(running: Any) -> bool:
+    return bool(running.health()["gates"]["reject"]["state"] == "trusted")
 
 
 def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float, float]]) -> dict[str, Any]:
