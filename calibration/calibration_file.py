@@ -19,7 +19,7 @@ from pictures.tiles import Tiles
 FORMAT_VERSION = 1
 A_CALIBRATION = "a file written by calibrate"
 _COMMENT = b"# Written by calibrate. A part whose score is above the threshold is rejected.\n"
-_SINCE_LATER = ("changed", "score_tolerance", "drift")
+_SINCE_LATER = ("changed", "score_tolerance", "locate", "mask", "drift")
 """Keys that version 1 has not had from the beginning."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -61,6 +61,16 @@ class Calibration(BaseModel):
         default=None,
         description="height and width of the camera's whole picture, where the good images say so; no roi"
         " then means all of it",
+    )
+    locate: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the reference by which each part was brought to its place",
+    )
+    mask: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the mask that says where to look",
     )
     tiles: Tiles | None = Field(default=None, description="into which a picture is cut; None for one frame")
     tiled_size: Size | None = Field(

@@ -48,6 +48,7 @@ def _run(argv: list[str] | None) -> int:
             arguments.false_reject_rate,
             roi=arguments.roi,
             tiles=arguments.tiles,
+            mask=arguments.mask,
             compare_with=arguments.compare,
         )
     except EngineFailed as error:
@@ -153,6 +154,12 @@ def command_line() -> "argparse.ArgumentParser":
         metavar="size,overlap",
         help="cut the region into tiles, each of which the engine sees as one frame "
         "(default: those of the training)",
+    )
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="where to look, of 'inspectctl mask suggest' or 'mask draw' (default: everywhere)",
     )
     parser.add_argument(
         "--compare",

@@ -26,6 +26,8 @@ def report(target: Path, measured: Measured) -> str:
         ("calibration", f"{target}"),
         ("engine", f"{calibration.model} {calibration.engine_sha256[:12]}"),
         ("region of interest", f"{calibration.roi}" if calibration.roi else "whole picture"),
+        *([("locate", f"reference {calibration.locate[:12]}…")] if calibration.locate else []),
+        *([("mask", f"{calibration.mask[:12]}…")] if calibration.mask else []),
         *_tile_rows(calibration),
         ("good images", f"{len(scores)}{copies}"),
         (
@@ -82,6 +84,11 @@ def warnings(measured: Measured) -> list[str]:
             f"{measured.good.folder}: the model was trained on {which} of these {total} images ({named}"
             f"{', ...' if count > _SHOWN else ''}) and scores parts it never saw higher, so the threshold is "
             "too low: use held-out ones"
+        )
+    if measured.not_located:
+        lines.append(
+            f"no part was found in {measured.not_located} of the {len(measured.defective_scores)} defective "
+            "images; they were judged as they lie, while the line makes them faults or rejects"
         )
     for index in measured.suspects:
         file, score = measured.good.files[index], measured.good_scores[index]

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from daemon.capture.drivers import CameraSettings
+from daemon.capture.drivers import CameraSettings, LocateSettings, Present, Trigger
 from daemon.host.cores import Cores
 from foundation.errors import InputError
 from foundation.yaml_file import read_yaml, shown
@@ -52,6 +52,7 @@ class ProductConfig(_Section):
 
     engine: Path
     calibration: Path
+    mask: Path | None = Field(default=None, description="where to look; everywhere when absent")
 
 
 class ArchiveConfig(_Section):
@@ -122,6 +123,9 @@ class Config(_Section):
     line: Name
     engine: Path | None = None
     calibration: Path | None = None
+    mask: Path | None = Field(
+        default=None, description="where to look; everywhere when absent. Of a product or a camera, too"
+    )
     products: dict[Name, ProductConfig] = {}
     product: Annotated[Name | None, Field(validate_default=True)] = None
     trusted_keys: Annotated[tuple[Path, ...], Field(min_length=1)] | None = Field(
@@ -156,8 +160,8 @@ class Config(_Section):
     def _product_is_one_of_products(cls, product: str | None, info: ValidationInfo) -> str | None:
         products: dict[str, ProductConfig] = info.data.get("products", {})
         single = [info.data.get(key) for key in ("engine", "calibration")]
-        if products and any(single):
-            raise ValueError("expected either engine and calibration, or products")
+        if products and any([*single, info.data.get("mask")]):
+            raise ValueError("expected either engine, calibration and mask, or products")
         if product is not None and product not in products:
             raise ValueError(f"expected one of products: {', '.join(products) or 'there are none'}")
         return product
@@ -205,7 +209,7 @@ class Config(_Section):
     def named_products(self) -> dict[str | None, ProductConfig]:
         """Give the products by name, the one that is judged first at the front."""
         if self.engine is not None and self.calibration is not None:
-            return {None: ProductConfig(engine=self.engine, calibration=self.calibration)}
+            return {None: ProductConfig(engine=self.engine, calibration=self.calibration, mask=self.mask)}
         first = self.product or next(iter(self.products))
         return {name: self.products[name] for name in sorted(self.products, key=lambda name: name != first)}
 
@@ -275,11 +279,12 @@ def _from_folder(config: Config, path: Path) -> Config:
     archive = moved(config.archive, "folder")
     if archive is not None:  # verdicts say where the pictures lie, also to who works in another folder
         archive = archive.model_copy(update={"folder": archive.folder.absolute()})
-    moved_config: Config = moved(config, "engine", "calibration")
+    moved_config: Config = moved(config, "engine", "calibration", "mask")
     return moved_config.model_copy(
         update={
             "products": {
-                name: moved(product, "engine", "calibration") for name, product in config.products.items()
+                name: moved(product, "engine", "calibration", "mask")
+                for name, product in config.products.items()
             },
             "archive": archive,
             "preview": moved(config.preview, "folder"),
@@ -301,6 +306,11 @@ def _address_from(path: Path, key: str, text: str) -> str:
 
 
 def _camera_from(folder: Path, camera: CameraSettings) -> CameraSettings:
+    if camera.locate is not None:
+        taught = replace(camera.locate, reference=str(folder / camera.locate.reference))
+        camera = replace(camera, locate=taught)
+    if camera.mask is not None:
+        camera = replace(camera, mask=str(folder / camera.mask))
     if "://" in camera.source:
         return camera
     return replace(camera, source=str(folder / camera.source))
@@ -348,8 +358,9 @@ def _keys_beside(location: Sequence[str]) -> list[str]:
             return list(Config.model_fields)
         case ["cameras", _, _]:
             return [field.name for field in fields(CameraSettings)]
-        case ["cameras", _, "roi" | "tiles" as section, _]:
-            return {"roi": list(Roi._fields), "tiles": [field.name for field in fields(Tiles)]}[section]
+        case ["cameras", _, "roi" | "tiles" | "locate" | "present" | "trigger" as section, _]:
+            parts = {"tiles": Tiles, "locate": LocateSettings, "present": Present, "trigger": Trigger}
+            return list(Roi._fields) if section == "roi" else [part.name for part in fields(parts[section])]
         case ["products", _, _]:
             return list(ProductConfig.model_fields)
         case ["curve", "clients", _, _]:

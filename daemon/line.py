@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from daemon.capture.link import Watch
 from daemon.delivery.drift_watch import DriftNews
 from daemon.delivery.expectations import Expectations, Expected
 from daemon.golden import Golden
@@ -20,6 +21,7 @@ from daemon.reload import Beside, reload, select, told
 from daemon.running import Running
 from foundation.errors import InputError
 from verdicts.message import HEALTH_INTERVAL_S, CameraHealth, Health, LineState
+from verdicts.statistics import CameraStatistics
 
 _LONGEST_DRAIN_S = 5.0
 _MOST_EXPECTED = 4
@@ -216,6 +218,11 @@ class Line:
             uptime_s=time.monotonic() - self._started_s,
             now=datetime.now(UTC),
         )
+        publisher.watched = {
+            name: _watched(camera.watch)
+            for name, camera in self._on.intake.cameras.items()
+            if camera.watch is not None
+        }
         publisher.send_health(health)
         return health
 
@@ -230,13 +237,16 @@ class Line:
         """Do what an operator asks for, and say what was done.
 
         Args:
-            command: "reload", "select" with the argument ``product``, "selftest", "accept_drift"
-                with ``camera`` and ``by``, or "expect" with ``camera``, ``part``, ``within_s`` and ``by``.
+            command: "reload", "select" with the argument ``product``, "trigger" with ``camera``, ``part`` and
+                ``at_ns``, "selftest", "accept_drift" with ``camera`` and ``by``, or "expect" with ``camera``,
+                ``part``, ``within_s`` and ``by``.
             arguments: by name.
 
         Raises:
             InputError: it cannot be done; the line runs on as before.
         """
+        if command == "trigger":  # a part does not wait for a reload
+            return self._trigger(**arguments)
         if command == "expect":
             self._refuse_at_the_end()
             return await self._expect(**arguments)  # it may take an hour, and changes nothing
@@ -252,6 +262,15 @@ class Line:
             finally:
                 self.send_health()
         return done
+
+    def _trigger(self, camera: str, part: str | None, at_ns: int) -> str:
+        """Have the picture judged that a camera took nearest to a time."""
+        self._refuse_at_the_end()
+        cameras = dict(self._on.intake.cameras.items())
+        if camera not in cameras:
+            raise InputError(f"camera {camera!r}: unknown; expected one of {', '.join(cameras)}")
+        cameras[camera].trigger(at_ns, part)
+        return f"camera {camera}: triggered" + ("" if part is None else f", part {part}")
 
     def _refuse_at_the_end(self) -> None:
         if not self._goes_on:
@@ -380,3 +399,15 @@ class Line:
         reloading = asyncio.create_task(by_signal())
         self._reloading.add(reloading)  # kept: a task without a reference may vanish
         reloading.add_done_callback(self._reloading.discard)
+
+
+def _watched(watch: Watch) -> CameraStatistics:
+    return CameraStatistics(
+        pictures=watch.pictures,
+        empty=watch.empty,
+        parts=watch.parts,
+        missed=watch.missed,
+        triggers=watch.triggers,
+        double_triggers=watch.doubles,
+        speed_px_per_s=watch.speed,
+    )

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from dashboard.line_config import LineConfig, read_line
 from engine_runtime.signatures import SigningKey
 from foundation.errors import InputError
 from foundation.yaml_file import read_yaml, shown
+from lines.line_config import LineConfig, read_line
 from verdicts.address import parse_address
 
 A_CONFIG: Final = "the YAML config of inspectd-dashboard"

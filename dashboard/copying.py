@@ -15,10 +15,10 @@ from daemon.journal.chain import CLOCK, POWER_CUT, START, STOP, VERDICT, Row, ha
 from daemon.journal.database import JournalFailed
 from daemon.journal.reader import JournalReader
 from dashboard.database import DatabaseFailed
-from dashboard.line_config import LineConfig
 from dashboard.records import Shown, microseconds, shown
 from dashboard.rollup import Rollup
 from foundation.errors import InputError
+from lines.line_config import LineConfig
 from verdicts.message import MalformedMessage, Verdict, decode_verdict
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
-from dashboard.line_config import LineConfig
+from lines.line_config import LineConfig
 from verdicts import Health, LineSilent, Lost, Verdict, subscribe
 
 _log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from calibration.calibration_file import (
     read_calibration,
     write_text,
 )
-from dashboard.line_config import LineConfig
 from engine_runtime.signatures import SigningKey, signature_of
 from foundation.errors import InputError
 from foundation.yaml_file import read_text
+from lines.line_config import LineConfig
 from verdicts import ControlRefused, ControlSilent, LineControl, MalformedMessage
 
 _RELOAD_S: Final = 60.0

@@ -14,12 +14,12 @@ from dashboard.config import DashboardConfig
 from dashboard.copying import Copying
 from dashboard.database import DatabaseFailed
 from dashboard.labels import Labels
-from dashboard.line_config import LineConfig, read_line
 from dashboard.listening import Listening
 from dashboard.records import counts, microseconds, shown
 from dashboard.rollup import Rollup
 from dashboard.trends import unusual
 from foundation.errors import InputError, Unavailable
+from lines.line_config import LineConfig, read_line
 
 _log = logging.getLogger(__name__)
 _MB: Final = 1_000_000
@@ -297,6 +297,12 @@ class LineWatch:
                 counted["shift"] = counts(self.rollup.counts_since(int(began.timestamp() * 1e6)))
             except DatabaseFailed as error:
                 _log.warning("%s", error)
+        # The copy of the journal lags a little; what was heard in the last minute is in them all the same.
+        for longer in ("hour", "shift") if now - began > timedelta(minutes=1) else ("hour",):
+            counted[longer] = {
+                decision: max(number, counted["minute"][decision])
+                for decision, number in counted[longer].items()
+            }
         counted["shift"] |= {"since_at": began.timestamp() * 1000, "name": name}
         self._counted = time.monotonic(), counted
         return counted

@@ -18,7 +18,7 @@ from engine_runtime.engine import CONTRACT, FRAMES, MAPS, QUANTILES, map_output,
 from engine_runtime.manifest import FP32_NODES, MOST_MAPS, VERSION_1_MAPS, names_in
 from foundation.errors import InputError
 from pictures.frames import Size
-from pictures.map_quantiles import MAP_NORMALISATION, MAP_NORMALISATIONS
+from pictures.map_quantiles import MAP_NORMALISATION, MAP_NORMALISATIONS, MAP_WEIGHTS, weights_in
 
 _MAP_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
@@ -137,6 +137,13 @@ def _maps(path: Path, metadata: dict[str, str]) -> dict[str, str]:
             f"{path}: metadata {MAP_NORMALISATION} is {normalisation!r:.40};"
             f" expected one of {', '.join(MAP_NORMALISATIONS)}"
         )
+    try:
+        weights_in(metadata, len(names))
+    except ValueError as error:
+        raise InputError(
+            f"{path}: metadata {MAP_WEIGHTS} is {metadata[MAP_WEIGHTS]!r:.80}; expected {len(names)} numbers"
+            " above 0, separated by commas"
+        ) from error
     return {name: map_output(name) for name in names}
 
 

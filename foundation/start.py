@@ -21,6 +21,7 @@ COMMANDS = {
     "inspectd": ("daemon.cli", "main"),
     "inspectctl": ("daemon.inspectctl.cli", "main"),
     "inspectd-dashboard": ("dashboard.cli", "main"),
+    "inspectd-plant": ("plant.cli", "main"),
     "calibrate": ("calibration.cli", "main"),
     "build-engine": ("engine_build.cli", "main"),
     "train-model": ("models.commands", "train_model"),
@@ -84,6 +85,11 @@ def import_anomalib() -> int:
 def inspectd_dashboard() -> int:
     """Run ``inspectd-dashboard``."""
     return _run("inspectd-dashboard")
+
+
+def inspectd_plant() -> int:
+    """Run ``inspectd-plant``."""
+    return _run("inspectd-plant")
 
 
 if _FRESH:

@@ -29,6 +29,7 @@ ALL = (
     "inspectd",
     "inspectctl",
     "inspectd-dashboard",
+    "inspectd-plant",
 )
 
 

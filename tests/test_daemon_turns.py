@@ -200,6 +200,15 @@ def test_what_is_last_in_a_turn_comes_before_the_work_after_it(monkeypatch: pyte
     assert run(main) == ["last", "work", "then", "more", "then", "next turn"]
 
 
+def test_what_follows_the_work_may_ask_for_a_last() -> None:
+    async def main(turns: Turns) -> None:
+        was_last = asyncio.Event()
+        turns.between(lambda: None, lambda: turns.at_end(was_last.set))
+        await asyncio.wait_for(was_last.wait(), PATIENCE_S)
+
+    run(main)
+
+
 def test_turns_have_their_last_also_while_work_is_held_up() -> None:
     free = threading.Event()
 

@@ -19,9 +19,9 @@ from pictures.frames import Size
 
 def line_with_samples(folder: Path, **keys: Any) -> Path:
     """A line whose camera "top" sees good and bad parts, "side" only good ones; with two golden samples."""
-    for camera, bad in (("top", True), ("side", False)):
+    for camera in ("top", "side"):
         for index in range(4):
-            part_image(folder / camera / f"{index}.png", bright=bad and index == 3)
+            part_image(folder / camera / f"{index}.png", bright=camera == "top" and index == 3)
     cameras = {name: {"source": name, "fps": 50, "loop": True} for name in ("top", "side")}
     control = f"ipc://{folder}/control"
     config = write_config(folder, cameras, journal={"file": "line3.journal"}, control=control, **keys)

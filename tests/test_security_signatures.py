@@ -19,11 +19,11 @@ from line_rig import COMMANDS, part_image, running, write_config
 
 from calibration.calibration_file import read_calibration
 from daemon.cli import main as inspectd
-from dashboard.line_config import read_line
 from dashboard.threshold_change import LineRefused, apply, put_back, why_not
 from engine_runtime.engine_file import read_engine
 from engine_runtime.signatures import SigningKey, TrustedKeys
 from foundation.errors import EngineRefused, InputError
+from lines.line_config import read_line
 
 
 def make_key(public: Path) -> Ed25519PrivateKey:

@@ -15,6 +15,7 @@ FILES = (
     "sysusers.d/inspectd.conf",
     "tmpfiles.d/inspectd.conf",
     "systemd/system/inspectd-dashboard.service",
+    "systemd/system/inspectd-plant@.service",
 )
 MOST_EXPOSED = 1.5
 
@@ -158,7 +159,9 @@ def test_uninstall_is_refused_while_a_line_is_enabled(prefix: Path) -> None:
 
 
 @needs_systemd_analyze
-@pytest.mark.parametrize("unit", ["inspectd@line3.service", "inspectd-dashboard.service"])
+@pytest.mark.parametrize(
+    "unit", ["inspectd@line3.service", "inspectd-dashboard.service", "inspectd-plant@line3.service"]
+)
 def test_systemd_finds_no_fault_in_the_unit(prefix: Path, unit: str) -> None:
     units = prefix / "systemd/system"
     done = subprocess.run(
@@ -172,7 +175,7 @@ def test_systemd_finds_no_fault_in_the_unit(prefix: Path, unit: str) -> None:
 
 
 @needs_systemd_analyze
-@pytest.mark.parametrize("unit", [FILES[0], FILES[4]])
+@pytest.mark.parametrize("unit", [FILES[0], FILES[4], FILES[5]])
 def test_the_service_is_hardly_exposed(prefix: Path, unit: str) -> None:
     threshold = f"--threshold={MOST_EXPOSED * 10:.0f}"  # systemd counts tenths here
     done = subprocess.run(

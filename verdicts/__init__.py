@@ -24,12 +24,13 @@ from verdicts.message import (
     encode,
 )
 from verdicts.silence import LineSilent
-from verdicts.statistics import LastFault, LatencySummary, Statistics
+from verdicts.statistics import CameraStatistics, LastFault, LatencySummary, Statistics
 from verdicts.subscription import Subscription, VerdictsLost, read_health, subscribe
 
 __all__ = [
     "AcknowledgedSubscription",
     "CameraHealth",
+    "CameraStatistics",
     "ControlRefused",
     "ControlSilent",
     "CurveKeys",

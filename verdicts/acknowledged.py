@@ -99,6 +99,24 @@ class AcknowledgedSubscription:
             SubscriberRefused: the line does not deliver to this name.
             StopIteration: the subscription was closed.
         """
+        verdict = self.take(math.inf)
+        if verdict is None:
+            raise StopIteration
+        return verdict
+
+    def take(self, timeout_s: float) -> Verdict | None:
+        """Wait for the next verdict, and no longer than that; this acknowledges the one before.
+
+        Args:
+            timeout_s: seconds; 0 takes only what has arrived.
+
+        Returns:
+            The verdict; None when none came in time, or the subscription was closed.
+
+        Raises:
+            VerdictsLost, LineSilent, SubscriberReplaced, SubscriberRefused: as for iterating.
+        """
+        until_s = time.monotonic() + timeout_s
         if self._automatic and self._last is not None:
             self._settle(self._last)
             self._last = None
@@ -115,8 +133,20 @@ class AcknowledgedSubscription:
                 return self._last
             if self._refusal is not None:
                 raise self._refusal
+            if not self._receive(until_s):
+                break
+        return None
+
+    def join(self) -> None:
+        """Wait until the line knows this name: from then on it keeps its place in the journal.
+
+        Raises:
+            LineSilent, SubscriberReplaced, SubscriberRefused: as for iterating.
+        """
+        while not self._joined and not self._socket.closed:
+            if self._refusal is not None:
+                raise self._refusal
             self._receive()
-        raise StopIteration
 
     def __enter__(self) -> Self:
         return self
@@ -157,8 +187,8 @@ class AcknowledgedSubscription:
         if self._joined:
             self._untold = 0
 
-    def _receive(self) -> None:
-        """Take one message, or raise LineSilent once nothing is left to read."""
+    def _receive(self, until_s: float = math.inf) -> bool:
+        """Take one message, or raise LineSilent once nothing is left to read; False: none came in time."""
         while True:
             now = time.monotonic()
             if self._untold or now - self._told_s >= SIGN_OF_LIFE_S:
@@ -166,17 +196,20 @@ class AcknowledgedSubscription:
                 now = time.monotonic()
             left_s = self._silence.left_s
             # What already waits is read first: a caller that was busy does not take that for silence.
-            wait_s = max(0.0, min(left_s, self._told_s + SIGN_OF_LIFE_S - now))
+            wait_s = max(0.0, min(left_s, until_s - now, self._told_s + SIGN_OF_LIFE_S - now))
             if self._socket.poll(math.ceil(wait_s * 1000)):
                 break
             if left_s <= 0:
                 raise self._silent()
+            if time.monotonic() >= until_s:
+                return False
         try:
-            self._take(*decode_reply(self._socket.recv_multipart()))
+            self._hear(*decode_reply(self._socket.recv_multipart()))
         except MalformedMessage:
             self.malformed += 1
+        return True
 
-    def _take(self, reply: Reply, frames: list[bytes]) -> None:
+    def _hear(self, reply: Reply, frames: list[bytes]) -> None:
         match reply.reply:
             case "joined":
                 self._joined = True

@@ -22,6 +22,7 @@ from verdicts.request import (
     Select,
     Selftest,
     Status,
+    Trigger,
     decode_reply,
     encode_request,
 )
@@ -158,6 +159,22 @@ class LineControl:
             ControlRefused: there is no such product, or this client has no right.
         """
         return self._ask(Select(self._next_id(), product), "done")[0].text or ""
+
+    def trigger(self, camera: str, part: str | None = None) -> str:
+        """Say that a part is in view of a camera with ``trigger: {by: software}``; give the line's answer.
+
+        The answer comes at once; one verdict follows, which carries the part's name.
+
+        Args:
+            camera: name of the camera.
+            part: name of the part, 1 to 200 characters; None without one.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: there is no such camera, or this client has no right.
+            MalformedMessage: ``camera`` or ``part`` is no such name.
+        """
+        return self._ask(Trigger(self._next_id(), camera, part), "done")[0].text or ""
 
     def selftest(self) -> str:
         """Have the line judge its golden samples now, between two parts.

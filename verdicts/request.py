@@ -35,6 +35,8 @@ ABSENT_AFTER_S: Final = 3.0
 """After so long without a sign of life, a subscriber counts as absent."""
 
 
+LONGEST_PART: Final = 200
+"""Characters of a part's name that comes with a trigger."""
 LONGEST_WINDOW_S: Final = 3600.0
 """For so long a line waits for a known bad part at the most."""
 
@@ -111,6 +113,21 @@ class Select:
 
 
 @dataclass(frozen=True, slots=True)
+class Trigger:
+    """Say that a part is in view of a camera whose ``trigger`` is by software; one verdict follows.
+
+    Attributes:
+        id: chosen by the client, stands in the reply.
+        camera: name of the camera.
+        part: the part's name, which its verdict carries; None without one.
+    """
+
+    id: int
+    camera: str
+    part: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Selftest:
     """Ask the line to judge its golden samples now."""
 
@@ -151,7 +168,9 @@ class AcceptDrift:
     by: str | None
 
 
-Request = Replay | ReplaySince | Acknowledge | Status | Reload | Select | Selftest | Expect | AcceptDrift
+Request = (
+    Replay | ReplaySince | Acknowledge | Status | Reload | Select | Trigger | Selftest | Expect | AcceptDrift
+)
 
 _KINDS: Final[dict[str, type[Request]]] = {
     "replay": Replay,
@@ -160,6 +179,7 @@ _KINDS: Final[dict[str, type[Request]]] = {
     "status": Status,
     "reload": Reload,
     "select": Select,
+    "trigger": Trigger,
     "selftest": Selftest,
     "expect": Expect,
     "accept_drift": AcceptDrift,
@@ -275,12 +295,17 @@ def _check_request(request: Request) -> None:
         case Select():
             check_name("product", request.product)
         case AcceptDrift():
-            if request.camera is not None:
-                check_name("camera", request.camera)
+            _check_optional_name("camera", request.camera)
             check_text("by", request.by, optional=True)
+        case Trigger():
+            check_name("camera", request.camera)
+            check_text("part", request.part, optional=True)
+            if request.part is not None and not 1 <= len(request.part) <= LONGEST_PART:
+                raise MalformedMessage(
+                    f"part: found {len(request.part)} characters, expected 1 to {LONGEST_PART}, or null"
+                )
         case Expect():
-            if request.camera is not None:
-                check_name("camera", request.camera)
+            _check_optional_name("camera", request.camera)
             check_text("part", request.part, optional=True)
             check_text("by", request.by, optional=True)
             check_number("within_s", request.within_s)
@@ -289,6 +314,11 @@ def _check_request(request: Request) -> None:
                     f"within_s: found {request.within_s!r:.80}, expected seconds above 0, at most "
                     f"{LONGEST_WINDOW_S:g}"
                 )
+
+
+def _check_optional_name(key: str, value: object) -> None:
+    if value is not None:
+        check_name(key, value)
 
 
 def _hexadecimal(key: str, value: object) -> None:

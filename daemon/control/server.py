@@ -35,6 +35,7 @@ from verdicts.request import (
     Select,
     Selftest,
     Status,
+    Trigger,
     decode_request,
     encode_reply,
 )
@@ -79,8 +80,9 @@ class Control(threading.Thread):
         Args:
             address: where to answer; the file of an ``ipc://`` address is made for owner and group alone.
             journal: file of the journal; it is there. The subscribers' positions are kept beside it.
-            commands: takes "reload", "select" with ``product``, "selftest", and "expect" with ``camera``,
-                ``part``, ``within_s`` and ``by``; called in this thread.
+            commands: takes "reload", "select" with ``product``, "trigger" with ``camera``, ``part`` and
+                ``at_ns``, "selftest", and "expect" with ``camera``, ``part``, ``within_s`` and ``by``; called
+                in this thread.
             access: who may connect; to be closed after this.
             required_subscribers: names that ``subscribers`` shows even while they are absent.
             resend_after_s: seconds without acknowledgement after which verdicts are sent again.
@@ -282,6 +284,9 @@ class Control(threading.Thread):
                 self._command(connection, request.id, peer, "reload", {})
             case Select():
                 self._command(connection, request.id, peer, "select", {"product": request.product})
+            case Trigger():
+                arguments = {"camera": request.camera, "part": request.part, "at_ns": time.monotonic_ns()}
+                self._command(connection, request.id, peer, "trigger", arguments)
             case Selftest():
                 self._command(connection, request.id, peer, "selftest", {})
             case AcceptDrift():
@@ -304,8 +309,9 @@ class Control(threading.Thread):
             raise InputError(f"{name} needs {needed}")
         if self._pending_commands >= _MOST_COMMANDS:
             raise InputError(f"{name}: the line is busy with other commands; try again")
-        words = [name, *(str(value) for value in arguments.values() if value is not None)]
-        _log.info("control: %s asks: %s", peer.name or "a local user", printable(" ".join(words)))
+        if name != "trigger":  # each part has one
+            words = [name, *(str(value) for value in arguments.values() if value is not None)]
+            _log.info("control: %s asks: %s", peer.name or "a local user", printable(" ".join(words)))
         future = self._commands(name, arguments)
         self._pending_commands += 1
         future.add_done_callback(lambda done: self._command_done(connection, request_id, done))

@@ -20,6 +20,7 @@ from daemon.judging.lane import Judged, NotJudged
 from daemon.judging.ledger import CapturedFrame, FrameKey, Ledger
 from daemon.judging.product import Product
 from pictures.heatmap import MapGeometry
+from pictures.view import at
 from verdicts.message import Decision, Latency, Peak, Reason, Verdict
 
 
@@ -121,7 +122,7 @@ class VerdictBatch:
             score, anomaly_map = float(judged.scores[row]), judged.anomaly_maps[row]
             # A verdict that comes too late for the gate is not a pass, even if the timer has not fired yet.
             late = time.monotonic_ns() > captured.deadline_ns
-            rejected = score > captured.product.threshold
+            rejected = captured.lost or score > captured.product.threshold
             reason: Reason | None = "deadline" if late else None
             if captured.product in self.withheld:
                 reason = reason or "golden"
@@ -148,7 +149,7 @@ class VerdictBatch:
         if self.archive is None or captured.pixels is None:
             return None
         product = captured.product
-        if score > product.threshold:
+        if captured.lost or score > product.threshold:
             keep = self.archive.keep
         elif self.archive.wants_pass(score, product.threshold):
             keep = self.archive.keep_pass
@@ -218,7 +219,8 @@ def _taken(captured: CapturedFrame) -> Taken | None:
     size = captured.source.picture_size
     if captured.region is None or size is None:
         return None
-    return Taken(captured.key.camera, iso(_wall_clock(captured.captured_ns)), captured.region, size)
+    at_time = iso(_wall_clock(captured.captured_ns))
+    return Taken(captured.key.camera, at_time, captured.region, size, captured.placed)
 
 
 def _wall_clock(monotonic_ns: int) -> datetime:
@@ -232,6 +234,8 @@ def _peak(captured: CapturedFrame, geometry: MapGeometry, anomaly_map: NDArray[n
     if region is None:
         return None
     x, y = geometry.peak(anomaly_map)
-    return Peak(
-        int(region.x + x * region.width / size.width), int(region.y + y * region.height / size.height)
-    )
+    x, y = region.x + x * region.width / size.width, region.y + y * region.height / size.height
+    if captured.placed is not None:
+        # Pixels are centred on whole numbers there, and begin at them here.
+        x, y = (max(0.0, side + 0.5) for side in at(captured.placed, x - 0.5, y - 0.5))
+    return Peak(int(x), int(y))

@@ -164,10 +164,12 @@ class Turns:
             self._stopped = False
             self._loop.run_forever()
             self._stopped = True
-            if self._last is not None:
-                last, self._last = self._last, None
-                self._do(last)
-            while self._next is not None and not self._held_up:
+            while self._last is not None or (self._next is not None and not self._held_up):
+                if self._last is not None:
+                    last, self._last = self._last, None
+                    self._do(last)
+                    continue
+                assert self._next is not None
                 (work, then), self._next = self._next, None
                 if self._was_held_up(work):
                     with suppress(RuntimeError):  # the loop has ended meanwhile

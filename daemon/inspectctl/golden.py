@@ -126,11 +126,11 @@ def _test(options: argparse.Namespace) -> int:
 
 def _product(options: argparse.Namespace) -> "Product":
     from daemon.config import load_config
-    from daemon.load import load_products
+    from daemon.load import load_products, load_references
 
     path = options.config or only_line()
     config = load_config(path)
-    products = load_products(config, path)
+    products = load_products(config, path, load_references(config, path))
     name = options.product
     if name is None:
         return next(iter(products.values()))

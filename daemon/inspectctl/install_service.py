@@ -12,12 +12,14 @@ from foundation.files import replacing
 
 _UNIT = Path("systemd/system/inspectd@.service")
 _DASHBOARD = Path("systemd/system/inspectd-dashboard.service")
+_PLANT = Path("systemd/system/inspectd-plant@.service")
 _FILES = {
     _UNIT: "inspectd@.service",
     Path("systemd/system/inspectd-gpu.service"): "inspectd-gpu.service",
     Path("sysusers.d/inspectd.conf"): "inspectd.sysusers",
     Path("tmpfiles.d/inspectd.conf"): "inspectd.tmpfiles",
     _DASHBOARD: "inspectd-dashboard.service",
+    _PLANT: "inspectd-plant@.service",
 }
 """Where under the prefix each file goes, and its name among those that came with the package."""
 _MODE = 0o644
@@ -81,12 +83,14 @@ def _install(prefix: Path, inspectd: Path | None, *, dry_run: bool) -> None:
         "and, with the config of a line in /etc/inspectd/NAME.yaml:\n"
         "  systemctl enable --now inspectd@NAME\n"
         "and, for the operators' page, with /etc/inspectd/dashboard.yaml:\n"
-        "  systemctl enable --now inspectd-dashboard"
+        "  systemctl enable --now inspectd-dashboard\n"
+        "and, for metrics, MQTT, Modbus and the gate, with /etc/inspectd/NAME.plant.yaml:\n"
+        "  systemctl enable --now inspectd-plant@NAME"
     )
 
 
 def _uninstall(prefix: Path, *, dry_run: bool) -> None:
-    enabled = sorted({link.name for link in (prefix / _UNIT).parent.glob("*.wants/inspectd@*.service")})
+    enabled = sorted({link.name for link in (prefix / _UNIT).parent.glob("*.wants/inspectd*@*.service")})
     if enabled:
         raise InputError(
             f"{prefix / _UNIT}: is in use by {', '.join(enabled)}; "
@@ -117,7 +121,7 @@ def _contents(inspectd: Path) -> dict[Path, str]:
         )
     came_with = files("daemon") / "systemd"
     contents = {path: (came_with / name).read_text(encoding="utf-8") for path, name in _FILES.items()}
-    for unit in (_UNIT, _DASHBOARD):
+    for unit in (_UNIT, _DASHBOARD, _PLANT):
         contents[unit] = contents[unit].replace(_COMMAND_IN_UNIT, str(inspectd))
     return contents
 

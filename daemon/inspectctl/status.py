@@ -1,4 +1,5 @@
 import argparse
+import math
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from daemon.inspectctl.values import DECISIONS
 from foundation.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from verdicts import Health, Statistics
+    from verdicts import CameraStatistics, Health, Statistics
 
 
 def add(commands: Any) -> None:
@@ -109,6 +110,7 @@ def _statistics_rows(statistics: "Statistics | None") -> list[str]:
         f"rate      {statistics.per_second:g} per second in the last {statistics.window_s:.0f} s",
         f"latency   {took}",
         f"last      {last}",
+        *(f"parts     {printable(name)}: {_seen(camera)}" for name, camera in statistics.cameras.items()),
     ]
 
 
@@ -125,6 +127,15 @@ def drift_rows(health: "Health") -> list[str]:
                 f"          {do}",
             ]
     return rows
+
+
+def _seen(camera: "CameraStatistics") -> str:
+    told = [f"{camera.parts} taken of {camera.pictures} pictures", f"{camera.missed} missed"]
+    if camera.triggers:
+        told.append(f"{camera.triggers} triggers, {camera.double_triggers} of them double")
+    if camera.speed_px_per_s is not None:
+        told.append(f"belt at {math.hypot(*camera.speed_px_per_s):.0f} pixels/s")
+    return ", ".join(told)
 
 
 def _golden_rows(health: "Health") -> list[str]:

@@ -198,9 +198,10 @@ class JournalWriter:
                 self._writing.release()
 
     def _write_all(self) -> None:
-        with self._writing:
-            while self._jobs:
-                self._write_next()
+        while self._jobs:  # one that came at the very end of the writing is seen here
+            with self._writing:
+                while self._jobs:
+                    self._write_next()
 
     def _end_writing(self) -> None:
         with self._writing:

@@ -4,6 +4,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from calibration.calibration_file import Calibration
 from engine_runtime.engine import Engine, Quantiles
 from engine_runtime.manifest import Manifest
@@ -42,6 +45,8 @@ class Product:
     quantiles: Quantiles
     geometry: MapGeometry
     """How anomaly maps lie over what is seen of a picture: the engine's input, or with tiles the region."""
+    weights: NDArray[np.float32] | None = None
+    """What a mask gives the cells of the maps, h×w, 0 where it does not look; None without one."""
     merge: TileMerge | None = None
     """How the maps of a picture's tiles become one; None when a picture is one frame."""
 
@@ -61,6 +66,7 @@ class Product:
             self.threads,
             self.max_batch,
             self.calibrated.model_dump_json(),
+            None if self.weights is None else self.weights.tobytes(),
             None if self.merge is None else (self.merge.grid.tiles, self.merge.grid.region),
         )
 

@@ -16,12 +16,12 @@ from dashboard import gallery
 from dashboard.export import FORMATS, write_folders
 from dashboard.gallery import Wanted
 from dashboard.jobs import Job, run_command
-from dashboard.line_config import Product
 from dashboard.watch import LineWatch
 from dashboard.web.answers import Query, Refused, answer, body
 from dashboard.web.gallery import FILTERS, wanted
 from dashboard.web.site import Ask, beside
 from foundation.errors import WorkFailed
+from lines.line_config import Product
 
 _CHUNK: Final = 256 * 1024
 _LABELLED: Final = Wanted(

@@ -1,4 +1,4 @@
-"""What the dashboard needs to know of a line's config; the daemon alone reads all of it."""
+"""What whoever watches a line needs to know of its config; the daemon alone reads all of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Product:
 
 @dataclass(frozen=True)
 class LineConfig:
-    """One line, as far as the dashboard is concerned.
+    """One line, as far as those are concerned who watch it.
 
     Attributes:
         file: the line's config.
@@ -38,6 +38,7 @@ class LineConfig:
         signed: whether the line takes signed calibrations alone (its key trusted_keys).
         signing_key: with which a changed calibration is signed; None: the page may not change one of such a
             line.
+        cameras: their names.
     """
 
     file: Path
@@ -52,6 +53,7 @@ class LineConfig:
     deadline_ms: float
     signed: bool = False
     signing_key: Path | None = None
+    cameras: tuple[str, ...] = ()
 
 
 def read_line(
@@ -65,7 +67,7 @@ def read_line(
 
     Args:
         path: its file.
-        key: the dashboard's secret key, where the line has a section ``curve``.
+        key: secret key of whoever connects, where the line has a section ``curve``.
         server_key: the line's public key, likewise.
         preview: folder of preview pictures, instead of the one that the config names.
         signing_key: with which a changed calibration is signed.
@@ -92,6 +94,7 @@ def read_line(
         deadline_ms=_deadline(content),
         signed=bool(content.get("trusted_keys")),
         signing_key=signing_key,
+        cameras=tuple(content["cameras"]) if isinstance(content.get("cameras"), dict) else (),
     )
 
 
@@ -123,8 +126,8 @@ def _curve(
         return None
     if key is None or server_key is None:
         raise InputError(
-            f"{path}: the line has a section curve; expected the keys key and server_key beside it in the "
-            "dashboard's config"
+            f"{path}: the line has a section curve; expected the keys key and server_key beside it, in the "
+            "config that names it"
         )
     try:
         return CurveKeys.read(key, server_key)

@@ -1,0 +1,289 @@
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final, NamedTuple
+
+import cv2
+
+from daemon.capture.presence.background import Mask
+
+_REMEMBERED: Final = 15  # steps of parts from which the belt's is known
+_LOST_AFTER: Final = 3  # frames
+_COVERED: Final = 0.5
+_STEP_GATE: Final = 0.6  # of the belt's step, by which a part's may differ
+_SIZE_GATE: Final = 0.35  # of a part's size
+_STANDS: Final = 0.75  # pixels of the small picture
+_MIDDLE: Final = 0.5
+_CLEARLY: Final = 1.0  # pixels for each pair, by which another motion must fit better
+
+
+class Blob(NamedTuple):
+    """Something in the small picture; lengths are its pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    area: float
+    """Inside its contour, holes included."""
+    clipped: tuple[bool, bool, bool, bool]
+    """Whether it reaches the left, upper, right and lower border: it may go on beyond."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is in view."""
+        return not any(self.clipped)
+
+    @property
+    def sides(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom."""
+        return self[:4]
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The middle of its box, x and y."""
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    @property
+    def size(self) -> float:
+        """The longer side of its box."""
+        return max(self.right - self.left, self.bottom - self.top)
+
+    def moved(self, step: tuple[float, float]) -> "Blob":
+        """Give it as it would be elsewhere."""
+        x, y = step
+        return self._replace(
+            left=self.left + x, right=self.right + x, top=self.top + y, bottom=self.bottom + y
+        )
+
+    def shared(self, other: "Blob") -> float:
+        """Give the share of its box that lies in another's."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        box = (self.right - self.left) * (self.bottom - self.top)
+        return max(width, 0.0) * max(height, 0.0) / max(box, 1e-6)
+
+
+def blobs_in(mask: Mask, least_area: float) -> list[Blob]:
+    """Find what a mask shows, by its outer contours.
+
+    Args:
+        mask: H×W uint8.
+        least_area: in pixels; what is smaller is nothing.
+    """
+    height, width = mask.shape
+    found: list[Blob] = []
+    for contour in cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]:
+        x, y, w, h = cv2.boundingRect(contour)
+        # The contour runs through the middles of the outermost pixels.
+        area = cv2.contourArea(contour) + len(contour) / 2 + 1
+        if area >= least_area:
+            clipped = (x == 0, y == 0, x + w == width, y + h == height)
+            found.append(Blob(x, y, x + w, y + h, area, clipped))
+    found.sort(key=lambda blob: -blob.area)
+    apart: list[Blob] = []
+    for blob in found:  # what lies in another's box belongs to it
+        if not any(blob.shared(larger) > 0.8 for larger in apart):
+            apart.append(blob)
+    return apart
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One thing that is followed from picture to picture."""
+
+    blob: Blob
+    born_whole: bool
+    way: float = 0.0
+    """How far it has come since it was first seen, along the belt or against it."""
+    still: int = 0
+    """Pictures for which it has not moved."""
+    unseen: int = 0
+    """Pictures in which it was not found."""
+    merged: bool = False
+    """Whether it is seen as one with another now."""
+    was_merged: bool = False
+    done: bool = False
+    """Whether its picture was taken, or given up."""
+    candidates: deque[object] = field(default_factory=lambda: deque(maxlen=4))
+
+
+class Tracks:
+    """Follows what lies on a belt. All of it moves alike, by a step that changes slowly, or stands."""
+
+    def __init__(self, width: int, height: int) -> None:
+        """Follow nothing yet.
+
+        Args:
+            width: of the small pictures.
+            height: of them.
+        """
+        self.width, self.height = width, height
+        self._unions: dict[frozenset[int], Blob] = {}
+        self._steps: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+        self.all: list[Track] = []
+        self.step: tuple[float, float] | None = None
+        """How far the belt moves from picture to picture when it moves; None while that is not known."""
+        self.now: tuple[float, float] | None = None
+        """How far it has moved since the last picture; None when nothing in view tells."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether something is in view and nothing moves."""
+        seen = [track for track in self.all if not track.unseen]
+        return bool(seen) and all(track.still >= 3 for track in seen)
+
+    def update(self, blobs: list[Blob], new_from: float) -> list[Track]:
+        """Find the followed things in the next picture, and follow what is new.
+
+        Args:
+            blobs: what the picture shows.
+            new_from: area from which on something new is followed.
+
+        Returns:
+            What is gone.
+        """
+        matched = self._match(blobs)
+        unions = self._unions_among(blobs, matched)
+        found = set(matched.values()) | {number for _, number in unions}
+        moved = self._steps_of(unions, blobs)
+        for track in self.all:
+            track.merged = False
+        for track, number in matched.items():
+            blob = blobs[number]
+            step = _step(track.blob, blob)
+            track.blob, track.unseen = blob, 0
+            length = math.hypot(*step)
+            track.still = track.still + 1 if length < _STANDS else 0
+            track.way += length if length >= _STANDS else 0.0
+            moved.append(step)
+        if moved:
+            self.now = _median(moved)
+            if math.hypot(*self.now) >= _STANDS:
+                self._steps.append(self.now)
+                self.step = _median(list(self._steps)[-5:])
+        else:
+            self.now = None
+        for track in self.all:
+            if track not in matched:
+                self._coast(track, blobs, matched)
+        gone = [track for track in self.all if self._is_gone(track)]
+        self.all = [track for track in self.all if track not in gone]
+        self.all += [
+            Track(blob, blob.whole)
+            for number, blob in enumerate(blobs)
+            if number not in found and blob.area >= new_from
+        ]
+        return gone
+
+    def _match(self, blobs: list[Blob]) -> dict[Track, int]:
+        """Pair tracks with blobs under the motion of the belt that explains most of them best."""
+        best: dict[Track, int] = {}
+        least = float("inf")
+        for motion in dict.fromkeys((self.now or self.step, self.step, (0.0, 0.0))):
+            matched, misfit = self._match_by(motion, blobs)
+            # Equal parts at equal distances fit several motions: then the belt goes on as it did.
+            clearly = misfit + _CLEARLY * len(matched) < least
+            if not best or len(matched) > len(best) or (len(matched) == len(best) and clearly):
+                best, least = matched, misfit
+        return best
+
+    def _match_by(
+        self, motion: tuple[float, float] | None, blobs: list[Blob]
+    ) -> tuple[dict[Track, int], float]:
+        """Pair tracks with blobs, the best pairs first; say by how much they do not fit together."""
+        pairs: list[tuple[float, int, int]] = []
+        for at, track in enumerate(self.all):
+            for number, blob in enumerate(blobs):
+                misfit = self._misfit(track, blob, motion)
+                if misfit is not None:
+                    pairs.append((misfit, at, number))
+        matched: dict[Track, int] = {}
+        taken: set[int] = set()
+        total = 0.0
+        for misfit, at, number in sorted(pairs):
+            track = self.all[at]
+            if track not in matched and number not in taken:
+                matched[track] = number
+                taken.add(number)
+                total += misfit
+        return matched, total
+
+    def _misfit(self, track: Track, blob: Blob, motion: tuple[float, float] | None) -> float | None:
+        """How far a blob is from where a track is expected; None when it cannot be the same thing."""
+        before = track.blob
+        if before.whole and blob.whole and not 0.5 < blob.area / before.area < 2:
+            return None
+        step = _step(before, blob)
+        if motion is None:
+            far = math.hypot(*step)
+            return far if far <= _MIDDLE * max(self.width, self.height) else None
+        # A track that was not found has been moved on already.
+        off = math.hypot(step[0] - motion[0], step[1] - motion[1])
+        fast = math.hypot(*motion) if self.step is None else math.hypot(*self.step)
+        gate = _STEP_GATE * fast + _SIZE_GATE * max(before.size, blob.size) + 2
+        return off if off <= gate else None
+
+    def _unions_among(self, blobs: list[Blob], matched: dict[Track, int]) -> list[tuple[frozenset[int], int]]:
+        """Find blobs that show several followed things as one; one that shows a single thing is matched."""
+        unions: list[tuple[frozenset[int], int]] = []
+        step = self.now or self.step or (0.0, 0.0)
+        for number in set(range(len(blobs))) - set(matched.values()):
+            inside = [
+                track
+                for track in self.all
+                if track not in matched and track.blob.moved(step).shared(blobs[number]) > _COVERED
+            ]
+            if len(inside) == 1:
+                matched[inside[0]] = number
+            elif inside:
+                unions.append((frozenset(map(id, inside)), number))
+        return unions
+
+    def _steps_of(
+        self, unions: list[tuple[frozenset[int], int]], blobs: list[Blob]
+    ) -> list[tuple[float, float]]:
+        """Tell the belt's motion from things that are seen as one in this picture and the one before."""
+        before, self._unions = self._unions, {things: blobs[number] for things, number in unions}
+        return [_step(before[things], blob) for things, blob in self._unions.items() if things in before]
+
+    def _coast(self, track: Track, blobs: list[Blob], matched: dict[Track, int]) -> None:
+        """Move a track that was not found as the belt moves; it may be seen as one with another."""
+        step = self.now or self.step or (0.0, 0.0)
+        track.blob = track.blob.moved(step)
+        others = [other for other, number in matched.items() if track.blob.shared(blobs[number]) > _COVERED]
+        in_union = any(track.blob.shared(union) > _COVERED for union in self._unions.values())
+        if not others and not in_union:
+            track.unseen += 1
+            return
+        for merged in (track, *others):
+            merged.merged = merged.was_merged = True
+        track.unseen = 0
+
+    def _is_gone(self, track: Track) -> bool:
+        if track.unseen == 0 and not track.merged:
+            return False
+        blob = track.blob
+        inside = blob.shared(Blob(0, 0, self.width, self.height, 0, (False,) * 4))
+        return track.unseen > _LOST_AFTER or inside < (0.6 if any(blob.clipped) or track.unseen else 0.2)
+
+
+def _step(before: Blob, after: Blob) -> tuple[float, float]:
+    """How far a thing has moved, told by the sides that are in view both times."""
+    return _side_step(before, after, 0), _side_step(before, after, 1)
+
+
+def _side_step(before: Blob, after: Blob, near: int) -> float:
+    """Give the step along x (0) or y (1)."""
+    far = near + 2
+    near_side, far_side = after.sides[near] - before.sides[near], after.sides[far] - before.sides[far]
+    is_near_seen = not (before.clipped[near] or after.clipped[near])
+    is_far_seen = not (before.clipped[far] or after.clipped[far])
+    if is_near_seen == is_far_seen:
+        return (near_side + far_side) / 2
+    return near_side if is_near_seen else far_side
+
+
+def _median(steps: list[tuple[float, float]]) -> tuple[float, float]:
+    return median(x for x, _ in steps), median(y for _, y in steps)

@@ -1,0 +1,260 @@
+"""From the start of the plant's side of a line to its end."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from foundation.errors import InputError, refused_by_system
+from plant.alarms.alarms import Alarms, Message
+from plant.alarms.causes import causes
+from plant.alarms.channels import Channel, open_ways
+from plant.config import Place, Plant
+from plant.gate.gates import Gate
+from plant.gate.open import check_gates, open_gates
+from plant.link import Link
+from plant.listener import Answer, Listener, as_json
+from plant.listening import Listening
+from plant.metrics import Metrics
+from plant.notify import Service
+from plant.outputs import LineNow
+from plant.outputs.open import open_outputs, require
+from plant.section import seconds
+from verdicts import acknowledged
+
+_log = logging.getLogger(__name__)
+_TICK_S: Final = 0.5
+_LONGEST_END_S: Final = 5.0
+_SWITCH_S: Final = 0.0005
+"""After so long another thread lets the gates' thread run."""
+
+
+def check(plant: Plant) -> int:
+    """Check what can be checked without reaching anybody; give the exit code.
+
+    Raises:
+        InputError: something is wrong.
+    """
+    outputs = open_outputs(plant, lambda: LineNow(plant.line.name, None, silent=True))
+    if plant.config.metrics is not None:
+        require("prometheus_client", "metrics")
+    check_gates(plant)
+    if plant.config.alarms is not None:
+        open_ways(plant.file, plant.config.alarms)
+    parts = [
+        *outputs,
+        *(f"gate {name}" for name in plant.config.gates),
+        *(["metrics"] if plant.config.metrics else []),
+    ]
+    print(f"{plant.file}: in order: line {plant.line.name}, {', '.join(parts) or 'nothing to do'}")
+    return 0
+
+
+def run(plant: Plant) -> int:
+    """Run until SIGTERM or Ctrl-C; give the exit code.
+
+    Raises:
+        InputError: a file is of no use, an address is taken, a package is missing.
+    """
+    end = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.set())
+    with _Running(plant) as running:
+        service = Service()
+        running.start()
+        print(f"{plant.line.name}: {running.summary()}", flush=True)
+        service.ready()
+        while not end.wait(_TICK_S):
+            running.tick()
+            service.alive(running.summary())
+        service.stopping()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # threads that listen to a line do not end by themselves
+
+
+class _Running:
+    """Everything that the config names, opened."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.plant = plant
+        self._since = datetime.now(UTC)
+        self.listening = Listening(plant.line, seconds(plant.config.silence))
+        self.links = {
+            name: _link(plant, name, plant.places[name], output, self.listening)
+            for name, output in open_outputs(plant, self.listening.now).items()
+        }
+        _make(plant)
+        with _named(plant.file):
+            self.gates = open_gates(plant, self.listening.now)
+        if self.gates is not None:
+            sys.setswitchinterval(_SWITCH_S)
+            self.listening.tell(self.gates.came)
+        self._channels: list[Channel] = []
+        self._alarms: Alarms | None = None
+        if plant.config.alarms is not None:
+            self._channels = [Channel(*way) for way in open_ways(plant.file, plant.config.alarms).items()]
+            self._alarms = Alarms(
+                plant.line.name,
+                plant.state / "alarms.json",
+                after_s=seconds(plant.config.alarms.after),
+                ok_after_s=seconds(plant.config.alarms.ok_after),
+                tell=self._tell,
+            )
+        self.metrics: Metrics | None = None
+        self._listener: Listener | None = None
+        if plant.config.metrics is not None:
+            self._serve(plant)
+
+    def __enter__(self) -> "_Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.gates is not None:
+            self.gates.close()
+        for link in self.links.values():
+            link.stop()
+        for link in self.links.values():
+            link.join(_LONGEST_END_S)
+        for channel in self._channels:
+            channel.close(_LONGEST_END_S)
+        if self._listener is not None:
+            self._listener.close()
+
+    def start(self) -> None:
+        """Begin to listen and to deliver."""
+        self.listening.start()
+        if self.gates is not None:
+            self.gates.start()
+        for link in self.links.values():
+            link.start()
+        for channel in self._channels:
+            channel.start()
+        if self._listener is not None:
+            self._listener.start()
+
+    def tick(self) -> None:
+        """Do what is due; called twice a second."""
+        if self.metrics is not None:
+            self.metrics.tick()
+        if self._alarms is not None:
+            links = {name: link.health for name, link in self.links.items()}
+            self._alarms.look(time.monotonic(), causes(self.listening.now(), links, self._gates))
+
+    def _tell(self, message: Message) -> None:
+        _log.info("alarm: %s", message.text)
+        for channel in self._channels:
+            channel.put(message)
+
+    def health(self) -> dict[str, Any]:
+        """Tell how everything fares, as the probes answer it."""
+        line = self.listening.now()
+        return {
+            "line": line.name,
+            "state": line.state,
+            "since": f"{self._since:%Y-%m-%dT%H:%M:%S.%fZ}",
+            "outputs": {name: link.health.content() for name, link in self.links.items()},
+            "alarms": {channel.name: channel.trouble for channel in self._channels},
+            "gates": {name: gate.content() for name, gate in self._gates.items()},
+        }
+
+    def is_ready(self) -> bool:
+        """Tell whether the line runs and everybody at the other ends is there."""
+        return self.listening.now().state == "running" and all(
+            [
+                *(link.health.state == "connected" for link in self.links.values()),
+                *(gate.trouble is None and gate.output.trouble is None for gate in self._gates.values()),
+            ]
+        )
+
+    def summary(self) -> str:
+        """Give one line about everything."""
+        return ", ".join(
+            [f"line {self.listening.now().state}"]
+            + [f"{name} {link.health.state}" for name, link in self.links.items()]
+            + [f"gate {name} {gate.content()['state']}" for name, gate in self._gates.items()]
+        )
+
+    @property
+    def _gates(self) -> dict[str, Gate]:
+        return {} if self.gates is None else self.gates.gates
+
+    def _serve(self, plant: Plant) -> None:
+        require("prometheus_client", "metrics")
+        line = plant.line
+        folders = {
+            "journal": None if line.journal is None else line.journal.parent,
+            "archive": line.archive,
+            "state": plant.state,
+        }
+        self.metrics = metrics = Metrics(
+            line.name,
+            self.listening,
+            lambda: {name: link.health for name, link in self.links.items()},
+            {name: folder for name, folder in folders.items() if folder is not None},
+            self.gates,
+        )
+
+        def scraped() -> Answer:
+            kind, text = metrics.text()
+            return Answer(200, kind, text)
+
+        assert plant.config.metrics is not None
+        with _named(plant.file):
+            self._listener = Listener(
+                plant.config.metrics,
+                {
+                    "/metrics": scraped,
+                    "/healthz": lambda: as_json(self.health(), good=True),
+                    "/readyz": lambda: as_json(self.health(), good=self.is_ready()),
+                },
+            )
+
+
+def _link(plant: Plant, name: str, place: Place, output: Any, listening: Listening) -> Link:
+    section = plant.config.outputs()[name]
+    assert plant.line.control is not None
+    control = plant.line.control
+
+    def subscription(lost: Any) -> Any:
+        return acknowledged(
+            control,
+            line=plant.line.name,
+            name=place.subscriber,
+            decisions=frozenset(section.decisions),
+            automatic=False,
+            silence_s=seconds(plant.config.silence),
+            on_lost=lost,
+            curve=place.curve,
+        )
+
+    return Link(name, output, subscription, listening.now)
+
+
+def _make(plant: Plant) -> None:
+    try:
+        plant.state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refused_by_system(
+            f"{plant.file}: state: {plant.state} cannot be made: {error.strerror}", error
+        ) from error
+    if not os.access(plant.state, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{plant.file}: state: {plant.state} cannot be written; expected a folder of its own"
+        )
+
+
+@contextlib.contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Put the config's name before what is wrong in it."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{file}: {error}") from error
