@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from calibration.drift_baseline import DriftBaseline
 from engine_runtime.engine import Quantiles
 from engine_runtime.manifest import VERSION_1_MAPS
 from foundation.errors import InputError
@@ -18,7 +19,7 @@ from pictures.tiles import Tiles
 FORMAT_VERSION = 1
 A_CALIBRATION = "a file written by calibrate"
 _COMMENT = b"# Written by calibrate. A part whose score is above the threshold is rejected.\n"
-_SINCE_LATER = ("changed", "score_tolerance", "locate", "mask")
+_SINCE_LATER = ("changed", "score_tolerance", "locate", "mask", "drift")
 """Keys that version 1 has not had from the beginning."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -81,6 +82,9 @@ class Calibration(BaseModel):
         allow_inf_nan=False,
         description="by so much all scores could move before the false reject rate left its interval; by no"
         " more may a golden sample's score move",
+    )
+    drift: DriftBaseline | None = Field(
+        default=None, description="how the good parts looked, against which drift is told"
     )
     made_at: str = Field(description="ISO 8601, UTC")
     tool_version: str

@@ -83,6 +83,12 @@ class GoldenConfig(_Section):
     )
 
 
+class DriftConfig(_Section):
+    """Whether it is watched if parts still look as they did when the line was calibrated."""
+
+    parts_per_false_alarm: float = Field(default=1_000_000, ge=10_000, le=1e12)
+
+
 class ClientConfig(_Section):
     """Who may connect when there is a CURVE key."""
 
@@ -139,6 +145,7 @@ class Config(_Section):
     archive: ArchiveConfig | None = None
     preview: PreviewConfig | None = None
     golden: GoldenConfig | None = None
+    drift: DriftConfig | None = None
     cameras: Annotated[dict[Name, CameraSettings], Field(min_length=1)]
 
     @field_validator("product")

@@ -8,6 +8,7 @@ from daemon.judging.product import Product
 from verdicts.message import (
     CameraHealth,
     Decision,
+    DriftHealth,
     GoldenHealth,
     Health,
     JournalHealth,
@@ -26,6 +27,7 @@ def health_of(
     product: Product,
     lanes_failing: bool,
     golden: GoldenHealth | None,
+    drift: Mapping[str, DriftHealth] | None,
     journal: JournalHealth | None,
     decisions: Mapping[Decision, int],
     dropped_messages: int,
@@ -47,6 +49,7 @@ def health_of(
         product: what is judged now.
         lanes_failing: whether the last batch of a lane failed.
         golden: what golden samples say; None where the config asks for none.
+        drift: camera to what has changed there; None where nobody looks.
         journal: how it fares; None without one.
         decisions: published since the start.
         dropped_messages: what came in on the sockets and was no request, since the start.
@@ -62,6 +65,7 @@ def health_of(
         and _journal_in_order(journal)
         and not lanes_failing
         and _golden_in_order(golden)
+        and not any(entry.cause for entry in (drift or {}).values())
         and all(subscribers[name].present for name in required_subscribers)
     )
     return Health(
@@ -81,6 +85,7 @@ def health_of(
         uptime_s=round(uptime_s, 3),
         sent_at=iso(now),
         golden=golden,
+        drift=drift,
     )
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from daemon.capture.link import Watch
+from daemon.delivery.drift_watch import DriftNews
 from daemon.delivery.expectations import Expectations, Expected
 from daemon.golden import Golden
 from daemon.health import health_of
@@ -168,6 +169,8 @@ class Line:
             await asyncio.to_thread(self._on.verdicts.archive.close)
         if self._on.verdicts.preview is not None:
             await asyncio.to_thread(self._on.verdicts.preview.close)
+        if self._on.verdicts.drift is not None:
+            await asyncio.to_thread(self._on.verdicts.drift.close)
 
     async def _pulse(self) -> None:
         """Each second: look after cameras and lanes, send health, and feed the service's watchdog."""
@@ -191,6 +194,7 @@ class Line:
         """Publish the line's health, and return it."""
         self._on.verdicts.flush()  # its ``seq`` says what was published
         publisher, control, config = self._on.publisher, self._on.control, self._on.setup.config
+        drift, product, cameras = self._on.verdicts.drift, self._on.intake.product, self._on.intake.cameras
         health = health_of(
             line=config.line,
             boot=self._on.boot,
@@ -198,11 +202,12 @@ class Line:
             given_up=self._given_up,
             cameras={
                 name: CameraHealth(camera.state, camera.captured, publisher.faults[name], camera.error)
-                for name, camera in self._on.intake.cameras.items()
+                for name, camera in cameras.items()
             },
-            product=self._on.intake.product,
+            product=product,
             lanes_failing=self._on.lanes.failing,
             golden=self._golden.health(),
+            drift=None if drift is None else drift.health(product.name, list(dict(cameras.items()))),
             journal=publisher.journal_health(),
             decisions=publisher.decisions,
             dropped_messages=publisher.dropped_messages,
@@ -233,7 +238,8 @@ class Line:
 
         Args:
             command: "reload", "select" with the argument ``product``, "trigger" with ``camera``, ``part`` and
-                ``at_ns``, "selftest", or "expect" with ``camera``, ``part``, ``within_s`` and ``by``.
+                ``at_ns``, "selftest", "accept_drift" with ``camera`` and ``by``, or "expect" with ``camera``,
+                ``part``, ``within_s`` and ``by``.
             arguments: by name.
 
         Raises:
@@ -278,6 +284,8 @@ class Line:
                     return await reload(self._on, self._beside, self._golden)
                 finally:
                     self._golden.changed_over()
+            case "accept_drift":
+                return await self._accept_drift(**arguments)
             case "selftest":
                 return await self._golden.selftest()
             case _:
@@ -285,6 +293,43 @@ class Line:
                 if product is not None:
                     await self._golden.test(self._golden.of([product]), "select")
                 return select(self._on, arguments["product"])
+
+    def drifted(self, news: DriftNews) -> None:
+        """Note and publish that something has changed since the calibration, or no longer has."""
+        drift = news.drift
+        named = (
+            f"camera {news.camera}"
+            if news.product is None
+            else f"product {news.product}, camera {news.camera}"
+        )
+        if drift is None:
+            _log.info("%s: %s: what had drifted is as it was", self._on.line, named)
+        else:
+            _log.warning("%s: %s: %s since frame %d: %s; %s", self._on.line, named, drift.cause, drift.since,
+                         drift.amount, drift.do)  # fmt: skip
+        told = {} if drift is None else {"since_frame": drift.since, "amount": drift.amount, "do": drift.do}
+        content = {"product": news.product, "camera": news.camera, "frame": news.frame}
+        self._on.note_soon("drift", content | {"cause": None if drift is None else drift.cause} | told)
+        if self._state == "running":
+            self.send_health()
+
+    async def _accept_drift(self, camera: str | None, by: str | None) -> str:
+        """Take how the parts look now for normal, and note who said so.
+
+        Raises:
+            InputError: nobody looks for drift, there is no such camera, or too few parts have passed.
+        """
+        watch, product = self._on.verdicts.drift, self._on.intake.product
+        if watch is None:
+            raise InputError(f"{self._on.path}: drift: found no such section, expected drift: {{}}")
+        known = dict(self._on.intake.cameras.items())
+        if camera is not None and camera not in known:
+            raise InputError(f"camera {camera!r}: unknown; expected one of {', '.join(known)}")
+        before = {name: entry.cause for name, entry in watch.health(product.name, list(known)).items()}
+        cameras = await asyncio.wrap_future(watch.accept(product.name, camera))
+        told = {name: before.get(name) for name in cameras}
+        self._on.note_soon("drift_accepted", {"product": product.name, "cameras": told, "by": by})
+        return f"accepted as normal: how parts look now at {', '.join(cameras)}"
 
     async def _expect(self, camera: str | None, part: str | None, within_s: float, by: str | None) -> str:
         """Wait for a known bad part to be rejected, and note whether it was.

@@ -41,7 +41,7 @@ from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 
 # What sockets, threads and files are made of at the start.
-_NEEDS_RESTART = ("line", "publish", "control", "lanes", "cores", "journal", "preview")
+_NEEDS_RESTART = ("line", "publish", "control", "lanes", "cores", "journal", "preview", "drift")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,10 @@ def load_products(
         calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
         _check_cameras(path, config, entry, calibration, references)
         mask = _mask(path, config, name, entry, calibration)
+        if config.drift is not None and calibration.drift is None:
+            raise InputError(
+                f"{path}: drift: {entry.calibration} does not say how good parts look; run calibrate again"
+            )
         first = next(iter(products.values()), None)
         if first is not None and manifest.input_size != first.manifest.input_size:
             raise InputError(

@@ -144,6 +144,8 @@ class Reload:
         running.verdicts.flush()
         running.setup = setup
         running.lanes.adopt(setup.products.values(), setup.opened)
+        if running.verdicts.drift is not None:
+            running.verdicts.drift.take_up(setup.products.values())
         intake, selected = running.intake, running.intake.product.name
         intake.deadline_ms = config.deadline_ms
         if selected in setup.products and config.product == old.product:

@@ -22,6 +22,7 @@ COMMANDS = {
     "inspectctl": ("daemon.inspectctl.cli", "main"),
     "inspectd-dashboard": ("dashboard.cli", "main"),
     "inspectd-plant": ("plant.cli", "main"),
+    "inspectd-fleet": ("fleet.cli", "main"),
     "calibrate": ("calibration.cli", "main"),
     "build-engine": ("engine_build.cli", "main"),
     "train-model": ("models.commands", "train_model"),
@@ -90,6 +91,11 @@ def inspectd_dashboard() -> int:
 def inspectd_plant() -> int:
     """Run ``inspectd-plant``."""
     return _run("inspectd-plant")
+
+
+def inspectd_fleet() -> int:
+    """Run ``inspectd-fleet``."""
+    return _run("inspectd-fleet")
 
 
 if _FRESH:

@@ -143,8 +143,10 @@ class _Process:
         self.journal.close()
 
     async def _judge(self, first: int, last: int, publish: bool, changes: dict[str, Any]) -> None:
-        from verdicts import encode
+        from verdicts import Peak, encode
 
+        if changes.get("peak") is not None:
+            changes["peak"] = Peak(**changes["peak"])
         for begin in range(first, last + 1, 50):
             seqs = range(begin, min(begin + 50, last + 1))
             batch: list[tuple[Verdict, tuple[bytes, bytes]]] = []

@@ -30,6 +30,7 @@ ALL = (
     "inspectctl",
     "inspectd-dashboard",
     "inspectd-plant",
+    "inspectd-fleet",
 )
 
 

@@ -9,7 +9,7 @@ from line_rig import COMMANDS, REPOSITORY
 
 PACKAGES = (
     *("foundation", "verdicts", "pictures", "engine_runtime"),
-    *("engine_build", "calibration", "models", "daemon", "lines", "dashboard", "plant"),
+    *("engine_build", "calibration", "models", "daemon", "lines", "dashboard", "plant", "fleet"),
 )
 
 

@@ -16,6 +16,8 @@ FILES = (
     "tmpfiles.d/inspectd.conf",
     "systemd/system/inspectd-dashboard.service",
     "systemd/system/inspectd-plant@.service",
+    "systemd/system/inspectd-fleet-forward.service",
+    "systemd/system/inspectd-fleet-lake.service",
 )
 MOST_EXPOSED = 1.5
 
@@ -160,7 +162,11 @@ def test_uninstall_is_refused_while_a_line_is_enabled(prefix: Path) -> None:
 
 @needs_systemd_analyze
 @pytest.mark.parametrize(
-    "unit", ["inspectd@line3.service", "inspectd-dashboard.service", "inspectd-plant@line3.service"]
+    "unit",
+    [
+        *("inspectd@line3.service", "inspectd-dashboard.service", "inspectd-plant@line3.service"),
+        *("inspectd-fleet-forward.service", "inspectd-fleet-lake.service"),
+    ],
 )
 def test_systemd_finds_no_fault_in_the_unit(prefix: Path, unit: str) -> None:
     units = prefix / "systemd/system"
@@ -175,7 +181,7 @@ def test_systemd_finds_no_fault_in_the_unit(prefix: Path, unit: str) -> None:
 
 
 @needs_systemd_analyze
-@pytest.mark.parametrize("unit", [FILES[0], FILES[4], FILES[5]])
+@pytest.mark.parametrize("unit", [FILES[0], *FILES[4:]])
 def test_the_service_is_hardly_exposed(prefix: Path, unit: str) -> None:
     threshold = f"--threshold={MOST_EXPOSED * 10:.0f}"  # systemd counts tenths here
     done = subprocess.run(

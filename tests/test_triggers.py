@@ -327,6 +327,7 @@ def test_a_plc_that_is_away_is_told() -> None:
         ),
         ({"by": "software", "strobe": "Line2"}, "strobe: is of by: hardware; found by: software"),
         ({"by": "motion", "edge": "falling"}, "edge: is of by: hardware or gpio or modbus; found by: mo"),
+        ({"by": "gpio", "line": -3}, "line: found -3, expected a number from 0, or a name"),
         ({"by": "hardware", "line": 3}, "line: found 3, expected the name of the camera's input"),
     ],
 )

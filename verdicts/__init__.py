@@ -10,6 +10,7 @@ from verdicts.gaps import Lost
 from verdicts.message import (
     CameraHealth,
     Decision,
+    DriftHealth,
     GoldenHealth,
     Health,
     JournalHealth,
@@ -34,6 +35,7 @@ __all__ = [
     "ControlSilent",
     "CurveKeys",
     "Decision",
+    "DriftHealth",
     "GoldenHealth",
     "Health",
     "JournalHealth",

@@ -12,6 +12,7 @@ from verdicts.connection import connected
 from verdicts.curve import CurveKeys
 from verdicts.message import Health, MalformedMessage, Verdict, decode_health, decode_verdict
 from verdicts.request import (
+    AcceptDrift,
     Expect,
     Reload,
     Replay,
@@ -212,6 +213,20 @@ class LineControl:
         request = Expect(self._next_id(), camera, part, within_s, by)
         return self._ask(request, "done", within_s)[0].text or ""
 
+    def accept_drift(self, camera: str | None = None, *, by: str | None = None) -> str:
+        """Have the line take how the parts look now for normal; give its answer.
+
+        Args:
+            camera: at which; None for all.
+            by: who says so, for the journal.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: too few parts have passed, the line does not watch for drift, or this client has
+                no right.
+        """
+        return self._ask(AcceptDrift(self._next_id(), camera, by), "done")[0].text or ""
+
     def _next_id(self) -> int:
         self._last_id += 1
         return self._last_id
@@ -271,9 +286,11 @@ class LineControl:
         return stood and not stands
 
     def _start(self) -> None:
-        self._socket = connected(zmq.DEALER, self._address, self._curve)
-        self._events = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._stands = False
+        self._socket = connected(zmq.DEALER, self._address, self._curve, watch=self._watch)
+
+    def _watch(self, socket: zmq.SyncSocket) -> None:
+        self._events = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
 
     def _start_over(self) -> None:
         self.close()

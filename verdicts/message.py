@@ -12,6 +12,7 @@ Reason = Literal["deadline", "overload", "camera", "engine", "journal", "golden"
 LineState = Literal["starting", "running", "degraded", "stopping", "failed"]
 CameraState = Literal["opening", "running", "stalled", "failed", "ended"]
 JournalState = Literal["ok", "failed"]
+DriftCause = Literal["lamp", "focus", "position", "dirt", "parts"]
 GoldenState = Literal["untested", "passed", "failed", "overdue"]
 
 SCHEMA: Final = 1
@@ -29,6 +30,7 @@ _REASONS: Final = frozenset(get_args(Reason))
 _LINE_STATES: Final = frozenset(get_args(LineState))
 _CAMERA_STATES: Final = frozenset(get_args(CameraState))
 _JOURNAL_STATES: Final = frozenset(get_args(JournalState))
+_DRIFT_CAUSES: Final = frozenset(get_args(DriftCause))
 _GOLDEN_STATES: Final = frozenset(get_args(GoldenState))
 _HEAD: Final = re.compile(r"[0-9a-f]{64}")
 _BOOT: Final = re.compile(r"[0-9a-f]{1,64}")
@@ -173,6 +175,26 @@ class GoldenHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftHealth:
+    """Whether the parts at a camera still look as they did when the line was calibrated.
+
+    Attributes:
+        parts: that were looked at.
+        cause: "lamp", "focus", "position", "dirt" or "parts" (the parts have changed); None while all is as
+            it was, and then so are the others.
+        since_frame: number of the frame with which it began, as far as that shows.
+        amount: by how much, in words.
+        do: what to do, in words.
+    """
+
+    parts: int
+    cause: DriftCause | None
+    since_frame: int | None
+    amount: str | None
+    do: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """The sign of life that the daemon sends every second, whether parts pass or not.
 
@@ -195,6 +217,7 @@ class Health:
         uptime_s: seconds since the daemon's start.
         sent_at: ISO 8601, UTC, with microseconds.
         golden: what golden samples say; None, and no key on the wire, where the config asks for none.
+        drift: name of the camera to what has changed there; likewise.
     """
 
     schema: int = field(default=SCHEMA, kw_only=True)
@@ -214,6 +237,7 @@ class Health:
     uptime_s: float
     sent_at: str
     golden: GoldenHealth | None = None
+    drift: Mapping[str, DriftHealth] | None = None
 
 
 def encode(message: Verdict | Health) -> tuple[bytes, bytes]:
@@ -270,6 +294,8 @@ def _health_json(health: Health) -> str:
     content["subscribers"] = {name: asdict(entry) for name, entry in health.subscribers.items()}
     if health.golden is not None:
         content["golden"] = asdict(health.golden)
+    if health.drift is not None:
+        content["drift"] = {name: asdict(entry) for name, entry in health.drift.items()}
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -335,10 +361,17 @@ def _verdict(content: object) -> Verdict:
 
 
 def _health(content: object) -> Health:
-    asked = isinstance(content, dict) and "golden" in content
-    values = check_object(content, (*_HEALTH_KEYS, "golden") if asked else _HEALTH_KEYS, "payload")
-    if asked:
+    asked = tuple(key for key in _ASKED_KEYS if isinstance(content, dict) and key in content)
+    values = check_object(content, (*_HEALTH_KEYS, *asked), "payload")
+    if "golden" in asked:
         values["golden"] = GoldenHealth(**check_object(values["golden"], _GOLDEN_KEYS, "golden"))
+    if "drift" in asked:
+        if not isinstance(values["drift"], dict):
+            raise _wrong("drift", values["drift"], "an object")
+        values["drift"] = {
+            name: DriftHealth(**check_object(entry, _DRIFT_KEYS, f"drift.{name}"))
+            for name, entry in values["drift"].items()
+        }
     if not isinstance(values["cameras"], dict):
         raise _wrong("cameras", values["cameras"], "an object")
     values["cameras"] = {
@@ -424,6 +457,19 @@ def _check_health(health: Health) -> None:
     check_stamp("sent_at", health.sent_at)
     if health.golden is not None:
         _check_golden(health.golden)
+    for name, entry in (health.drift or {}).items():
+        check_name("drift", name)
+        _check_drift(f"drift.{name}", entry)
+
+
+def _check_drift(key: str, drift: DriftHealth) -> None:
+    check_count(f"{key}.parts", drift.parts)
+    if drift.cause is not None:
+        check_one_of(f"{key}.cause", drift.cause, _DRIFT_CAUSES)
+    if drift.since_frame is not None:
+        check_count(f"{key}.since_frame", drift.since_frame)
+    check_text(f"{key}.amount", drift.amount, optional=True)
+    check_text(f"{key}.do", drift.do, optional=True)
 
 
 def _check_golden(golden: GoldenHealth) -> None:
@@ -537,7 +583,10 @@ def keys_of(kind: type[Any]) -> tuple[str, ...]:
 
 
 _VERDICT_KEYS: Final = keys_of(Verdict)
-_HEALTH_KEYS: Final = tuple(key for key in keys_of(Health) if key != "golden")
+_ASKED_KEYS: Final = ("golden", "drift")
+"""Of health: there only where the config asks for them."""
+_HEALTH_KEYS: Final = tuple(key for key in keys_of(Health) if key not in _ASKED_KEYS)
+_DRIFT_KEYS: Final = keys_of(DriftHealth)
 _GOLDEN_KEYS: Final = keys_of(GoldenHealth)
 _CAMERA_KEYS: Final = keys_of(CameraHealth)
 _JOURNAL_KEYS: Final = keys_of(JournalHealth)

@@ -153,7 +153,24 @@ class Expect:
     by: str | None
 
 
-Request = Replay | ReplaySince | Acknowledge | Status | Reload | Select | Trigger | Selftest | Expect
+@dataclass(frozen=True, slots=True)
+class AcceptDrift:
+    """Ask the line to take how the parts look now for normal.
+
+    Attributes:
+        id: chosen by the client, stands in the reply.
+        camera: at which; None for all.
+        by: who says so, for the journal; None where nobody does.
+    """
+
+    id: int
+    camera: str | None
+    by: str | None
+
+
+Request = (
+    Replay | ReplaySince | Acknowledge | Status | Reload | Select | Trigger | Selftest | Expect | AcceptDrift
+)
 
 _KINDS: Final[dict[str, type[Request]]] = {
     "replay": Replay,
@@ -165,6 +182,7 @@ _KINDS: Final[dict[str, type[Request]]] = {
     "trigger": Trigger,
     "selftest": Selftest,
     "expect": Expect,
+    "accept_drift": AcceptDrift,
 }
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
@@ -283,17 +301,25 @@ def _check_request(request: Request) -> None:
                 raise MalformedMessage(
                     f"part: found {len(request.part)} characters, expected 1 to {LONGEST_PART}, or null"
                 )
-        case Expect():
+        case AcceptDrift():
             if request.camera is not None:
                 check_name("camera", request.camera)
-            check_text("part", request.part, optional=True)
             check_text("by", request.by, optional=True)
-            check_number("within_s", request.within_s)
-            if not 0 < request.within_s <= LONGEST_WINDOW_S:
-                raise MalformedMessage(
-                    f"within_s: found {request.within_s!r:.80}, expected seconds above 0, at most "
-                    f"{LONGEST_WINDOW_S:g}"
-                )
+        case Expect():
+            _check_expect(request)
+
+
+def _check_expect(request: Expect) -> None:
+    if request.camera is not None:
+        check_name("camera", request.camera)
+    check_text("part", request.part, optional=True)
+    check_text("by", request.by, optional=True)
+    check_number("within_s", request.within_s)
+    if not 0 < request.within_s <= LONGEST_WINDOW_S:
+        raise MalformedMessage(
+            f"within_s: found {request.within_s!r:.80}, expected seconds above 0, at most "
+            f"{LONGEST_WINDOW_S:g}"
+        )
 
 
 def _hexadecimal(key: str, value: object) -> None:

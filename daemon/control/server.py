@@ -24,6 +24,7 @@ from daemon.journal.reader import JournalReader
 from foundation.errors import InputError, printable
 from verdicts.message import MAX_BYTES, MalformedMessage, SubscriberHealth, Verdict, decode_verdict
 from verdicts.request import (
+    AcceptDrift,
     Acknowledge,
     Expect,
     Reload,
@@ -288,15 +289,14 @@ class Control(threading.Thread):
                 self._command(connection, request.id, peer, "trigger", arguments)
             case Selftest():
                 self._command(connection, request.id, peer, "selftest", {})
+            case AcceptDrift():
+                given = {"camera": request.camera, "by": peer.name or request.by}
+                self._command(connection, request.id, peer, "accept_drift", given)
             case Expect():
                 # Only what is given; who a client is, its key says better.
-                given = {
-                    "camera": request.camera,
-                    "part": request.part,
-                    "within_s": request.within_s,
-                    "by": peer.name or request.by,
-                }
-                self._command(connection, request.id, peer, "expect", given)
+                part: dict[str, Any] = {"part": request.part, "within_s": request.within_s}
+                given = {"camera": request.camera, "by": peer.name or request.by}
+                self._command(connection, request.id, peer, "expect", part | given)
 
     def _command(
         self, connection: bytes, request_id: int, peer: Peer, name: str, arguments: dict[str, Any]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.delivery.archive import Archive, Taken
+from daemon.delivery.drift_watch import DriftWatch
 from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.preview import Preview
 from daemon.journal.stamps import iso
@@ -42,6 +43,7 @@ class VerdictBatch:
     Attributes:
         archive: where the pictures of rejects go; None: nowhere.
         preview: where small pictures of all go, for who looks now; None: nowhere.
+        drift: looks at judged parts; None: nobody does.
         seq: of the last verdict: they are numbered without a gap.
         withheld: products whose parts are not released; their verdicts are faults.
         idle: set when every captured frame has had its verdict sent.
@@ -57,6 +59,7 @@ class VerdictBatch:
         publisher: JournaledPublisher,
         archive: Archive | None,
         preview: Preview | None,
+        drift: DriftWatch | None,
         at_end: Callable[[Callable[[], object]], None],
     ) -> None:
         """Begin with ``seq`` 0.
@@ -68,6 +71,7 @@ class VerdictBatch:
             publisher: where the verdicts go.
             archive: where the pictures of rejects go.
             preview: where small pictures of all go, for who looks now.
+            drift: looks at judged parts.
             at_end: does something last in a turn of the event loop, as ``Turns.at_end``.
         """
         self.archive = archive
@@ -76,6 +80,7 @@ class VerdictBatch:
         self.idle = asyncio.Event()
         self.on_engine_failure: Callable[[NotJudged], object] = lambda _: None
         self.preview = preview
+        self.drift = drift
         self._at_end = at_end
         self._line = line
         self._boot = boot
@@ -131,6 +136,8 @@ class VerdictBatch:
                 None if archive is None else str(archive),
             )
             verdict = self._put(captured, decision, reason, scored)
+            if self.drift is not None and decision != "fault":
+                self.drift.offer(captured, score, anomaly_map)
             busy = 2 * scored.wait_ms > (captured.deadline_ns - captured.captured_ns) / 1e6
             if self.preview is not None and captured.pixels is not None and not busy:
                 self.preview.offer(captured.pixels, captured.product, verdict)

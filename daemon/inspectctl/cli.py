@@ -18,6 +18,7 @@ COMMANDS = (
     "golden",
     "selftest",
     "expect",
+    "drift",
     "record",
     "locate",
     "mask",

@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
 def _expect(options: argparse.Namespace) -> int:
     from verdicts import ControlSilent, MalformedMessage
 
-    by = options.by or _user()
+    by = options.by or user()
     try:
         with line_control(options) as control:
             control.status()  # so that nobody sends a part through a line that does not run
@@ -52,7 +52,7 @@ def _expect(options: argparse.Namespace) -> int:
     return 0 if said.startswith("passed") else 1
 
 
-def _user() -> str | None:
+def user() -> str | None:
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -20,6 +20,8 @@ _FILES = {
     Path("tmpfiles.d/inspectd.conf"): "inspectd.tmpfiles",
     _DASHBOARD: "inspectd-dashboard.service",
     _PLANT: "inspectd-plant@.service",
+    Path("systemd/system/inspectd-fleet-forward.service"): "inspectd-fleet-forward.service",
+    Path("systemd/system/inspectd-fleet-lake.service"): "inspectd-fleet-lake.service",
 }
 """Where under the prefix each file goes, and its name among those that came with the package."""
 _MODE = 0o644
@@ -85,7 +87,9 @@ def _install(prefix: Path, inspectd: Path | None, *, dry_run: bool) -> None:
         "and, for the operators' page, with /etc/inspectd/dashboard.yaml:\n"
         "  systemctl enable --now inspectd-dashboard\n"
         "and, for metrics, MQTT, Modbus and the gate, with /etc/inspectd/NAME.plant.yaml:\n"
-        "  systemctl enable --now inspectd-plant@NAME"
+        "  systemctl enable --now inspectd-plant@NAME\n"
+        "and, where many lines come together, with /etc/inspectd/fleet.yaml, one of them or both:\n"
+        "  systemctl enable --now inspectd-fleet-forward inspectd-fleet-lake"
     )
 
 

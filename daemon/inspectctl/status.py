@@ -77,6 +77,7 @@ def _health_table(health: "Health", statistics: "Statistics | None") -> str:
         f"journal   {_journal(health)}",
         f"dropped   {health.dropped_messages} messages",
         *_golden_rows(health),
+        *drift_rows(health),
         "",
         f"{'camera':<{width}}  state      captured     faults  error",
     ]
@@ -120,6 +121,21 @@ def _seen(camera: "CameraStatistics") -> str:
     if camera.speed_px_per_s is not None:
         told.append(f"belt at {math.hypot(*camera.speed_px_per_s):.0f} pixels/s")
     return ", ".join(told)
+
+
+def drift_rows(health: "Health") -> list[str]:
+    """Tell what has changed at each camera since the calibration."""
+    rows = []
+    for name, drift in (health.drift or {}).items():
+        if drift.cause is None:
+            rows.append(f"drift     {name}: none in {drift.parts} parts that were looked at")
+        else:
+            amount, do = printable(drift.amount or ""), printable(drift.do or "")
+            rows += [
+                f"drift     {name}: {drift.cause} since frame {drift.since_frame}: {amount}",
+                f"          {do}",
+            ]
+    return rows
 
 
 def _golden_rows(health: "Health") -> list[str]:

@@ -130,7 +130,7 @@ class Trigger:
     """How long after the trigger the part is in view; hardware: the camera waits so long."""
     silent_after_s: Annotated[float, Gt(0), Le(1_000_000)] | None = None
     """No trigger for so long is a fault, and trouble in health."""
-    line: Annotated[str, MinLen(1), MaxLen(100)] | Annotated[int, Ge(0)] | None = None
+    line: int | str | None = None
     """Hardware: the camera's input, such as ``Line1``; gpio: number or name of the line."""
     edge: Literal["rising", "falling"] = "rising"
     """On which the trigger comes; not of software and motion."""
@@ -160,6 +160,8 @@ class Trigger:
         for key in wanted:
             if getattr(self, key) is None:
                 raise ValueError(f"{key}: missing; expected it beside by: {self.by}")
+        if self.line == "" or (isinstance(self.line, int) and self.line < 0):
+            raise ValueError(f"line: found {self.line!r}, expected a number from 0, or a name")
         if self.by == "hardware" and isinstance(self.line, int):
             raise ValueError(
                 f"line: found {self.line}, expected the name of the camera's input, such as Line1"

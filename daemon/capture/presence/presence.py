@@ -132,7 +132,7 @@ class Presence:
         if factor == 1:
             return np.ascontiguousarray(seen)
         seen = seen[: height // factor * factor, : width // factor * factor]
-        coarse = factor // 2 if factor >= 4 and factor % 2 == 0 else 1  # its noise is averaged even so
+        coarse = max(1, factor // 2)  # its noise is averaged even so
         small = cv2.resize(
             np.ascontiguousarray(seen[::coarse, ::coarse]),
             (width // factor, height // factor),
@@ -277,7 +277,7 @@ class Presence:
             return -max(abs(x) / width, abs(y) / height)
         along = np.array(self._tracks.step) / max(float(np.hypot(*self._tracks.step)), 1e-6)
         way = abs(along[0]) * width + abs(along[1]) * height
-        return float((x * along[0] + y * along[1]) / way)
+        return float((x * along[0] + y * along[1]) / max(way, 1e-6))
 
     def _small_size(self) -> tuple[int, int]:
         assert self._tracks is not None

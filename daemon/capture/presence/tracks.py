@@ -8,7 +8,10 @@ import cv2
 
 from daemon.capture.presence.background import Mask
 
-_REMEMBERED: Final = 15  # steps of parts from which the belt's is known
+_REMEMBERED: Final = 4  # steps of the belt
+_MOVED: Final = 2.0  # pixels in so many steps, from which on it is known where it moves
+_CREEPS: Final = 0.25  # pixels
+_TRUSTED: Final = 0.5  # of the belt's step, by which those of the things in view may differ
 _LOST_AFTER: Final = 3  # frames
 _COVERED: Final = 0.5
 _STEP_GATE: Final = 0.6  # of the belt's step, by which a part's may differ
@@ -121,7 +124,7 @@ class Tracks:
         """
         self.width, self.height = width, height
         self._unions: dict[frozenset[int], Blob] = {}
-        self._steps: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+        self._lately: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
         self.all: list[Track] = []
         self.step: tuple[float, float] | None = None
         """How far the belt moves from picture to picture when it moves; None while that is not known."""
@@ -144,10 +147,10 @@ class Tracks:
         Returns:
             What is gone.
         """
-        matched = self._match(blobs)
-        unions = self._unions_among(blobs, matched)
+        matched, motion = self._match(blobs)
+        unions = self._unions_among(blobs, matched, motion)
         found = set(matched.values()) | {number for _, number in unions}
-        moved = self._steps_of(unions, blobs)
+        steps = self._steps_of(unions, blobs)
         for track in self.all:
             track.merged = False
         for track, number in matched.items():
@@ -157,17 +160,11 @@ class Tracks:
             length = math.hypot(*step)
             track.still = track.still + 1 if length < _STANDS else 0
             track.way += length if length >= _STANDS else 0.0
-            moved.append(step)
-        if moved:
-            self.now = _median(moved)
-            if math.hypot(*self.now) >= _STANDS:
-                self._steps.append(self.now)
-                self.step = _median(list(self._steps)[-5:])
-        else:
-            self.now = None
+            steps.append(step)
+        self._note_motion(steps, motion)
         for track in self.all:
             if track not in matched:
-                self._coast(track, blobs, matched)
+                self._coast(track)
         gone = [track for track in self.all if self._is_gone(track)]
         self.all = [track for track in self.all if track not in gone]
         self.all += [
@@ -177,17 +174,35 @@ class Tracks:
         ]
         return gone
 
-    def _match(self, blobs: list[Blob]) -> dict[Track, int]:
-        """Pair tracks with blobs under the motion of the belt that explains most of them best."""
+    def _note_motion(self, steps: list[tuple[float, float]], motion: tuple[float, float] | None) -> None:
+        """Tell from the steps of all things how far the belt has moved."""
+        if motion is not None:  # one that grew together with another, or came apart, tells nothing
+            limit = _TRUSTED * math.hypot(*motion) + 3
+            near = [step for step in steps if math.hypot(step[0] - motion[0], step[1] - motion[1]) <= limit]
+            steps = near or steps
+        if not steps:
+            self.now = None
+            self._lately.clear()
+            return
+        self.now = median(x for x, _ in steps), median(y for _, y in steps)
+        self._lately.append(self.now)
+        # Single pixels come and go at the edges of what stands.
+        x, y = sum(x for x, _ in self._lately), sum(y for _, y in self._lately)
+        moving = sum(math.hypot(*step) >= _CREEPS for step in self._lately)
+        if math.hypot(x, y) >= _MOVED and moving:
+            self.step = x / moving, y / moving
+
+    def _match(self, blobs: list[Blob]) -> tuple[dict[Track, int], tuple[float, float] | None]:
+        """Pair tracks with blobs under the motion of the belt that explains most of them best; give both."""
         best: dict[Track, int] = {}
-        least = float("inf")
+        chosen, least = self.now or self.step, float("inf")
         for motion in dict.fromkeys((self.now or self.step, self.step, (0.0, 0.0))):
             matched, misfit = self._match_by(motion, blobs)
             # Equal parts at equal distances fit several motions: then the belt goes on as it did.
             clearly = misfit + _CLEARLY * len(matched) < least
             if not best or len(matched) > len(best) or (len(matched) == len(best) and clearly):
-                best, least = matched, misfit
-        return best
+                best, chosen, least = matched, motion, misfit
+        return best, chosen
 
     def _match_by(
         self, motion: tuple[float, float] | None, blobs: list[Blob]
@@ -225,20 +240,25 @@ class Tracks:
         gate = _STEP_GATE * fast + _SIZE_GATE * max(before.size, blob.size) + 2
         return off if off <= gate else None
 
-    def _unions_among(self, blobs: list[Blob], matched: dict[Track, int]) -> list[tuple[frozenset[int], int]]:
+    def _unions_among(
+        self, blobs: list[Blob], matched: dict[Track, int], motion: tuple[float, float] | None
+    ) -> list[tuple[frozenset[int], int]]:
         """Find blobs that show several followed things as one; one that shows a single thing is matched."""
         unions: list[tuple[frozenset[int], int]] = []
-        step = self.now or self.step or (0.0, 0.0)
-        for number in set(range(len(blobs))) - set(matched.values()):
+        for number, blob in enumerate(blobs):
             inside = [
                 track
                 for track in self.all
-                if track not in matched and track.blob.moved(step).shared(blobs[number]) > _COVERED
+                if not track.unseen
+                and matched.get(track, number) == number
+                and track.blob.moved(motion or (0.0, 0.0)).shared(blob) > _COVERED
             ]
-            if len(inside) == 1:
-                matched[inside[0]] = number
-            elif inside:
+            if len(inside) > 1:
                 unions.append((frozenset(map(id, inside)), number))
+                for track in inside:
+                    matched.pop(track, None)
+            elif inside and number not in matched.values():
+                matched[inside[0]] = number
         return unions
 
     def _steps_of(
@@ -248,18 +268,14 @@ class Tracks:
         before, self._unions = self._unions, {things: blobs[number] for things, number in unions}
         return [_step(before[things], blob) for things, blob in self._unions.items() if things in before]
 
-    def _coast(self, track: Track, blobs: list[Blob], matched: dict[Track, int]) -> None:
-        """Move a track that was not found as the belt moves; it may be seen as one with another."""
-        step = self.now or self.step or (0.0, 0.0)
-        track.blob = track.blob.moved(step)
-        others = [other for other, number in matched.items() if track.blob.shared(blobs[number]) > _COVERED]
-        in_union = any(track.blob.shared(union) > _COVERED for union in self._unions.values())
-        if not others and not in_union:
+    def _coast(self, track: Track) -> None:
+        """Move a track that was not found by itself as the belt moves; it may be seen as one with another."""
+        track.blob = track.blob.moved(self.now or self.step or (0.0, 0.0))
+        if any(id(track) in things for things in self._unions):
+            track.merged = track.was_merged = True
+            track.unseen = 0
+        else:
             track.unseen += 1
-            return
-        for merged in (track, *others):
-            merged.merged = merged.was_merged = True
-        track.unseen = 0
 
     def _is_gone(self, track: Track) -> bool:
         if track.unseen == 0 and not track.merged:
@@ -283,7 +299,3 @@ def _side_step(before: Blob, after: Blob, near: int) -> float:
     if is_near_seen == is_far_seen:
         return (near_side + far_side) / 2
     return near_side if is_near_seen else far_side
-
-
-def _median(steps: list[tuple[float, float]]) -> tuple[float, float]:
-    return median(x for x, _ in steps), median(y for _, y in steps)
