@@ -215,9 +215,7 @@ def _golden(config: Config, products: Iterable[Product]) -> dict[Product, Sequen
     if config.golden is None:
         return {}
     return {
-        product: load_golden(
-            product.calibration, product.calibrated, product.manifest.input_size, product.merge
-        )
+        product: load_golden(product.calibration, product.calibrated, product.manifest, product.merge)
         for product in products
     }
 
