@@ -92,6 +92,10 @@ def says(text: str, output: dict[str, Any]) -> bool:
     return text in (output["error"] or "")
 
 
+def of_line(web: Web) -> list[str]:
+    return [message["state"] for message in web.bodies() if message["cause"] == "line"]
+
+
 @pytest.mark.slow
 def test_verdicts_and_alarms_are_posted_signed_and_a_cause_is_told_once(
     line: DeliveryLine, web: Web, tmp_path: Path
@@ -135,16 +139,15 @@ def test_verdicts_and_alarms_are_posted_signed_and_a_cause_is_told_once(
         assert sent == [6, 7, 8, 9, 10]
         running.until_connected("webhook")
 
+        # On a busy machine the line may have been silent for a moment before.
+        before = len(of_line(alarms_web))
         line.kill()
-        until(lambda: [m["cause"] for m in alarms_web.bodies()][-1:] == ["line"])
+        until(lambda: of_line(alarms_web)[before:] == ["alarm"], what=alarms_web.bodies)
         line.start()
-        until(lambda: alarms_web.bodies()[-1]["state"] == "ok")
-    told = [(message["cause"], message["state"]) for message in alarms_web.bodies()]
-    assert told[-2:] == [("line", "alarm"), ("line", "ok")]
-    assert all(told.count(one) <= 3 for one in told)
-    until(lambda: len(mail.mails) == len(told))
+        until(lambda: of_line(alarms_web)[before:] == ["alarm", "ok"], what=alarms_web.bodies)
+        until(lambda: len(mail.mails) == len(alarms_web.bodies()), what=lambda: mail.mails)
     assert "To: anna@example.org, ben@example.org" in mail.mails[-1]
-    assert "[inspectd line3] ok again: line3 is silent" in " ".join(mail.mails[-1].split())
+    assert any("[inspectd line3] ok again: line3 is silent" in " ".join(one.split()) for one in mail.mails)
     assert "Traceback" not in running.log
 
 
