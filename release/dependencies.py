@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
-EXTRAS = ("build", "signed", "dashboard")
-"""What a release carries besides the daemon's own needs. Not torch: a line's PC does not train."""
+EXTRAS = ("build", "signed", "dashboard", "plant")
+"""What a release carries besides the daemon's own needs. Not torch: a line's PC does not train; nor fleet, which is for a server."""
 
 PYTHONS = ("3.11", "3.12")
 """Of Debian 12 and Ubuntu 24.04."""

@@ -47,8 +47,8 @@ case $prefix in
 esac
 for extra in $(echo "$with" | tr , ' '); do
     case $extra in
-        build | signed | dashboard) ;;
-        *) refuse "--with: found '$extra', expected some of build, signed and dashboard with commas between" ;;
+        build | signed | dashboard | plant) ;;
+        *) refuse "--with: found '$extra', expected some of build, signed, dashboard and plant with commas between" ;;
     esac
 done
 [ "$(uname -sm)" = "Linux x86_64" ] || refuse "this is $(uname -sm); the wheels here are for Linux x86_64"
