@@ -13,6 +13,7 @@ running until its lines are restarted, and is kept to go back to.
   --prefix DIR       where to (default: /opt/inspectd)
   --with EXTRA,...   build: build-engine and calibrate work here, too
                      signed: engines' signatures can be checked
+                     dashboard, plant: inspectd-dashboard, inspectd-plant work
   --python COMMAND   the Python to run with (default: the first fitting one of
                      python3, python3.12, python3.11)
 END
