@@ -8,10 +8,11 @@ engine, measured.
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,8 +34,8 @@ BASELINE = 300
 """Parts that the calibration has seen: more than the slowest drift of the simulated light needs."""
 WITHIN = 500
 """Parts within which a change must be told."""
-HOUR = 360
-"""Parts in an hour: one in ten seconds."""
+HOUR = 300
+"""Parts in an hour: one in twelve seconds."""
 BLOCK = 250
 """Successive parts that are drawn together, so that they depend on each other as they came."""
 
@@ -174,38 +175,33 @@ def engine_of(folder: Path, images: Path) -> Path:
     return model.with_suffix(".engine")
 
 
-def of_the_simulated_line(work: Path, seeds: int, parts: int) -> dict[str, object]:
-    """Run all of it on the simulated line."""
-    engine_file = engine_of(work, write(work / "train", simulated(1000, 0), BASELINE))
+def of_the_simulated_line(
+    engine_file: Path, seeds: Iterable[int], parts: int, save: Callable[[str, dict[str, Any]], object]
+) -> None:
+    """Run all of it on the simulated line, with a baseline of its own for each seed."""
     engine = open_engine(engine_file, threads=1)
-    told: list[Told] = []
-    alarms: list[str] = []
-    cost: list[float] = []
-    for seed in tqdm(range(seeds), desc="seeds", disable=None):
+    for seed in tqdm(seeds, desc="seeds", disable=None):
         with tempfile.TemporaryDirectory() as held:
             good = write(Path(held) / "good", simulated(seed, 0), BASELINE)
             measured = calibrate(engine_file, good, None, 0.01)
         baseline = measured.calibration.drift
         assert baseline is not None
         judge = Judge(engine, measured.calibration.quantiles_array(), baseline)
-        for name in CHANGES:
-            told.append(run(judge, baseline, simulated(seed, BASELINE), name, seed))
-        rows = np.stack(
-            [
-                judge.values(picture)
-                for _, picture in zip(range(2 * BLOCK), simulated(seed, BASELINE), strict=False)
-            ]
-        )
-        alarms += unchanged(baseline, rows[: 2 * BLOCK], parts // seeds, np.random.default_rng(seed))
-        cost += [
-            _cost(judge, baseline, picture) for _, picture in zip(range(50), simulated(seed, 0), strict=False)
+        told = [run(judge, baseline, simulated(seed, BASELINE), name, seed) for name in CHANGES]
+        pictures = zip(range(2 * BLOCK), simulated(seed, BASELINE), strict=False)
+        rows = np.stack([judge.values(picture) for _, picture in pictures])
+        cost = [
+            _cost(judge, baseline, picture) for _, picture in zip(range(30), simulated(seed, 0), strict=False)
         ]
-    return {
-        "told": [asdict(one) for one in told],
-        "unchanged_parts": parts // seeds * seeds,
-        "false_alarms": alarms,
-        "ms_per_part_measured": float(np.median(cost)),
-    }
+        save(
+            f"simulated line, seed {seed}",
+            {
+                "told": [asdict(one) for one in told],
+                "unchanged_parts": parts,
+                "false_alarms": unchanged(baseline, rows, parts, np.random.default_rng(seed)),
+                "ms_per_part_measured": float(np.median(cost)),
+            },
+        )
 
 
 def _cost(judge: Judge, baseline: DriftBaseline, picture: Frame) -> float:
@@ -219,7 +215,7 @@ def _cost(judge: Judge, baseline: DriftBaseline, picture: Frame) -> float:
     return (perf_counter() - begin) * 1000
 
 
-def of_a_product(work: Path, product: Path, seeds: int, parts: int) -> dict[str, object]:
+def of_a_product(work: Path, product: Path, seeds: int, parts: int) -> dict[str, Any]:
     """Run all of it on the good images of a product: a third trains, a third calibrates, a third is shown."""
     files = sorted(path for path in (product / "train" / "good").iterdir() if path.is_file())
     thirds = [files[start::3] for start in range(3)]
@@ -255,15 +251,13 @@ def of_a_product(work: Path, product: Path, seeds: int, parts: int) -> dict[str,
     }
 
 
-def table(results: dict[str, dict[str, object]]) -> str:
-    """Lay the results out in Markdown."""
-    rows = [
-        "| pictures | change | right name | after, parts: median, most | `since`, parts after the "
-        "beginning: median |"
-    ]
+def table(results: dict[str, Any]) -> str:
+    """Lay the results out in Markdown; seeds of the simulated line are taken together."""
+    rows = ["| pictures | change | right name | after, parts: median, most | since, off by: median |"]
     rows.append("|---|---|---|---|---|")
-    for name, result in results.items():
-        told = [Told(**one) for one in result["told"]]  # type: ignore[attr-defined]
+    for name in dict.fromkeys(key.partition(",")[0] for key in results):
+        found = [result for key, result in results.items() if key.partition(",")[0] == name]
+        told = [Told(**one) for result in found for one in result["told"]]
         for change, (_, _, cause) in CHANGES.items():
             own = [one for one in told if one.change == change]
             right = [one for one in own if one.cause == cause]
@@ -271,34 +265,39 @@ def table(results: dict[str, dict[str, object]]) -> str:
             wrong = f" (else: {', '.join(others)})" if others else ""
             after = [one.after for one in right if one.after is not None] or [0]
             since = [one.since for one in right if one.since is not None] or [0]
-            rows.append(
-                f"| {name} | {change} | {len(right)} of {len(own)}{wrong} | {np.median(after):.0f}, "
-                f"{max(after)} "
-                f"| {np.median(since):.0f} |"
-            )
-        alarms = result["false_alarms"]
-        rows.append(f"| {name} | none | {len(alarms)} alarms in {result['unchanged_parts']:,} parts | | |")  # type: ignore[arg-type]
+            shown = f"{np.median(after):.0f}, {max(after)} | {np.median(since):.0f}"
+            rows.append(f"| {name} | {change} | {len(right)} of {len(own)}{wrong} | {shown} |")
+        alarms = sum(len(result["false_alarms"]) for result in found)
+        parts = sum(result["unchanged_parts"] for result in found)
+        rows.append(f"| {name} | none | {alarms} alarms in {parts:,} parts | | |")
     return "\n".join(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="of the simulated line; 0: products only")
+    parser.add_argument("--seeds", type=int, nargs=2, default=(0, 20), metavar=("FIRST", "END"))
     parser.add_argument("--parts", type=int, default=100_000, help="unchanged ones (default: %(default)s)")
+    parser.add_argument("--engine", type=Path, help="of the simulated line; trained when not given")
     parser.add_argument("--products", type=Path, nargs="*", default=[], metavar="DIR", help="with train/good")
-    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/drift"))
+    parser.add_argument("--add", type=Path, nargs="*", default=[], metavar="JSON", help="of other runs")
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/drift.json"))
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    file = options.out.with_suffix(".json")
-    results: dict[str, dict[str, object]] = json.loads(file.read_text()) if file.exists() else {}
-    with tempfile.TemporaryDirectory() as work:
-        if options.seeds:
-            results["simulated line"] = of_the_simulated_line(
-                Path(work) / "line", options.seeds, options.parts
-            )
+    results: dict[str, Any] = {}
+    for other in options.add:
+        results |= json.loads(other.read_text())
+
+    def save(name: str, result: dict[str, Any]) -> None:
+        results[name] = result
+        options.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+    with tempfile.TemporaryDirectory() as folder:
+        work, seeds = Path(folder), range(*options.seeds)
+        if seeds:
+            engine = options.engine or engine_of(work, write(work / "train", simulated(1000, 0), BASELINE))
+            of_the_simulated_line(engine, seeds, options.parts // 20, save)
         for product in options.products:
-            results[product.name] = of_a_product(Path(work) / product.name, product, 5, options.parts // 5)
-    file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+            save(product.name, of_a_product(work / product.name, product, 5, options.parts // 5))
     print(table(results))
 
 

@@ -23,6 +23,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -294,6 +295,8 @@ def _quantiles(seconds: list[float]) -> dict[str, float]:
     }
 
 
+FAST = 600
+"""Pulses per second; where the belt is slower, one pulse of the encoder takes longer than that."""
 PROFILE: list[tuple[float, float]] = [
     *((5.0, 1000.0), (0.2, 600.0), (3.0, 400.0), (0.1, 200.0), (1.0, 0.0), (0.2, -200.0), (0.3, 0.0)),
     *((0.1, 400.0), (4.0, 1300.0), (0.1, 700.0)),
@@ -330,7 +333,7 @@ def real(run_s: float) -> dict[str, Any]:
         away: list[tuple[float, float]] = []
         running = Plant(folder / "plant.yaml")
         try:
-            until(lambda: running.health()["gates"]["reject"]["state"] == "trusted")
+            until(partial(_trusts, running))
             begin_s = time.monotonic()
             while time.monotonic() < begin_s + run_s:
                 time.sleep(min(15.0, begin_s + run_s - time.monotonic() + 0.1))
@@ -339,7 +342,7 @@ def real(run_s: float) -> dict[str, Any]:
                     killed_s = time.monotonic()
                     running.process.wait()
                     running = Plant(folder / "plant.yaml")
-                    until(lambda now=running: now.health()["gates"]["reject"]["state"] == "trusted")
+                    until(partial(_trusts, running))
                     away.append((killed_s, time.monotonic()))
             end_s = time.monotonic()
         finally:
@@ -347,6 +350,10 @@ def real(run_s: float) -> dict[str, Any]:
             daemon.send_signal(signal.SIGTERM)
             daemon.wait()
         return _account(folder, begin_s, end_s, away)
+
+
+def _trusts(running: Any) -> bool:
+    return bool(running.health()["gates"]["reject"]["state"] == "trusted")
 
 
 def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float, float]]) -> dict[str, Any]:
@@ -367,6 +374,7 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
     half = 8.0
     expected_let = wrong = missed = crossings = while_away = unknown = 0
     timings: list[float] = []
+    pulses: list[float] = []
     with JournalReader(folder / "line3.journal") as reader:
         verdicts = [decode_verdict(payload) for _, payload in reader.after(0, 1_000_000)]
     targets = []
@@ -397,7 +405,11 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
             for edge_s in motion.crossings(target - half - shift, captured_s - shift_s, end_s - shift_s):
                 index = bisect.bisect_left(switched.times, edge_s + shift_s - 0.0005)
                 if index < len(switched.times) and switched.times[index] - edge_s - shift_s < 0.02:
-                    timings.append(abs(switched.times[index] - edge_s - shift_s))
+                    off_s = abs(switched.times[index] - edge_s - shift_s)
+                    speed = (motion.at(edge_s + 0.001) - motion.at(edge_s - 0.001)) / 0.002
+                    pulses.append(off_s * abs(speed))
+                    if speed > FAST:
+                        timings.append(off_s)
     return {
         "seconds": round(end_s - begin_s, 1),
         "parts": len(targets),
@@ -409,7 +421,8 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
         "away_s": round(statistics.mean(b - a for a, b in away), 2) if away else None,
         "thrown_out_because_nobody_watched": unknown,
         "at_the_gate_while_away": while_away,
-        "timing_ms": _quantiles(timings),
+        "timing_ms_above_600_pulses_per_second": _quantiles(timings),
+        "off_in_thousandths_of_a_pulse": _quantiles(pulses),
     }
 
 

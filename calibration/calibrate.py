@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,8 +127,8 @@ def calibrate(
         if tiles is not None:
             merge = TileMerge(lay_tiles(tiles, shown.cut, good.files[0]), manifest.geometry)
             engine = TiledEngine(engine, merge)
-        watched = _Watched(merge)
-        seen = _Seen(view, merge, manifest.input_size, shown.cut, watched)
+        recorder = Recorder(merge)
+        seen = _Seen(view, merge, manifest.input_size, shown.cut, recorder)
         cells = None
         if mask is not None and look_at is not None:
             geometry = manifest.geometry if merge is None else merge.geometry
@@ -137,8 +136,9 @@ def calibrate(
         quantiles = measure_quantiles(engine, good.files, seen, None if cells is None else cells.looks)
         parts = groups(seen.thumbnails)
         score = partial(measure_scores, engine, quantiles, good.files, seen.prepare)
-        fitted_to = _Fitted(good_folder, parts, rate)
-        good_scores, threshold = _of_good(fitted_to, score, watched, mask, cells)
+        good_scores, highest, threshold = _of_good(
+            good_folder, score, parts, rate, (mask, cells), recorder=recorder
+        )
         weights = None if cells is None else cells.weights(threshold.value)
         defective_scores = np.empty(0)
         if defective is not None:
@@ -174,7 +174,7 @@ def calibrate(
         tiles=tiles,
         # The more tiles, the more places where a good part's score may be high.
         tiled_size=None if merge is None else merge.grid.region,
-        drift=watched.recorder.baseline(),
+        drift=recorder.baseline(),
         score_tolerance=threshold.tolerance if threshold.tolerance > 0 else None,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         tool_version=version("inspectd"),
@@ -194,57 +194,22 @@ def calibrate(
         not_located=not_located,
         defective_scores=defective_scores,
         part_scores=_of_parts(good_scores, parts),
-        highest=watched.highest.pictures(
+        highest=highest.pictures(
             manifest.geometry if merge is None else merge.geometry, merge, threshold.value
         ),
         compared=compared,
     )
 
 
-class _Fitted(NamedTuple):
-    """What a threshold is fitted to."""
-
-    folder: Path
-    parts: list[int]
-    rate: float
-
-
-class _Watched:
-    """Keeps what the report shows and what drift is held against, while good images go by.
-
-    Args:
-        merge: of the tiles; None where a picture is one frame.
-    """
-
-    def __init__(self, merge: TileMerge | None) -> None:
-        self._merge = merge
-        self.highest, self.recorder = Highest(), Recorder()
-
-    def see(self, frame: Frame) -> None:
-        """See an image for the first time, as the engine takes it."""
-        self.recorder.see(self._whole(frame))
-
-    def look(self, frame: Frame, score: float, anomaly_map: NDArray[np.float32]) -> None:
-        """See it with its score and its h×w map."""
-        self.highest.look(frame, score, anomaly_map)
-        self.recorder.measure(self._whole(frame), score, anomaly_map)
-
-    def score_anew(self) -> None:
-        """Forget the scores: all images come again."""
-        self.highest = Highest()
-        self.recorder.score_anew()
-
-    def _whole(self, frame: Frame) -> Frame:
-        return frame if self._merge is None else self._merge.grid.assemble(frame)
-
-
 def _of_good(
-    fitted: _Fitted,
+    folder: Path,
     score: Callable[..., Floats],
-    watched: _Watched,
-    mask: Path | None,
-    cells: MaskCells | None,
-) -> tuple[Floats, Threshold]:
+    parts: list[int],
+    rate: float,
+    looked_at: tuple[Path | None, MaskCells | None],
+    *,
+    recorder: Recorder,
+) -> tuple[Floats, Highest, Threshold]:
     """Score the good images, and fit the threshold to them.
 
     Regions of a mask that have a threshold of their own do not count for it; then they are scored by it.
@@ -252,22 +217,30 @@ def _of_good(
     Raises:
         InputError: no threshold can be fitted, or not one that such regions can be brought to.
     """
+    highest = Highest()
+    mask, cells = looked_at
+
+    def look(frame: Frame, found: float, anomaly_map: NDArray[np.float32]) -> None:
+        highest.look(frame, found, anomaly_map)
+        recorder.measure(frame, found, anomaly_map)
+
     weights = None if cells is None else cells.weights(None)
-    scores = score("good scores", weights=weights, look=watched.look)
+    scores = score("good scores", weights=weights, look=look)
     try:
-        threshold = fit_threshold(_of_parts(scores, fitted.parts), fitted.rate)
+        threshold = fit_threshold(_of_parts(scores, parts), rate)
     except ValueError as error:
-        raise InputError(f"{fitted.folder}: no threshold can be fitted: {error}") from error
+        raise InputError(f"{folder}: no threshold can be fitted: {error}") from error
     if cells is None or not cells.has_thresholds:
-        return scores, threshold
+        return scores, highest, threshold
     if threshold.value <= 0:
         raise InputError(
             f"{mask}: a region has a threshold of its own, but that of the others is "
             f"{threshold.value:.4g}; expected a positive one: give that region a weight instead"
         )
-    watched.score_anew()
+    highest = Highest()
+    recorder.measure_again()
     weights = cells.weights(threshold.value)
-    return score("scores with own thresholds", weights=weights, look=watched.look), threshold
+    return score("scores with own thresholds", weights=weights, look=look), highest, threshold
 
 
 def _judged_by(
@@ -295,10 +268,10 @@ class _Seen:
     """Prepares pictures, and notes of each good one what tells it from others."""
 
     def __init__(
-        self, view: View, merge: TileMerge | None, size: Size, cut: Roi | None, watched: "_Watched"
+        self, view: View, merge: TileMerge | None, size: Size, cut: Roi | None, recorder: Recorder
     ) -> None:
         self._view, self._merge, self._size, self._cut = view, merge, size, cut
-        self._watched = watched
+        self._recorder = recorder
         self.digests: list[int] = []
         self.thumbnails: list[NDArray[np.float32]] = []
         self.lost = 0
@@ -307,7 +280,7 @@ class _Seen:
         prepared = self.prepare(picture)
         self.digests.append(pixel_digest(picture))
         self.thumbnails.append(thumbnail(picture, self._cut))
-        self._watched.see(prepared)
+        self._recorder.see(prepared)
         return prepared
 
     def prepare(self, picture: Frame) -> Frame:

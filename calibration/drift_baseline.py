@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pictures.appearance import CELLS, REGISTERED, STATISTICS, Appearance, Plane
 from pictures.frames import Frame, Size
+from pictures.tile_merge import TileMerge
 
 SCORE: Final = len(STATISTICS)
 """Index of the score in the values of a part."""
@@ -97,7 +98,13 @@ def _decoded(text: str) -> Plane:
 class Recorder:
     """Notes of good parts what a baseline is made from. A first look gives the mean picture, a second all."""
 
-    def __init__(self) -> None:
+    def __init__(self, merge: TileMerge | None = None) -> None:
+        """Begin.
+
+        Args:
+            merge: of the tiles, where a frame is several; None where it is one picture.
+        """
+        self._merge = merge
         self._sum = np.zeros((REGISTERED, REGISTERED))
         self._plain = Appearance()
         self._appearance: Appearance | None = None
@@ -105,23 +112,28 @@ class Recorder:
         self._rows: list[Values] = []
         self._size = Size(0, 0)
 
-    def see(self, picture: Frame) -> None:
-        """See a picture for the first time, H×W×3 uint8, BGR."""
+    def see(self, frame: Frame) -> None:
+        """See a picture for the first time: H×W×3 or tiles×H×W×3 uint8, BGR."""
+        picture = self._whole(frame)
         self._sum += self._plain.small(picture)
         self._count += 1
         self._size = Size(*picture.shape[:2])
 
-    def measure(self, picture: Frame, score: float, anomaly_map: Plane) -> None:
+    def measure(self, frame: Frame, score: float, anomaly_map: Plane) -> None:
         """See a picture again, with its score and its h×w anomaly map."""
+        picture = self._whole(frame)
         if self._appearance is None:
             self._appearance = Appearance((self._sum / self._count).astype(np.float32))
         values = np.empty(VALUES, np.float32)
         values_of(self._appearance, picture, score, anomaly_map, values)
         self._rows.append(values)
 
-    def score_anew(self) -> None:
-        """Forget the scores and maps: all pictures come again with others."""
+    def measure_again(self) -> None:
+        """Forget the scores: all pictures come once more, with others."""
         self._rows.clear()
+
+    def _whole(self, frame: Frame) -> Frame:
+        return frame if self._merge is None else self._merge.grid.assemble(frame)
 
     def baseline(self) -> DriftBaseline | None:
         """Give the baseline; None of too few pictures."""

@@ -157,7 +157,7 @@ def as_json(measured: Measured, found: Evidence, engine: str, target: str) -> di
             dict(zip(("threshold", "false_rejects", "caught"), row, strict=True)) for row in found.choices
         ],
         "highest": [
-            {"file": measured.good.files[picture.number].name, "score": picture.score}
+            {"file": measured.good.files[picture.place].name, "score": picture.score}
             for picture in measured.highest
         ],
         "more_images": [

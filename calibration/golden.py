@@ -16,16 +16,18 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calibration.calibration_file import Calibration
-from engine_runtime.engine import SCORE, Engine
+from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine
+from engine_runtime.manifest import Manifest
 from foundation.errors import InputError, printable
 from foundation.files import replacing, sha256
 from foundation.yaml_file import read_text, read_yaml, yaml_text
-from pictures.frames import Frame, Size, fit
+from pictures.frames import Frame, fit
 from pictures.image_file import read_image
+from pictures.mask import Levels, weigh
 from pictures.recording_note import note_of
 from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
-from pictures.trained_on import TrainedOn
+from pictures.trained_on import TrainedOn, trained_on
 
 LIST: Final = "golden.yaml"
 A_LIST: Final = "a list of golden samples, written by inspectctl golden add"
@@ -101,14 +103,14 @@ def allowed(calibration: Calibration, score: float) -> float:
 
 
 def load_golden(
-    path: Path, calibration: Calibration, size: Size, merge: TileMerge | None
+    path: Path, calibration: Calibration, manifest: Manifest, merge: TileMerge | None
 ) -> tuple[GoldenSample, ...]:
     """Read the golden samples of a calibration.
 
     Args:
         path: the calibration's file; the samples lie in a folder beside it.
         calibration: what it says.
-        size: of the engine's input.
+        manifest: of its engine.
         merge: of the tiles; None where a picture is one frame.
 
     Raises:
@@ -120,20 +122,20 @@ def load_golden(
     if found is None or not found.samples:
         raise InputError(f"{folder}: holds no golden samples; expected some: run inspectctl golden add")
     _refuse_other_engine(folder, found, calibration)
-    return tuple(_sample(folder, entry, calibration, size, merge) for entry in found.samples)
+    return tuple(_sample(folder, entry, calibration, manifest, merge) for entry in found.samples)
 
 
 def _sample(
-    folder: Path, entry: Entry, calibration: Calibration, size: Size, merge: TileMerge | None
+    folder: Path, entry: Entry, calibration: Calibration, manifest: Manifest, merge: TileMerge | None
 ) -> GoldenSample:
     file = folder / entry.file
     if sha256(file) != entry.sha256:
         raise InputError(f"{file}: was altered: its SHA-256 is not the one in {LIST}; add it again")
-    frame = frame_of(file, calibration, size, merge)
+    frame = frame_of(file, calibration, manifest, merge)
     return GoldenSample(entry.file, frame, entry.expected, entry.score, allowed(calibration, entry.score))
 
 
-def frame_of(file: Path, calibration: Calibration, size: Size, merge: TileMerge | None) -> Frame:
+def frame_of(file: Path, calibration: Calibration, manifest: Manifest, merge: TileMerge | None) -> Frame:
     """Read a picture as the camera's process would give it to the engine.
 
     Raises:
@@ -141,8 +143,10 @@ def frame_of(file: Path, calibration: Calibration, size: Size, merge: TileMerge 
             size than its camera's pictures.
     """
     picture = read_image(file)
-    known = TrainedOn(calibration.roi, calibration.tiles, calibration.camera_picture)
-    cut = seen_region([file], None, known).cut
+    reference = None if calibration.locate is None else trained_on(manifest.model_metadata).reference
+    known = TrainedOn(calibration.roi, calibration.tiles, calibration.camera_picture, reference)
+    shown, size = seen_region([file], None, known), manifest.input_size
+    cut = shown.cut
     camera, height, width = calibration.camera_picture, *picture.shape[:2]
     is_whole = note_of(file) is None and (cut is not None or calibration.roi is None)
     if is_whole and camera is not None and (height, width) != camera:
@@ -151,9 +155,8 @@ def frame_of(file: Path, calibration: Calibration, size: Size, merge: TileMerge 
             "the camera's pictures"
         )
     try:
-        if merge is None:
-            return fit(picture, size, cut)
-        return merge.grid.cut(picture, size, cut)
+        seen = shown.view.see(picture)
+        return fit(seen, size) if merge is None else merge.grid.cut(seen, size)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
 
@@ -208,9 +211,17 @@ def list_digest(path: Path) -> str:
 
 
 def judge_again(
-    path: Path, calibration: Calibration, found: GoldenList, engine: Engine, merge: TileMerge | None
+    path: Path,
+    calibration: Calibration,
+    found: GoldenList,
+    engine: Engine,
+    merge: TileMerge | None,
+    *,
+    weights: Levels | None,
 ) -> list[tuple[GoldenSample, float]]:
     """Have an engine score the samples beside a calibration, whichever engine gave their scores.
+
+    The arguments are those of ``add_samples``, and the list that was found.
 
     Returns:
         Each sample and its score now.
@@ -219,9 +230,9 @@ def judge_again(
         InputError: a picture was altered or cannot be used.
         EngineFailed: the runtime raised.
     """
-    folder, size = folder_of(path), engine.manifest.input_size
-    samples = [_sample(folder, entry, calibration, size, merge) for entry in found.samples]
-    return [(sample, _score(sample.frame, calibration, engine)) for sample in samples]
+    folder = folder_of(path)
+    samples = [_sample(folder, entry, calibration, engine.manifest, merge) for entry in found.samples]
+    return [(sample, _score(sample.frame, calibration, engine, weights)) for sample in samples]
 
 
 def add_samples(
@@ -230,6 +241,8 @@ def add_samples(
     files: Sequence[tuple[Path, Expected]],
     engine: Engine,
     merge: TileMerge | None,
+    *,
+    weights: Levels | None,
 ) -> list[Entry]:
     """Have an engine score pictures, and keep copies of them beside a calibration; all of them or none.
 
@@ -239,6 +252,7 @@ def add_samples(
         files: pictures and the verdict that each must get.
         engine: the one of the calibration, opened; with tiles, the one that merges them.
         merge: of the tiles; None where a picture is one frame.
+        weights: of the map's cells, where a mask says where to look; None: everywhere.
 
     Returns:
         What was added.
@@ -264,8 +278,8 @@ def add_samples(
         if digest in hashes:
             same = hashes[digest]
             raise InputError(f"{file}: is there already, as {same.file} ({same.expected})")
-        frame = frame_of(file, calibration, engine.manifest.input_size, merge)
-        score = _score(frame, calibration, engine)
+        frame = frame_of(file, calibration, engine.manifest, merge)
+        score = _score(frame, calibration, engine, weights)
         found = "reject" if score > calibration.threshold else "pass"
         if found != expected:
             raise InputError(
@@ -285,8 +299,11 @@ def add_samples(
     return added
 
 
-def _score(frame: Frame, calibration: Calibration, engine: Engine) -> float:
-    return float(engine.infer([frame], calibration.quantiles_array(), (SCORE,))[SCORE][0])
+def _score(frame: Frame, calibration: Calibration, engine: Engine, weights: Levels | None) -> float:
+    """Score a frame as a lane does."""
+    outputs = engine.infer([frame], calibration.quantiles_array(), (SCORE, ANOMALY_MAP))
+    scores = outputs[SCORE] if weights is None else weigh(outputs[ANOMALY_MAP], weights)[0]
+    return float(scores[0])
 
 
 def _free_name(file: Path, taken: set[str]) -> str:

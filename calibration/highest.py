@@ -21,8 +21,8 @@ _QUALITY: Final = 85
 class Picture(NamedTuple):
     """One of them."""
 
-    number: int
-    """Of the image among the good ones, from 0."""
+    place: int
+    """Among the good images."""
     score: float
     frame: str
     """As the engine saw it, and below with its heat map: JPEG as a data: address."""
@@ -31,7 +31,7 @@ class Picture(NamedTuple):
 
 class _Kept(NamedTuple):
     score: float
-    number: int
+    place: int
     frame: Frame
     anomaly_map: NDArray[np.float32]
 
@@ -45,11 +45,11 @@ class Highest:
 
     def look(self, frame: Frame, score: float, anomaly_map: NDArray[np.float32]) -> None:
         """See the next image: what the engine was given, its score, and its h×w map."""
-        number, self._seen = self._seen, self._seen + 1
+        index, self._seen = self._seen, self._seen + 1
         if len(self._kept) < _MOST:
-            heapq.heappush(self._kept, _Kept(score, number, frame.copy(), anomaly_map.copy()))
+            heapq.heappush(self._kept, _Kept(score, index, frame.copy(), anomaly_map.copy()))
         elif score > self._kept[0].score:
-            heapq.heapreplace(self._kept, _Kept(score, number, frame.copy(), anomaly_map.copy()))
+            heapq.heapreplace(self._kept, _Kept(score, index, frame.copy(), anomaly_map.copy()))
 
     def pictures(self, geometry: MapGeometry, merge: TileMerge | None, threshold: float) -> list[Picture]:
         """Draw them, highest score first.
@@ -60,11 +60,11 @@ class Highest:
             threshold: above which a heat map has a contour.
         """
         drawn = []
-        for score, number, frame, anomaly_map in sorted(self._kept, reverse=True, key=lambda kept: kept[:2]):
+        for score, index, frame, anomaly_map in sorted(self._kept, reverse=True, key=lambda kept: kept[:2]):
             seen = frame if merge is None else merge.grid.assemble(frame)
             lying = geometry.at(Size(*seen.shape[:2]))
             heat = overlay(seen, lying.spread(anomaly_map), threshold)
-            drawn.append(Picture(number, score, _data(seen), _data(heat)))
+            drawn.append(Picture(index, score, _data(seen), _data(heat)))
         return drawn
 
 

@@ -199,7 +199,7 @@ def _pictures(measured: Measured) -> str:
     shown = "".join(
         f'<div><img src="{picture.frame}" alt="as the engine saw it">'
         f'<img src="{picture.heat}" alt="heat map">'
-        f"<br><b>{picture.score:.4g}</b> {escape(measured.good.files[picture.number].name)}</div>"
+        f"<br><b>{picture.score:.4g}</b> {escape(measured.good.files[picture.place].name)}</div>"
         for picture in measured.highest
     )
     return _section(

@@ -1,30 +1,23 @@
 """The config of a line: YAML, checked against the models below, every mistake named by file, line and key."""
 
-import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import ErrorDetails
 
-from daemon.capture.drivers import CameraSettings, LocateSettings, Present, Trigger
+from daemon.capture.drivers import CameraSettings
 from daemon.host.cores import Cores
 from foundation.errors import InputError
-from foundation.yaml_file import read_yaml, shown
-from pictures.frames import Roi
-from pictures.tiles import Tiles
+from foundation.yaml_model import line_of, read_model
 from verdicts.address import address_from, parse_address
 from verdicts.message import NAME
 
@@ -231,18 +224,12 @@ def load_config(path: Path, text: bytes | None = None) -> Config:
         InputError: the file cannot be read, is not YAML, or breaks a rule; the line names file, line, key,
             what was found and what was expected.
     """
-    file = read_yaml(path, A_CONFIG, text)
-    try:
-        config = Config.model_validate_json(file.json, strict=True)
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InputError(f"{path}:{_describe(problems[0], file.document)}{more}") from error
+    config, document = read_model(path, A_CONFIG, Config, text)
     _refuse_incomplete(path, config)
     config = _from_folder(config, path)
     control = config.control
     if control is not None and parse_address(control).overlaps(parse_address(config.publish)):
-        line = _line_of(file.document, ["control"])
+        line = line_of(document, ["control"])
         raise InputError(
             f"{path}:{line}: control: found {control}, expected another address than publish has"
         )
@@ -314,69 +301,3 @@ def _camera_from(folder: Path, camera: CameraSettings) -> CameraSettings:
     if "://" in camera.source:
         return camera
     return replace(camera, source=str(folder / camera.source))
-
-
-def _describe(problem: ErrorDetails, document: yaml.Node | None) -> str:
-    """Make ``LINE: KEY: found …, expected …`` of pydantic's finding."""
-    location = [str(step) for step in problem["loc"] if step != "[key]"]
-    key, line = ".".join(location), _line_of(document, location)
-    match problem["type"]:
-        case "missing":
-            return f"{line}: {key}: missing; expected it here"
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            near = difflib.get_close_matches(location[-1], _keys_beside(location), n=1)
-            return f"{line}: {key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
-        case "value_error":
-            wanted = str(problem["ctx"]["error"])
-        case "list_type" | "tuple_type":
-            wanted = "expected a list"
-        case "dict_type" | "model_type" | "dataclass_type":
-            wanted = "expected keys and values"
-        case "named_tuple_type":  # of a region
-            wanted = "expected {x: …, y: …, width: …, height: …} in pixels"
-        case "bool_type":
-            wanted = "expected true or false"
-        case "string_type":
-            wanted = "expected a text; write it in quotes"
-        case _:
-            wanted = "expected " + problem["msg"].removeprefix("Input should be ")
-    found = shown(problem["input"])
-    return f"{line}: {key}: {f'found {found}, ' if found else ''}{wanted}"
-
-
-def _keys_beside(location: Sequence[str]) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {
-        "archive": ArchiveConfig,
-        "preview": PreviewConfig,
-        "golden": GoldenConfig,
-        "drift": DriftConfig,
-        "journal": JournalConfig,
-        "curve": CurveConfig,
-    }
-    match location:
-        case [_]:
-            return list(Config.model_fields)
-        case ["cameras", _, _]:
-            return [field.name for field in fields(CameraSettings)]
-        case ["cameras", _, "roi" | "tiles" | "locate" | "present" | "trigger" as section, _]:
-            parts = {"tiles": Tiles, "locate": LocateSettings, "present": Present, "trigger": Trigger}
-            return list(Roi._fields) if section == "roi" else [part.name for part in fields(parts[section])]
-        case ["products", _, _]:
-            return list(ProductConfig.model_fields)
-        case ["curve", "clients", _, _]:
-            return list(ClientConfig.model_fields)
-        case _:
-            return list(sections[location[0]].model_fields)
-
-
-def _line_of(node: yaml.Node | None, location: Sequence[str]) -> int:
-    """Give the line of a key, or of the innermost mapping around it when it is not there."""
-    line = 1
-    for step in location:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        found: list[tuple[Any, yaml.Node]] = [(k, v) for k, v in node.value if k.value == step]
-        if not found:
-            break
-        line, node = found[0][0].start_mark.line + 1, found[0][1]
-    return line

@@ -168,12 +168,12 @@ def load_products(
         if trusted is not None:
             trusted.check(entry.calibration, text, _refused_calibration)
         calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
-        _check_cameras(path, config, entry, calibration, references)
-        mask = _mask(path, config, name, entry, calibration)
         if config.drift is not None and calibration.drift is None:
             raise InputError(
                 f"{path}: drift: {entry.calibration} does not say how good parts look; run calibrate again"
             )
+        _check_cameras(path, config, entry, calibration, references)
+        mask = _mask(path, config, name, entry, calibration)
         first = next(iter(products.values()), None)
         if first is not None and manifest.input_size != first.manifest.input_size:
             raise InputError(
@@ -215,9 +215,7 @@ def _golden(config: Config, products: Iterable[Product]) -> dict[Product, Sequen
     if config.golden is None:
         return {}
     return {
-        product: load_golden(
-            product.calibration, product.calibrated, product.manifest.input_size, product.merge
-        )
+        product: load_golden(product.calibration, product.calibrated, product.manifest, product.merge)
         for product in products
     }
 

@@ -74,6 +74,7 @@ def read_graph(path: Path) -> Graph:
         model = wrapped(model, path, normalisation)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     maps = _maps(path, metadata)
+    _check_map_weights(path, metadata, len(maps))
     input_size = _check_inputs(path, model.graph, len(maps))
     _check_outputs(path, model.graph, maps)
     _check_fp32_nodes(path, model.graph, metadata)
@@ -137,14 +138,17 @@ def _maps(path: Path, metadata: dict[str, str]) -> dict[str, str]:
             f"{path}: metadata {MAP_NORMALISATION} is {normalisation!r:.40};"
             f" expected one of {', '.join(MAP_NORMALISATIONS)}"
         )
+    return {name: map_output(name) for name in names}
+
+
+def _check_map_weights(path: Path, metadata: dict[str, str], maps: int) -> None:
     try:
-        weights_in(metadata, len(names))
+        weights_in(metadata, maps)
     except ValueError as error:
         raise InputError(
-            f"{path}: metadata {MAP_WEIGHTS} is {metadata[MAP_WEIGHTS]!r:.80}; expected {len(names)} numbers"
+            f"{path}: metadata {MAP_WEIGHTS} is {metadata[MAP_WEIGHTS]!r:.80}; expected {maps} numbers"
             " above 0, separated by commas"
         ) from error
-    return {name: map_output(name) for name in names}
 
 
 def _check_inputs(path: Path, graph: onnx.GraphProto, maps: int) -> Size:

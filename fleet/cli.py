@@ -14,6 +14,7 @@ _REPORTS = {
     "places": "where on the part rejects have their peak, in squares of 64 pixels",
     "latency": "from capture to verdict, and to the hub, by line and day",
     "drift": "scores of passes by day, against the first day and against other lines with the same model",
+    "extent": "how many verdicts there are, from when to when, by line",
     "missing": "verdicts that never came, by line and boot",
     "part": "all verdicts of one part, by its id",
 }

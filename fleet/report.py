@@ -51,6 +51,12 @@ _QUERIES: Final = {
         steps AS (SELECT *, lead(seq) OVER (PARTITION BY plant, line, boot ORDER BY seq) AS next FROM once)
         SELECT plant, line, boot, seq + 1 AS "first", next - 1 AS "last", next - seq - 1 AS missing
         FROM steps WHERE next > seq + 1 ORDER BY ALL""",
+    "extent": """
+        SELECT plant, line, count(DISTINCT (boot, seq)) AS verdicts,
+            count(*) - count(DISTINCT (boot, seq)) AS twice,
+            count(DISTINCT boot) AS boots, arg_min(seq, captured_at) AS "first",
+            arg_max(seq, (captured_at, seq)) AS "last", min(captured_at) AS since, max(captured_at) AS until
+        FROM chosen GROUP BY ALL ORDER BY plant, line""",
     "part": """
         SELECT plant, line, camera, captured_at, decision, reason, score, threshold, peak_x, peak_y, product,
             model, boot, seq, frame, archive

@@ -96,7 +96,7 @@ def load_plant(path: Path) -> Plant:
     Raises:
         InputError: one of them is wrong; the text names file, line, key, found and expected.
     """
-    config = read_model(path, A_CONFIG, PlantConfig)
+    config, _ = read_model(path, A_CONFIG, PlantConfig)
     line = read_line(config.line, config.key, config.server_key)
     outputs = config.outputs()
     if outputs and line.control is None:

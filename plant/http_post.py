@@ -100,6 +100,8 @@ def _why(error: object, timeout_s: float) -> str:
         return f"does not answer for {timeout_s:g} s"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not to be trusted: {error.verify_message}"
+    if isinstance(error, http.client.HTTPException):
+        return f"does not speak HTTP ({type(error).__name__})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from foundation.errors import printable
 from plant.outputs import Delivery, LineNow, Output, PeerFailed, PeerWaits
 from verdicts import AcknowledgedSubscription, LineSilent, Lost, SubscriberRefused, SubscriberReplaced
 
@@ -15,6 +16,7 @@ _log = logging.getLogger(__name__)
 
 LinkState = Literal["connecting", "connected", "down"]
 _TICK_S: Final = 0.25
+_LONGEST_ERROR: Final = 300
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 15.0
 
@@ -100,9 +102,10 @@ class Link:
             delivered = self.health.delivered
             try:
                 if not connected:
-                    self._output.connect()
+                    reached = self._output.connect()
                     connected = True
-                    self._become("connected")
+                    if reached or self.health.state == "connecting":
+                        self._become("connected")
                 self._deliver()
             except PeerWaits as error:
                 self._failed(str(error))
@@ -189,7 +192,7 @@ class Link:
     def _failed(self, error: str) -> None:
         if self._end.is_set():
             return
-        text = " ".join(error.split())
+        text = printable(" ".join(error.split()))[:_LONGEST_ERROR]
         if self.health.state != "down" or self.health.error != text:
             _log.warning("%s: %s; trying again", self.name, text)
         self._become("down", text)

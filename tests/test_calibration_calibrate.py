@@ -478,6 +478,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(folder: Path, tmp_path: Path) -> 
     assert [file.name for file in tmp_path.iterdir()] == ["line3.engine"]
 
 
+@pytest.mark.slow
 def test_the_page_and_its_numbers_show_what_the_threshold_rests_on(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

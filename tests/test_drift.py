@@ -127,6 +127,7 @@ def test_a_change_is_told_by_its_name_and_when_it_began(
     assert not any(taken_over.observe(number, row) for number, row in enumerate(rows * 4))
 
 
+@pytest.mark.slow
 def test_unchanged_parts_raise_no_alarm_and_nor_do_a_few_odd_ones(
     baseline: DriftBaseline, unchanged: Values
 ) -> None:

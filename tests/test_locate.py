@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from brightness import THRESHOLD, calibrate
 from hypothesis import given, settings
@@ -13,6 +14,9 @@ from hypothesis import strategies as st
 from line_rig import COMMANDS, running, write_config
 
 from foundation.errors import InputError
+from models.datasets.data_set import Sample
+from models.evaluation.evaluate import judge_samples
+from models.evaluation.judge import open_judge
 from pictures.frames import Frame, Roi, Size
 from pictures.image_file import read_image
 from pictures.locating.locator import Locator, NotLocated, Place
@@ -363,6 +367,9 @@ def test_the_daemon_brings_parts_to_their_place(
     x, y = matrix[:, :2] @ (MIDDLE[0] - 0.5 - 32.5, MIDDLE[1] - 0.5 + 25) + matrix[:, 2]
     assert abs(spot.peak.x - x) < 16 and abs(spot.peak.y - y) < 16  # a cell of the map is 16 pixels wide
     assert spot.archive is not None
+    frame = read_image(Path(spot.archive.replace(".overlay.jpg", ".png")))
+    row, column = np.argwhere(frame[..., 0] > 235).mean(axis=0) * 2 + 0.5
+    assert abs(column - x) < 4 and abs(row - y) < 4
     assert read_image(Path(spot.archive)).shape[:2] == (CAMERA.height // 2, CAMERA.width // 2)  # all of it
     if not_found == "fault":
         assert nothing.reason == "camera" and nothing.score is None
@@ -458,3 +465,50 @@ def test_known_motions_of_real_parts(shared_data: Path, product: str, turn: floa
         errors.append((found.dx - turned[0], found.dy - turned[1], found.turn - before.turn - angle))
     middle = np.median(np.abs(errors), axis=0)
     assert (middle < (0.3, 0.3, 0.1)).all(), middle
+
+
+# Training and evaluation.
+
+
+def test_the_evaluation_compares_with_masks_where_the_part_lies(
+    line_folder: Path, marked: tuple[Reference, list[Frame]]
+) -> None:
+    reference, pictures = marked
+    folder = images(line_folder / "parts", pictures)
+    samples = [Sample(file, None) for file in sorted(folder.iterdir())]
+    judge = open_judge(line_folder / "brightness.engine", line_folder / "brightness.calibration.yaml")
+    judge.trained = TrainedOn(ROI, None, CAMERA, reference)
+    judged = judge_samples(judge, samples, None, None)
+    assert judged.not_located == [2]  # judged as it lies
+    assert judged.cut is None and judged.seen(1) == CAMERA
+    heat = judged.heat(1, CAMERA)
+    spot = np.argwhere(pictures[1][..., 0] > 240).mean(axis=0)
+    assert heat.shape == CAMERA
+    row, column = divmod(int(heat.argmax()), CAMERA.width)
+    assert abs(row - spot[0]) < 16 and abs(column - spot[1]) < 16
+
+
+@pytest.mark.slow
+def test_a_model_takes_its_reference_along(tmp_path: Path, bracket: Reference) -> None:
+    good = images(tmp_path / "good", [drawn("bracket", place, seed) for seed, place in enumerate(places(8))])
+    write_reference(tmp_path / "part.locate.png", bracket, belt(0))
+    write_reference(tmp_path / "other.locate.png", taught("square"), belt(0))
+
+    def train(*arguments: object, code: int = 0) -> str:
+        options = ["--data", good, "--locate", *arguments]
+        done = subprocess.run(
+            [COMMANDS / "train-model", *map(str, options)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        return done.stderr.splitlines()[-1]
+
+    model = tmp_path / "part.onnx"
+    fitted = ("--method", "padim", "--image-size", 128, "--roi", ROI.option)
+    train(tmp_path / "part.locate.png", "--out", model, *fitted)
+    metadata = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
+    assert trained_on(metadata)[:4] == (ROI, None, CAMERA, bracket)
+    train(tmp_path / "part.locate.png", "--update", model)
+    assert "was fitted with the reference" in train(tmp_path / "other.locate.png", "--update", model, code=2)
+    cv2.imwrite(str(good / "999.png"), belt(7))
+    said = train(tmp_path / "part.locate.png", "--out", model, *fitted, code=2)
+    assert "999.png: no part was found" in said

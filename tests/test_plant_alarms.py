@@ -5,13 +5,14 @@ import hmac
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from delivery_line import DeliveryLine
-from plant_rig import free_port, plant, run_plant, until, write_plant
+from plant_rig import complaint, free_port, plant, until, write_plant
 
 from plant.alarms.alarms import Alarms, Message
 
@@ -87,6 +88,14 @@ class MailServer:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
+def says(text: str, output: dict[str, Any]) -> bool:
+    return text in (output["error"] or "")
+
+
+def of_line(web: Web) -> list[str]:
+    return [message["state"] for message in web.bodies() if message["cause"] == "line"]
+
+
 @pytest.mark.slow
 def test_verdicts_and_alarms_are_posted_signed_and_a_cause_is_told_once(
     line: DeliveryLine, web: Web, tmp_path: Path
@@ -122,8 +131,7 @@ def test_verdicts_and_alarms_are_posted_signed_and_a_cause_is_told_once(
         for seq, answer in enumerate((500, 302, 404), 8):
             web.answer = answer
             line.judge(seq, seq, decision="fault")
-            down = running.until("webhook", lambda output, answer=answer: f"answers {answer}" in
-                                 (output["error"] or ""))  # fmt: skip
+            down = running.until("webhook", partial(says, f"answers {answer}"))
             assert "abc" not in down["error"] and "token=***" in down["error"]
         web.answer = 204
         until(lambda: sum(len(body["verdicts"]) for body in web.bodies()) == 5)
@@ -131,16 +139,15 @@ def test_verdicts_and_alarms_are_posted_signed_and_a_cause_is_told_once(
         assert sent == [6, 7, 8, 9, 10]
         running.until_connected("webhook")
 
+        # On a busy machine the line may have been silent for a moment before.
+        before = len(of_line(alarms_web))
         line.kill()
-        until(lambda: [m["cause"] for m in alarms_web.bodies()][-1:] == ["line"])
+        until(lambda: of_line(alarms_web)[before:] == ["alarm"], what=alarms_web.bodies)
         line.start()
-        until(lambda: alarms_web.bodies()[-1]["state"] == "ok")
-    told = [(message["cause"], message["state"]) for message in alarms_web.bodies()]
-    assert told[-2:] == [("line", "alarm"), ("line", "ok")]
-    assert all(told.count(one) <= 3 for one in told)
-    until(lambda: len(mail.mails) == len(told))
+        until(lambda: of_line(alarms_web)[before:] == ["alarm", "ok"], what=alarms_web.bodies)
+        until(lambda: len(mail.mails) == len(alarms_web.bodies()), what=lambda: mail.mails)
     assert "To: anna@example.org, ben@example.org" in mail.mails[-1]
-    assert "[inspectd line3] ok again: line3 is silent" in " ".join(mail.mails[-1].split())
+    assert any("[inspectd line3] ok again: line3 is silent" in " ".join(one.split()) for one in mail.mails)
     assert "Traceback" not in running.log
 
 
@@ -176,7 +183,7 @@ def test_a_cause_that_comes_and_goes_is_told_once_and_remembered(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("keys", "complaint"),
+    ("keys", "wanted"),
     [
         ({"webhook": {"url": "ftp://x"}}, "webhook.url: found"),
         ({"webhook": {"url": "http://user:geheim@x/"}}, "webhook.url: found"),
@@ -187,10 +194,9 @@ def test_a_cause_that_comes_and_goes_is_told_once_and_remembered(tmp_path: Path)
         ({"alarms": {"after": 5, "webhook": {"url": "http://x/"}}}, "alarms.after: found 5, expected a text"),
     ],
 )
-def test_what_is_wrong_is_one_line(tmp_path: Path, keys: dict[str, Any], complaint: str) -> None:
+def test_what_is_wrong_is_one_line(tmp_path: Path, keys: dict[str, Any], wanted: str) -> None:
     (tmp_path / "line3.yaml").write_text(
         "line: line3\npublish: ipc://p\ncontrol: ipc://c\njournal: {file: j}\n"
     )
-    done = run_plant("--config", write_plant(tmp_path, **keys), "--check")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and complaint in done.stderr, done.stderr
-    assert "geheim" not in done.stderr
+    said = complaint(write_plant(tmp_path, **keys))
+    assert wanted in said and "geheim" not in said

@@ -286,9 +286,11 @@ class LineControl:
         return stood and not stands
 
     def _start(self) -> None:
-        self._socket = connected(zmq.DEALER, self._address, self._curve)
-        self._events = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._stands = False
+        self._socket = connected(zmq.DEALER, self._address, self._curve, watch=self._watch)
+
+    def _watch(self, socket: zmq.SyncSocket) -> None:
+        self._events = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
 
     def _start_over(self) -> None:
         self.close()

@@ -322,6 +322,11 @@ def _check_expect(request: Expect) -> None:
         )
 
 
+def _check_optional_name(key: str, value: object) -> None:
+    if value is not None:
+        check_name(key, value)
+
+
 def _hexadecimal(key: str, value: object) -> None:
     if not isinstance(value, str) or not _HEXADECIMAL.fullmatch(value):
         raise MalformedMessage(f"{key}: found {value!r:.80}, expected 1 to 64 hexadecimal digits")

@@ -69,7 +69,14 @@ def _add(options: argparse.Namespace) -> int:
         raise InputError("golden add: found no pictures, expected --good FILE or --bad FILE")
     product = _product(options)
     with _opened(product) as engine:
-        added = add_samples(product.calibration, product.calibrated, files, engine, product.merge)
+        added = add_samples(
+            product.calibration,
+            product.calibrated,
+            files,
+            engine,
+            product.merge,
+            weights=product.weights,
+        )
     for entry in added:
         print(_told(entry))
     print("next: inspectctl reload, and golden: {every_h: 4} in the line's config")
@@ -102,7 +109,14 @@ def _test(options: argparse.Namespace) -> int:
 
     product, found = _samples(options)
     with _opened(product) as engine:
-        judged = judge_again(product.calibration, product.calibrated, found, engine, product.merge)
+        judged = judge_again(
+            product.calibration,
+            product.calibrated,
+            found,
+            engine,
+            product.merge,
+            weights=product.weights,
+        )
     threshold = product.calibrated.threshold
     wrong = [sample for sample, score in judged if (score > threshold) != (sample.expected == "reject")]
     failed = 0

@@ -11,15 +11,13 @@ from foundation.errors import InputError
 from foundation.files import replacing
 
 _UNIT = Path("systemd/system/inspectd@.service")
-_DASHBOARD = Path("systemd/system/inspectd-dashboard.service")
-_PLANT = Path("systemd/system/inspectd-plant@.service")
 _FILES = {
     _UNIT: "inspectd@.service",
     Path("systemd/system/inspectd-gpu.service"): "inspectd-gpu.service",
     Path("sysusers.d/inspectd.conf"): "inspectd.sysusers",
     Path("tmpfiles.d/inspectd.conf"): "inspectd.tmpfiles",
-    _DASHBOARD: "inspectd-dashboard.service",
-    _PLANT: "inspectd-plant@.service",
+    Path("systemd/system/inspectd-dashboard.service"): "inspectd-dashboard.service",
+    Path("systemd/system/inspectd-plant@.service"): "inspectd-plant@.service",
     Path("systemd/system/inspectd-fleet-forward.service"): "inspectd-fleet-forward.service",
     Path("systemd/system/inspectd-fleet-lake.service"): "inspectd-fleet-lake.service",
 }
@@ -125,9 +123,7 @@ def _contents(inspectd: Path) -> dict[Path, str]:
         )
     came_with = files("daemon") / "systemd"
     contents = {path: (came_with / name).read_text(encoding="utf-8") for path, name in _FILES.items()}
-    for unit in (_UNIT, _DASHBOARD, _PLANT):
-        contents[unit] = contents[unit].replace(_COMMAND_IN_UNIT, str(inspectd))
-    return contents
+    return {path: text.replace(_COMMAND_IN_UNIT, str(inspectd)) for path, text in contents.items()}
 
 
 def _installed_inspectd() -> Path:

@@ -114,15 +114,6 @@ def _statistics_rows(statistics: "Statistics | None") -> list[str]:
     ]
 
 
-def _seen(camera: "CameraStatistics") -> str:
-    told = [f"{camera.parts} taken of {camera.pictures} pictures", f"{camera.missed} missed"]
-    if camera.triggers:
-        told.append(f"{camera.triggers} triggers, {camera.double_triggers} of them double")
-    if camera.speed_px_per_s is not None:
-        told.append(f"belt at {math.hypot(*camera.speed_px_per_s):.0f} pixels/s")
-    return ", ".join(told)
-
-
 def drift_rows(health: "Health") -> list[str]:
     """Tell what has changed at each camera since the calibration."""
     rows = []
@@ -136,6 +127,15 @@ def drift_rows(health: "Health") -> list[str]:
                 f"          {do}",
             ]
     return rows
+
+
+def _seen(camera: "CameraStatistics") -> str:
+    told = [f"{camera.parts} taken of {camera.pictures} pictures", f"{camera.missed} missed"]
+    if camera.triggers:
+        told.append(f"{camera.triggers} triggers, {camera.double_triggers} of them double")
+    if camera.speed_px_per_s is not None:
+        told.append(f"belt at {math.hypot(*camera.speed_px_per_s):.0f} pixels/s")
+    return ", ".join(told)
 
 
 def _golden_rows(health: "Health") -> list[str]:

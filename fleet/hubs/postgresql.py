@@ -116,9 +116,13 @@ class PostgreSql:
 
     def after(self, position: int, limit: int, wait_s: float) -> list[Stored]:
         """See the seam."""
+
+        def ask(connection: _Connection) -> list[tuple[Any, ...]]:
+            return connection.execute(_AFTER, (position, limit)).fetchall()
+
         until_s = time.monotonic() + wait_s
         while True:
-            rows = self._do(lambda connection: connection.execute(_AFTER, (position, limit)).fetchall())
+            rows = self._do(ask)
             left_s = until_s - time.monotonic()
             if rows or left_s <= 0:
                 return [

@@ -57,8 +57,11 @@ class Output(Protocol):
 
     most_at_once: int
 
-    def connect(self) -> None:
+    def connect(self) -> bool:
         """Reach the other end; after a failure, again.
+
+        Returns:
+            Whether it was reached; False where that shows only with the first verdict.
 
         Raises:
             PeerFailed: not now.

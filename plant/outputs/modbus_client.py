@@ -65,7 +65,7 @@ class ModbusClient:
         self._beat = 0
         self._beat_s = 0.0
 
-    def connect(self) -> None:
+    def connect(self) -> bool:
         from pymodbus.client import ModbusTcpClient
 
         self.close()
@@ -76,6 +76,7 @@ class ModbusClient:
         self._write(MAP["valid"].offset, [0])
         self._lying = None
         self._beat_s = 0.0
+        return True
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Write one after another: the verdict, then valid; wait for acknowledge, then take valid back."""

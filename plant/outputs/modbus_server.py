@@ -58,15 +58,16 @@ class ModbusServer:
         self._server: ModbusTcpServer | None = None
         self._trouble: str | None = None
 
-    def connect(self) -> None:
+    def connect(self) -> bool:
         """Begin to listen."""
         if self._server is not None:
-            return
+            return True
         begun = threading.Event()
         self._trouble = None
         threading.Thread(target=self._run, args=(begun,), name="modbus server", daemon=True).start()
         if not begun.wait(_START_S) or self._trouble is not None:
             raise PeerFailed(f"{self._config.listen}: {self._trouble or 'does not begin'}")
+        return True
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Put one after another into the registers, and wait until it was read and acknowledged."""

