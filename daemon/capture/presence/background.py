@@ -59,7 +59,7 @@ class Background:
         mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, _SMALL)
         # With a margin, so that nothing near the border grows together with it.
         framed = cv2.copyMakeBorder(mask, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=0)
-        return cast(Mask, cv2.morphologyEx(framed, cv2.MORPH_CLOSE, _LARGE)[2:-2, 2:-2])
+        return cast(Mask, cv2.morphologyEx(framed, cv2.MORPH_CLOSE, _SMALL)[2:-2, 2:-2])
 
     def is_another(self, mask: Mask) -> bool:
         """Whether the foreground covers the border all around: no part does that."""

@@ -24,6 +24,7 @@ _DARK_FOR: Final = 3  # pictures
 _CHANGED_FOR: Final = 10
 _GHOST: Final = 5
 _STAYS: Final = 0.8
+_TWO: Final = 1.6  # times its area when it was taken: it leaves together with another part
 _SHARPNESS_PIXELS: Final = 256  # of a side, that are looked at for sharpness
 
 
@@ -285,7 +286,7 @@ class Presence:
 
     def _take(self, track: Track) -> list[Outcome]:
         """Choose a part's picture: near the middle the sharpest, otherwise the nearest."""
-        track.done = True
+        track.done, track.taken_area = True, track.whole_area
         candidates = [entry for entry in track.candidates if isinstance(entry, Candidate)]
         track.candidates.clear()
         near = [candidate for candidate in candidates if candidate.off <= _BAND]
@@ -304,13 +305,13 @@ class Presence:
 
     def _close(self, track: Track, captured_ns: int, why: str) -> list[Outcome]:
         """Decide about a part that is gone."""
-        if track.done:
+        if track.done and not 0 < _TWO * track.taken_area < track.whole_area:
             return []
         if track.candidates:
             return self._take(track)
         track.done = True
         self.missed += 1
-        if track.was_merged:
+        if track.was_merged or track.taken_area:
             why = "it touched another one all the time"
         return [Missed(f"a part was seen and not taken: {why}", None, captured_ns)]
 

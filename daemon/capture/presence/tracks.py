@@ -14,6 +14,8 @@ _CREEPS: Final = 0.25  # pixels
 _TRUSTED: Final = 0.5  # of the belt's step, by which those of the things in view may differ
 _LOST_AFTER: Final = 3  # frames
 _COVERED: Final = 0.5
+_LARGER: Final = 1.3  # than each of several things is what shows them as one
+_DISAGREE: Final = 3.0  # pixels
 _STEP_GATE: Final = 0.6  # of the belt's step, by which a part's may differ
 _SIZE_GATE: Final = 0.35  # of a part's size
 _STANDS: Final = 0.75  # pixels of the small picture
@@ -109,6 +111,10 @@ class Track:
     was_merged: bool = False
     done: bool = False
     """Whether its picture was taken, or given up."""
+    whole_area: float = 0.0
+    """Its area when it was whole in view last."""
+    taken_area: float = 0.0
+    """Its area when its picture was taken."""
     candidates: deque[object] = field(default_factory=lambda: deque(maxlen=4))
 
 
@@ -147,16 +153,18 @@ class Tracks:
         Returns:
             What is gone.
         """
-        matched, motion = self._match(blobs)
-        unions = self._unions_among(blobs, matched, motion)
+        unions = self._unions_among(blobs)
+        matched, motion = self._match(blobs, unions)
+        self._match_grown(blobs, unions, matched)
         found = set(matched.values()) | {number for _, number in unions}
         steps = self._steps_of(unions, blobs)
         for track in self.all:
             track.merged = False
         for track, number in matched.items():
             blob = blobs[number]
-            step = _step(track.blob, blob)
+            step = _step(track.blob, blob, motion)
             track.blob, track.unseen = blob, 0
+            track.whole_area = blob.area if blob.whole else track.whole_area
             length = math.hypot(*step)
             track.still = track.still + 1 if length < _STANDS else 0
             track.way += length if length >= _STANDS else 0.0
@@ -192,12 +200,17 @@ class Tracks:
         if math.hypot(x, y) >= _MOVED and moving:
             self.step = x / moving, y / moving
 
-    def _match(self, blobs: list[Blob]) -> tuple[dict[Track, int], tuple[float, float] | None]:
+    def _match(
+        self, blobs: list[Blob], unions: list[tuple[frozenset[int], int]]
+    ) -> tuple[dict[Track, int], tuple[float, float] | None]:
         """Pair tracks with blobs under the motion of the belt that explains most of them best; give both."""
+        in_unions = {thing for things, _ in unions for thing in things}
+        tracks = [track for track in self.all if id(track) not in in_unions]
+        apart = {number: blob for number, blob in enumerate(blobs) if number not in {at for _, at in unions}}
         best: dict[Track, int] = {}
         chosen, least = self.now or self.step, float("inf")
         for motion in dict.fromkeys((self.now or self.step, self.step, (0.0, 0.0))):
-            matched, misfit = self._match_by(motion, blobs)
+            matched, misfit = self._match_by(motion, tracks, apart)
             # Equal parts at equal distances fit several motions: then the belt goes on as it did.
             clearly = misfit + _CLEARLY * len(matched) < least
             if not best or len(matched) > len(best) or (len(matched) == len(best) and clearly):
@@ -205,12 +218,12 @@ class Tracks:
         return best, chosen
 
     def _match_by(
-        self, motion: tuple[float, float] | None, blobs: list[Blob]
+        self, motion: tuple[float, float] | None, tracks: list[Track], blobs: dict[int, Blob]
     ) -> tuple[dict[Track, int], float]:
         """Pair tracks with blobs, the best pairs first; say by how much they do not fit together."""
         pairs: list[tuple[float, int, int]] = []
-        for at, track in enumerate(self.all):
-            for number, blob in enumerate(blobs):
+        for at, track in enumerate(tracks):
+            for number, blob in blobs.items():
                 misfit = self._misfit(track, blob, motion)
                 if misfit is not None:
                     pairs.append((misfit, at, number))
@@ -218,7 +231,7 @@ class Tracks:
         taken: set[int] = set()
         total = 0.0
         for misfit, at, number in sorted(pairs):
-            track = self.all[at]
+            track = tracks[at]
             if track not in matched and number not in taken:
                 matched[track] = number
                 taken.add(number)
@@ -230,7 +243,7 @@ class Tracks:
         before = track.blob
         if before.whole and blob.whole and not 0.5 < blob.area / before.area < 2:
             return None
-        step = _step(before, blob)
+        step = _step(before, blob, motion)
         if motion is None:
             far = math.hypot(*step)
             return far if far <= _MIDDLE * max(self.width, self.height) else None
@@ -240,33 +253,46 @@ class Tracks:
         gate = _STEP_GATE * fast + _SIZE_GATE * max(before.size, blob.size) + 2
         return off if off <= gate else None
 
-    def _unions_among(
-        self, blobs: list[Blob], matched: dict[Track, int], motion: tuple[float, float] | None
-    ) -> list[tuple[frozenset[int], int]]:
-        """Find blobs that show several followed things as one; one that shows a single thing is matched."""
+    def _unions_among(self, blobs: list[Blob]) -> list[tuple[frozenset[int], int]]:
+        """Find blobs that show several followed things as one, if the belt goes on as it did."""
+        motion = self.now or self.step or (0.0, 0.0)
         unions: list[tuple[frozenset[int], int]] = []
         for number, blob in enumerate(blobs):
             inside = [
                 track
                 for track in self.all
-                if not track.unseen
-                and matched.get(track, number) == number
-                and track.blob.moved(motion or (0.0, 0.0)).shared(blob) > _COVERED
+                if not track.unseen and track.blob.moved(motion).shared(blob) > _COVERED
             ]
-            if len(inside) > 1:
+            if len(inside) > 1 and blob.area > _LARGER * max(track.blob.area for track in inside):
                 unions.append((frozenset(map(id, inside)), number))
-                for track in inside:
-                    matched.pop(track, None)
-            elif inside and number not in matched.values():
-                matched[inside[0]] = number
         return unions
+
+    def _match_grown(
+        self, blobs: list[Blob], unions: list[tuple[frozenset[int], int]], matched: dict[Track, int]
+    ) -> None:
+        """Match what is left of the blobs with the one thing that each shows, whatever its size."""
+        motion = self.now or self.step or (0.0, 0.0)
+        in_unions = {thing for things, _ in unions for thing in things}
+        for number in set(range(len(blobs))) - set(matched.values()) - {at for _, at in unions}:
+            inside = [
+                track
+                for track in self.all
+                if not track.unseen
+                and track not in matched
+                and id(track) not in in_unions
+                and track.blob.moved(motion).shared(blobs[number]) > _COVERED
+            ]
+            if len(inside) == 1:
+                matched[inside[0]] = number
 
     def _steps_of(
         self, unions: list[tuple[frozenset[int], int]], blobs: list[Blob]
     ) -> list[tuple[float, float]]:
         """Tell the belt's motion from things that are seen as one in this picture and the one before."""
         before, self._unions = self._unions, {things: blobs[number] for things, number in unions}
-        return [_step(before[things], blob) for things, blob in self._unions.items() if things in before]
+        return [
+            _step(before[things], blob, self.now) for things, blob in self._unions.items() if things in before
+        ]
 
     def _coast(self, track: Track) -> None:
         """Move a track that was not found by itself as the belt moves; it may be seen as one with another."""
@@ -285,17 +311,24 @@ class Tracks:
         return track.unseen > _LOST_AFTER or inside < (0.6 if any(blob.clipped) or track.unseen else 0.2)
 
 
-def _step(before: Blob, after: Blob) -> tuple[float, float]:
-    """How far a thing has moved, told by the sides that are in view both times."""
-    return _side_step(before, after, 0), _side_step(before, after, 1)
+def _step(before: Blob, after: Blob, motion: tuple[float, float] | None) -> tuple[float, float]:
+    """How far a thing has moved, told by the sides that are in view both times.
+
+    Where two sides disagree, it has grown together with something or come apart: then that side is believed
+    which goes with the belt's motion.
+    """
+    expected = (None, None) if motion is None else motion
+    return _side_step(before, after, 0, expected[0]), _side_step(before, after, 1, expected[1])
 
 
-def _side_step(before: Blob, after: Blob, near: int) -> float:
+def _side_step(before: Blob, after: Blob, near: int, expected: float | None) -> float:
     """Give the step along x (0) or y (1)."""
     far = near + 2
     near_side, far_side = after.sides[near] - before.sides[near], after.sides[far] - before.sides[far]
     is_near_seen = not (before.clipped[near] or after.clipped[near])
     is_far_seen = not (before.clipped[far] or after.clipped[far])
-    if is_near_seen == is_far_seen:
-        return (near_side + far_side) / 2
-    return near_side if is_near_seen else far_side
+    if is_near_seen != is_far_seen:
+        return near_side if is_near_seen else far_side
+    if expected is not None and abs(near_side - far_side) > _DISAGREE:
+        return min(near_side, far_side, key=lambda side: abs(side - expected))
+    return (near_side + far_side) / 2
