@@ -73,8 +73,8 @@ def drawn(
         for x, y in zip((place or ())[::2], (place or ())[1::2], strict=True):
             left, top = round(x - width / 2), round(y - height / 2)
             pixels[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)] = 180
-        pixels = pixels * light(number) + rng.normal(0, 2, pixels.shape)
-        yield Picture(pixels.clip(0, 255).astype(np.uint8), None)
+        lit = pixels * light(number) + rng.normal(0, 2, pixels.shape)
+        yield Picture(lit.clip(0, 255).astype(np.uint8), None)
 
 
 EMPTY: list[tuple[float, ...] | None] = [None] * 30
@@ -153,7 +153,7 @@ def test_a_belt_that_stops_with_a_part_in_view_gives_one_verdict(at: float) -> N
 
 
 def test_what_is_no_part_is_not_taken() -> None:
-    specks = [(x, 60.0) for x in np.arange(-3, 170, 5)]
+    specks: list[tuple[float, ...] | None] = [(x, 60.0) for x in np.arange(-3, 170, 5).tolist()]
     seen = Seen(drawn(EMPTY + specks, size=(5, 5)))
     assert not seen.taken and not seen.missed
     assert seen.presence.empty == seen.presence.pictures == len(EMPTY) + len(specks)
@@ -180,7 +180,9 @@ def test_parts_that_touch_are_a_fault_where_the_largest_size_is_known() -> None:
 
 def test_parts_that_touch_for_a_while_are_taken_once_each() -> None:
     """Two parts side by side, which are seen as one for some pictures before the middle."""
-    pair = [(x, 34.0, x, 83.0 if 40 < x < 64 else 92.0) for x in np.arange(-15, 180, 4)]
+    pair: list[tuple[float, ...] | None] = [
+        (x, 34.0, x, 83.0 if 40 < x < 64 else 92.0) for x in np.arange(-15, 180, 4).tolist()
+    ]
     seen = Seen(drawn(EMPTY + pair, size=(46, 30)))
     assert len(seen.taken) == 2 and not seen.missed
 
