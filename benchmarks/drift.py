@@ -66,8 +66,8 @@ def dirt(picture: Frame, _: float, random: np.random.Generator) -> Frame:
     x, y = random.uniform(0.3, 0.7, 2)
     mask = np.zeros((height, width), np.float32)
     cv2.circle(mask, (int(x * width), int(y * height)), max(2, round(0.02 * min(height, width))), 1.0, -1)
-    mask = cv2.GaussianBlur(mask, (0, 0), 2)[..., None]
-    return np.asarray((picture * (1 - 0.5 * mask)).round(), np.uint8)
+    shade = 1 - 0.5 * cv2.GaussianBlur(mask, (0, 0), 2)[..., None]
+    return np.asarray((picture * shade).round(), np.uint8)
 
 
 def lot(picture: Frame, _: float, random: np.random.Generator) -> Frame:
