@@ -14,6 +14,8 @@ test images is tested with those for validation. `--methods` chooses among
   m        ours, M, with a teacher of yours
   xs-paper ours, XS, with the paper's two maps alone
   s-paper  likewise S
+  xs-lite0 ours, XS, with EfficientNet-Lite 0 itself as the teacher
+  s-lite0  likewise S
   anomalib anomalib's EfficientAd, small, with the teacher of ours, in an environment of its own
   nearest  nearest neighbours among the features of the backbone from which the teachers were distilled
 
@@ -42,13 +44,17 @@ from tqdm import tqdm
 from foundation.errors import InputError
 from foundation.files import replacing
 from foundation.option_types import whole_number
+from models.option_types import SIZES
 
 if TYPE_CHECKING:  # they import torch
+    from detection.ours import Ours
+
     from models.efficientad.networks import ModelSize
     from models.evaluation.evaluate import Judged
 
 WITHOUT_ASKING = ("padim", "padim10", "patchcore", "xs", "s", "anomalib", "nearest")
-METHODS = (*WITHOUT_ASKING, "m", "xs-paper", "s-paper")
+BACKBONE = "lite0"
+METHODS = (*WITHOUT_ASKING, "m", "xs-paper", "s-paper", "xs-lite0", "s-lite0")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -113,7 +119,6 @@ def chosen_methods(options: argparse.Namespace) -> list[Method]:
     """
     from detection.features import FromFeatures
     from detection.nearest import Nearest
-    from detection.ours import Ours
     from detection.peers import AnomalibS
 
     made: list[Method] = []
@@ -122,12 +127,8 @@ def chosen_methods(options: argparse.Namespace) -> list[Method]:
             made.append(FromFeatures(name, options.threads))
         elif name == "padim10":
             made.append(FromFeatures("padim", options.threads, images=10))
-        elif name in {"xs", "xs-paper"}:
-            made.append(Ours("xs", teacher_of("xs", options.teacher_xs), name.endswith("-paper")))
-        elif name == "m":
-            made.append(Ours("m", teacher_of("m", options.teacher_m)))
-        elif name in {"s", "s-paper"}:
-            made.append(Ours("s", teacher_of("s", options.teacher_s), name.endswith("-paper")))
+        elif name.partition("-")[0] in SIZES:
+            made.append(efficientad(name, options))
         elif name == "anomalib":
             from peer.install import install
 
@@ -138,6 +139,20 @@ def chosen_methods(options: argparse.Namespace) -> list[Method]:
         else:
             made.append(Nearest(options.backbone, options.threads))
     return made
+
+
+def efficientad(name: str, options: argparse.Namespace) -> "Ours":
+    """Make EfficientAD of a size, with a backbone as its teacher or with the paper's maps."""
+    from detection.ours import Ours
+
+    from models.efficientad.networks import SIZES as SIZE_OF
+
+    called, _, kind = name.partition("-")
+    [size] = [known for known in SIZE_OF if known == called]
+    given: Path | None = getattr(options, f"teacher_{size}")
+    method = Ours(size, Path(kind) if kind == BACKBONE else given, kind == "paper")
+    _ = method.opened  # a teacher that cannot be loaded is refused before the work
+    return method
 
 
 def teacher_of(size: "ModelSize", given: Path | None) -> Path:

@@ -78,7 +78,7 @@ def of_images(path: Path, scores: Floats, rate: float) -> tuple[dict[str, Any], 
         return random.choice(scores, sample) + random.normal(scale=width, size=sample)
 
     def true_rate(value: float) -> float:
-        return float(stats.norm.sf(value, loc=scores, scale=width).mean())
+        return float(np.mean(stats.norm.sf(value, loc=scores, scale=width)))
 
     return {"what": path.stem, "truth": f"{len(scores)} images", "drawn": sample}, draw, true_rate, rate
 

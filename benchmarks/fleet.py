@@ -240,8 +240,8 @@ def page(found: dict[str, Any], command: str) -> str:
         "Journals and control sockets are those of `inspectd`; cameras and engines are left out, and the "
         "lines' own processes are not killed. The hub syncs each write. Everything shares one machine "
         f"with {os.cpu_count()} cores, on which other programs ran. The lag is from a verdict's capture "
-        "until the hub has it, kills included; the lake was compacted before its bytes were counted. "
-        "Scores and latencies are all alike here: real ones need more bytes in the lake.\n\n"
+        "until the hub has it, kills included; the lake was compacted before its bytes were counted. Scores "
+        "and latencies are all alike here: real ones need more bytes in the lake.\n\n"
         f"| | |\n|---|---|\n{rows}\n"
     )
 

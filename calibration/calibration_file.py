@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from calibration.drift_baseline import DriftBaseline
 from engine_runtime.engine import Quantiles
 from engine_runtime.manifest import VERSION_1_MAPS
 from foundation.errors import InputError
@@ -17,6 +18,9 @@ from pictures.tiles import Tiles
 
 FORMAT_VERSION = 1
 A_CALIBRATION = "a file written by calibrate"
+_COMMENT = b"# Written by calibrate. A part whose score is above the threshold is rejected.\n"
+_SINCE_LATER = ("changed", "score_tolerance", "locate", "mask", "drift")
+"""Keys that version 1 has not had from the beginning."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -58,9 +62,29 @@ class Calibration(BaseModel):
         description="height and width of the camera's whole picture, where the good images say so; no roi"
         " then means all of it",
     )
+    locate: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the reference by which each part was brought to its place",
+    )
+    mask: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the mask that says where to look",
+    )
     tiles: Tiles | None = Field(default=None, description="into which a picture is cut; None for one frame")
     tiled_size: Size | None = Field(
         default=None, description="height and width that the tiles were laid over"
+    )
+    score_tolerance: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="by so much all scores could move before the false reject rate left its interval; by no"
+        " more may a golden sample's score move",
+    )
+    drift: DriftBaseline | None = Field(
+        default=None, description="how the good parts looked, against which drift is told"
     )
     made_at: str = Field(description="ISO 8601, UTC")
     tool_version: str
@@ -100,13 +124,26 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     Raises:
         InputError: the folder of ``path`` cannot be written.
     """
+    write_text(path, calibration_text(calibration))
+
+
+def write_text(path: Path, text: bytes, mode: int = 0o644) -> None:
+    """Write what ``calibration_text`` gave, whole or not at all.
+
+    Raises:
+        InputError: the folder of ``path`` cannot be written.
+    """
+    with replacing(path, mode) as file:
+        file.write(text)
+
+
+def calibration_text(calibration: Calibration) -> bytes:
+    """Give the content of a calibration's file."""
     content = calibration.model_dump(mode="json")
-    if calibration.changed is None:
-        del content["changed"]  # older versions read it, too
-    text = yaml_text(content)
-    with replacing(path) as file:
-        file.write(b"# Written by calibrate. A part whose score is above the threshold is rejected.\n")
-        file.write(text.encode())
+    for key in _SINCE_LATER:
+        if content[key] is None:
+            del content[key]  # older versions read it, too
+    return _COMMENT + yaml_text(content).encode()
 
 
 def load_calibration(

@@ -6,6 +6,8 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
+    from engine_runtime.signatures import SigningKey
+
 PROG = "calibrate"
 
 
@@ -15,39 +17,92 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str] | None) -> int:
+    import json
     import sys
 
     arguments = command_line().parse_args(argv)
     engine: Path = arguments.engine
     target: Path = arguments.output or engine.with_suffix(".calibration.yaml")
     from calibration.calibrate import calibrate
-    from calibration.calibration_file import write_calibration
-    from calibration.report import next_step, report, warnings
+    from calibration.calibration_file import calibration_text, write_text
+    from calibration.evidence import as_json, evidence
+    from calibration.page import page
+    from calibration.report import comparison, next_step, report, warnings
     from foundation.errors import EngineFailed, InputError
     from foundation.files import check_writable
 
     if target.resolve() == engine.resolve():
         raise InputError(f"{target}: is the engine itself; name another file with -o")
-    check_writable(target)
+    good, defects = _folders(arguments)
+    shown: Path = arguments.report or target.with_suffix(".html")
+    for file in (target, shown, shown.with_suffix(".json")):
+        check_writable(file)
+    if shown.suffix != ".html":
+        raise InputError(f"--report: found {shown}, expected the name of a page, such as line3.html")
+    key = None if arguments.sign is None else _signing_key(arguments.sign)
     try:
         measured = calibrate(
             engine,
-            arguments.good,
-            arguments.defects,
+            good,
+            defects,
             arguments.false_reject_rate,
             roi=arguments.roi,
             tiles=arguments.tiles,
+            mask=arguments.mask,
+            compare_with=arguments.compare,
         )
     except EngineFailed as error:
         raise EngineFailed(f"{error}; {target} was not written") from error
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"interrupted; {target} was not written") from stop
-    write_calibration(target, measured.calibration)
+    text = calibration_text(measured.calibration)
+    if key is not None:
+        key.sign(target, text)
+    write_text(target, text)
+    found = evidence(measured)
+    numbers = as_json(measured, found, str(engine), str(target))
+    write_text(shown.with_suffix(".json"), json.dumps(numbers, ensure_ascii=False, indent=1).encode())
+    write_text(shown, page(target, engine, measured, found).encode())
     print(report(target, measured))
-    for line in warnings(measured):
+    for line in comparison(measured):
+        print(line)
+    for line in [*warnings(measured), *_unsigned(target, signed=key is not None)]:
         print(f"{PROG}: warning: {line}", file=sys.stderr)
+    print(f"the evidence: {shown}, and {shown.with_suffix('.json').name} beside it")
     print(next_step(engine, target, measured))
     return 0
+
+
+def _folders(arguments: "argparse.Namespace") -> "tuple[Path, Path | None]":
+    """Give the folders of good and of defective images."""
+    from foundation.errors import InputError
+
+    labels: Path | None = arguments.from_labels
+    if (labels is None) == (arguments.good is None) or (labels is not None and arguments.defects is not None):
+        raise InputError("which images: expected --good DIR, with --defects DIR or not, or --from-labels DIR")
+    if labels is None:
+        return arguments.good, arguments.defects
+    if not (labels / "good").is_dir():
+        raise InputError(
+            f"{labels}: found no folder good in it, expected what the operators' page writes from labels"
+        )
+    defects = labels / "defects"
+    return labels / "good", defects if defects.is_dir() else None
+
+
+def _signing_key(file: "Path") -> "SigningKey":
+    from engine_runtime.signatures import SigningKey
+
+    return SigningKey(file)
+
+
+def _unsigned(target: "Path", *, signed: bool) -> list[str]:
+    from engine_runtime.signatures import signature_of
+
+    beside = signature_of(target)
+    if signed or not beside.exists():
+        return []
+    return [f"{beside}: is the signature of an earlier calibration: sign this one, too (--sign KEY)"]
 
 
 def command_line() -> "argparse.ArgumentParser":
@@ -67,12 +122,18 @@ def command_line() -> "argparse.ArgumentParser":
     parser.add_argument(
         "--good",
         type=Path,
-        required=True,
         metavar="DIR",
         help="images of good parts the model was not trained on",
     )
     parser.add_argument(
         "--defects", type=Path, metavar="DIR", help="images of defective parts, to report how many are caught"
+    )
+    parser.add_argument(
+        "--from-labels",
+        type=Path,
+        metavar="DIR",
+        help="instead of both: what the operators' page wrote from people's labels, with folders good and "
+        "defects",
     )
     parser.add_argument(
         "--false-reject-rate",
@@ -93,6 +154,32 @@ def command_line() -> "argparse.ArgumentParser":
         metavar="size,overlap",
         help="cut the region into tiles, each of which the engine sees as one frame "
         "(default: those of the training)",
+    )
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="where to look, of 'inspectctl mask suggest' or 'mask draw' (default: everywhere)",
+    )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="OLD",
+        help="an earlier calibration: tell what would change, image by image if it is of this engine",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="the page that shows what the threshold rests on, with its numbers as .json beside it "
+        "(default: the "
+        "calibration's name with .html)",
+    )
+    parser.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        help="sign the calibration, for lines with trusted_keys: an Ed25519 private key in PEM",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default: the engine's name with .calibration.yaml"

@@ -26,6 +26,8 @@ def report(target: Path, measured: Measured) -> str:
         ("calibration", f"{target}"),
         ("engine", f"{calibration.model} {calibration.engine_sha256[:12]}"),
         ("region of interest", f"{calibration.roi}" if calibration.roi else "whole picture"),
+        *([("locate", f"reference {calibration.locate[:12]}…")] if calibration.locate else []),
+        *([("mask", f"{calibration.mask[:12]}…")] if calibration.mask else []),
         *_tile_rows(calibration),
         ("good images", f"{len(scores)}{copies}"),
         (
@@ -35,10 +37,10 @@ def report(target: Path, measured: Measured) -> str:
             ),
         ),
         ("good scores", f"median {np.median(scores):.4g}, highest {_highest(measured.good.files, scores)}"),
-        ("threshold", f"{threshold.value:.4g}, to reject {_per_thousand(threshold.wanted_rate)} good parts"),
+        ("threshold", f"{threshold.value:.4g}, to reject {rate_text(threshold.wanted_rate)} good parts"),
         (
             f"{CONFIDENCE:.0%} confidence",
-            f"{_per_thousand(low, high)} (tail fitted on the {threshold.tail_size} highest scores)",
+            f"{rate_text(low, high)} (tail fitted on the {threshold.tail_size} highest scores)",
         ),
     ]
     if measured.defective is not None:
@@ -51,7 +53,7 @@ def warnings(measured: Measured) -> list[str]:
     lines = []
     calibration, threshold = measured.calibration, measured.threshold
     parts, needed = max(measured.groups) + 1, scores_needed(threshold.wanted_rate)
-    worst = f"up to {_per_thousand(threshold.rate_interval[1])} good parts may be rejected"
+    worst = f"up to {rate_text(threshold.rate_interval[1])} good parts may be rejected"
     if parts < FEWEST_SCORES:
         lines.append(
             f"the {len(measured.groups)} good images show only {parts} different parts, the others are "
@@ -61,7 +63,7 @@ def warnings(measured: Measured) -> list[str]:
     elif parts < needed and not threshold.enough_scores:
         lines.append(
             f"{parts} good images are few: {worst}; about {needed} in all, {needed - parts} more, would "
-            f"narrow that to {_per_thousand(TOLERATED_FACTOR * threshold.wanted_rate)}"
+            f"narrow that to {rate_text(TOLERATED_FACTOR * threshold.wanted_rate)}"
         )
     elif not threshold.enough_scores:
         lines.append(
@@ -83,6 +85,11 @@ def warnings(measured: Measured) -> list[str]:
             f"{', ...' if count > _SHOWN else ''}) and scores parts it never saw higher, so the threshold is "
             "too low: use held-out ones"
         )
+    if measured.not_located:
+        lines.append(
+            f"no part was found in {measured.not_located} of the {len(measured.defective_scores)} defective "
+            "images; they were judged as they lie, while the line makes them faults or rejects"
+        )
     for index in measured.suspects:
         file, score = measured.good.files[index], measured.good_scores[index]
         lines.append(
@@ -96,6 +103,28 @@ def warnings(measured: Measured) -> list[str]:
             f"{measured.threshold_without:.4g} instead of {threshold.value:.4g}"
         )
     return lines
+
+
+def comparison(measured: Measured) -> list[str]:
+    """Say what would change where another calibration was in use."""
+    compared = measured.compared
+    if compared is None:
+        return []
+    old, new = compared.old.threshold, measured.threshold.value
+    lines = [f"compared with {compared.file}: threshold {old:.4g}, now {new:.4g}"]
+    if compared.good_scores is None:
+        return [*lines, "it is of another engine, so no image can be judged by it again"]
+    sets = [("good", measured.good, compared.good_scores, measured.good_scores)]
+    if measured.defective is not None and compared.defective_scores is not None:
+        sets.append(("defective", measured.defective, compared.defective_scores, measured.defective_scores))
+    for kind, images, before, now in sets:
+        newly, no_longer = compared.changed(before, now, new)
+        for said, indices in (("would be rejected now", newly), ("would pass now", no_longer)):
+            if indices:
+                named = ", ".join(images.files[index].name for index in indices[:_SHOWN])
+                more = ", ..." if len(indices) > _SHOWN else ""
+                lines.append(f"{len(indices)} {kind} images that {said}: {named}{more}")
+    return lines if len(lines) > 1 else [*lines, "every image here is decided as before"]
 
 
 def next_step(engine: Path, target: Path, measured: Measured) -> str:
@@ -149,7 +178,8 @@ def _highest(files: list[Path], scores: Floats) -> str:
     return ", ".join(f"{scores[index]:.4g} {files[index].name}" for index in best)
 
 
-def _per_thousand(*rates: float) -> str:
+def rate_text(*rates: float) -> str:
+    """Give one or two rates in plain words, such as "1 to 4 in 1000"."""
     # Two digits and no exponent; what would round to less than 1 in 10 million is shown as 0.
     shown = (float(f"{1000 * rate:.2g}") for rate in rates)
     return " to ".join(f"{count if count >= 1e-4 else 0:g}" for count in shown) + " in 1000"

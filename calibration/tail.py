@@ -40,6 +40,9 @@ class Threshold:
     """Holds the false reject rate with probability ``CONFIDENCE``."""
     tail_size: int
     """How many scores the tail was fitted on."""
+    tolerance: float
+    """By so much all scores could rise before more are to be expected above the threshold than the interval's
+    upper end."""
 
     @property
     def enough_scores(self) -> bool:
@@ -67,11 +70,13 @@ def fit_threshold(scores: Floats, rate: float) -> Threshold:
         raise ValueError(f"the {len(excesses)} highest good scores are all {start:g}")
     tail = _Tail(excesses, len(scores), len(excesses))
     excess = tail.quantile(rate)
+    interval = tail.rate_interval(excess)
     return Threshold(
         value=start + excess,
         wanted_rate=rate,
-        rate_interval=tail.rate_interval(excess),
+        rate_interval=interval,
         tail_size=len(excesses),
+        tolerance=excess - tail.quantile(max(interval[1], rate)),
     )
 
 
@@ -99,6 +104,52 @@ def expected_rates(scores: Floats, thresholds: Sequence[float]) -> list[float]:
         if threshold >= start
         else 1 - float(np.searchsorted(ordered, threshold, side="right")) / len(ordered)
         for threshold in thresholds
+    ]
+
+
+def with_more(scores: Floats, rate: float, more: int) -> Threshold:
+    """Imagine more good parts, spread as those that were seen, and find the threshold that they would give.
+
+    Args:
+        scores: of n ≥ 20 good parts, float64.
+        rate: wanted false reject rate, in (0, 0.1].
+        more: how many.
+
+    Raises:
+        ValueError: as ``fit_threshold``.
+    """
+    start, excesses = _tail_of(scores, rate)
+    if not excesses.any():
+        raise ValueError(f"the {len(excesses)} highest good scores are all {start:g}")
+    count = len(scores) + more
+    size = round(len(excesses) * count / len(scores))
+    tail = _Tail(excesses, count, size)
+    excess = tail.quantile(rate)
+    interval = tail.rate_interval(excess)
+    return Threshold(start + excess, rate, interval, size, excess - tail.quantile(max(interval[1], rate)))
+
+
+def tail_curve(
+    scores: Floats, rate: float, thresholds: Sequence[float]
+) -> list[tuple[float, float, float, float]]:
+    """Tell what the fit says of the tail: threshold, expected rate above it, and the interval's two ends.
+
+    Args:
+        scores: of n ≥ 20 good parts, float64.
+        rate: wanted false reject rate, which says how much of the scores the tail is.
+        thresholds: those below the tail's start are left out.
+
+    Raises:
+        ValueError: as ``fit_threshold``.
+    """
+    start, excesses = _tail_of(scores, rate)
+    if not excesses.any():
+        raise ValueError(f"the {len(excesses)} highest good scores are all {start:g}")
+    tail = _Tail(excesses, len(scores), len(excesses))
+    return [
+        (threshold, tail.expected_rate(threshold - start), *tail.rate_interval(threshold - start))
+        for threshold in thresholds
+        if threshold >= start
     ]
 
 

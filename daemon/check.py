@@ -25,6 +25,7 @@ from daemon.journal.reader import JournalReader
 from daemon.load import clients_of, load_setup
 from foundation.errors import InputError
 from pictures.frames import Frame, Size, cut_out
+from pictures.locating.reference import Reference
 from verdicts.address import from_this_machine
 from verdicts.control import ControlRefused, ControlSilent, LineControl
 from verdicts.curve import CurveKeys
@@ -62,14 +63,16 @@ async def check_line(path: Path) -> Checked:
         _check_folder(path, "archive.folder", config.archive.folder)
     if config.preview is not None:
         _check_folder(path, "preview.folder", config.preview.folder)
-    size = load_setup(path).camera_plan.size
+    plan = load_setup(path).camera_plan
     held = {
         name: settings
         for name, settings in config.cameras.items()
         if _is_device(settings.source) and running is not None and _runs(running, name)
     }
     await check_cameras(
-        {name: settings for name, settings in config.cameras.items() if name not in held}, size
+        {name: settings for name, settings in config.cameras.items() if name not in held},
+        plan.size,
+        plan.references,
     )
     for name, settings in config.cameras.items():
         _check_region(name, settings)
@@ -220,12 +223,15 @@ class _Opening:
         self.changed.set()
 
 
-async def check_cameras(settings: Mapping[str, CameraSettings], size: Size) -> None:
+async def check_cameras(
+    settings: Mapping[str, CameraSettings], size: Size, references: Mapping[str, Reference]
+) -> None:
     """Open every camera as the running daemon would, in a process of its own, and close it again.
 
     Args:
         settings: camera name to its entry in the config.
         size: the engine's input size.
+        references: of the cameras that look for a part.
 
     Raises:
         InputError: a camera does not open.
@@ -233,7 +239,13 @@ async def check_cameras(settings: Mapping[str, CameraSettings], size: Size) -> N
     opening = _Opening()
     cameras = [
         DaemonCamera(
-            name, entry, size, judged_at_once=1, sink=opening, counter=CaptureCounter.create(None, _BOOT)
+            name,
+            entry,
+            size,
+            judged_at_once=1,
+            sink=opening,
+            counter=CaptureCounter.create(None, _BOOT),
+            reference=references.get(name),
         )
         for name, entry in settings.items()
     ]

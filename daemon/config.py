@@ -1,30 +1,23 @@
 """The config of a line: YAML, checked against the models below, every mistake named by file, line and key."""
 
-import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import ErrorDetails
 
 from daemon.capture.drivers import CameraSettings
 from daemon.host.cores import Cores
 from foundation.errors import InputError
-from foundation.yaml_file import read_yaml, shown
-from pictures.frames import Roi
-from pictures.tiles import Tiles
+from foundation.yaml_model import line_of, read_model
 from verdicts.address import address_from, parse_address
 from verdicts.message import NAME
 
@@ -52,6 +45,7 @@ class ProductConfig(_Section):
 
     engine: Path
     calibration: Path
+    mask: Path | None = Field(default=None, description="where to look; everywhere when absent")
 
 
 class ArchiveConfig(_Section):
@@ -78,6 +72,21 @@ class JournalConfig(_Section):
     keep_days: float = Field(default=90, gt=0, le=36_500)
     max_mb: float = Field(default=1000, ge=1, le=1_000_000_000)
     durable: bool = Field(default=False, description="publish a verdict only when it is on the disk")
+
+
+class GoldenConfig(_Section):
+    """When golden samples are judged, and what follows when one gets another verdict or score."""
+
+    every_h: float = Field(default=4, ge=0.0003, le=8760, description="beside each start, reload and select")
+    on_failure: Literal["warn", "stop"] = Field(
+        default="warn", description="stop: no part is released until they pass again; each is a fault"
+    )
+
+
+class DriftConfig(_Section):
+    """Whether it is watched if parts still look as they did when the line was calibrated."""
+
+    parts_per_false_alarm: float = Field(default=1_000_000, ge=10_000, le=1e12)
 
 
 class ClientConfig(_Section):
@@ -107,10 +116,14 @@ class Config(_Section):
     line: Name
     engine: Path | None = None
     calibration: Path | None = None
+    mask: Path | None = Field(
+        default=None, description="where to look; everywhere when absent. Of a product or a camera, too"
+    )
     products: dict[Name, ProductConfig] = {}
     product: Annotated[Name | None, Field(validate_default=True)] = None
     trusted_keys: Annotated[tuple[Path, ...], Field(min_length=1)] | None = Field(
-        default=None, description="files with public keys; one of them must have signed each engine"
+        default=None,
+        description="files with public keys; one of them must have signed each engine and calibration",
     )
     curve: CurveConfig | None = None
     publish: str = Field(description="where the verdicts go, such as tcp://127.0.0.1:5560")
@@ -131,6 +144,8 @@ class Config(_Section):
     cores: Cores | None = Field(default=None, description="the cores that the line may use; all when absent")
     archive: ArchiveConfig | None = None
     preview: PreviewConfig | None = None
+    golden: GoldenConfig | None = None
+    drift: DriftConfig | None = None
     cameras: Annotated[dict[Name, CameraSettings], Field(min_length=1)]
 
     @field_validator("product")
@@ -138,8 +153,8 @@ class Config(_Section):
     def _product_is_one_of_products(cls, product: str | None, info: ValidationInfo) -> str | None:
         products: dict[str, ProductConfig] = info.data.get("products", {})
         single = [info.data.get(key) for key in ("engine", "calibration")]
-        if products and any(single):
-            raise ValueError("expected either engine and calibration, or products")
+        if products and any([*single, info.data.get("mask")]):
+            raise ValueError("expected either engine, calibration and mask, or products")
         if product is not None and product not in products:
             raise ValueError(f"expected one of products: {', '.join(products) or 'there are none'}")
         return product
@@ -187,7 +202,7 @@ class Config(_Section):
     def named_products(self) -> dict[str | None, ProductConfig]:
         """Give the products by name, the one that is judged first at the front."""
         if self.engine is not None and self.calibration is not None:
-            return {None: ProductConfig(engine=self.engine, calibration=self.calibration)}
+            return {None: ProductConfig(engine=self.engine, calibration=self.calibration, mask=self.mask)}
         first = self.product or next(iter(self.products))
         return {name: self.products[name] for name in sorted(self.products, key=lambda name: name != first)}
 
@@ -209,18 +224,12 @@ def load_config(path: Path, text: bytes | None = None) -> Config:
         InputError: the file cannot be read, is not YAML, or breaks a rule; the line names file, line, key,
             what was found and what was expected.
     """
-    file = read_yaml(path, A_CONFIG, text)
-    try:
-        config = Config.model_validate_json(file.json, strict=True)
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InputError(f"{path}:{_describe(problems[0], file.document)}{more}") from error
+    config, document = read_model(path, A_CONFIG, Config, text)
     _refuse_incomplete(path, config)
     config = _from_folder(config, path)
     control = config.control
     if control is not None and parse_address(control).overlaps(parse_address(config.publish)):
-        line = _line_of(file.document, ["control"])
+        line = line_of(document, ["control"])
         raise InputError(
             f"{path}:{line}: control: found {control}, expected another address than publish has"
         )
@@ -257,11 +266,12 @@ def _from_folder(config: Config, path: Path) -> Config:
     archive = moved(config.archive, "folder")
     if archive is not None:  # verdicts say where the pictures lie, also to who works in another folder
         archive = archive.model_copy(update={"folder": archive.folder.absolute()})
-    moved_config: Config = moved(config, "engine", "calibration")
+    moved_config: Config = moved(config, "engine", "calibration", "mask")
     return moved_config.model_copy(
         update={
             "products": {
-                name: moved(product, "engine", "calibration") for name, product in config.products.items()
+                name: moved(product, "engine", "calibration", "mask")
+                for name, product in config.products.items()
             },
             "archive": archive,
             "preview": moved(config.preview, "folder"),
@@ -283,69 +293,11 @@ def _address_from(path: Path, key: str, text: str) -> str:
 
 
 def _camera_from(folder: Path, camera: CameraSettings) -> CameraSettings:
+    if camera.locate is not None:
+        taught = replace(camera.locate, reference=str(folder / camera.locate.reference))
+        camera = replace(camera, locate=taught)
+    if camera.mask is not None:
+        camera = replace(camera, mask=str(folder / camera.mask))
     if "://" in camera.source:
         return camera
     return replace(camera, source=str(folder / camera.source))
-
-
-def _describe(problem: ErrorDetails, document: yaml.Node | None) -> str:
-    """Make ``LINE: KEY: found …, expected …`` of pydantic's finding."""
-    location = [str(step) for step in problem["loc"] if step != "[key]"]
-    key, line = ".".join(location), _line_of(document, location)
-    match problem["type"]:
-        case "missing":
-            return f"{line}: {key}: missing; expected it here"
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            near = difflib.get_close_matches(location[-1], _keys_beside(location), n=1)
-            return f"{line}: {key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
-        case "value_error":
-            wanted = str(problem["ctx"]["error"])
-        case "list_type" | "tuple_type":
-            wanted = "expected a list"
-        case "dict_type" | "model_type" | "dataclass_type":
-            wanted = "expected keys and values"
-        case "named_tuple_type":  # of a region
-            wanted = "expected {x: …, y: …, width: …, height: …} in pixels"
-        case "bool_type":
-            wanted = "expected true or false"
-        case "string_type":
-            wanted = "expected a text; write it in quotes"
-        case _:
-            wanted = "expected " + problem["msg"].removeprefix("Input should be ")
-    found = shown(problem["input"])
-    return f"{line}: {key}: {f'found {found}, ' if found else ''}{wanted}"
-
-
-def _keys_beside(location: Sequence[str]) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {
-        "archive": ArchiveConfig,
-        "preview": PreviewConfig,
-        "journal": JournalConfig,
-        "curve": CurveConfig,
-    }
-    match location:
-        case [_]:
-            return list(Config.model_fields)
-        case ["cameras", _, _]:
-            return [field.name for field in fields(CameraSettings)]
-        case ["cameras", _, "roi" | "tiles" as section, _]:
-            return {"roi": list(Roi._fields), "tiles": [field.name for field in fields(Tiles)]}[section]
-        case ["products", _, _]:
-            return list(ProductConfig.model_fields)
-        case ["curve", "clients", _, _]:
-            return list(ClientConfig.model_fields)
-        case _:
-            return list(sections[location[0]].model_fields)
-
-
-def _line_of(node: yaml.Node | None, location: Sequence[str]) -> int:
-    """Give the line of a key, or of the innermost mapping around it when it is not there."""
-    line = 1
-    for step in location:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        found: list[tuple[Any, yaml.Node]] = [(k, v) for k, v in node.value if k.value == step]
-        if not found:
-            break
-        line, node = found[0][0].start_mark.line + 1, found[0][1]
-    return line

@@ -5,7 +5,16 @@ from datetime import datetime
 
 from daemon.journal.stamps import iso
 from daemon.judging.product import Product
-from verdicts.message import CameraHealth, Decision, Health, JournalHealth, LineState, SubscriberHealth
+from verdicts.message import (
+    CameraHealth,
+    Decision,
+    DriftHealth,
+    GoldenHealth,
+    Health,
+    JournalHealth,
+    LineState,
+    SubscriberHealth,
+)
 
 
 def health_of(
@@ -17,6 +26,8 @@ def health_of(
     cameras: Mapping[str, CameraHealth],
     product: Product,
     lanes_failing: bool,
+    golden: GoldenHealth | None,
+    drift: Mapping[str, DriftHealth] | None,
     journal: JournalHealth | None,
     decisions: Mapping[Decision, int],
     dropped_messages: int,
@@ -37,6 +48,8 @@ def health_of(
         cameras: by name.
         product: what is judged now.
         lanes_failing: whether the last batch of a lane failed.
+        golden: what golden samples say; None where the config asks for none.
+        drift: camera to what has changed there; None where nobody looks.
         journal: how it fares; None without one.
         decisions: published since the start.
         dropped_messages: what came in on the sockets and was no request, since the start.
@@ -51,6 +64,8 @@ def health_of(
         _cameras_in_order(cameras)
         and _journal_in_order(journal)
         and not lanes_failing
+        and _golden_in_order(golden)
+        and not any(entry.cause for entry in (drift or {}).values())
         and all(subscribers[name].present for name in required_subscribers)
     )
     return Health(
@@ -69,11 +84,17 @@ def health_of(
         waiting=waiting,
         uptime_s=round(uptime_s, 3),
         sent_at=iso(now),
+        golden=golden,
+        drift=drift,
     )
 
 
 def _cameras_in_order(cameras: Mapping[str, CameraHealth]) -> bool:
     return all(camera.state in {"running", "ended"} and not camera.error for camera in cameras.values())
+
+
+def _golden_in_order(golden: GoldenHealth | None) -> bool:
+    return golden is None or golden.state in {"untested", "passed"}
 
 
 def _journal_in_order(journal: JournalHealth | None) -> bool:

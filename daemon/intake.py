@@ -77,6 +77,8 @@ class Intake:
             arrival.captured_ns + int(self.deadline_ms * 1e6),
             arrival.part,
             arrival.region,
+            arrival.placed,
+            arrival.lost,
         )
         self._ledger.open(captured)
         if self._deadline_timer is None or captured.deadline_ns / 1e9 < self._deadline_timer.when():

@@ -5,18 +5,26 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from daemon.capture.link import Watch
+from daemon.delivery.drift_watch import DriftNews
+from daemon.delivery.expectations import Expectations, Expected
+from daemon.golden import Golden
 from daemon.health import health_of
 from daemon.host.sd_notify import Service
+from daemon.journal.stamps import iso
 from daemon.judging.lane import NotJudged
 from daemon.reload import Beside, reload, select, told
 from daemon.running import Running
 from foundation.errors import InputError
 from verdicts.message import HEALTH_INTERVAL_S, CameraHealth, Health, LineState
+from verdicts.statistics import CameraStatistics
 
 _LONGEST_DRAIN_S = 5.0
+_MOST_EXPECTED = 4
 _log = logging.getLogger("inspectd")
 
 
@@ -48,6 +56,8 @@ class Line:
         self._changing_over = asyncio.Lock()
         self._reloading: set[asyncio.Task[None]] = set()
         self._beside = Beside(on.line, self._ending)
+        self._golden = Golden(on, self._ending)
+        self._expectations = Expectations(on.verdicts.watched_by)
         on.intake.on_camera_change = self._camera_changed
         on.verdicts.on_engine_failure = self._engine_failed
 
@@ -82,11 +92,13 @@ class Line:
             self._on_signal(number, self._ending.set)
         self._on_signal(signal.SIGHUP, self._reload_on_signal)
         self._on.lanes.start()
-        self._on.intake.cameras.start()
         pulse = asyncio.create_task(self._pulse())
         pulse.add_done_callback(self._pulse_ended)
         config = self._on.setup.config
         try:
+            with suppress(InputError):  # it ends before its first part
+                await self._golden.test(self._on.setup.golden, "start")
+            self._on.intake.cameras.start()
             await self._until(lambda: self._on.intake.cameras.tried, self._changed)
             self._on.intake.cameras.refuse_wrong()
             self._state = "running"
@@ -157,6 +169,8 @@ class Line:
             await asyncio.to_thread(self._on.verdicts.archive.close)
         if self._on.verdicts.preview is not None:
             await asyncio.to_thread(self._on.verdicts.preview.close)
+        if self._on.verdicts.drift is not None:
+            await asyncio.to_thread(self._on.verdicts.drift.close)
 
     async def _pulse(self) -> None:
         """Each second: look after cameras and lanes, send health, and feed the service's watchdog."""
@@ -165,6 +179,7 @@ class Line:
             self._on.intake.cameras.check_stalled()
             for hung in self._on.lanes.replace_hung(self._on.setup.config.engine_timeout_s):
                 self._on.verdicts.take(hung)
+            self._golden.test_what_is_due()
             health = self.send_health()
             if self._on.intake.cameras.alive:
                 self._service.alive(f"{health.state}, {health.seq} verdicts")
@@ -179,6 +194,7 @@ class Line:
         """Publish the line's health, and return it."""
         self._on.verdicts.flush()  # its ``seq`` says what was published
         publisher, control, config = self._on.publisher, self._on.control, self._on.setup.config
+        drift, product, cameras = self._on.verdicts.drift, self._on.intake.product, self._on.intake.cameras
         health = health_of(
             line=config.line,
             boot=self._on.boot,
@@ -186,10 +202,12 @@ class Line:
             given_up=self._given_up,
             cameras={
                 name: CameraHealth(camera.state, camera.captured, publisher.faults[name], camera.error)
-                for name, camera in self._on.intake.cameras.items()
+                for name, camera in cameras.items()
             },
-            product=self._on.intake.product,
+            product=product,
             lanes_failing=self._on.lanes.failing,
+            golden=self._golden.health(),
+            drift=None if drift is None else drift.health(product.name, list(dict(cameras.items()))),
             journal=publisher.journal_health(),
             decisions=publisher.decisions,
             dropped_messages=publisher.dropped_messages,
@@ -200,6 +218,11 @@ class Line:
             uptime_s=time.monotonic() - self._started_s,
             now=datetime.now(UTC),
         )
+        publisher.watched = {
+            name: _watched(camera.watch)
+            for name, camera in self._on.intake.cameras.items()
+            if camera.watch is not None
+        }
         publisher.send_health(health)
         return health
 
@@ -214,28 +237,151 @@ class Line:
         """Do what an operator asks for, and say what was done.
 
         Args:
-            command: "reload", or "select" with the argument ``product``.
+            command: "reload", "select" with the argument ``product``, "trigger" with ``camera``, ``part`` and
+                ``at_ns``, "selftest", "accept_drift" with ``camera`` and ``by``, or "expect" with ``camera``,
+                ``part``, ``within_s`` and ``by``.
             arguments: by name.
 
         Raises:
             InputError: it cannot be done; the line runs on as before.
         """
+        if command == "trigger":  # a part does not wait for a reload
+            return self._trigger(**arguments)
+        if command == "expect":
+            self._refuse_at_the_end()
+            return await self._expect(**arguments)  # it may take an hour, and changes nothing
         async with self._changing_over:
-            if not self._goes_on:
-                state = "stopping" if self._state == "running" else self._state
-                raise InputError(f"{self._on.line} is {state}")
+            self._refuse_at_the_end()
             try:
-                if command == "reload":
-                    done = await reload(self._on, self._beside)
-                else:
-                    done = select(self._on, arguments["product"])
+                done = await self._done(command, arguments)
             except InputError:
                 raise
             except Exception as error:  # it may be half changed over
                 self._loop.call_exception_handler({"message": f"{command} broke", "exception": error})
                 raise InputError(f"{self._on.line} is failed: {told(error)}") from error
-            self.send_health()
+            finally:
+                self.send_health()
         return done
+
+    def _trigger(self, camera: str, part: str | None, at_ns: int) -> str:
+        """Have the picture judged that a camera took nearest to a time."""
+        self._refuse_at_the_end()
+        cameras = dict(self._on.intake.cameras.items())
+        if camera not in cameras:
+            raise InputError(f"camera {camera!r}: unknown; expected one of {', '.join(cameras)}")
+        cameras[camera].trigger(at_ns, part)
+        return f"camera {camera}: triggered" + ("" if part is None else f", part {part}")
+
+    def _refuse_at_the_end(self) -> None:
+        if not self._goes_on:
+            state = "stopping" if self._state == "running" else self._state
+            raise InputError(f"{self._on.line} is {state}")
+
+    async def _done(self, command: str, arguments: dict[str, Any]) -> str:
+        match command:
+            case "reload":
+                try:
+                    return await reload(self._on, self._beside, self._golden)
+                finally:
+                    self._golden.changed_over()
+            case "accept_drift":
+                return await self._accept_drift(**arguments)
+            case "selftest":
+                return await self._golden.selftest()
+            case _:
+                product = self._on.setup.products.get(arguments["product"])
+                if product is not None:
+                    await self._golden.test(self._golden.of([product]), "select")
+                return select(self._on, arguments["product"])
+
+    def drifted(self, news: DriftNews) -> None:
+        """Note and publish that something has changed since the calibration, or no longer has."""
+        drift = news.drift
+        named = (
+            f"camera {news.camera}"
+            if news.product is None
+            else f"product {news.product}, camera {news.camera}"
+        )
+        if drift is None:
+            _log.info("%s: %s: what had drifted is as it was", self._on.line, named)
+        else:
+            _log.warning("%s: %s: %s since frame %d: %s; %s", self._on.line, named, drift.cause, drift.since,
+                         drift.amount, drift.do)  # fmt: skip
+        told = {} if drift is None else {"since_frame": drift.since, "amount": drift.amount, "do": drift.do}
+        content = {"product": news.product, "camera": news.camera, "frame": news.frame}
+        self._on.note_soon("drift", content | {"cause": None if drift is None else drift.cause} | told)
+        if self._state == "running":
+            self.send_health()
+
+    async def _accept_drift(self, camera: str | None, by: str | None) -> str:
+        """Take how the parts look now for normal, and note who said so.
+
+        Raises:
+            InputError: nobody looks for drift, there is no such camera, or too few parts have passed.
+        """
+        watch, product = self._on.verdicts.drift, self._on.intake.product
+        if watch is None:
+            raise InputError(f"{self._on.path}: drift: found no such section, expected drift: {{}}")
+        known = dict(self._on.intake.cameras.items())
+        if camera is not None and camera not in known:
+            raise InputError(f"camera {camera!r}: unknown; expected one of {', '.join(known)}")
+        before = {name: entry.cause for name, entry in watch.health(product.name, list(known)).items()}
+        cameras = await asyncio.wrap_future(watch.accept(product.name, camera))
+        told = {name: before.get(name) for name in cameras}
+        self._on.note_soon("drift_accepted", {"product": product.name, "cameras": told, "by": by})
+        return f"accepted as normal: how parts look now at {', '.join(cameras)}"
+
+    async def _expect(self, camera: str | None, part: str | None, within_s: float, by: str | None) -> str:
+        """Wait for a known bad part to be rejected, and note whether it was.
+
+        Returns:
+            A line that begins with "passed" or "failed".
+
+        Raises:
+            InputError: the line has no such camera, or waits for too many parts already.
+        """
+        known = self._on.intake.cameras
+        if camera is not None and camera not in dict(known.items()):
+            raise InputError(f"camera {camera!r}: unknown; expected one of {', '.join(dict(known.items()))}")
+        if len(self._expectations) >= _MOST_EXPECTED:
+            raise InputError(f"{_MOST_EXPECTED} parts are expected already; expected fewer at a time")
+        asked_at, expected = iso(datetime.now(UTC)), Expected(camera, part)
+        waiting = asyncio.create_task(self._expectations.expect(expected, within_s))
+        ending = asyncio.create_task(self._ending.wait())
+        await asyncio.wait((waiting, ending), return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        waiting.cancel()
+        found = expected.rejected
+        self._on.note_soon(
+            "expect",
+            {
+                "expected": "defect",
+                "camera": camera,
+                "part": part,
+                "within_s": within_s,
+                "by": by,
+                "asked_at": asked_at,
+                "product": self._on.intake.product.name,
+                "outcome": "failed" if found is None else "passed",
+                "seen": {decision: expected.seen[decision] for decision in ("pass", "reject", "fault")},
+                "verdict": None if found is None else {"seq": found.seq, "score": found.score},
+            },
+        )
+        if found is None:
+            return self._missed(expected, within_s)
+        where = f"camera {found.camera}, frame {found.frame}, score {found.score:.4g}"
+        return f"passed: the defect was rejected: {where}, threshold {found.threshold:.4g}"
+
+    def _missed(self, expected: Expected, within_s: float) -> str:
+        seen = [f"{expected.seen[word]} {word}" for word in ("pass", "fault") if expected.seen[word]]
+        which = "" if expected.part is None else f" of part {expected.part}"
+        where = "" if expected.camera is None else f" by camera {expected.camera}"
+        _log.error("%s: the expected defect was not rejected (%s)", self._on.line, ", ".join(seen) or "none")
+        if self._ending.is_set():
+            return f"failed: {self._on.line} is stopping before the defect was rejected"
+        if not seen:
+            return f"failed: no verdict{which} was given{where} within {within_s:g} s"
+        return f"failed: the defect was not rejected{where} within {within_s:g} s: {', '.join(seen)}{which}"
 
     def _reload_on_signal(self) -> None:
         async def by_signal() -> None:
@@ -253,3 +399,15 @@ class Line:
         reloading = asyncio.create_task(by_signal())
         self._reloading.add(reloading)  # kept: a task without a reference may vanish
         reloading.add_done_callback(self._reloading.discard)
+
+
+def _watched(watch: Watch) -> CameraStatistics:
+    return CameraStatistics(
+        pictures=watch.pictures,
+        empty=watch.empty,
+        parts=watch.parts,
+        missed=watch.missed,
+        triggers=watch.triggers,
+        double_triggers=watch.doubles,
+        speed_px_per_s=watch.speed,
+    )

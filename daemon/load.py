@@ -5,10 +5,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from calibration.calibration_file import A_CALIBRATION, Calibration, load_calibration
+from calibration.golden import LIST, GoldenSample, folder_of, list_digest, load_golden
 from daemon.capture.drivers import CameraSettings
 from daemon.capture.group import CameraPlan
 from daemon.config import A_CONFIG, Config, CurveConfig, ProductConfig, load_config
@@ -30,11 +34,14 @@ from foundation.yaml_file import read_text
 from pictures.frames import Roi, Size
 from pictures.heatmap import MapGeometry
 from pictures.image_folder import images_in
+from pictures.locating.reference import Reference
+from pictures.locating.reference_file import read_reference
+from pictures.mask import Mask, MaskCells, read_mask
 from pictures.region import seen_region
 from pictures.tile_merge import TileMerge
 
 # What sockets, threads and files are made of at the start.
-_NEEDS_RESTART = ("line", "publish", "control", "lanes", "cores", "journal", "preview")
+_NEEDS_RESTART = ("line", "publish", "control", "lanes", "cores", "journal", "preview", "drift")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,10 @@ class Setup:
     """SHA-256 of the config, of each calibration and of each engine's payload, by file; for the journal."""
     proven: Mapping[str, str]
     """SHA-256 of each engine's payload, and by what it was found to run here; for the journal."""
+    golden: Mapping[Product, Sequence[GoldenSample]] = field(default_factory=dict)
+    """The golden samples of each product; none where the config does not ask for them."""
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    """Camera → the part that is looked for in its pictures, of those that look for one."""
 
     @property
     def input_size(self) -> Size:
@@ -62,6 +73,7 @@ class Setup:
             cameras=self.config.cameras,
             size=self.input_size,
             judged_at_once=max(product.max_batch for product in products) * self.config.lanes,
+            references=self.references,
             on_gpu=any(product.manifest.executed_on == "cuda" for product in products),
         )
 
@@ -89,16 +101,21 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
         _keep_to_cores(path, config)
     else:
         _refuse_restart(path, running.config, config)
-    products = load_products(config, path)
-    hashes = _hashes(products) | {str(path): hashlib.sha256(text).hexdigest()}
+    references = load_references(config, path)
+    products = load_products(config, path, references)
+    hashes = _hashes(products) | _reference_hashes(config, references)
+    hashes |= _mask_hashes(config)
+    hashes |= {str(path): hashlib.sha256(text).hexdigest()}
     if running is not None:
         same = {product.fingerprint: product for product in running.products.values()}
         products = {name: same.get(product.fingerprint, product) for name, product in products.items()}
     kept = set() if running is None else set(running.products.values())
+    golden = _golden(config, products.values())
+    hashes |= _golden_hashes(golden)
     _try_out(_unproven(products.values(), config, running))
     opened: list[dict[Product, Engine]] = [{} for _ in range(config.lanes)]
     proven = {p.manifest.payload_sha256: environment_of(p.manifest) for p in products.values()}
-    setup = Setup(config, products, opened, hashes, proven)
+    setup = Setup(config, products, opened, hashes, proven, golden, references)
     with ExitStack() as undo:
         undo.callback(setup.close)
         for engines in opened:
@@ -109,12 +126,31 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
     return setup
 
 
-def load_products(config: Config, path: Path) -> dict[str | None, Product]:
+def load_references(config: Config, path: Path) -> dict[str, Reference]:
+    """Read the taught parts that cameras look for.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    references = {}
+    for name, settings in config.cameras.items():
+        if settings.locate is not None:
+            try:
+                references[name] = read_reference(Path(settings.locate.reference))
+            except InputError as error:
+                raise type(error)(f"{path}: cameras.{name}.locate.reference: {error}") from error
+    return references
+
+
+def load_products(
+    config: Config, path: Path, references: Mapping[str, Reference] | None = None
+) -> dict[str | None, Product]:
     """Read what every product of a config says about itself; engines are not opened yet.
 
     Args:
         config: the line's config.
         path: its file, for what is said about mistakes.
+        references: of the cameras that look for a part; read here when None.
 
     Returns:
         The products by name, in the config's order; one of the name None when the config names none.
@@ -122,14 +158,22 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
     Raises:
         InputError: an engine or calibration cannot be used, or does not fit the cameras or other products.
     """
+    references = load_references(config, path) if references is None else references
     products: dict[str | None, Product] = {}
     trusted = TrustedKeys(config.trusted_keys) if config.trusted_keys else None
     largest = 0
     for name, entry in config.named_products().items():
         manifest = read_manifest(entry.engine, trusted)
         text = _calibration_text(entry)
+        if trusted is not None:
+            trusted.check(entry.calibration, text, _refused_calibration)
         calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
-        _check_cameras(path, config, entry, calibration)
+        if config.drift is not None and calibration.drift is None:
+            raise InputError(
+                f"{path}: drift: {entry.calibration} does not say how good parts look; run calibrate again"
+            )
+        _check_cameras(path, config, entry, calibration, references)
+        mask = _mask(path, config, name, entry, calibration)
         first = next(iter(products.values()), None)
         if first is not None and manifest.input_size != first.manifest.input_size:
             raise InputError(
@@ -150,9 +194,11 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
             trusted=trusted,
             threads=config.threads,
             max_batch=min(config.max_batch or at_once, at_once),
+            calibrated=calibration,
             threshold=calibration.threshold,
             quantiles=calibration.quantiles_array(),
             geometry=geometry,
+            weights=None if mask is None else _weights(*mask, calibration, geometry),
             merge=merge,
         )
         largest = max(largest, at_once)
@@ -164,6 +210,22 @@ def load_products(config: Config, path: Path) -> dict[str | None, Product]:
     return products
 
 
+def _golden(config: Config, products: Iterable[Product]) -> dict[Product, Sequence[GoldenSample]]:
+    """Read the golden samples of all products, if the config asks for them."""
+    if config.golden is None:
+        return {}
+    return {
+        product: load_golden(product.calibration, product.calibrated, product.manifest, product.merge)
+        for product in products
+    }
+
+
+def _golden_hashes(products: Iterable[Product]) -> dict[str, str]:
+    return {
+        str(folder_of(product.calibration) / LIST): list_digest(product.calibration) for product in products
+    }
+
+
 def _calibration_text(entry: ProductConfig) -> bytes:
     if not entry.calibration.exists():
         raise InputError(
@@ -173,7 +235,18 @@ def _calibration_text(entry: ProductConfig) -> bytes:
     return read_text(entry.calibration, A_CALIBRATION)
 
 
-def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration: Calibration) -> None:
+def _refused_calibration(said: str) -> InputError:
+    """Say how a calibration is signed: the lines of earlier versions had unsigned ones."""
+    return InputError(f"{said}: sign it with calibrate --sign KEY, or as an engine (openssl pkeyutl)")
+
+
+def _check_cameras(
+    path: Path,
+    config: Config,
+    entry: ProductConfig,
+    calibration: Calibration,
+    references: Mapping[str, Reference],
+) -> None:
     """Refuse cameras that show the engine something else than what it was calibrated on.
 
     Scores of another crop have another distribution: the threshold would mean nothing.
@@ -181,7 +254,9 @@ def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration
     made = f"{entry.calibration} was made"
     for camera, settings in config.cameras.items():
         key = f"{path}: cameras.{camera}"
-        shown = _shown_region(f"{key}.roi", settings)
+        reference = references.get(camera)
+        _check_reference(f"{key}.locate", reference, calibration, made)
+        shown = _shown_region(f"{key}.roi", settings, reference)
         picture = calibration.camera_picture
         whole = None if picture is None else Roi(0, 0, picture.width, picture.height)
         is_known = calibration.roi is not None or whole is not None
@@ -202,7 +277,69 @@ def _check_cameras(path: Path, config: Config, entry: ProductConfig, calibration
             )
 
 
-def _shown_region(key: str, settings: CameraSettings) -> Roi | None:
+def _mask(
+    path: Path, config: Config, name: str | None, entry: ProductConfig, calibration: Calibration
+) -> tuple[Path, Mask] | None:
+    """Read where to look: what the product names, or its cameras, and what it was calibrated with."""
+    key = "mask" if name is None else f"products.{name}.mask"
+    named = {} if entry.mask is None else {key: entry.mask}
+    for camera, settings in config.cameras.items():
+        if settings.mask is not None:
+            named[f"cameras.{camera}.mask"] = Path(settings.mask)
+        elif entry.mask is None and any(other.mask for other in config.cameras.values()):
+            raise InputError(
+                f"{path}: cameras.{camera}.mask: missing; where one camera has a mask, all need one, or {key}"
+            )
+    made = f"{entry.calibration} was made"
+    if not named and calibration.mask is not None:
+        raise InputError(
+            f"{path}: {key}: missing; expected the mask {calibration.mask[:12]}…, with which {made}"
+        )
+    found = None
+    for where, file in named.items():
+        try:
+            mask = read_mask(file)
+        except InputError as error:
+            raise type(error)(f"{path}: {where}: {error}") from error
+        if mask.digest != calibration.mask:
+            expected = "none" if calibration.mask is None else f"the mask {calibration.mask[:12]}…"
+            raise InputError(
+                f"{path}: {where}: {file} is {mask}, expected {expected}, with which {made}: calibrate with "
+                f"--mask {file}"
+            )
+        found = file, mask
+    return found
+
+
+def _weights(file: Path, mask: Mask, calibration: Calibration, geometry: MapGeometry) -> NDArray[np.float32]:
+    try:
+        cells = MaskCells(mask, calibration.roi, geometry)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    if cells.has_thresholds and calibration.threshold <= 0:
+        raise InputError(
+            f"{file}: a region has a threshold of its own, for which that of the calibration has to be "
+            f"positive; found {calibration.threshold:.4g}"
+        )
+    return cells.weights(calibration.threshold)
+
+
+def _check_reference(key: str, reference: Reference | None, calibration: Calibration, made: str) -> None:
+    found = None if reference is None else reference.digest
+    if found == calibration.locate:
+        return
+    if calibration.locate is None:
+        raise InputError(
+            f"{key}: found {reference}, but {made} on parts as they lie: take locate out, or train and "
+            "calibrate with --locate"
+        )
+    raise InputError(
+        f"{key}: found {reference or 'none'}, expected the reference {calibration.locate[:12]}…, by which "
+        f"parts were brought to their place when {made}"
+    )
+
+
+def _shown_region(key: str, settings: CameraSettings, reference: Reference | None) -> Roi | None:
     """Tell what a camera shows of its picture; the pictures of a folder may be cut out already."""
     folder = Path(settings.source)
     if "://" in settings.source or not folder.is_dir():
@@ -211,7 +348,7 @@ def _shown_region(key: str, settings: CameraSettings) -> Roi | None:
         files = images_in(folder)
     except InputError:
         return settings.roi  # the camera says what is wrong
-    return seen_region(files, settings.roi, option=key).roi
+    return seen_region(files, settings.roi, reference=reference, option=key).roi
 
 
 def _geometry(engine: Path, manifest: Manifest) -> MapGeometry:
@@ -278,6 +415,19 @@ def _hashes(products: Mapping[str | None, Product]) -> dict[str, str]:
     return calibrations | {
         str(product.engine): product.manifest.payload_sha256 for product in products.values()
     }
+
+
+def _reference_hashes(config: Config, references: Mapping[str, Reference]) -> dict[str, str]:
+    files = {name: entry.locate.reference for name, entry in config.cameras.items() if entry.locate}
+    return {files[name]: reference.digest for name, reference in references.items()}
+
+
+def _mask_hashes(config: Config) -> dict[str, str]:
+    named = [product.mask for product in config.named_products().values()]
+    files = {file for file in named if file} | {
+        Path(settings.mask) for settings in config.cameras.values() if settings.mask
+    }
+    return {str(file): read_mask(file).digest for file in files}
 
 
 def clients_of(curve: CurveConfig) -> dict[str, Client]:

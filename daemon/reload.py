@@ -6,14 +6,18 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from daemon.capture.group import Exchange
 from daemon.delivery.archive import Archive
+from daemon.golden import Golden
 from daemon.host.access import CurveAccess
+from daemon.judging.product import Product
 from daemon.load import Setup, clients_of, load_setup
 from daemon.running import Running, open_archive
+from engine_runtime.engine import Engine
 from foundation.errors import InputError
 
 T = TypeVar("T")
@@ -81,7 +85,7 @@ class Reload:
         running, beside, undo = self._running, self._beside, self._undo
         old = running.setup
         self._setup = setup = await beside.load(lambda: load_setup(running.path, old))
-        undo.callback(setup.close)
+        undo.callback(self._close_opened)
         beside.refuse_at_the_end()
         self._cameras = running.intake.cameras.prepare(setup.camera_plan)
         undo.callback(self._cameras.drop)
@@ -94,6 +98,27 @@ class Reload:
         if isinstance(running.access, CurveAccess) and curve is not None and old_curve is not None:
             running.access.replace(clients_of(curve))
             undo.callback(running.access.replace, clients_of(old_curve))
+
+    def _close_opened(self) -> None:
+        self._setup.close()  # which lanes may have taken over meanwhile
+
+    async def prove(self, golden: Golden) -> None:
+        """Have the lanes judge golden samples by what is new, before it judges any part.
+
+        The lanes have the new engines from here on, beside those that judge the parts.
+
+        Raises:
+            InputError: the line ends meanwhile.
+        """
+        running, setup = self._running, self._setup
+        if not setup.golden:
+            return
+        old = list(running.setup.products.values())
+        running.lanes.adopt([*old, *setup.products.values()], setup.opened)
+        none_opened: list[dict[Product, Engine]] = [{} for _ in setup.opened]
+        self._setup = replace(setup, opened=none_opened)
+        self._undo.callback(running.lanes.adopt, old, none_opened)
+        await golden.test(setup.golden, "reload")
 
     async def stop_leaving_cameras(self) -> None:
         """End the cameras that change or go: the last step that the end of the line may still overtake.
@@ -119,6 +144,8 @@ class Reload:
         running.verdicts.flush()
         running.setup = setup
         running.lanes.adopt(setup.products.values(), setup.opened)
+        if running.verdicts.drift is not None:
+            running.verdicts.drift.take_up(setup.products.values())
         intake, selected = running.intake, running.intake.product.name
         intake.deadline_ms = config.deadline_ms
         if selected in setup.products and config.product == old.product:
@@ -133,7 +160,7 @@ class Reload:
         return retired if retired is not self._archive else None
 
 
-async def reload(running: Running, beside: Beside) -> str:
+async def reload(running: Running, beside: Beside, golden: Golden) -> str:
     """Change over to what the config says now; a captured frame keeps the product it was captured for.
 
     Returns:
@@ -145,6 +172,7 @@ async def reload(running: Running, beside: Beside) -> str:
     change = Reload(running, beside)
     try:
         await change.prepare()
+        await change.prove(golden)
         await change.stop_leaving_cameras()
     except Exception as error:
         change.roll_back()

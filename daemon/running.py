@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.delivery.archive import Archive
+from daemon.delivery.drift_watch import DriftNews, DriftWatch
 from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.preview import Preview
 from daemon.delivery.verdict_batch import VerdictBatch
@@ -63,6 +64,11 @@ class Running:
             except JournalFailed as error:
                 _log.error("journal: %s", error)
 
+    def note_soon(self, kind: str, content: dict[str, Any]) -> None:
+        """Note an event in the journal without waiting for the disk: parts may be on their way."""
+        if self.journal is not None:
+            self.journal.note_soon(kind, {"boot": self.boot, **content})
+
 
 def assemble(
     path: Path,
@@ -76,6 +82,7 @@ def assemble(
     at_end: Callable[[Callable[[], object]], None],
     control: "Control | None",
     access: Access,
+    news: Callable[[DriftNews], object],
 ) -> Running:
     """Allocate everything that a line needs, in the event loop that it will run in; nothing is started.
 
@@ -90,6 +97,7 @@ def assemble(
         at_end: does something last in a turn of the event loop.
         control: its subscribers appear in health; None without one.
         access: who may connect.
+        news: told of drift, in a thread of its own.
 
     Raises:
         InputError: the folder of the archive or the preview cannot be made, or there is no memory for the
@@ -97,6 +105,7 @@ def assemble(
     """
     config, ledger, waiting = setup.config, Ledger(), WaitingFrames()
     preview = None if config.preview is None else Preview(config.preview.folder)
+    drift = _watch_drift(setup, news)
     verdicts = VerdictBatch(
         config.line,
         boot,
@@ -104,6 +113,7 @@ def assemble(
         publisher=publisher,
         archive=open_archive(setup),
         preview=preview,
+        drift=drift,
         at_end=at_end,
     )
     intake = Intake(
@@ -130,6 +140,16 @@ def assemble(
         control=control,
         access=access,
     )
+
+
+def _watch_drift(setup: Setup, news: Callable[[DriftNews], object]) -> DriftWatch | None:
+    section, journal = setup.config.drift, setup.config.journal
+    if section is None:
+        return None
+    accepted = None if journal is None else journal.file.with_name(journal.file.name + "-drift")
+    watch = DriftWatch(section.parts_per_false_alarm, accepted, news)
+    watch.take_up(setup.products.values())
+    return watch
 
 
 def open_archive(setup: Setup) -> Archive | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.config import Config, JournalConfig
+from daemon.delivery.drift_watch import DriftNews
 from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.publisher import Publisher
 from daemon.host.access import Access, CurveAccess
@@ -80,6 +81,10 @@ async def _run(path: Path, setup: Setup, wire: Publisher, access: Access, turns:
             return refused
         return asyncio.run_coroutine_threadsafe(line.command(name, arguments), loop)
 
+    def drifted(news: DriftNews) -> None:
+        if line is not None:
+            line.drifted(news)
+
     with ExitStack() as stack:
         journal, reader, control = None, None, None
         if config.journal is not None:
@@ -132,6 +137,7 @@ async def _run(path: Path, setup: Setup, wire: Publisher, access: Access, turns:
                 at_end=turns.at_end,
                 control=control,
                 access=access,
+                news=lambda news: loop.call_soon_threadsafe(drifted, news),
             ),
             turns.on_signal,
         )

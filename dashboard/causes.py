@@ -116,6 +116,15 @@ def _of_health(health: Health) -> list[Cause]:
     found: list[Cause] = []
     if health.journal is not None and (health.journal.state == "failed" or health.journal.error):
         found.append(Cause("journal_failed", severity="stops", detail=health.journal.error))
+    golden = health.golden
+    if golden is not None and golden.state in {"failed", "overdue"}:
+        code = "golden_withheld" if golden.withheld else f"golden_{golden.state}"
+        found.append(Cause(code, severity="stops" if golden.withheld else "degrades", detail=golden.error))
+    found += [
+        Cause(f"drift_{drift.cause}", name, detail=drift.amount)
+        for name, drift in (health.drift or {}).items()
+        if drift.cause is not None
+    ]
     for name, camera in health.cameras.items():
         if camera.state in {"failed", "stalled", "opening"}:
             found.append(Cause(f"camera_{camera.state}", name, "stops", detail=camera.error))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from engine_runtime.signatures import SigningKey
 from foundation.errors import InputError
 from foundation.yaml_file import read_yaml, shown
 from lines.line_config import LineConfig, read_line
@@ -21,7 +22,7 @@ _KEYS: Final = frozenset(
         *("kinds", "shifts", "time_zone"),
     }
 )
-_LINE_KEYS: Final = frozenset({"config", "key", "server_key", "preview"})
+_LINE_KEYS: Final = frozenset({"config", "key", "server_key", "preview", "signing_key"})
 _LISTEN: Final = re.compile(r"(https?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.*-]+):([0-9]{1,5})/?", re.ASCII)
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", re.ASCII)
 _SHIFT: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
@@ -161,11 +162,15 @@ def _lines(path: Path, found: object) -> dict[str, LineConfig]:
         if not isinstance(section, dict) or not isinstance(section.get("config"), str):
             raise InputError(f"{path}: {at}: found {shown(entry) or 'no config'}, {wanted}")
         for key in section.keys() - _LINE_KEYS:
-            raise InputError(f"{path}: {at}.{key}: unknown key; expected config, key, server_key or preview")
+            raise InputError(
+                f"{path}: {at}.{key}: unknown key; expected some of {', '.join(sorted(_LINE_KEYS))}"
+            )
         files = {key: _file(path, section, key, f"{at}.{key}") for key in _LINE_KEYS}
         config = files["config"]
         assert config is not None
-        line = read_line(config, files["key"], files["server_key"], files["preview"])
+        line = read_line(config, files["key"], files["server_key"], files["preview"], files["signing_key"])
+        if line.signing_key is not None:
+            SigningKey(line.signing_key)  # what is wrong with it is said now
         if line.name in lines:
             raise InputError(f"{path}: {at}: line {line.name} is named twice")
         lines[line.name] = line

@@ -7,9 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from calibration.calibration_file import Calibration, ThresholdChange, read_calibration, write_calibration
+from calibration.calibration_file import (
+    Calibration,
+    ThresholdChange,
+    calibration_text,
+    read_calibration,
+    write_text,
+)
+from engine_runtime.signatures import SigningKey, signature_of
 from foundation.errors import InputError
-from foundation.files import replacing
 from foundation.yaml_file import read_text
 from lines.line_config import LineConfig
 from verdicts import ControlRefused, ControlSilent, LineControl, MalformedMessage
@@ -50,6 +56,11 @@ def why_not(line: LineConfig, product: str | None) -> tuple[str, str] | None:
         read_calibration(file)
     except InputError as error:
         return "no_calibration", str(error)
+    if line.signed and line.signing_key is None:
+        return "not_signed", (
+            f"{line.file}: trusted_keys: the line takes signed calibrations alone; the dashboard's config "
+            "names no signing_key for it"
+        )
     if not os.access(file.parent, os.W_OK | os.X_OK):
         return "file_not_writable", f"{file.parent}: the dashboard may not write here"
     return None
@@ -116,28 +127,38 @@ def _replaced(line: LineConfig, file: Path, before: bytes, after: Calibration | 
     if line.control is None:
         raise InputError(f"{line.file}: control: found nothing; expected an address")
     mode = file.stat().st_mode & 0o777
-    if isinstance(after, bytes):
-        _write(file, after, mode)
-    else:
-        write_calibration(file, after)
-        file.chmod(mode)
+    text = after if isinstance(after, bytes) else calibration_text(after)
+    signature = _signature(file)
+    if line.signing_key is not None:
+        SigningKey(line.signing_key).sign(file, text)
+    elif line.signed:
+        raise InputError(f"{line.file}: trusted_keys: expected a signing_key in the dashboard's config")
     try:
+        write_text(file, text, mode)
         with LineControl(line.control, curve=line.curve, timeout_s=_RELOAD_S) as control:
             return control.reload()
     except ControlRefused as error:
-        _write(file, before, mode)
+        _restore(file, before, mode, signature)
         raise LineRefused(str(error)) from error
     except (ControlSilent, MalformedMessage) as error:
-        _write(file, before, mode)
+        _restore(file, before, mode, signature)
         raise LineDidNotAnswer(str(error)) from error
     except BaseException:
-        _write(file, before, mode)
+        _restore(file, before, mode, signature)
         raise
 
 
-def _write(file: Path, text: bytes, mode: int) -> None:
-    with replacing(file, mode) as target:
-        target.write(text)
+def _signature(file: Path) -> bytes | None:
+    try:
+        return signature_of(file).read_bytes()
+    except OSError:
+        return None
+
+
+def _restore(file: Path, text: bytes, mode: int, signature: bytes | None) -> None:
+    if signature is not None:
+        write_text(signature_of(file), signature)
+    write_text(file, text, mode)
 
 
 def _interval(rejected: int, total: int) -> tuple[float, float]:

@@ -101,7 +101,11 @@ class LineWatch:
         from dataclasses import replace
 
         self.line = replace(
-            self.line, products=line.products, archive=line.archive, deadline_ms=line.deadline_ms
+            self.line,
+            products=line.products,
+            archive=line.archive,
+            deadline_ms=line.deadline_ms,
+            signed=line.signed,
         )
 
     def need_rollup(self) -> Rollup:
@@ -293,6 +297,12 @@ class LineWatch:
                 counted["shift"] = counts(self.rollup.counts_since(int(began.timestamp() * 1e6)))
             except DatabaseFailed as error:
                 _log.warning("%s", error)
+        # The copy of the journal lags a little; what was heard in the last minute is in them all the same.
+        for longer in ("hour", "shift") if now - began > timedelta(minutes=1) else ("hour",):
+            counted[longer] = {
+                decision: max(number, counted["minute"][decision])
+                for decision, number in counted[longer].items()
+            }
         counted["shift"] |= {"since_at": began.timestamp() * 1000, "name": name}
         self._counted = time.monotonic(), counted
         return counted

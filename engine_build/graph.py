@@ -18,7 +18,7 @@ from engine_runtime.engine import CONTRACT, FRAMES, MAPS, QUANTILES, map_output,
 from engine_runtime.manifest import FP32_NODES, MOST_MAPS, VERSION_1_MAPS, names_in
 from foundation.errors import InputError
 from pictures.frames import Size
-from pictures.map_quantiles import MAP_NORMALISATION, MAP_NORMALISATIONS
+from pictures.map_quantiles import MAP_NORMALISATION, MAP_NORMALISATIONS, MAP_WEIGHTS, weights_in
 
 _MAP_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
@@ -74,6 +74,7 @@ def read_graph(path: Path) -> Graph:
         model = wrapped(model, path, normalisation)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     maps = _maps(path, metadata)
+    _check_map_weights(path, metadata, len(maps))
     input_size = _check_inputs(path, model.graph, len(maps))
     _check_outputs(path, model.graph, maps)
     _check_fp32_nodes(path, model.graph, metadata)
@@ -138,6 +139,16 @@ def _maps(path: Path, metadata: dict[str, str]) -> dict[str, str]:
             f" expected one of {', '.join(MAP_NORMALISATIONS)}"
         )
     return {name: map_output(name) for name in names}
+
+
+def _check_map_weights(path: Path, metadata: dict[str, str], maps: int) -> None:
+    try:
+        weights_in(metadata, maps)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: metadata {MAP_WEIGHTS} is {metadata[MAP_WEIGHTS]!r:.80}; expected {maps} numbers"
+            " above 0, separated by commas"
+        ) from error
 
 
 def _check_inputs(path: Path, graph: onnx.GraphProto, maps: int) -> Size:

@@ -17,7 +17,7 @@ from engine_build.graph import Graph
 from engine_runtime.engine import FRAMES, QUANTILES, Quantiles, uncalibrated
 from engine_runtime.open import one_line
 from foundation.errors import EngineRefused, InputError
-from pictures.frames import Frame, Size, cut_out, fit
+from pictures.frames import Frame, Size, fit
 from pictures.image_file import read_image
 from pictures.image_folder import images_in
 from pictures.region import seen_region
@@ -49,12 +49,12 @@ def good_frames(folder: Path, graph: Graph) -> tuple[list[Frame], list[Frame]]:
             f"expected at least {FEWEST}, of which half are for the proof"
         )
     trained = trained_on(graph.metadata)
-    roi, tiles = seen_region(paths, None, trained).cut, trained.tiles
+    view, tiles = seen_region(paths, None, trained).view, trained.tiles
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _MOST)).round().astype(int))
     frames, random = [], np.random.default_rng(0)
     for path in (paths[index] for index in chosen):
         try:
-            picture = cut_out(read_image(path), roi)
+            picture = view.see(read_image(path))
             if tiles is None:
                 frames.append(fit(picture, graph.input_size))
             else:

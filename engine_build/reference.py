@@ -19,7 +19,7 @@ from engine_runtime.open import one_line
 from engine_runtime.proof import Reference
 from foundation.errors import InputError
 from pictures.frames import Frame
-from pictures.map_quantiles import MAP_NORMALISATION, PEAKS, map_quantiles
+from pictures.map_quantiles import MAP_NORMALISATION, PEAKS, map_quantiles, weighted, weights_in
 
 
 def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], object]) -> Reference:
@@ -92,5 +92,7 @@ def _quantiles(graph: Graph, outputs: dict[str, NDArray[np.float32]]) -> Quantil
                 f"the graph's {name} is {values.max():g} all over the parity frames: it sees nothing in them"
             )
     if largest:
-        return np.array([[0, np.abs(outputs[name]).max()] for name in maps], dtype=np.float32)
-    return np.stack([map_quantiles(outputs[name]) for name in maps])
+        quantiles = np.array([[0, np.abs(outputs[name]).max()] for name in maps], dtype=np.float32)
+    else:
+        quantiles = np.stack([map_quantiles(outputs[name]) for name in maps])
+    return weighted(quantiles, weights_in(graph.metadata, len(maps)))

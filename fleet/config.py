@@ -221,7 +221,7 @@ def load_fleet(path: Path) -> Fleet:
     Raises:
         InputError: one of them is wrong; the text names file, line, key, found and expected.
     """
-    config = read_model(path, A_CONFIG, FleetConfig)
+    config, _ = read_model(path, A_CONFIG, FleetConfig)
     lines = tuple(_line(path, number, section) for number, section in enumerate(config.lines))
     names: set[str] = set()
     for number, line in enumerate(lines):

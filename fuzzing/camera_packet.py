@@ -6,12 +6,14 @@ from daemon.capture.link import (
     Arrival,
     Ended,
     Failed,
+    Fire,
     Free,
     Heartbeat,
     MalformedPacket,
     Opened,
     Settings,
     Stop,
+    Watch,
     decode,
     encode,
 )
@@ -25,7 +27,7 @@ class Target:
 
     documented = (MalformedPacket,)
     longest = 8192
-    words = ("F", "R", "O", "X", "H", "E", "S", "C{", '"size":', '"frozen":', "\xff\xff")
+    words = ("F", "R", "O", "X", "H", "E", "S", "T", "W{", "C{", '"size":', '"frozen":', "\xff\xff")
 
     def __init__(self, folder: Path) -> None:
         pass
@@ -35,6 +37,8 @@ class Target:
             Arrival(1, 0, 10**9, "flange", Roi(1, 2, 640, 480), None),
             Arrival(2, None, 2 * 10**9, None, None, "é: no room"),
             Free((1, 2, 3)),
+            Fire(1, 10**9, "4711"),
+            Watch(90, 80, 4, 1, 0, 0, (300.5, -1.0), None),
             Opened(True, Size(480, 640)),
             Opened(False, None),
             Failed("unplugged"),
@@ -47,7 +51,8 @@ class Target:
         return [encode(message) for message in messages]
 
     def mutate(self, data: bytes, chance: Chance) -> bytes:
-        return b"C" + mutate_json(data[1:], chance) if data[:1] == b"C" else mutate_bytes(data, chance)
+        is_json = data[:1] in {b"C", b"W"}
+        return data[:1] + mutate_json(data[1:], chance) if is_json else mutate_bytes(data, chance)
 
     def run(self, data: bytes) -> None:
         message = decode(data)

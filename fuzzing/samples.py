@@ -1,7 +1,17 @@
 """Sound messages and requests, from which mutation begins."""
 
 from verdicts.message import CameraHealth, Health, JournalHealth, Latency, Peak, SubscriberHealth, Verdict
-from verdicts.request import LARGEST, Acknowledge, Reload, Replay, ReplaySince, Request, Select, Status
+from verdicts.request import (
+    LARGEST,
+    Acknowledge,
+    Reload,
+    Replay,
+    ReplaySince,
+    Request,
+    Select,
+    Status,
+    Trigger,
+)
 
 STAMP = "2026-01-31T12:00:00.123456Z"
 
@@ -52,4 +62,5 @@ REQUESTS: tuple[Request, ...] = (
     Acknowledge(8, "plc", "d2", True, LARGEST),
     Reload(9),
     Select(10, "flange"),
+    Trigger(11, "top", "4711"),
 )

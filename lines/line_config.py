@@ -35,6 +35,10 @@ class LineConfig:
         preview: folder of preview pictures; None without one.
         products: by name; by None where the config names none.
         deadline_ms: from capture to verdict.
+        signed: whether the line takes signed calibrations alone (its key trusted_keys).
+        signing_key: with which a changed calibration is signed; None: the page may not change one of such a
+            line.
+        cameras: their names.
     """
 
     file: Path
@@ -47,10 +51,17 @@ class LineConfig:
     preview: Path | None
     products: Mapping[str | None, Product]
     deadline_ms: float
+    signed: bool = False
+    signing_key: Path | None = None
+    cameras: tuple[str, ...] = ()
 
 
 def read_line(
-    path: Path, key: Path | None = None, server_key: Path | None = None, preview: Path | None = None
+    path: Path,
+    key: Path | None = None,
+    server_key: Path | None = None,
+    preview: Path | None = None,
+    signing_key: Path | None = None,
 ) -> LineConfig:
     """Read a line's config.
 
@@ -59,6 +70,7 @@ def read_line(
         key: secret key of whoever connects, where the line has a section ``curve``.
         server_key: the line's public key, likewise.
         preview: folder of preview pictures, instead of the one that the config names.
+        signing_key: with which a changed calibration is signed.
 
     Raises:
         InputError: it cannot be read, or lacks what is needed; the line names file, key, found and expected.
@@ -80,6 +92,9 @@ def read_line(
         preview=preview or _in_section(path, content, "preview", "folder"),
         products=_products(path, folder, content),
         deadline_ms=_deadline(content),
+        signed=bool(content.get("trusted_keys")),
+        signing_key=signing_key,
+        cameras=tuple(content["cameras"]) if isinstance(content.get("cameras"), dict) else (),
     )
 
 

@@ -267,9 +267,10 @@ def train_command(options: argparse.Namespace) -> None:
     from models.datasets.contents import contents
     from models.datasets.open import open_data_set
     from models.efficientad.method import EfficientAdMethod
-    from models.efficientad.teacher import load_teacher, teacher_file
+    from models.efficientad.teacher import open_teacher
 
-    load_teacher(options.size, teacher_file(options.size, options.teacher))  # refused before images are read
+    # Refused before images are read.
+    open_teacher(options.size, options.teacher, options.image_size)
     data_set = open_data_set(options.data, options.layout)
     split = training_images.load(data_set, options.image_size, options.roi, options.seed, tiles=options.tiles)
     print(contents(data_set), file=sys.stderr)
@@ -316,18 +317,17 @@ def ablate_command(options: argparse.Namespace) -> None:
     """Train with and without each ingredient, as the paper's ablation; after a kill the command resumes."""
     import json
 
-    from foundation.files import replacing, sha256
+    from foundation.files import replacing
     from models import training_images
     from models.datasets.contents import contents
     from models.datasets.open import open_data_set
     from models.efficientad.ablation import Settings, Teacher, ablate, as_markdown
     from models.efficientad.checkpoint import Run
-    from models.efficientad.teacher import load_teacher, teacher_file
+    from models.efficientad.teacher import open_teacher
     from models.evaluation.evaluate import check_test
 
     def teacher(size: "ModelSize", given: Path | None) -> Teacher:
-        file = teacher_file(size, given)
-        return Teacher(size, load_teacher(size, file), sha256(file))
+        return Teacher(size, *open_teacher(size, given, options.image_size))
 
     check_folder(options.out, ["ablation.md", "ablation.json"])
     if options.larger_teacher is not None and options.larger_size is None:

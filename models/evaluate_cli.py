@@ -1,6 +1,7 @@
 """The command ``evaluate-model``: how well a model tells known defects from good parts."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from foundation.files import check_folder
@@ -41,6 +42,7 @@ def add_evaluation_options(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--tiles", type=tiles, metavar="SIZE,OVERLAP", help="of large pictures; default: those of the model"
     )
+    evaluate.add_argument("--mask", type=Path, metavar="FILE", help="where to look; default: everywhere")
     evaluate.add_argument(
         "--bootstrap",
         type=natural,
@@ -67,8 +69,21 @@ def evaluate_command(options: argparse.Namespace) -> None:
     data_set = open_data_set(options.data, options.layout)
     judge = open_judge(options.model, options.calibration)
     evaluation = evaluate(
-        judge, data_set, roi=options.roi, tiles=options.tiles, draws=options.bootstrap, seed=options.seed
+        judge,
+        data_set,
+        roi=options.roi,
+        tiles=options.tiles,
+        mask=options.mask,
+        draws=options.bootstrap,
+        seed=options.seed,
     )
+    if lost := evaluation.judged.not_located:
+        first = evaluation.judged.samples[lost[0]].image
+        print(
+            f"no part was found in {len(lost)} of {len(evaluation.judged.samples)} images, such as {first}; "
+            "they were judged as they lie, while the line makes them faults or rejects",
+            file=sys.stderr,
+        )
     calibrated = judge.threshold is not None
     threshold = judge.threshold if judge.threshold is not None else evaluation.overall.f1_threshold
     point = operating_point(evaluation.judged, threshold, calibrated)

@@ -68,7 +68,8 @@ class GoodImages:
             TRAINING_IMAGES: str(self.pictures),
             PIXEL_DIGESTS: self.pixel_digests,
         }
-        return entries | as_metadata(TrainedOn(self.seen.roi, self.tiles, self.seen.camera_picture))
+        seen = self.seen
+        return entries | as_metadata(TrainedOn(seen.roi, self.tiles, seen.camera_picture, seen.reference))
 
 
 HeldOut = Mapping[str, NDArray[np.float32]]

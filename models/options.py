@@ -24,6 +24,16 @@ def add_region(command: argparse.ArgumentParser) -> None:
     command.add_argument("--roi", type=region, metavar="X,Y,W,H", help="region of interest in the pictures")
 
 
+def add_locate(command: argparse.ArgumentParser) -> None:
+    """By what a part is brought to its place."""
+    command.add_argument(
+        "--locate",
+        type=Path,
+        metavar="FILE",
+        help="of 'inspectctl locate teach': each part is brought to its place first; the model says so",
+    )
+
+
 def add_tiles(command: argparse.ArgumentParser) -> None:
     """Into what a picture is cut."""
     command.add_argument(
@@ -71,8 +81,9 @@ def add_teacher(command: argparse.ArgumentParser, whose: str = "") -> None:
     command.add_argument(
         "--teacher",
         type=Path,
-        metavar="FILE",
-        help=f"{whose}teacher weights; default: the packaged one of the size, xs or s",
+        metavar="FILE|NAME",
+        help=f"{whose}teacher weights, or a backbone: lite0, lite1, lite2, an ONNX classifier or"
+        " torchvision:NAME; default: the packaged weights of the size, xs or s",
     )
 
 

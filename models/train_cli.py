@@ -13,6 +13,7 @@ from models.option_types import DEFAULT_STEPS, STFPM_STEPS, positive
 from models.options import (
     add_data,
     add_image_size,
+    add_locate,
     add_penalty,
     add_region,
     add_seed,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # torch, for which --help should not wait
     from numpy.typing import NDArray
 
     from models.method import GoodImages, Method, Model
+    from pictures.locating.reference import Reference
 
 PROG = "train-model"
 
@@ -75,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_image_size(command, default=None)
     add_region(command)
+    add_locate(command)
     add_tiles(command)
     command.add_argument(
         "--backbone",
@@ -111,7 +114,7 @@ def train(options: argparse.Namespace) -> None:
     _check_target(options.out)
     from models.choose import choose
 
-    good = good_images(options)
+    good = good_images(options, given_reference(options))
     _check_defects(options.defects)
     methods = _methods(options)
     if options.method == "auto":
@@ -150,8 +153,14 @@ def update(options: argparse.Namespace) -> None:
             raise InputError(
                 f"--{option} {given}: {options.update} was fitted with {was or 'none'}; leave it out"
             )
+    reference = given_reference(options)
+    if reference is not None and reference != trained.reference:
+        raise InputError(
+            f"--locate {options.locate}: {options.update} was fitted with {trained.reference or 'none'}; "
+            "leave it out"
+        )
     options.image_size, options.roi, options.tiles = size, trained.roi, trained.tiles
-    good = good_images(options)
+    good = good_images(options, trained.reference)
     _check_defects(options.defects)
     model = before.with_more(good.images, good.pictures, good.digest)
     model.export(options.update)
@@ -162,7 +171,14 @@ def update(options: argparse.Namespace) -> None:
     _report(model, options, good)
 
 
-def good_images(options: argparse.Namespace) -> "GoodImages":
+def given_reference(options: argparse.Namespace) -> "Reference | None":
+    """Read the taught part that ``--locate`` names."""
+    from pictures.locating.reference_file import read_reference
+
+    return None if options.locate is None else read_reference(options.locate)
+
+
+def good_images(options: argparse.Namespace, reference: "Reference | None") -> "GoodImages":
     """Read all good images that a data set has for training; those for validation, too."""
     import torch
 
@@ -177,8 +193,8 @@ def good_images(options: argparse.Namespace) -> "GoodImages":
     found = data_set.good()
     files = [*found.training, *found.validation]
     size = options.image_size or Size(256, 256)
-    seen = seen_region(files, options.roi)
-    pictures = training_images.stack(files, size, seen.cut, options.tiles)
+    seen = seen_region(files, options.roi, reference=reference)
+    pictures = training_images.stack(files, size, seen.view, options.tiles)
     sizes = sorted(set(pictures.sizes))
     if seen.cut is None and options.tiles is None and len(sizes) > 1:
         print(

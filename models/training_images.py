@@ -12,11 +12,13 @@ from tqdm import tqdm
 from foundation.errors import InputError
 from models.datasets.data_set import DataSet
 from pictures.digest import pack_digests, pixel_digest, set_digest
-from pictures.frames import Frame, Roi, Size, cut_out, fit
+from pictures.frames import Frame, Roi, Size, fit
 from pictures.image_file import read_image, read_unchanged
 from pictures.image_folder import images_in
+from pictures.locating.reference import Reference
 from pictures.region import Seen, seen_region
 from pictures.tiles import TileGrid, Tiles
+from pictures.view import View
 
 VALIDATION = 0.1
 """Share of the training images held out for the quantiles of the maps (paper §4.4)."""
@@ -64,7 +66,15 @@ class Pictures:
     """Of the whole pictures' pixels."""
 
 
-def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Tiles | None = None) -> Split:
+def load(
+    data_set: DataSet,
+    size: Size,
+    roi: Roi | None,
+    seed: int,
+    *,
+    tiles: Tiles | None = None,
+    reference: Reference | None = None,
+) -> Split:
     """Read, crop, resize and split the good images of a data set.
 
     Args:
@@ -73,6 +83,7 @@ def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Ti
         roi: region of interest in the pictures; the whole picture when None.
         seed: of the split.
         tiles: into which each picture is cut; all tiles of a picture are for training, or all for validation.
+        reference: by which the part is brought to its place first; it is left where it lies when None.
 
     Raises:
         InputError: there are no good images or only one, one cannot be read, the region does not lie inside
@@ -84,8 +95,8 @@ def load(data_set: DataSet, size: Size, roi: Roi | None, seed: int, *, tiles: Ti
         raise InputError(
             f"{data_set.root}: holds 1 good image; expected at least 2, one of them for validation"
         )
-    seen = seen_region(files, roi)
-    pictures = stack(files, size, seen.cut, tiles)
+    seen = seen_region(files, roi, reference=reference)
+    pictures = stack(files, size, seen.view, tiles)
     if good.validation:
         order, held_out = np.arange(len(files)), len(good.validation)
         validation, training = order[-held_out:], order[:-held_out]
@@ -122,15 +133,18 @@ def load_natural(folder: Path, size: Size) -> Natural:
     return Natural(images, set_digest(folder, files))
 
 
-def stack(files: Sequence[Path], size: Size, roi: Roi | None, tiles: Tiles | None = None) -> Pictures:
-    """Read images, crop and resize them.
+def stack(
+    files: Sequence[Path], size: Size, view: View | None = None, tiles: Tiles | None = None
+) -> Pictures:
+    """Read images, bring the part to its place, crop and resize them.
 
     Without ``tiles``, each is one tile.
 
     Raises:
-        InputError: an image cannot be read, does not hold the region, or this is smaller than a tile; or all
-            are 16-bit images that use less than 12 of their bits.
+        InputError: an image cannot be read, does not hold the region or the part, or the region is smaller
+            than a tile; or all are 16-bit images that use less than 12 of their bits.
     """
+    view = View(None) if view is None else view
     pictures = Pictures([], [], [])
     brightest = 0
     for file in tqdm(files, desc="reading", unit="image"):
@@ -139,7 +153,7 @@ def stack(files: Sequence[Path], size: Size, roi: Roi | None, tiles: Tiles | Non
         pictures.digests.append(pixel_digest(picture))
         brightest = max(brightest, int(picture.max()))
         try:
-            frames = [planes(frame) for frame in _frames(picture, size, roi, tiles)]
+            frames = [planes(frame) for frame in _frames(view.see(picture), size, tiles)]
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
         pictures.images.append(torch.stack(frames))
@@ -151,10 +165,9 @@ def stack(files: Sequence[Path], size: Size, roi: Roi | None, tiles: Tiles | Non
     return pictures
 
 
-def _frames(picture: Frame, size: Size, roi: Roi | None, tiles: Tiles | None) -> Iterable[Frame]:
+def _frames(seen: Frame, size: Size, tiles: Tiles | None) -> Iterable[Frame]:
     if tiles is None:
-        return [fit(picture, size, roi)]
-    seen = cut_out(picture, roi)
+        return [fit(seen, size)]
     return TileGrid(tiles, Size(*seen.shape[:2])).cut(seen, size)
 
 

@@ -107,3 +107,19 @@ def overlay(frame: Frame, heat: NDArray[np.float32], threshold: float) -> Frame:
     )
     cv2.drawContours(shown, contours, -1, (255, 255, 255), 1, cv2.LINE_AA)
     return shown
+
+
+def shaded(frame: Frame, looks: NDArray[np.bool_], geometry: MapGeometry) -> Frame:
+    """Darken what a mask does not look at, in a frame or an overlay of it.
+
+    Args:
+        frame: H×W×3 uint8, BGR.
+        looks: h×w, the cells of the map that are looked at.
+        geometry: of the map over that frame.
+
+    Returns:
+        H×W×3 uint8, BGR.
+    """
+    seen = geometry.spread(looks.astype(np.float32))
+    dark: Frame = (frame * (0.35 + 0.65 * seen)[..., None]).astype(np.uint8)
+    return dark

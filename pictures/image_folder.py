@@ -2,7 +2,7 @@
 
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from foundation.errors import InputError
@@ -104,3 +104,20 @@ def _entries(folder: Path) -> list[Path]:
     return [
         path for path in paths if not path.name.startswith(".") and path.name.lower() not in _NOT_BY_PEOPLE
     ]
+
+
+def files_of(paths: Iterable[Path]) -> list[Path]:
+    """List images that a person names: files as they are, and what folders hold.
+
+    Raises:
+        InputError: a folder holds no image, or what is named is not there.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if is_folder(path):
+            found |= dict.fromkeys(images_in(path))
+        elif path.is_file():
+            found[path] = None
+        else:
+            raise InputError(f"{path}: is not there; expected an image, or a folder of images")
+    return list(found)

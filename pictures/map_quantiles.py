@@ -13,6 +13,9 @@ PEAKS: Final = "peaks"
 MAP_NORMALISATIONS: Final = ("quantile", "gaussian", PEAKS)
 """What may stand there; the second is a way of training that calibration replaces by the first."""
 
+MAP_WEIGHTS: Final = "map_weights"
+"""Key of a model's metadata: how much each map counts, if not all alike."""
+
 _COINCIDE = 1e-3
 
 
@@ -27,6 +30,31 @@ def good_map_quantiles(maps: NDArray[np.float32], metadata: Mapping[str, str]) -
         q_a and q_b, float32.
     """
     return peak_quantiles(maps) if metadata.get(MAP_NORMALISATION) == PEAKS else map_quantiles(maps)
+
+
+def weights_in(metadata: Mapping[str, str], maps: int) -> NDArray[np.float32]:
+    """Read how much each map counts, K float32; 1 each where the metadata do not say.
+
+    Raises:
+        ValueError: these are not so many numbers above 0.
+    """
+    if MAP_WEIGHTS not in metadata:
+        return np.ones(maps, dtype=np.float32)
+    weights = np.array([float(part) for part in metadata[MAP_WEIGHTS].split(",")], dtype=np.float32)
+    if weights.shape != (maps,) or not np.isfinite(weights).all() or not (weights > 0).all():
+        raise ValueError(f"expected {maps} numbers above 0")
+    return weights
+
+
+def weighted(quantiles: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Let maps count by their weights: what became 0.1 becomes 0.1 times the weight.
+
+    Args:
+        quantiles: K×2, q_a and q_b of each map.
+        weights: K, above 0.
+    """
+    q_a, q_b = quantiles.astype(np.float64).T
+    return np.stack([q_a, q_a + (q_b - q_a) / weights], axis=1).astype(np.float32)
 
 
 def peak_quantiles(maps: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,18 +6,15 @@ elsewhere have none, and neither have those that another program has written aga
 """
 
 import json
-import struct
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from foundation.errors import InputError
 from pictures.frames import LARGEST, Roi, Size
+from pictures.png_text import AFTER_HEADER, text_in, with_text
 
-_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-_AFTER_HEADER: Final = 33  # the signature and the chunk IHDR
-_KEYWORD: Final = b"inspectd\0"
+_KEYWORD: Final = b"inspectd"
 _LONGEST: Final = 10_000
 
 
@@ -38,9 +35,7 @@ class RecordingNote:
 
 def with_note(png: bytes, note: RecordingNote) -> bytes:
     """Put a note into a PNG file, before its pixels, so that it is found without reading these."""
-    content = b"tEXt" + _KEYWORD + json.dumps(asdict(note)).encode("ascii")
-    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
-    return png[:_AFTER_HEADER] + chunk + png[_AFTER_HEADER:]
+    return with_text(png, _KEYWORD, json.dumps(asdict(note)).encode("ascii"))
 
 
 def note_of(path: Path) -> RecordingNote | None:
@@ -51,15 +46,14 @@ def note_of(path: Path) -> RecordingNote | None:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(_AFTER_HEADER + 8 + _LONGEST)
+            head = file.read(AFTER_HEADER + 8 + _LONGEST)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    start = _AFTER_HEADER + 8
-    if not head.startswith(_SIGNATURE) or head[start - 4 : start + len(_KEYWORD)] != b"tEXt" + _KEYWORD:
+    text = text_in(head, _KEYWORD)
+    if text is None:
         return None
-    (length,) = struct.unpack(">I", head[start - 8 : start - 4])
     try:
-        return _read(head[start + len(_KEYWORD) : start + length])
+        return _read(text)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"{path}: the note in it of where it comes from is damaged: record it again"

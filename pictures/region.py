@@ -7,8 +7,10 @@ from typing import NamedTuple
 from foundation.errors import InputError
 from pictures.frames import Roi, Size
 from pictures.image_file import read_image
+from pictures.locating.reference import Reference, lies_inside
 from pictures.recording_note import note_of
 from pictures.trained_on import TrainedOn
+from pictures.view import View
 
 
 class Seen(NamedTuple):
@@ -20,10 +22,22 @@ class Seen(NamedTuple):
     """What they then show of the camera's picture; None for all of it, or where nobody knows."""
     camera_picture: Size | None
     """Height and width of the camera's whole picture; None where they do not say."""
+    reference: Reference | None = None
+    """By which the part is brought to its place first; None where it is left where it lies."""
+
+    @property
+    def view(self) -> View:
+        """What a model sees of each of these images."""
+        return View.of(self.cut, self.reference)
 
 
 def seen_region(
-    files: Sequence[Path], given: Roi | None, trained: TrainedOn | None = None, *, option: str = "--roi"
+    files: Sequence[Path],
+    given: Roi | None,
+    trained: TrainedOn | None = None,
+    *,
+    reference: Reference | None = None,
+    option: str = "--roi",
 ) -> Seen:
     """Find out which region images show, and that it is the one that everything else says.
 
@@ -34,6 +48,7 @@ def seen_region(
         files: the images; at least one.
         given: the region to cut out of them, by the user's word.
         trained: what a model that is to judge them was trained on; its region holds where none is given.
+        reference: by which a part is brought to its place; that of the model when None.
         option: how the user gives a region, for what is said about mistakes.
 
     Raises:
@@ -42,6 +57,11 @@ def seen_region(
     """
     model = None if trained is None else _whole(trained.roi, trained.camera_picture)
     noted = _one_note(files)
+    if reference is None and trained is not None:
+        reference = trained.reference
+    if reference is not None:
+        _refuse_other(option, given, model)
+        return _with_reference(noted, given or (model and model.roi), reference, option)
     if noted is None:
         _refuse_other(option, given, model)
         roi = given or (model and model.roi)
@@ -73,6 +93,25 @@ def seen_region(
             "out of it: give pictures that inspectctl record wrote"
         )
     return Seen(cut, cut, shown.camera_picture)
+
+
+def _with_reference(
+    noted: tuple[Path, "_Shown"] | None, roi: Roi | None, reference: Reference, option: str
+) -> Seen:
+    """A part can be brought to its place in whole pictures of its camera alone."""
+    picture = reference.picture
+    if noted is not None and noted[1] != _Shown(None, picture):
+        file, shown = noted
+        raise InputError(
+            f"{file}: shows {shown}, but the part was taught on whole pictures of "
+            f"{picture.width}×{picture.height}: give such pictures, or teach the part on these"
+        )
+    if roi is not None and not lies_inside(roi, picture):
+        raise InputError(
+            f"{option}: found {roi.option}, which does not lie inside the reference's picture of "
+            f"{picture.width}×{picture.height} pixels"
+        )
+    return Seen(roi, roi, picture, reference)
 
 
 class _Shown(NamedTuple):

@@ -7,11 +7,13 @@ from typing import NamedTuple, TypeVar
 from foundation.errors import InputError
 from pictures.digest import unpack_digests
 from pictures.frames import Roi, Size, parse_roi
+from pictures.locating.reference import Reference, parse_reference
 from pictures.tiles import Tiles, parse_tiles
 
-Setting = TypeVar("Setting", Roi, Tiles, Size, frozenset[int])
+Setting = TypeVar("Setting", Roi, Tiles, Size, Reference, frozenset[int])
 
-ROI, TILES, CAMERA_PICTURE, PIXEL_DIGESTS = "roi", "tiles", "camera_picture", "training_pixels"
+ROI, TILES, CAMERA_PICTURE, LOCATE = "roi", "tiles", "camera_picture", "locate"
+PIXEL_DIGESTS = "training_pixels"
 """Keys of the metadata."""
 
 
@@ -23,10 +25,12 @@ class TrainedOn(NamedTuple):
     tiles: Tiles | None
     camera_picture: Size | None = None
     """Height and width of the camera's whole picture; None where the images did not say."""
+    reference: Reference | None = None
+    """By which the part was brought to its place, before ``roi`` was cut out; None where it was not moved."""
 
 
 def trained_on(metadata: Mapping[str, str]) -> TrainedOn:
-    """Read the region and the tiles that training used.
+    """Read the region, the tiles and the reference that training used.
 
     Args:
         metadata: of an ONNX file, or ``Manifest.model_metadata``.
@@ -38,6 +42,7 @@ def trained_on(metadata: Mapping[str, str]) -> TrainedOn:
         _entry(metadata, ROI, parse_roi),
         _entry(metadata, TILES, parse_tiles),
         _entry(metadata, CAMERA_PICTURE, _parse_size),
+        _entry(metadata, LOCATE, parse_reference),
     )
 
 
@@ -48,6 +53,7 @@ def as_metadata(trained: TrainedOn) -> dict[str, str]:
         TILES: trained.tiles and str(trained.tiles),
         CAMERA_PICTURE: trained.camera_picture
         and f"{trained.camera_picture.height}x{trained.camera_picture.width}",
+        LOCATE: trained.reference and trained.reference.text,
     }
     return {key: text for key, text in texts.items() if text}
 

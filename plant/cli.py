@@ -18,6 +18,8 @@ def _run(argv: list[str] | None) -> int:
     import logging
 
     logging.basicConfig(level=logging.INFO, format=f"{PROG}: %(message)s")
+    for library in ("pymodbus", "paho", "asyncio"):  # what concerns people is told by whoever uses it
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     if arguments.schema:
         from plant.schema import schema_text
 

@@ -11,9 +11,15 @@ from pydantic import Field
 from foundation.errors import InputError
 from foundation.yaml_model import read_model
 from lines.line_config import LineConfig, read_line
+from plant.alarms.config import AlarmsConfig
+from plant.gate.config import BeltConfig, GateConfig
 from plant.listener import MetricsConfig
+from plant.outputs.modbus_client import ModbusClientConfig
+from plant.outputs.modbus_server import ModbusServerConfig
 from plant.outputs.mqtt import MqttConfig
-from plant.section import File, Name, OutputSection, Seconds, Section
+from plant.outputs.registers import WORDS
+from plant.outputs.webhook import WebhookConfig
+from plant.section import File, Name, OutputSection, Seconds, Section, quantity
 from verdicts import CurveKeys
 
 A_CONFIG: Final = "the YAML config of inspectd-plant"
@@ -34,6 +40,16 @@ class PlantConfig(Section):
     )
     silence: Seconds = Field(default="3 s", description="without health, until the line counts as silent")
     metrics: MetricsConfig | None = Field(default=None, description="for Prometheus and probes; read-only")
+    belt: BeltConfig | None = Field(
+        default=None, description="where the belt is; without it the clock alone counts"
+    )
+    gates: dict[Name, GateConfig] = Field(default={}, description="each throws out what has no pass")
+    alarms: AlarmsConfig | None = Field(default=None, description="who is told when something is wrong")
+    webhook: WebhookConfig | None = Field(default=None, description="verdicts to a web address")
+    modbus_client: ModbusClientConfig | None = Field(
+        default=None, description="verdicts into a PLC's registers"
+    )
+    modbus_server: ModbusServerConfig | None = Field(default=None, description="registers that a PLC polls")
     mqtt: MqttConfig | None = Field(default=None, description="verdicts and health to an MQTT 5 broker")
 
     def outputs(self) -> Mapping[str, OutputSection]:
@@ -80,7 +96,7 @@ def load_plant(path: Path) -> Plant:
     Raises:
         InputError: one of them is wrong; the text names file, line, key, found and expected.
     """
-    config = read_model(path, A_CONFIG, PlantConfig)
+    config, _ = read_model(path, A_CONFIG, PlantConfig)
     line = read_line(config.line, config.key, config.server_key)
     outputs = config.outputs()
     if outputs and line.control is None:
@@ -88,6 +104,8 @@ def load_plant(path: Path) -> Plant:
             f"{config.line}: control: missing; expected it here: {', '.join(outputs)} of {path} need a line "
             "that keeps their place in its journal"
         )
+    _check_gates(path, config, line)
+    _check_registers(path, config)
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     state = config.state or (Path(given) if given else path.absolute().parent / "plant")
     return Plant(path, config, line, _places(path, config, line), state)
@@ -115,3 +133,82 @@ def _places(path: Path, config: PlantConfig, line: LineConfig) -> dict[str, Plac
                 )
         places[output] = Place(name, curve)
     return places
+
+
+def _check_gates(path: Path, config: PlantConfig, line: LineConfig) -> None:
+    """Refuse gates that do not fit the belt, the line or one another."""
+    belt, taken = config.belt, dict[str, str]()
+    if belt is not None and not config.gates:
+        raise InputError(f"{path}: belt: found one without gates; expected the key gates, too")
+    if belt is not None and belt.gpio is not None:
+        for pin in (belt.gpio.a, belt.gpio.b):
+            taken[f"line {pin} of {belt.gpio.chip}"] = "belt.gpio"
+    for name, gate in config.gates.items():
+        key = f"{path}: gates.{name}"
+        if line.cameras and gate.camera not in line.cameras:
+            raise InputError(
+                f"{key}.camera: found {gate.camera}, expected one of line {line.name}: "
+                f"{', '.join(line.cameras)}"
+            )
+        unit = gate.way.unit
+        if unit == "pulses" and (belt is None or not belt.counts):
+            raise InputError(f"{key}.after_pulses: expected the key belt with an encoder to count them")
+        if unit != "pulses" and belt is not None and belt.counts:
+            raise InputError(
+                f"{key}.after: found {gate.after}, expected after_pulses: the belt has an encoder"
+            )
+        if unit == "m" and belt is None:
+            raise InputError(f"{key}.after: found {gate.after}, expected the key belt.speed, or seconds")
+        _check_in_time(key, gate, belt, line)
+        output = _output_of(gate)
+        if output in taken:
+            raise InputError(f"{key}.output: {output} is also that of {taken[output]}; expected one for each")
+        taken[output] = f"gates.{name}"
+
+
+def _output_of(gate: GateConfig) -> str:
+    output = gate.output
+    if output.gpio is not None:
+        return f"line {output.gpio.line} of {output.gpio.chip}"
+    if output.modbus is not None:
+        return f"coil {output.modbus.coil} of {output.modbus.address}"
+    return str(output.simulated)
+
+
+def _check_in_time(key: str, gate: GateConfig, belt: BeltConfig | None, line: LineConfig) -> None:
+    """Refuse a gate that lets pass what it does not know, where a part may come before its verdict."""
+    if gate.fires != "eject" or gate.way.unit == "pulses":
+        return
+    way, half = gate.way, gate.length.value / 2
+    speed = 1.0
+    if way.unit == "m":
+        assert belt is not None and belt.speed is not None
+        speed = quantity(belt.speed, "m/s").value
+    left_s = (way.value - half) / speed
+    if left_s * 1000 <= line.deadline_ms:
+        raise InputError(
+            f"{key}.fires: found eject, and parts are there after {left_s:.3f} s, before the line's "
+            f"deadline_ms of {line.deadline_ms:g}; expected fires: pass, a gate further away or a shorter "
+            "deadline"
+        )
+
+
+def _check_registers(path: Path, config: PlantConfig) -> None:
+    """Refuse an encoder whose registers the verdicts would be written over."""
+    client, encoder = config.modbus_client, None if config.belt is None else config.belt.modbus
+    if client is None or encoder is None or encoder.kind != "holding":
+        return
+    if (client.address, client.unit) != (encoder.address, encoder.unit):
+        return
+    read = range(encoder.register_, encoder.register_ + encoder.words)
+    written = range(client.register_, client.register_ + WORDS)
+    if read.start < written.stop and written.start < read.stop:
+        raise InputError(
+            f"{path}: belt.modbus.register: found {encoder.register_}, which overlaps modbus_client's "
+            f"{written.start} to {written.stop - 1}; expected others"
+        )
+    if client.acknowledge in read:
+        raise InputError(
+            f"{path}: belt.modbus.register: found {encoder.register_}, which is modbus_client.acknowledge; "
+            "expected another"
+        )

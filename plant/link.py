@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from plant.outputs import Delivery, LineNow, Output, PeerFailed
+from foundation.errors import printable
+from plant.outputs import Delivery, LineNow, Output, PeerFailed, PeerWaits
 from verdicts import AcknowledgedSubscription, LineSilent, Lost, SubscriberRefused, SubscriberReplaced
 
 _log = logging.getLogger(__name__)
 
 LinkState = Literal["connecting", "connected", "down"]
-MOST_AT_ONCE: Final = 100
-"""Verdicts that are handed over together; no more are ever in memory but what the line has sent already."""
 _TICK_S: Final = 0.25
+_LONGEST_ERROR: Final = 300
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 15.0
 
@@ -97,13 +97,20 @@ class Link:
 
     def _run(self) -> None:
         self._take_place()
-        pause_s = _FIRST_PAUSE_S
+        pause_s, connected = _FIRST_PAUSE_S, False
         while not self._end.is_set():
             delivered = self.health.delivered
             try:
-                self._output.connect()
-                self._become("connected")
+                if not connected:
+                    reached = self._output.connect()
+                    connected = True
+                    if reached or self.health.state == "connecting":
+                        self._become("connected")
                 self._deliver()
+            except PeerWaits as error:
+                self._failed(str(error))
+                self._end.wait(_FIRST_PAUSE_S)
+                continue
             except PeerFailed as error:
                 self._failed(str(error))
             except (SubscriberReplaced, SubscriberRefused) as error:
@@ -111,13 +118,14 @@ class Link:
             except Exception as error:  # one output must not end silently
                 _log.exception("%s", self.name)
                 self._failed(f"{type(error).__name__}: {error}")
-            finally:
-                self._output.close()
+            self._output.close()
+            connected = False
             if self.health.delivered > delivered:
                 pause_s = _FIRST_PAUSE_S
             # Not all at the same moment when a broker comes back.
             self._end.wait(pause_s * random.uniform(0.8, 1.2))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        self._output.close()
 
     def _take_place(self) -> None:
         """Make the line keep a place for this name from now on, whether or not the other end is there."""
@@ -143,6 +151,7 @@ class Link:
                     continue
                 self._output.deliver(batch)
                 subscription.acknowledge(batch[-1].verdict)
+                self._become("connected")
                 self.health = replace(
                     self.health,
                     delivered=self.health.delivered + len(batch),
@@ -156,7 +165,7 @@ class Link:
             verdict = subscription.take(_TICK_S)
             while verdict is not None:
                 batch.append(Delivery(verdict, subscription.repeated))
-                if len(batch) == MOST_AT_ONCE:
+                if len(batch) == self._output.most_at_once:
                     break
                 verdict = subscription.take(0)
         except LineSilent:
@@ -183,7 +192,7 @@ class Link:
     def _failed(self, error: str) -> None:
         if self._end.is_set():
             return
-        text = " ".join(error.split())
+        text = printable(" ".join(error.split()))[:_LONGEST_ERROR]
         if self.health.state != "down" or self.health.error != text:
             _log.warning("%s: %s; trying again", self.name, text)
         self._become("down", text)

@@ -7,19 +7,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from plant.gate.gates import Gates
 from plant.link import LinkHealth
 from plant.listening import Listening
 from plant.totals import Totals
-from verdicts.message import CameraState, Health, LineState, Verdict
+from verdicts.message import CameraState, Health, LineState, Reason, Verdict
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 _FAST_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_MARGINS_S: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_TIMINGS_S: Final = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05)
 _LINE_STATES: Final = (*get_args(LineState), "silent")
 _CAMERA_STATES: Final = get_args(CameraState)
 _DECISIONS: Final = ("pass", "reject", "fault")
-_REASONS: Final = ("deadline", "overload", "camera", "engine", "journal", "shutdown")
+_REASONS: Final = get_args(Reason)
 _LINK_STATES: Final = ("connecting", "connected", "down")
 _MOST_CAMERAS: Final = 64
 """Names come from the line; more than a line has would be labels without end."""
@@ -34,6 +37,7 @@ class Metrics:
         listening: Listening,
         links: Callable[[], Mapping[str, LinkHealth]],
         folders: Mapping[str, Path],
+        gates: Gates | None,
     ) -> None:
         """Prepare.
 
@@ -42,6 +46,7 @@ class Metrics:
             listening: what is heard of it.
             links: tells how the outputs fare, by name.
             folders: whose disks are watched, by what lies there: journal, archive.
+            gates: of the line; None without any.
         """
         from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 
@@ -64,6 +69,9 @@ class Metrics:
         self._total = histogram("inspectd_verdict_seconds", "From the capture until the verdict was given.")
         self.registry.register(_Collector(self._collect))
         listening.tell(self._came)
+        self._gates = gates
+        if gates is not None:
+            self._measure(gates)
 
     def text(self) -> tuple[str, bytes]:
         """Give the content type and what is scraped."""
@@ -98,6 +106,26 @@ class Metrics:
             if took_ms is not None:
                 histogram.labels(self._line, verdict.camera).observe(max(0.0, took_ms) / 1000)
 
+    def _measure(self, gates: Gates) -> None:
+        from prometheus_client import Histogram
+
+        margin = Histogram(
+            "inspectd_gate_margin_seconds",
+            "How long before its place reached the gate a part's verdict was known; below 0: too late.",
+            ("line", "gate"),
+            registry=self.registry,
+            buckets=_MARGINS_S,
+        )
+        timing = Histogram(
+            "inspectd_gate_timing_seconds",
+            "How long after the right moment the output was switched.",
+            ("line", "gate"),
+            registry=self.registry,
+            buckets=_TIMINGS_S,
+        )
+        gates.on_margin = lambda gate, seconds: margin.labels(self._line, gate).observe(seconds)
+        gates.on_timing = lambda gate, seconds: timing.labels(self._line, gate).observe(seconds)
+
     def _collect(self) -> "Iterator[Metric]":
         self.tick()
         with self._lock:
@@ -108,6 +136,7 @@ class Metrics:
         if now.health is not None:
             yield from self._of_health(now.health)
         yield from self._of_links()
+        yield from self._of_gates()
         yield from self._of_disks()
         yield self._gauge(
             "inspectd_threshold",
@@ -218,6 +247,40 @@ class Metrics:
             name = f"inspectd_output_{key}" + ("" if key == "failures" else "_verdicts")
             yield self._counter(
                 name, text, [({"output": output}, getattr(health, key)) for output, health in links.items()]
+            )
+
+    def _of_gates(self) -> "Iterator[Metric]":
+        gates = {} if self._gates is None else self._gates.gates
+        if not gates:
+            return
+        yield self._gauge(
+            "inspectd_gate_trusted",
+            "Whether a gate lets parts pass; 0: it throws everything out.",
+            [({"gate": name}, gate.trouble is None) for name, gate in gates.items()],
+        )
+        yield self._gauge(
+            "inspectd_gate_parts_on_their_way",
+            "Judged parts that have not reached the gate.",
+            [({"gate": name}, gate.parts.waiting()) for name, gate in gates.items()],
+        )
+        yield self._counter(
+            "inspectd_gate_parts",
+            "Parts that reached the gate, by what it did.",
+            [
+                ({"gate": name, "command": command}, getattr(gate.counts, command))
+                for name, gate in gates.items()
+                for command in ("passed", "ejected")
+            ],
+        )
+        for key, text in (
+            ("late", "Verdicts that came after their part had reached the gate."),
+            ("unknown", "Verdicts of parts whose place on the belt is not known; they are thrown out."),
+            ("slipped", "Of the late ones, parts that a gate with fires: eject let pass."),
+        ):
+            yield self._counter(
+                f"inspectd_gate_{key}_verdicts",
+                text,
+                [({"gate": name}, getattr(gate.counts, key)) for name, gate in gates.items()],
             )
 
     def _of_disks(self) -> "Iterator[Metric]":

@@ -6,18 +6,25 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from foundation.errors import InputError, refused_by_system
+from plant.alarms.alarms import Alarms, Message
+from plant.alarms.causes import causes
+from plant.alarms.channels import Channel, open_ways
 from plant.config import Place, Plant
+from plant.gate.gates import Gate
+from plant.gate.open import check_gates, open_gates
 from plant.link import Link
 from plant.listener import Answer, Listener, as_json
 from plant.listening import Listening
 from plant.metrics import Metrics
 from plant.notify import Service
+from plant.outputs import LineNow
 from plant.outputs.open import open_outputs, require
 from plant.section import seconds
 from verdicts import acknowledged
@@ -25,6 +32,8 @@ from verdicts import acknowledged
 _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.5
 _LONGEST_END_S: Final = 5.0
+_SWITCH_S: Final = 0.0005
+"""After so long another thread lets the gates' thread run."""
 
 
 def check(plant: Plant) -> int:
@@ -33,10 +42,17 @@ def check(plant: Plant) -> int:
     Raises:
         InputError: something is wrong.
     """
-    outputs = open_outputs(plant)
+    outputs = open_outputs(plant, lambda: LineNow(plant.line.name, None, silent=True))
     if plant.config.metrics is not None:
         require("prometheus_client", "metrics")
-    parts = [*outputs, *(["metrics"] if plant.config.metrics else [])]
+    check_gates(plant)
+    if plant.config.alarms is not None:
+        open_ways(plant.file, plant.config.alarms)
+    parts = [
+        *outputs,
+        *(f"gate {name}" for name in plant.config.gates),
+        *(["metrics"] if plant.config.metrics else []),
+    ]
     print(f"{plant.file}: in order: line {plant.line.name}, {', '.join(parts) or 'nothing to do'}")
     return 0
 
@@ -73,9 +89,25 @@ class _Running:
         self.listening = Listening(plant.line, seconds(plant.config.silence))
         self.links = {
             name: _link(plant, name, plant.places[name], output, self.listening)
-            for name, output in open_outputs(plant).items()
+            for name, output in open_outputs(plant, self.listening.now).items()
         }
         _make(plant)
+        with _named(plant.file):
+            self.gates = open_gates(plant, self.listening.now)
+        if self.gates is not None:
+            sys.setswitchinterval(_SWITCH_S)
+            self.listening.tell(self.gates.came)
+        self._channels: list[Channel] = []
+        self._alarms: Alarms | None = None
+        if plant.config.alarms is not None:
+            self._channels = [Channel(*way) for way in open_ways(plant.file, plant.config.alarms).items()]
+            self._alarms = Alarms(
+                plant.line.name,
+                plant.state / "alarms.json",
+                after_s=seconds(plant.config.alarms.after),
+                ok_after_s=seconds(plant.config.alarms.ok_after),
+                tell=self._tell,
+            )
         self.metrics: Metrics | None = None
         self._listener: Listener | None = None
         if plant.config.metrics is not None:
@@ -85,18 +117,26 @@ class _Running:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.gates is not None:
+            self.gates.close()
         for link in self.links.values():
             link.stop()
         for link in self.links.values():
             link.join(_LONGEST_END_S)
+        for channel in self._channels:
+            channel.close(_LONGEST_END_S)
         if self._listener is not None:
             self._listener.close()
 
     def start(self) -> None:
         """Begin to listen and to deliver."""
         self.listening.start()
+        if self.gates is not None:
+            self.gates.start()
         for link in self.links.values():
             link.start()
+        for channel in self._channels:
+            channel.start()
         if self._listener is not None:
             self._listener.start()
 
@@ -104,6 +144,14 @@ class _Running:
         """Do what is due; called twice a second."""
         if self.metrics is not None:
             self.metrics.tick()
+        if self._alarms is not None:
+            links = {name: link.health for name, link in self.links.items()}
+            self._alarms.look(time.monotonic(), causes(self.listening.now(), links, self._gates))
+
+    def _tell(self, message: Message) -> None:
+        _log.info("alarm: %s", message.text)
+        for channel in self._channels:
+            channel.put(message)
 
     def health(self) -> dict[str, Any]:
         """Tell how everything fares, as the probes answer it."""
@@ -113,12 +161,17 @@ class _Running:
             "state": line.state,
             "since": f"{self._since:%Y-%m-%dT%H:%M:%S.%fZ}",
             "outputs": {name: link.health.content() for name, link in self.links.items()},
+            "alarms": {channel.name: channel.trouble for channel in self._channels},
+            "gates": {name: gate.content() for name, gate in self._gates.items()},
         }
 
     def is_ready(self) -> bool:
         """Tell whether the line runs and everybody at the other ends is there."""
         return self.listening.now().state == "running" and all(
-            link.health.state == "connected" for link in self.links.values()
+            [
+                *(link.health.state == "connected" for link in self.links.values()),
+                *(gate.trouble is None and gate.output.trouble is None for gate in self._gates.values()),
+            ]
         )
 
     def summary(self) -> str:
@@ -126,7 +179,12 @@ class _Running:
         return ", ".join(
             [f"line {self.listening.now().state}"]
             + [f"{name} {link.health.state}" for name, link in self.links.items()]
+            + [f"gate {name} {gate.content()['state']}" for name, gate in self._gates.items()]
         )
+
+    @property
+    def _gates(self) -> dict[str, Gate]:
+        return {} if self.gates is None else self.gates.gates
 
     def _serve(self, plant: Plant) -> None:
         require("prometheus_client", "metrics")
@@ -141,6 +199,7 @@ class _Running:
             self.listening,
             lambda: {name: link.health for name, link in self.links.items()},
             {name: folder for name, folder in folders.items() if folder is not None},
+            self.gates,
         )
 
         def scraped() -> Answer:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
-EXTRAS = ("build", "signed", "dashboard")
-"""What a release carries besides the daemon's own needs. Not torch: a line's PC does not train."""
+EXTRAS = ("build", "signed", "dashboard", "plant")
+"""What a release carries besides the daemon's own needs. Not torch: a line's PC does not train. Not fleet's
+needs, which are a server's."""
 
 PYTHONS = ("3.11", "3.12")
 """Of Debian 12 and Ubuntu 24.04."""

@@ -13,6 +13,7 @@ running until its lines are restarted, and is kept to go back to.
   --prefix DIR       where to (default: /opt/inspectd)
   --with EXTRA,...   build: build-engine and calibrate work here, too
                      signed: engines' signatures can be checked
+                     dashboard, plant: inspectd-dashboard, inspectd-plant work
   --python COMMAND   the Python to run with (default: the first fitting one of
                      python3, python3.12, python3.11)
 END
@@ -47,8 +48,8 @@ case $prefix in
 esac
 for extra in $(echo "$with" | tr , ' '); do
     case $extra in
-        build | signed | dashboard) ;;
-        *) refuse "--with: found '$extra', expected some of build, signed and dashboard with commas between" ;;
+        build | signed | dashboard | plant) ;;
+        *) refuse "--with: found '$extra', expected some of build, signed, dashboard and plant with commas between" ;;
     esac
 done
 [ "$(uname -sm)" = "Linux x86_64" ] || refuse "this is $(uname -sm); the wheels here are for Linux x86_64"

@@ -70,8 +70,8 @@ def brightness_model(path: Path) -> Path:
     return path
 
 
-def calibrate(engine: Path, path: Path, threshold: float) -> None:
-    """Write a calibration that leaves the score what it is: the brightness."""
+def calibrate(engine: Path, path: Path, threshold: float, **about: object) -> None:
+    """Write a calibration that leaves the score what it is: the brightness; ``about`` are other entries."""
     calibration = Calibration(
         format_version=1,
         model=read_manifest(engine).model,
@@ -87,4 +87,4 @@ def calibrate(engine: Path, path: Path, threshold: float) -> None:
         made_at="2026-01-01T00:00:00Z",
         tool_version="test",
     )
-    write_calibration(path, calibration)
+    write_calibration(path, calibration.model_copy(update=about))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from line_rig import COMMANDS, PATIENCE_S, free_address
 
@@ -59,6 +60,19 @@ def run_plant(*arguments: object) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=PATIENCE_S,
     )
+
+
+def complaint(config: Path) -> str:
+    """Give the one line that ``--check`` ends with; in this process, as a start takes a second."""
+    from foundation.errors import InputError
+    from plant.config import load_plant
+    from plant.run import check
+
+    with pytest.raises(InputError) as caught:
+        check(load_plant(config))
+    said = str(caught.value)
+    assert "\n" not in said and said.startswith(str(config.parent)), said
+    return said
 
 
 class Plant:

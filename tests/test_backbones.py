@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 
 import numpy as np
+import onnx
 import openvino
 import pytest
 import torch
@@ -82,6 +83,15 @@ def test_joined_features_are_those_of_the_backbone_seam() -> None:
     frames = images.permute(0, 2, 3, 1).contiguous().numpy()
     np.testing.assert_array_equal(open_backbone("lite0", ("stage3", "stage5"), 1)(frames), found)
     assert open_trunk("lite0", size, None).joined().fine == 64  # stages 2 and 3
+
+
+@pytest.mark.parametrize("size", [Size(200, 264), Size(131, 202)])
+def test_joined_features_fit_together_at_any_size(size: Size) -> None:
+    """13 cells times 25 / 13 are 24.99 in single precision, and a Resize rounds down."""
+    trunk = efficientnet_lite("lite0", size, (3, 4)).joined()
+    onnx.checker.check_model(trunk.model(), full_check=True)
+    [found] = outputs(trunk, pixels(size)[:1])
+    assert found.shape == (1, trunk.channels, *trunk.grid)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,19 @@
+import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import onnx
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from engine_graphs import GLOBAL_MAP, LOCAL_MAP, OUTPUTS, UNCALIBRATED, little_model, save
 from onnx import helper
 
@@ -459,9 +464,9 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(folder: Path, tmp_path: Path) -> 
     script = (
         "import os, signal, calibration.calibrate as calibrate\n"
         "run = calibrate.measure_scores\n"
-        "def interrupted(*arguments):\n"
+        "def interrupted(*arguments, **options):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    return run(*arguments)\n"
+        "    return run(*arguments, **options)\n"
         "calibrate.measure_scores = interrupted\n"
         "from calibration.cli import main\n"
         f"raise SystemExit(main([{str(engine)!r}, '--good', {str(folder / 'good')!r}]))\n"
@@ -471,3 +476,71 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(folder: Path, tmp_path: Path) -> 
     [line] = ended.stderr.splitlines()
     assert line.startswith("calibrate: interrupted; ")
     assert [file.name for file in tmp_path.iterdir()] == ["line3.engine"]
+
+
+@pytest.mark.slow
+def test_the_page_and_its_numbers_show_what_the_threshold_rests_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, target = str(folder / "line3.engine"), tmp_path / "line3.calibration.yaml"
+    labels = tmp_path / "labels"
+    shutil.copytree(folder / "good", labels / "good")
+    shutil.copytree(folder / "defects", labels / "defects/dent")
+    key = tmp_path / "release.key"
+    secret = Ed25519PrivateKey.generate()
+    key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    rate = ["--false-reject-rate", "0.05"]
+    assert main([engine, "--from-labels", str(labels), *rate, "-o", str(target), "--sign", str(key)]) == 0
+    secret.public_key().verify(target.with_name(f"{target.name}.sig").read_bytes(), target.read_bytes())
+    numbers = json.loads(target.with_suffix(".json").read_text())
+    calibration = load_calibration(target, read_manifest(Path(engine)).payload_sha256, VERSION_1_MAPS)
+    assert numbers["calibration"]["threshold"] == calibration.threshold
+    assert calibration.score_tolerance is not None
+    assert [len(numbers["good"]), len(numbers["defective"]["images"])] == [70, 12]
+    rates = [point["rate"] for point in numbers["tail"]]
+    assert rates == sorted(rates, reverse=True)
+    assert all(point["low"] <= point["rate"] <= point["high"] for point in numbers["tail"])
+    widths = [more["interval"][1] for more in numbers["more_images"]]
+    assert widths == sorted(widths, reverse=True)
+    assert numbers["more_images"][0]["interval"] == pytest.approx(calibration.false_reject_rate_interval)
+    scores = sorted((image["score"] for image in numbers["good"]), reverse=True)
+    assert [image["score"] for image in numbers["highest"]] == pytest.approx(scores[:6])
+    assert len(numbers["stability"]["random_halves"]) == 10
+    page = target.with_suffix(".html").read_text()
+    for heading in ("The tail", "Stability", "What 100 more images would bring", "Overlap with the training"):
+        assert f"<h2>{heading}</h2>" in page
+    assert page.count("data:image/jpeg;base64,") == 12
+    assert not re.search(r'(src|href)="(?!data:)|<script|url\(', page), "it loads or runs something"
+    ElementTree.fromstring(re.search(r"<svg.*?</svg>", page, re.DOTALL)[0])  # type: ignore[index]
+
+    strict = ["--false-reject-rate", "0.001", "--compare", str(target), "-o", str(tmp_path / "strict.yaml")]
+    capsys.readouterr()
+    assert main([engine, "--from-labels", str(labels), *strict]) == 0
+    told = capsys.readouterr()
+    assert f"compared with {target}: threshold {calibration.threshold:.4g}, now" in told.out
+    assert "What would change" in (tmp_path / "strict.html").read_text()
+    assert "would pass now" in told.out or "decided as before" in told.out
+    assert main([engine, "--from-labels", str(labels), *rate, "-o", str(target)]) == 0
+    assert "is the signature of an earlier calibration" in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_a_report_are_refused_in_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, good = folder / "line3.engine", folder / "good"
+    labels = tmp_path / "labels"
+    shutil.copytree(good, labels / "good")
+    shutil.copytree(folder / "defects", labels / "defects/dent")
+    shutil.copy(labels / "good/000.png", labels / "defects/dent/good-after-all.png")
+    assert "is among the good images too" in refusal(capsys, engine, "--from-labels", labels)
+    assert "found no folder good" in refusal(capsys, engine, "--from-labels", labels / "good")
+    assert "which images" in refusal(capsys, engine)
+    assert "which images" in refusal(capsys, engine, "--from-labels", labels, "--good", good)
+    assert "no folder" in refusal(capsys, engine, "--good", good, "--report", tmp_path / "no/line3.html")
+    assert "expected the name of a page" in refusal(
+        capsys, engine, "--good", good, "--report", tmp_path / "x"
+    )
+    assert "cannot be read" in refusal(capsys, engine, "--good", good, "--compare", tmp_path / "old.yaml")
+    assert "the signing key cannot be read" in refusal(
+        capsys, engine, "--good", good, "--sign", tmp_path / "no.key"
+    )

@@ -1,5 +1,6 @@
 """GigE Vision over the loopback interface: Aravis on our side, its fake camera on the other."""
 
+import gc
 import shutil
 import subprocess
 import time
@@ -11,7 +12,8 @@ import pytest
 from camera_rig import CameraRig, supervise
 from line_rig import COMMANDS
 
-from daemon.capture.drivers import BadPicture, CameraFailed, CameraSettings
+from daemon.capture.drivers import BadPicture, CameraFailed, CameraSettings, Trigger
+from daemon.capture.drivers.aravis import ArvCamera
 from daemon.capture.drivers.open import open_camera
 from foundation.errors import InputError
 from pictures.frames import Size
@@ -174,3 +176,35 @@ def test_inspectctl_records_from_it(fake_camera: FakeCamera, tmp_path: object) -
     )
     assert done.returncode == 0, done.stderr
     assert "saved 2 of 2" in done.stdout
+
+
+def test_a_hardware_trigger_is_set_and_read_back(fake_camera: FakeCamera) -> None:
+    wrong = {
+        "strobe": (Trigger("hardware", strobe="Line2"), "the camera has no feature LineSelector"),
+        "line": (Trigger("hardware", line="Line9"), "Line9"),
+        "edge": (Trigger("hardware", edge="falling"), "FallingEdge"),
+    }
+    for key, (refused_trigger, expected) in wrong.items():
+        said = ""
+        try:
+            ArvCamera(CameraSettings(ADDRESS, **SMALL, trigger=refused_trigger))
+        except InputError as error:  # not pytest's way: what keeps the traceback keeps the camera
+            said = str(error)
+        gc.collect()
+        assert said.startswith(f"{ADDRESS}: trigger.{key}: ")
+        assert expected in said and "\n" not in said
+    trigger = Trigger("hardware", line="Line0", exposure_us=4000)
+    camera = ArvCamera(CameraSettings(ADDRESS, **SMALL, trigger=trigger))
+    device = camera._camera.get_device()
+    kept = {
+        name: device.get_string_feature_value(name)
+        for name in ("TriggerSelector", "TriggerMode", "TriggerSource", "TriggerActivation")
+    }
+    assert kept == {
+        "TriggerSelector": "FrameStart",
+        "TriggerMode": "On",
+        "TriggerSource": "Line0",
+        "TriggerActivation": "RisingEdge",
+    }
+    assert camera.exposure_us == 4000
+    camera.close()

@@ -17,6 +17,7 @@ from daemon.capture.link import (
     Arrival,
     Ended,
     Failed,
+    Fire,
     Free,
     Heartbeat,
     MalformedPacket,
@@ -24,6 +25,7 @@ from daemon.capture.link import (
     Opened,
     Settings,
     Stop,
+    Watch,
     decode,
     encode,
     sendable,
@@ -44,7 +46,10 @@ def arrivals(draw: Any) -> Arrival:
     slot = draw(st.none() | st.integers(0, 2**31 - 1))
     region = None if slot is None else Roi(draw(sides), draw(sides), draw(sides), draw(sides))
     part, error = draw(st.none() | texts), draw(st.none() | texts)
-    return Arrival(draw(counts), slot, draw(counts), part, region, error)
+    number = st.floats(allow_nan=False, allow_infinity=False)
+    placed = None if slot is None else draw(st.none() | st.tuples(*[number] * 6))
+    lost = slot is not None and draw(st.booleans())
+    return Arrival(draw(counts), slot, draw(counts), part, region, error, placed, lost)
 
 
 messages = st.one_of(
@@ -52,6 +57,13 @@ messages = st.one_of(
     st.builds(Free, st.lists(st.integers(0, 2**32 - 1), max_size=50).map(tuple)),
     st.builds(Opened, st.booleans(), st.none() | st.builds(Size, sides, sides)),
     st.builds(Failed, texts.filter(bool), st.none() | st.binary(min_size=16, max_size=16)),
+    st.builds(Fire, st.integers(1, 2**32 - 1), counts, st.none() | texts),
+    st.builds(
+        Watch,
+        *[st.integers(0, 2**53 - 1)] * 6,
+        st.none() | st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 2),
+        st.none() | texts,
+    ),
     st.sampled_from([Heartbeat(), Ended(), Stop()]),
 )
 
@@ -70,7 +82,9 @@ def test_settings_are_read_as_they_were_written() -> None:
 
 @given(
     st.binary(max_size=300)
-    | st.builds(bytes.__add__, st.sampled_from([b"F", b"O", b"X", b"R", b"C"]), st.binary(max_size=120))
+    | st.builds(
+        bytes.__add__, st.sampled_from([b"F", b"O", b"X", b"R", b"C", b"T", b"W{"]), st.binary(max_size=120)
+    )
 )
 def test_any_bytes_are_a_message_or_malformed(packet: bytes) -> None:
     try:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from daemon.health import health_of
-from verdicts import CameraHealth, JournalHealth, SubscriberHealth, encode
+from verdicts import CameraHealth, DriftHealth, GoldenHealth, JournalHealth, SubscriberHealth, encode
 
 TOP = CameraHealth("running", 7, 1, None)
 JOURNAL = JournalHealth("ok", 9, "0" * 64, None)
@@ -23,6 +23,8 @@ def state(**changes: Any) -> str:
         "cameras": {"top": TOP},
         "product": product,
         "lanes_failing": False,
+        "golden": None,
+        "drift": None,
         "journal": JOURNAL,
         "decisions": {"pass": 6, "fault": 1},
         "dropped_messages": 0,
@@ -55,6 +57,9 @@ def test_a_line_with_nothing_wrong_runs() -> None:
         {"cameras": {"top": TOP, "side": CameraHealth("opening", 0, 0, None)}},
         {"cameras": {"top": CameraHealth("running", 7, 1, "the picture is damaged")}},
         {"lanes_failing": True},
+        {"golden": GoldenHealth("failed", "2026-01-31T12:00:00.000000Z", 2, 1, False, "dent.png: …")},
+        {"golden": GoldenHealth("overdue", None, 2, 0, False, "parts left no pause")},
+        {"drift": {"top": DriftHealth(99, "lamp", 7, "15% darker", "clean it")}},
         {"journal": JournalHealth("failed", 9, "0" * 64, "disk full")},
         {"journal": JournalHealth("ok", 9, "0" * 64, "its checkpoint failed")},
         {

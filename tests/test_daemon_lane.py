@@ -205,7 +205,9 @@ def test_an_engine_that_cannot_be_closed_keeps_no_other_open(
     product = load_products(load_config(config), config)[None]
     closed: list[str] = []
     other: Any = SimpleNamespace(close=lambda: closed.append("other"))
-    Setup(load_config(config), {None: product}, [{product: Broken()}, {product: other}], {}, {}).close()
+    Setup(
+        load_config(config), {None: product}, [{product: Broken()}, {product: other}], {}, {}, {}, {}
+    ).close()
     assert closed == ["other"]
     assert "brightness.engine: could not be closed: an illegal address, still" in caplog.text
 
@@ -216,6 +218,7 @@ class Slow:
     engine = Path("slow.engine")
     max_batch = 1
     quantiles = UNCALIBRATED
+    weights = None
 
     def __init__(self) -> None:
         self.opened = 0

@@ -7,6 +7,7 @@ from engine_graphs import UNCALIBRATED
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calibration.calibration_file import Calibration
 from daemon.capture.slots import FrameSlots
 from daemon.judging.ledger import CapturedFrame, FrameKey, Ledger
 from daemon.judging.product import Product
@@ -22,6 +23,7 @@ def product(max_batch: int) -> Product:
         engine=Path("any.engine"),
         calibration=Path("any.calibration.yaml"),
         calibration_sha256="",
+        calibrated=Calibration.model_construct(),
         manifest=Manifest.model_construct(),
         trusted=None,
         threads=None,

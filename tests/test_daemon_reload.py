@@ -3,18 +3,22 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 import yaml
+import zmq
 from brightness import THRESHOLD
 from line_rig import COMMANDS, RunningLine, running, slow_reload, write_config
 from treacherous import replace_engine
 
 from engine_runtime.engine_file import read_engine
+from verdicts import ControlSilent, LineControl
 
 BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100}
 OTHER_THRESHOLD = 0.001
@@ -205,6 +209,28 @@ def test_whoever_asked_for_a_reload_hears_at_once_that_the_daemon_was_killed(lin
             _, said = asked.communicate(timeout=10)
     assert said == f"inspectctl: the daemon at {control} ended before it answered\n"
     assert asked.returncode == 1
+
+
+def test_a_line_that_dies_is_noticed_however_fast_it_was_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach = zmq.Socket.get_monitor_socket
+
+    def late(socket: Any, *arguments: Any) -> Any:
+        time.sleep(0.2)  # the connection would stand before anybody watches it
+        return attach(socket, *arguments)
+
+    monkeypatch.setattr(zmq.Socket, "get_monitor_socket", late)
+    address = f"ipc://{tmp_path}/control"
+    line = zmq.Context()
+    socket = line.socket(zmq.ROUTER)
+    socket.bind(address)
+    with LineControl(address, timeout_s=20) as control, ThreadPoolExecutor(1) as beside:
+        answer = beside.submit(control.reload)
+        assert socket.poll(5000), "it was asked"
+        line.destroy(linger=0)
+        with pytest.raises(ControlSilent, match="ended before it answered"):
+            answer.result(timeout=5)
 
 
 def test_a_reload_that_the_end_overtakes_starts_no_camera(line_folder: Path) -> None:

@@ -410,6 +410,8 @@ def test_a_product_is_changed_over(browser: Any, site: Site) -> None:
     with opened(browser, site) as page:
         go(page, site, "products")
         page.get_by_role("button", name="Change over washer").click()
+        page.wait_for_selector("dialog[open]")
+        assert violations(page) == []
         page.get_by_role("button", name="Change over to washer").click()
         page.wait_for_selector("text=Parts are judged as washer now.")
         site.until(lambda: site.get("products")["now"] == "washer")
@@ -448,6 +450,12 @@ def test_whoever_may_only_look_cannot_judge_or_change(browser: Any, site: Site) 
         walk(page, "/line3/products")
         assert page.get_by_role("button", name="Change over").count() == 0
         page.locator(".settings summary").click()
+        for name in ("Change password", "Who changed what"):
+            page.get_by_role("button", name=name).click()
+            page.wait_for_selector("dialog[open]")
+            assert violations(page) == [], name
+            page.keyboard.press("Escape")
+            page.wait_for_selector("dialog[open]", state="detached")
         page.get_by_role("button", name="Log out").click()
         page.wait_for_selector("form h1")
 

@@ -117,6 +117,14 @@ def test_one_image_does_not_say_what_is_usual(good: Path, capsys: pytest.Capture
     assert main([*given, "--no-position-aware", "--no-density", "--no-whole"]) == 0
 
 
+def test_two_images_say_a_little_of_what_is_usual(good: Path) -> None:
+    for file in sorted(good.iterdir())[3:]:
+        file.unlink()
+    model = good.with_name("model.pt")
+    given = ["train", "--data", str(good), "--out", str(model), "--image-size", "128", "--steps", "1"]
+    assert main(given) == 0
+
+
 def test_images_in_which_the_teacher_sees_nothing(tmp_path: Path) -> None:
     size = Size(128, 128)
     run = Run("xs", size, None, 1, 1, 0, "", "", None, "")

@@ -60,6 +60,10 @@ class Listener:
         found = [message for message in list(self.messages) if "/verdict/" in message.topic]
         return [json.loads(message.payload) for message in found]
 
+    def last_seq(self) -> int:
+        newest = next((m for m in reversed(self.messages) if "/verdict/" in m.topic), None)
+        return 0 if newest is None else int(json.loads(newest.payload)["seq"])
+
     def last(self, topic: str) -> str | None:
         found = [message for message in list(self.messages) if message.topic == topic]
         return found[-1].payload.decode() if found else None

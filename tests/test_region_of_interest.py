@@ -207,7 +207,7 @@ def test_a_reject_in_the_archive_says_what_it_shows(line_folder: Path, tmp_path:
         note = note_of(frames[0])
         assert note is not None
         assert (note.roi, note.camera_picture, note.source) == (roi, CAMERA, camera)
-        assert seen_region(frames, None) == (None, roi, CAMERA)
+        assert seen_region(frames, None) == Seen(None, roi, CAMERA)
     with pytest.raises(InputError, match="shows the whole of a picture of 160×128 in another size"):
         seen_region(frames, ROI)
     kept = tmp_path / "kept"

@@ -116,7 +116,7 @@ def test_versions_follow_each_other_and_the_last_is_kept(bundles: Path, tmp_path
         (("--prefix",), "--prefix: found nothing after it, expected a value"),
         (
             ("--with", "torch"),
-            "--with: found 'torch', expected some of build, signed and dashboard with commas between",
+            "--with: found 'torch', expected some of build, signed, dashboard and plant with commas between",
         ),
         (("--python", "no-python"), f"no-python: found none, expected Python 3.{MINOR}"),
         (("--offline",), "--offline: is not an option; --help shows them"),

@@ -50,6 +50,8 @@ def test_the_tree_as_it_is_keeps_every_contract(tree: Path) -> None:
         ("verdicts/gaps.py", "numpy"),
         ("dashboard/listening.py", "daemon.line"),
         ("daemon/line.py", "dashboard.rollup"),
+        ("plant/link.py", "daemon.line"),
+        ("plant/metrics.py", "dashboard.records"),
     ],
 )
 def test_an_import_that_goes_up_is_found(tree: Path, module: str, imports: str) -> None:

@@ -1,4 +1,4 @@
-"""A line that runs only engines that somebody it trusts has signed."""
+"""A line that runs only engines and calibrations that somebody it trusts has signed."""
 
 import shutil
 import subprocess
@@ -8,12 +8,22 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from line_rig import COMMANDS, part_image, running, write_config
 
+from calibration.calibration_file import read_calibration
+from daemon.cli import main as inspectd
+from dashboard.threshold_change import LineRefused, apply, put_back, why_not
 from engine_runtime.engine_file import read_engine
-from engine_runtime.signatures import TrustedKeys
+from engine_runtime.signatures import SigningKey, TrustedKeys
 from foundation.errors import EngineRefused, InputError
+from lines.line_config import read_line
 
 
 def make_key(public: Path) -> Ed25519PrivateKey:
@@ -30,10 +40,11 @@ def sign(engine: Path, key: Ed25519PrivateKey) -> Path:
 
 @pytest.fixture
 def signed(line_folder: Path) -> tuple[Path, Ed25519PrivateKey]:
-    """The engine of a line folder, signed; its public key lies beside it."""
+    """The engine and calibration of a line folder, signed; the public key lies beside them."""
     engine = line_folder / "brightness.engine"
     key = make_key(line_folder / "release.pem")
     sign(engine, key)
+    sign(line_folder / "brightness.calibration.yaml", key)
     return engine, key
 
 
@@ -77,16 +88,21 @@ def missing(engine: Path, signature: Path) -> None:
     signature.unlink()
 
 
+@pytest.mark.parametrize("name", ["brightness.engine", "brightness.calibration.yaml"])
 @pytest.mark.parametrize("damage", [cut, altered, by_another, missing])
 def test_any_other_is_refused_in_one_line(
-    signed: tuple[Path, Ed25519PrivateKey], damage: Callable[[Path, Path], None]
+    signed: tuple[Path, Ed25519PrivateKey],
+    damage: Callable[[Path, Path], None],
+    name: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    engine, _ = signed
-    damage(engine, engine.with_name("brightness.engine.sig"))
-    config = write_config(engine.parent, {"top": {"source": "parts"}}, trusted_keys=["release.pem"])
-    line = refused(config)
-    assert f"{engine}: of unknown origin" in line
-    assert "brightness.engine.sig" in line
+    file = signed[0].with_name(name)
+    damage(file, file.with_name(f"{name}.sig"))
+    config = write_config(file.parent, {"top": {"source": "parts"}}, trusted_keys=["release.pem"])
+    assert inspectd(["--config", str(config), "--check"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{file}: of unknown origin" in line
+    assert f"{name}.sig" in line
 
 
 def test_a_reload_to_an_unsigned_engine_is_refused_and_the_line_runs_on(
@@ -119,6 +135,58 @@ def test_a_reload_to_an_unsigned_engine_is_refused_and_the_line_runs_on(
         assert reload().returncode == 0
         line.stop()
     assert {verdict.decision for verdict in line.verdicts} <= {"pass", "reject"}
+
+
+def private(key: Ed25519PrivateKey, file: Path, password: bytes | None = None) -> Path:
+    hidden = NoEncryption() if password is None else BestAvailableEncryption(password)
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden))
+    return file
+
+
+@pytest.mark.slow
+def test_a_changed_threshold_is_signed_or_refused(signed: tuple[Path, Ed25519PrivateKey]) -> None:
+    engine, key = signed
+    calibration = engine.with_name("brightness.calibration.yaml")
+    config = write_config(
+        engine.parent,
+        {"top": {"source": "simulated://?width=64&height=64&cached=4", "fps": 100}},
+        trusted_keys=["release.pem"],
+        journal={"file": "line3.journal"},
+        control=f"ipc://{engine.parent}/control",
+    )
+    reason = why_not(read_line(config), None)
+    assert reason is not None
+    assert reason[0] == "not_signed"
+    assert "signing_key" in reason[1]
+    before = calibration.read_text()
+    own = read_line(config, signing_key=private(key, engine.parent / "page.key"))
+    stranger = read_line(config, signing_key=private(Ed25519PrivateKey.generate(), engine.parent / "no.key"))
+    assert why_not(own, None) is None
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) > 10)
+        change = {"by": "anna", "reason": "a test", "share": (0, 10)}
+        with pytest.raises(LineRefused, match="of unknown origin"):
+            apply(stranger, None, 0.25, **change)  # type: ignore[arg-type]
+        assert calibration.read_text() == before
+        apply(own, None, 0.25, **change)  # type: ignore[arg-type]
+        line.until(lambda line: line.verdicts[-1].threshold == 0.25)
+        assert read_calibration(calibration).threshold == 0.25
+        put_back(own, None, before)
+        line.until(lambda line: line.verdicts[-1].threshold == 0.5)
+        line.stop()
+    assert calibration.read_text() == before
+    assert inspectd(["--config", str(config), "--check"]) == 0
+
+
+def test_what_is_no_signing_key_is_refused_in_one_line(tmp_path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    with pytest.raises(InputError, match="cannot be read"):
+        SigningKey(tmp_path / "none.key")
+    with pytest.raises(InputError, match="has a password"):
+        SigningKey(private(key, tmp_path / "locked.key", b"secret"))
+    make_key(tmp_path / "release.pem")
+    with pytest.raises(InputError, match="expected an Ed25519 private key"):
+        SigningKey(tmp_path / "release.pem")
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from line_process import a_health, a_verdict
+from line_process import STAMP, a_health, a_verdict
 
 from verdicts import (
     CameraHealth,
+    DriftHealth,
+    GoldenHealth,
     Health,
     JournalHealth,
     Latency,
@@ -111,7 +113,9 @@ def test_the_payload_is_what_the_standard_librarys_json_writes(message: Verdict 
     _, payload = encode(message)
     compact = {"ensure_ascii": False, "separators": (",", ":")}
     assert payload.decode() == json.dumps(json.loads(payload), **compact)  # type: ignore[arg-type]
-    assert list(json.loads(payload)) == [entry.name for entry in fields(message)]
+    unasked = {key for key in ("golden", "drift") if getattr(message, key, None) is None}
+    names = [entry.name for entry in fields(message) if entry.name not in unasked]
+    assert list(json.loads(payload)) == names
 
 
 def test_the_wire_form_of_schema_1() -> None:
@@ -257,3 +261,21 @@ def test_a_gate_needs_pyzmq_and_nothing_else() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_what_a_line_watches_is_in_its_health_only_where_the_config_asks_for_it() -> None:
+    golden = GoldenHealth("failed", STAMP, 3, 1, True, "dent.png: expected reject, found pass")
+    drift = {"top": DriftHealth(99, "lamp", 7, "15% darker", "clean it"), "side": DriftHealth(9, *[None] * 4)}
+    health = a_health(8, golden=golden, drift=drift)
+    assert decode(*encode(health)) == health
+    assert {"golden", "drift"}.isdisjoint(json.loads(encode(a_health(8))[1]))
+    for wrong in (
+        {"golden": replace(golden, state="odd")},
+        {"drift": {"top": replace(drift["top"], cause="x")}},
+    ):
+        with pytest.raises(MalformedMessage, match="expected one of"):
+            encode(a_health(8, **wrong))
+    content = json.loads(encode(health)[1])
+    for key in ("golden", "drift"):
+        with pytest.raises(MalformedMessage, match=key):
+            decode(b"line3/-/health", json.dumps(content | {key: None}).encode())

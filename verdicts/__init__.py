@@ -10,6 +10,8 @@ from verdicts.gaps import Lost
 from verdicts.message import (
     CameraHealth,
     Decision,
+    DriftHealth,
+    GoldenHealth,
     Health,
     JournalHealth,
     Latency,
@@ -22,16 +24,19 @@ from verdicts.message import (
     encode,
 )
 from verdicts.silence import LineSilent
-from verdicts.statistics import LastFault, LatencySummary, Statistics
+from verdicts.statistics import CameraStatistics, LastFault, LatencySummary, Statistics
 from verdicts.subscription import Subscription, VerdictsLost, read_health, subscribe
 
 __all__ = [
     "AcknowledgedSubscription",
     "CameraHealth",
+    "CameraStatistics",
     "ControlRefused",
     "ControlSilent",
     "CurveKeys",
     "Decision",
+    "DriftHealth",
+    "GoldenHealth",
     "Health",
     "JournalHealth",
     "LastFault",

@@ -1,5 +1,6 @@
 """How a client's sockets connect to a line."""
 
+from collections.abc import Callable
 from typing import Final
 
 import zmq
@@ -15,9 +16,23 @@ _CONNECT_TIMEOUT_MS: Final = 2000
 
 
 def connected(
-    kind: int, address: str, curve: CurveKeys | None, *, receive_queue: int = 1000, subscription: str = ""
+    kind: int,
+    address: str,
+    curve: CurveKeys | None,
+    *,
+    receive_queue: int = 1000,
+    subscription: str = "",
+    watch: Callable[[zmq.SyncSocket], object] | None = None,
 ) -> zmq.SyncSocket:
     """Make a socket that connects in the background, and again whenever the connection breaks.
+
+    Args:
+        kind: such as ``zmq.SUB``.
+        address: of the line.
+        curve: keys; None without encryption.
+        receive_queue: most messages that wait in it.
+        subscription: what the topics begin with, of a ``zmq.SUB``.
+        watch: is given the socket before it connects: whoever watches its events misses none.
 
     Raises:
         ValueError: the address or a key is invalid.
@@ -48,9 +63,12 @@ def connected(
             raise ValueError(
                 "curve: expected keys of 40 characters, as inspectctl keygen makes them"
             ) from error
+    if watch is not None:
+        watch(socket)
     try:
         socket.connect(address)
     except (zmq.ZMQError, TypeError) as error:
+        socket.disable_monitor()
         socket.close()
         raise ValueError(
             f"address: found {address!r}, expected an address such as tcp://127.0.0.1:5560"

@@ -12,13 +12,17 @@ from verdicts.connection import connected
 from verdicts.curve import CurveKeys
 from verdicts.message import Health, MalformedMessage, Verdict, decode_health, decode_verdict
 from verdicts.request import (
+    AcceptDrift,
+    Expect,
     Reload,
     Replay,
     ReplaySince,
     Reply,
     Request,
     Select,
+    Selftest,
     Status,
+    Trigger,
     decode_reply,
     encode_request,
 )
@@ -156,6 +160,73 @@ class LineControl:
         """
         return self._ask(Select(self._next_id(), product), "done")[0].text or ""
 
+    def trigger(self, camera: str, part: str | None = None) -> str:
+        """Say that a part is in view of a camera with ``trigger: {by: software}``; give the line's answer.
+
+        The answer comes at once; one verdict follows, which carries the part's name.
+
+        Args:
+            camera: name of the camera.
+            part: name of the part, 1 to 200 characters; None without one.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: there is no such camera, or this client has no right.
+            MalformedMessage: ``camera`` or ``part`` is no such name.
+        """
+        return self._ask(Trigger(self._next_id(), camera, part), "done")[0].text or ""
+
+    def selftest(self) -> str:
+        """Have the line judge its golden samples now, between two parts.
+
+        Returns:
+            The line's answer. It begins with "passed", or with "failed" when a sample got another verdict or
+            score.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: the line has no golden samples, or this client has no right.
+        """
+        return self._ask(Selftest(self._next_id()), "done")[0].text or ""
+
+    def expect(
+        self, within_s: float, *, camera: str | None = None, part: str | None = None, by: str | None = None
+    ) -> str:
+        """Announce a known bad part, and wait until the line has rejected it.
+
+        ``timeout_s`` of this client counts after ``within_s``.
+
+        Args:
+            within_s: seconds until it must have been rejected.
+            camera: which will see it; None for any.
+            part: its name, where the line knows names; None for any part.
+            by: who sends it, for the journal.
+
+        Returns:
+            The line's answer. It begins with "passed", or with "failed" when the part was not rejected.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: the line has no such camera, or this client has no right.
+            MalformedMessage: an argument is wrong.
+        """
+        request = Expect(self._next_id(), camera, part, within_s, by)
+        return self._ask(request, "done", within_s)[0].text or ""
+
+    def accept_drift(self, camera: str | None = None, *, by: str | None = None) -> str:
+        """Have the line take how the parts look now for normal; give its answer.
+
+        Args:
+            camera: at which; None for all.
+            by: who says so, for the journal.
+
+        Raises:
+            ControlSilent: no answer.
+            ControlRefused: too few parts have passed, the line does not watch for drift, or this client has
+                no right.
+        """
+        return self._ask(AcceptDrift(self._next_id(), camera, by), "done")[0].text or ""
+
     def _next_id(self) -> int:
         self._last_id += 1
         return self._last_id
@@ -164,7 +235,7 @@ class LineControl:
         self.kept_from = None if reply.kept_from is None else datetime.fromisoformat(reply.kept_from)
         return reply.next
 
-    def _ask(self, request: Request, expected: str) -> tuple[Reply, list[bytes]]:
+    def _ask(self, request: Request, expected: str, longer_s: float = 0) -> tuple[Reply, list[bytes]]:
         frame = encode_request(request)
         while self._events.poll(0):
             self._broke()  # before this request
@@ -173,7 +244,7 @@ class LineControl:
         except zmq.Again:
             self._start_over()
             self._socket.send(frame, zmq.NOBLOCK)
-        end_s = time.monotonic() + self._timeout_s
+        end_s = time.monotonic() + self._timeout_s + longer_s
         while self._answered(end_s):
             reply, frames = decode_reply(self._socket.recv_multipart())
             if reply.id != request.id:
@@ -190,7 +261,7 @@ class LineControl:
             raise ControlSilent(f"the daemon at {self._address} ended before it answered")
         hint = "" if self._curve is None else ", and is this key among its clients"
         raise ControlSilent(
-            f"no answer from {self._address} for {self._timeout_s:g} s: does the daemon run{hint}?"
+            f"no answer from {self._address} for {self._timeout_s + longer_s:g} s: does the daemon run{hint}?"
         )
 
     def _answered(self, end_s: float) -> bool:
@@ -215,9 +286,11 @@ class LineControl:
         return stood and not stands
 
     def _start(self) -> None:
-        self._socket = connected(zmq.DEALER, self._address, self._curve)
-        self._events = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._stands = False
+        self._socket = connected(zmq.DEALER, self._address, self._curve, watch=self._watch)
+
+    def _watch(self, socket: zmq.SyncSocket) -> None:
+        self._events = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
 
     def _start_over(self) -> None:
         self.close()

@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import Any, Final, Literal, NoReturn, get_args
 
 Decision = Literal["pass", "reject", "fault"]
-Reason = Literal["deadline", "overload", "camera", "engine", "journal", "shutdown"]
+Reason = Literal["deadline", "overload", "camera", "engine", "journal", "golden", "shutdown"]
 LineState = Literal["starting", "running", "degraded", "stopping", "failed"]
 CameraState = Literal["opening", "running", "stalled", "failed", "ended"]
 JournalState = Literal["ok", "failed"]
+DriftCause = Literal["lamp", "focus", "position", "dirt", "parts"]
+GoldenState = Literal["untested", "passed", "failed", "overdue"]
 
 SCHEMA: Final = 1
 MAX_BYTES: Final = 64 * 1024
@@ -28,6 +30,8 @@ _REASONS: Final = frozenset(get_args(Reason))
 _LINE_STATES: Final = frozenset(get_args(LineState))
 _CAMERA_STATES: Final = frozenset(get_args(CameraState))
 _JOURNAL_STATES: Final = frozenset(get_args(JournalState))
+_DRIFT_CAUSES: Final = frozenset(get_args(DriftCause))
+_GOLDEN_STATES: Final = frozenset(get_args(GoldenState))
 _HEAD: Final = re.compile(r"[0-9a-f]{64}")
 _BOOT: Final = re.compile(r"[0-9a-f]{1,64}")
 _STAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|\+00:00)", re.ASCII)
@@ -150,6 +154,47 @@ class SubscriberHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class GoldenHealth:
+    """What the golden samples of the product say, which is whether the line still sees what it saw.
+
+    Attributes:
+        state: of the last run; "overdue" when parts left no pause for it.
+        tested_at: when it ended, ISO 8601, UTC; None before the first.
+        samples: how many there are.
+        failed: how many of them got another verdict, or a score that moved too far.
+        withheld: whether parts are faults with the reason "golden" until all pass again.
+        error: one line with the numbers of the first that failed; None while none did.
+    """
+
+    state: GoldenState
+    tested_at: str | None
+    samples: int
+    failed: int
+    withheld: bool
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftHealth:
+    """Whether the parts at a camera still look as they did when the line was calibrated.
+
+    Attributes:
+        parts: that were looked at.
+        cause: "lamp", "focus", "position", "dirt" or "parts" (the parts have changed); None while all is as
+            it was, and then so are the others.
+        since_frame: number of the frame with which it began, as far as that shows.
+        amount: by how much, in words.
+        do: what to do, in words.
+    """
+
+    parts: int
+    cause: DriftCause | None
+    since_frame: int | None
+    amount: str | None
+    do: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """The sign of life that the daemon sends every second, whether parts pass or not.
 
@@ -157,8 +202,9 @@ class Health:
         line: name of the line.
         boot: the same as in the verdicts of this start of the daemon.
         seq: the ``seq`` of the last verdict published; 0 before the first.
-        state: "degraded" while a camera, lane, the journal or a required subscriber is out of order;
-            "stopping" is the last word of a boot, "failed" that of one that had to give the line up.
+        state: "degraded" while a camera, lane, the journal, a golden sample or a required subscriber is out
+            of order; "stopping" is the last word of a boot, "failed" that of one that had to give the line
+            up.
         error: one line about the line's own trouble; None while there is none.
         cameras: name of the camera to its health.
         product: the product that is judged; None when the config names none.
@@ -170,6 +216,8 @@ class Health:
         waiting: captured frames that have no verdict yet.
         uptime_s: seconds since the daemon's start.
         sent_at: ISO 8601, UTC, with microseconds.
+        golden: what golden samples say; None, and no key on the wire, where the config asks for none.
+        drift: name of the camera to what has changed there; likewise.
     """
 
     schema: int = field(default=SCHEMA, kw_only=True)
@@ -188,6 +236,8 @@ class Health:
     waiting: int
     uptime_s: float
     sent_at: str
+    golden: GoldenHealth | None = None
+    drift: Mapping[str, DriftHealth] | None = None
 
 
 def encode(message: Verdict | Health) -> tuple[bytes, bytes]:
@@ -242,6 +292,10 @@ def _health_json(health: Health) -> str:
     }
     content["journal"] = None if health.journal is None else asdict(health.journal)
     content["subscribers"] = {name: asdict(entry) for name, entry in health.subscribers.items()}
+    if health.golden is not None:
+        content["golden"] = asdict(health.golden)
+    if health.drift is not None:
+        content["drift"] = {name: asdict(entry) for name, entry in health.drift.items()}
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -307,7 +361,17 @@ def _verdict(content: object) -> Verdict:
 
 
 def _health(content: object) -> Health:
-    values = check_object(content, _HEALTH_KEYS, "payload")
+    asked = tuple(key for key in _ASKED_KEYS if isinstance(content, dict) and key in content)
+    values = check_object(content, (*_HEALTH_KEYS, *asked), "payload")
+    if "golden" in asked:
+        values["golden"] = GoldenHealth(**check_object(values["golden"], _GOLDEN_KEYS, "golden"))
+    if "drift" in asked:
+        if not isinstance(values["drift"], dict):
+            raise _wrong("drift", values["drift"], "an object")
+        values["drift"] = {
+            name: DriftHealth(**check_object(entry, _DRIFT_KEYS, f"drift.{name}"))
+            for name, entry in values["drift"].items()
+        }
     if not isinstance(values["cameras"], dict):
         raise _wrong("cameras", values["cameras"], "an object")
     values["cameras"] = {
@@ -391,6 +455,32 @@ def _check_health(health: Health) -> None:
     check_count("waiting", health.waiting)
     check_number("uptime_s", health.uptime_s)
     check_stamp("sent_at", health.sent_at)
+    if health.golden is not None:
+        _check_golden(health.golden)
+    for name, entry in (health.drift or {}).items():
+        check_name("drift", name)
+        _check_drift(f"drift.{name}", entry)
+
+
+def _check_drift(key: str, drift: DriftHealth) -> None:
+    check_count(f"{key}.parts", drift.parts)
+    if drift.cause is not None:
+        check_one_of(f"{key}.cause", drift.cause, _DRIFT_CAUSES)
+    if drift.since_frame is not None:
+        check_count(f"{key}.since_frame", drift.since_frame)
+    check_text(f"{key}.amount", drift.amount, optional=True)
+    check_text(f"{key}.do", drift.do, optional=True)
+
+
+def _check_golden(golden: GoldenHealth) -> None:
+    check_one_of("golden.state", golden.state, _GOLDEN_STATES)
+    if golden.tested_at is not None:
+        check_stamp("golden.tested_at", golden.tested_at)
+    check_count("golden.samples", golden.samples)
+    check_count("golden.failed", golden.failed)
+    if not isinstance(golden.withheld, bool):
+        raise _wrong("golden.withheld", golden.withheld, "true or false")
+    check_text("golden.error", golden.error, optional=True)
 
 
 def check_object(content: object, keys: tuple[str, ...], where: str) -> dict[str, Any]:
@@ -493,7 +583,11 @@ def keys_of(kind: type[Any]) -> tuple[str, ...]:
 
 
 _VERDICT_KEYS: Final = keys_of(Verdict)
-_HEALTH_KEYS: Final = keys_of(Health)
+_ASKED_KEYS: Final = ("golden", "drift")
+"""Of health: there only where the config asks for them."""
+_HEALTH_KEYS: Final = tuple(key for key in keys_of(Health) if key not in _ASKED_KEYS)
+_DRIFT_KEYS: Final = keys_of(DriftHealth)
+_GOLDEN_KEYS: Final = keys_of(GoldenHealth)
 _CAMERA_KEYS: Final = keys_of(CameraHealth)
 _JOURNAL_KEYS: Final = keys_of(JournalHealth)
 _SUBSCRIBER_KEYS: Final = keys_of(SubscriberHealth)

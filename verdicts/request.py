@@ -14,6 +14,7 @@ from verdicts.message import (
     MalformedMessage,
     check_count,
     check_name,
+    check_number,
     check_object,
     check_one_of,
     check_stamp,
@@ -33,6 +34,11 @@ SIGN_OF_LIFE_S: Final = 0.5
 ABSENT_AFTER_S: Final = 3.0
 """After so long without a sign of life, a subscriber counts as absent."""
 
+
+LONGEST_PART: Final = 200
+"""Characters of a part's name that comes with a trigger."""
+LONGEST_WINDOW_S: Final = 3600.0
+"""For so long a line waits for a known bad part at the most."""
 
 REPEATED: Final = "repeated"
 """``text`` of a reply with verdicts that may have been sent to this name before. They were not acknowledged
@@ -106,7 +112,65 @@ class Select:
     product: str
 
 
-Request = Replay | ReplaySince | Acknowledge | Status | Reload | Select
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Say that a part is in view of a camera whose ``trigger`` is by software; one verdict follows.
+
+    Attributes:
+        id: chosen by the client, stands in the reply.
+        camera: name of the camera.
+        part: the part's name, which its verdict carries; None without one.
+    """
+
+    id: int
+    camera: str
+    part: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selftest:
+    """Ask the line to judge its golden samples now."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """Say that a known bad part is on its way; the answer comes when it was rejected, or was not.
+
+    Attributes:
+        id: chosen by the client, stands in the reply.
+        camera: which will see it; None for any.
+        part: the part's name, where the line knows names; None for any part.
+        within_s: seconds until it must have been rejected.
+        by: who sends it, for the journal; None where nobody says.
+    """
+
+    id: int
+    camera: str | None
+    part: str | None
+    within_s: float
+    by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptDrift:
+    """Ask the line to take how the parts look now for normal.
+
+    Attributes:
+        id: chosen by the client, stands in the reply.
+        camera: at which; None for all.
+        by: who says so, for the journal; None where nobody does.
+    """
+
+    id: int
+    camera: str | None
+    by: str | None
+
+
+Request = (
+    Replay | ReplaySince | Acknowledge | Status | Reload | Select | Trigger | Selftest | Expect | AcceptDrift
+)
 
 _KINDS: Final[dict[str, type[Request]]] = {
     "replay": Replay,
@@ -115,6 +179,10 @@ _KINDS: Final[dict[str, type[Request]]] = {
     "status": Status,
     "reload": Reload,
     "select": Select,
+    "trigger": Trigger,
+    "selftest": Selftest,
+    "expect": Expect,
+    "accept_drift": AcceptDrift,
 }
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
@@ -226,6 +294,37 @@ def _check_request(request: Request) -> None:
                 check_count("row", request.row)
         case Select():
             check_name("product", request.product)
+        case Trigger():
+            check_name("camera", request.camera)
+            check_text("part", request.part, optional=True)
+            if request.part is not None and not 1 <= len(request.part) <= LONGEST_PART:
+                raise MalformedMessage(
+                    f"part: found {len(request.part)} characters, expected 1 to {LONGEST_PART}, or null"
+                )
+        case AcceptDrift():
+            if request.camera is not None:
+                check_name("camera", request.camera)
+            check_text("by", request.by, optional=True)
+        case Expect():
+            _check_expect(request)
+
+
+def _check_expect(request: Expect) -> None:
+    if request.camera is not None:
+        check_name("camera", request.camera)
+    check_text("part", request.part, optional=True)
+    check_text("by", request.by, optional=True)
+    check_number("within_s", request.within_s)
+    if not 0 < request.within_s <= LONGEST_WINDOW_S:
+        raise MalformedMessage(
+            f"within_s: found {request.within_s!r:.80}, expected seconds above 0, at most "
+            f"{LONGEST_WINDOW_S:g}"
+        )
+
+
+def _check_optional_name(key: str, value: object) -> None:
+    if value is not None:
+        check_name(key, value)
 
 
 def _hexadecimal(key: str, value: object) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from verdicts.message import (
@@ -44,6 +44,30 @@ class LastFault:
 
 
 @dataclass(frozen=True, slots=True)
+class CameraStatistics:
+    """What a camera with ``present`` or ``trigger`` has seen since the daemon's start.
+
+    Attributes:
+        pictures: that it took.
+        empty: of them, those without a part; with triggers: that no trigger asked for. They have no verdict.
+        parts: pictures that were taken to be judged.
+        missed: parts that were seen and not taken, or triggers without a picture; each is a fault.
+        triggers: that came; 0 with ``present``.
+        double_triggers: of them, those that came too soon after the one before; each is a fault.
+        speed_px_per_s: of the belt along x and y in the camera's picture, the last time that a part was in
+            view; None while it is not known.
+    """
+
+    pictures: int
+    empty: int
+    parts: int
+    missed: int
+    triggers: int
+    double_triggers: int
+    speed_px_per_s: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """What became of a line's frames.
 
@@ -54,6 +78,7 @@ class Statistics:
         per_second: verdicts per second.
         latency_ms: of passes and rejects; None when there were none.
         last_fault: since the start; None when there was none.
+        cameras: those that choose among their pictures, by name.
     """
 
     boot: str
@@ -62,11 +87,15 @@ class Statistics:
     per_second: float
     latency_ms: LatencySummary | None
     last_fault: LastFault | None
+    cameras: Mapping[str, CameraStatistics] = field(default_factory=dict)
 
 
 def encode_statistics(statistics: Statistics) -> bytes:
     """Write them as JSON in UTF-8."""
-    content = asdict(statistics) | {"reasons": dict(statistics.reasons)}
+    content = asdict(replace(statistics, cameras={})) | {
+        "reasons": dict(statistics.reasons),
+        "cameras": {name: asdict(camera) for name, camera in statistics.cameras.items()},
+    }
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
@@ -95,9 +124,25 @@ def decode_statistics(payload: bytes) -> Statistics:
                 _text(fault["reason"]),
                 _text(fault["captured_at"]),
             ),
+            cameras={name: _camera(camera) for name, camera in content.get("cameras", {}).items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise MalformedMessage(f"statistics: {error}") from error
+
+
+def _camera(content: Any) -> CameraStatistics:
+    speed = content["speed_px_per_s"]
+    counts = {entry.name: _count(content[entry.name]) for entry in fields(CameraStatistics)[:-1]}
+    if speed is not None:
+        x, y = speed
+        speed = (_finite(x), _finite(y))
+    return CameraStatistics(**counts, speed_px_per_s=speed)
+
+
+def _finite(value: object) -> float:
+    if type(value) not in (int, float) or not abs(value) < float("inf"):  # type: ignore[arg-type]
+        raise TypeError(f"found {value!r:.80}, expected a finite number")
+    return float(value)  # type: ignore[arg-type]
 
 
 def _text(value: object) -> str:

@@ -29,10 +29,10 @@ def compare(session: Session) -> Part:
         began = time.perf_counter()
         opened[name] = session.open(path)
         opening[name], size[name] = time.perf_counter() - began, path.stat().st_size / 1e6
-    opened["ours, XS"] = session.open(session.engine("xs", SIDE, session.max_batch))
+    opened["ours, XS"] = session.open(session.engine("xs", SIDE, 1))
     stack, path = session.frames(SIDE, 1)
     with session.peer() as peer:
-        same = SamePeer(session, peer, "s", SIDE, session.engine("s", SIDE, session.max_batch))
+        same = SamePeer(session, peer, "s", SIDE, session.engine("s", SIDE, 1))
         open_peers(session, peer, same)
         sides = {name: ours(engine, stack) for name, engine in opened.items()}
         sides[f"{OPENVINO}, EfficientAd-S"] = theirs(peer, OPENVINO, path)

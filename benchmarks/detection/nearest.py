@@ -20,10 +20,10 @@ from foundation.files import sha256
 from models.backbones.backbone import STRIDE, Backbone
 from models.backbones.onnx_file import OnnxBackbone
 from models.evaluation.judge import Judgement
-from pictures.frames import Frame, Roi, Size, fit
+from pictures.frames import Frame, Size, fit
 from pictures.heatmap import MapGeometry
 from pictures.image_file import read_image
-from pictures.tiles import Tiles
+from pictures.trained_on import TrainedOn
 
 SIDE = 320
 REMEMBERED = 12_000
@@ -67,9 +67,9 @@ class NearestJudge:
     """Judges by the distance of each patch to the nearest remembered one, see ``Judge``."""
 
     name = "nearest neighbours"
-    roi: Roi | None = None
-    tiles: Tiles | None = None
+    trained = TrainedOn(None, None)
     threshold: float | None = None
+    mask: str | None = None
     training_digest: str | None = None
     batch = 1
 

@@ -1,14 +1,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
 from detection.task import Task
-from foundation.files import sha256
 from models.efficientad.checkpoint import Run, progress_file
 from models.efficientad.networks import ModelSize
-from models.efficientad.teacher import load_teacher
+from models.efficientad.teacher import Teacher, is_backbone, open_teacher
 from models.efficientad.train import train
 from models.evaluation.judge import CheckpointJudge
 from pictures.frames import Size
@@ -21,22 +21,35 @@ class Ours:
     """EfficientAD as ``efficientad train`` trains it: the full recipe, nothing set."""
 
     size: ModelSize
-    teacher: Path
+    teacher: Path | None
+    """File of its weights, or the name of a backbone; the packaged one when None."""
     papers_maps: bool = False
     """Reads out the paper's two maps alone."""
 
     @property
     def name(self) -> str:
-        return f"ours, {self.size.upper()}" + (", the paper's maps" if self.papers_maps else "")
+        named = f", {self.teacher} as teacher" if self._backbone else ""
+        return f"ours, {self.size.upper()}{named}" + (", the paper's maps" if self.papers_maps else "")
 
     @property
     def settings(self) -> dict[str, str]:
         maps = {} if self.papers_maps else {"maps": "position-aware, density, whole"}
-        return {"teacher": sha256(self.teacher), **maps}
+        weighted = {"weights": "explained variance"} if self._backbone else {}
+        return {"teacher": self.opened[1], **maps, **weighted}
+
+    @cached_property
+    def opened(self) -> tuple[Teacher, str]:
+        """The teacher, and the SHA-256 of it."""
+        return open_teacher(self.size, self.teacher, SIZE)
+
+    @property
+    def _backbone(self) -> bool:
+        return self.teacher is not None and is_backbone(self.teacher)
 
     @contextmanager
     def learn(self, task: Task) -> Iterator[CheckpointJudge]:
         """See ``Method.learn``."""
+        teacher, digest = self.opened
         run = Run(
             size=self.size,
             image_size=SIZE,
@@ -45,7 +58,7 @@ class Ours:
             batch=1,
             seed=task.seed,
             training_digest=task.split.digest,
-            teacher_digest=sha256(self.teacher),
+            teacher_digest=digest,
             penalty_digest=task.natural.digest,
             tool_version=version("inspectd"),
             position_aware=not self.papers_maps,
@@ -55,7 +68,7 @@ class Ours:
         out = self._model(task)
         train(
             run,
-            load_teacher(self.size, self.teacher),
+            teacher,
             training=task.split.training,
             validation=task.split.validation,
             penalty=task.natural.images,
@@ -69,5 +82,6 @@ class Ours:
         return progress_file(self._model(task)).exists()
 
     def _model(self, task: Task) -> Path:
+        teacher = f"-{self.teacher}" if self._backbone else ""
         maps = "-papers-maps" if self.papers_maps else ""
-        return task.folder / f"{self.size}{maps}-seed-{task.seed}.pt"
+        return task.folder / f"{self.size}{teacher}{maps}-seed-{task.seed}.pt"

@@ -18,6 +18,7 @@ def as_markdown(content: dict[str, Any]) -> str:
     cells: Sequence[dict[str, Any]] = content["cells"]
     methods = list(dict.fromkeys(cell["settings"]["method"] for cell in cells))
     data = sorted({cell["settings"]["data"] for cell in cells})
+    logical = {cell["settings"]["data"] for cell in cells if "logical_anomalies" in cell.get("by_defect", {})}
     lines = [
         "# Accuracy",
         "",
@@ -25,7 +26,13 @@ def as_markdown(content: dict[str, Any]) -> str:
         " where there are several seeds, the mean"
         " ± the sample's standard deviation; a seed also chooses the images that are held back, so compare"
         " rows of the same seeds. All methods learn from the same good images, hold"
-        " the same ones back, and are measured by the same code on the same test images. Written by",
+        " the same ones back, and are measured by the same code on the same test images."
+        + (
+            f" The mean is without {', '.join(sorted(logical))}, whose defects are logical."
+            if logical
+            else ""
+        )
+        + " Written by",
         "",
         *(f"    {command}" for command in dict.fromkeys(cell["command"] for cell in cells)),
     ]
@@ -46,10 +53,9 @@ def as_markdown(content: dict[str, Any]) -> str:
                 ]
                 for name in data
             }
-            means = [np.mean(values) for values in found.values() if values and None not in values]
-            mean = (
-                f"{np.mean(means):.3f}" if means and key == "image_auroc" and len(means) == len(data) else ""
-            )
+            counted = [found[name] for name in data if name not in logical]
+            whole = key == "image_auroc" and all(values and None not in values for values in counted)
+            mean = f"{np.mean([np.mean(values) for values in counted]):.3f}" if counted and whole else ""
             lines.append(f"| {method} | {' | '.join(_cell(values) for values in found.values())} | {mean} |")
     lines += [
         "",

@@ -15,9 +15,9 @@ from detection.task import Task
 from foundation.files import sha256
 from models.efficientad.teacher import load_teacher
 from models.evaluation.judge import Judgement
-from pictures.frames import Frame, Roi
+from pictures.frames import Frame
 from pictures.heatmap import MapGeometry
-from pictures.tiles import Tiles
+from pictures.trained_on import TrainedOn
 
 _KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 """As ``efficientad train`` does for itself: it changes no result, and saves the peer a tenth of its hours."""
@@ -87,9 +87,9 @@ class PeerJudge:
 
     name = "anomalib"
     geometry = MapGeometry(SIZE, SIZE, (1.0, 1.0))
-    roi: Roi | None = None
-    tiles: Tiles | None = None
+    trained = TrainedOn(None, None)
     threshold: float | None = None
+    mask: str | None = None
     training_digest: str | None = None
     batch = 8
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import ItemsView, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.capture.counter import CaptureCounter, counter_file
@@ -12,6 +12,7 @@ from daemon.capture.drivers import CameraSettings
 from daemon.capture.supervisor import DaemonCamera, FrameSink, refuse_failed
 from engine_runtime.cuda_driver import DriverFailed
 from pictures.frames import Size
+from pictures.locating.reference import Reference
 
 _STOP_S = 2.0
 _log = logging.getLogger("inspectd")
@@ -28,6 +29,8 @@ class CameraPlan:
     """Frames that all lanes together may hold."""
     on_gpu: bool
     """Whether an engine computes on a GPU, to which frames in locked memory are copied faster."""
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    """Camera → the part that is looked for in its pictures, of those that look for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,9 @@ class CameraGroup:
         leaving = {
             name: camera
             for name, camera in self._cameras.items()
-            if everything or plan.cameras.get(name) != camera.settings
+            if everything
+            or plan.cameras.get(name) != camera.settings
+            or plan.references.get(name) != camera.reference
         }
         arriving = [name for name in plan.cameras if name in leaving or name not in self._cameras]
         return Exchange(plan, leaving, self._make(plan, arriving))
@@ -169,6 +174,7 @@ class CameraGroup:
             judged_at_once=plan.judged_at_once,
             sink=self._sink,
             counter=self._counters[name],
+            reference=plan.references.get(name),
         )
         if plan.on_gpu:
             try:

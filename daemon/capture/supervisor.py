@@ -22,6 +22,7 @@ from daemon.capture.link import (
     CameraLink,
     Ended,
     Failed,
+    Fire,
     Free,
     Heartbeat,
     LinkClosed,
@@ -30,11 +31,14 @@ from daemon.capture.link import (
     Opened,
     Settings,
     Stop,
+    Watch,
     linked_pair,
+    sendable,
 )
 from daemon.capture.slots import FrameSlots
 from foundation.errors import InputError, Unavailable, printable
 from pictures.frames import Size
+from pictures.locating.reference import Reference
 from verdicts.message import CameraState
 
 __all__ = ["Arrival", "DaemonCamera", "FrameSink", "refuse_failed"]
@@ -88,6 +92,7 @@ class DaemonCamera:
         judged_at_once: int,
         sink: FrameSink,
         counter: CaptureCounter,
+        reference: Reference | None = None,
     ) -> None:
         """Allocate the camera's slots.
 
@@ -98,20 +103,22 @@ class DaemonCamera:
             judged_at_once: frames that all lanes together may hold.
             sink: where the frames go.
             counter: its process counts its frames there; numbers go on after it.
+            reference: the part that is looked for in its pictures; None where they are judged as they lie.
 
         Raises:
             InputError: there is not enough memory for the slots.
         """
         self.name = name
         self.settings = settings
+        self.reference = reference
         self.state: CameraState = "opening"
         self.error: str | None = None
         self.wrong = False
         """Whether it failed because the config asks for something that cannot work."""
         self.tried = False
         """Whether its first opening has succeeded or failed."""
-        # One slot more than can be in use, so that there is always one to capture into.
-        count = settings.waiting + judged_at_once + 1
+        # More slots than can be in use, so that there are always some to capture into.
+        count = settings.waiting + judged_at_once + settings.parts
         shape = settings.slot_shape(size)
         try:
             self.slots = FrameSlots.create(count, shape)
@@ -130,7 +137,7 @@ class DaemonCamera:
         self._in_use: set[int] = set()
         self._freed: list[int] = []
         self._free_timer: asyncio.Handle | None = None
-        self.picture_size: Size | None = None
+        self.picture_size: Size | None = None if reference is None else reference.picture
         """Of the camera's pictures; None when it is not known or not the same for all."""
         self._frozen: bytes | None = None
         self._retry_s = _FIRST_RETRY_S
@@ -149,12 +156,23 @@ class DaemonCamera:
         self._delivered_s = 0.0
         self._captured_ns = 0
         self._reason: str | None = None
+        # Of a camera that chooses among its pictures:
+        self.watch: Watch | None = None
+        """What it has seen, over all its processes; None for a camera whose every picture is judged."""
+        self._watched_before: Watch | None = None
+        self._pictures = self._last_trigger = 0
+        self._troubled = False
+        self._fired: dict[int, Fire] = {}
 
     @property
     def must_make_room(self) -> bool:
         """Whether the camera goes on capturing and has no slot left to capture into."""
         live = self._opened is not None and self._opened.live
-        return (live or self.settings.fps is not None) and len(self._in_use) == self.slots.count
+        return (live or self.settings.fps is not None) and self._has_no_room
+
+    @property
+    def _has_no_room(self) -> bool:
+        return self.slots.count - len(self._in_use) < self.settings.parts
 
     @property
     def over(self) -> bool:
@@ -178,6 +196,7 @@ class DaemonCamera:
         self._opened, self._reason, self._heartbeats = None, None, False
         self._heard_s = self._delivered_s = time.monotonic()
         self._captured_ns = time.monotonic_ns()
+        self._watched_before = self.watch
         self._freed.clear()
         self._gone.clear()
         self._set_state("opening")
@@ -208,6 +227,8 @@ class DaemonCamera:
                 free=[slot for slot in range(self.slots.count) if slot not in self._in_use],
                 next_frame=self.captured + 1,
                 frozen=self._frozen,
+                reference=None if self.reference is None else self.reference.text,
+                next_picture=self._pictures + 1 if self.settings.chooses else None,
             )
         )
         loop = asyncio.get_running_loop()
@@ -228,7 +249,7 @@ class DaemonCamera:
         now_s = time.monotonic()
         if now_s - self._heard_s > HEARTBEAT_S and self._link.wait(0):
             return  # it has spoken: this daemon was held up and has not heard it yet
-        if len(self._in_use) == self.slots.count:
+        if self._has_no_room:
             self._delivered_s = now_s  # it waits for room
         stalled_after_s = self.settings.stalled_after_s
         reason = None
@@ -286,6 +307,8 @@ class DaemonCamera:
             case Heartbeat():
                 self._heartbeats = True
                 self._send_freed()
+            case Watch() if self._opened is not None and self.settings.chooses:
+                self._take_watch(message)
             case Opened() if self._opened is None:
                 self._take_opened(message)
             case Ended() if self._opened is not None and self.state != "ended":
@@ -322,9 +345,13 @@ class DaemonCamera:
             raise Violation(f"frame {frame} after frame {self.captured}")
         if slot is not None and (slot >= self.slots.count or slot in self._in_use):
             raise Violation(f"frame {frame} in slot {slot}, which is not free")
-        if not self._captured_ns <= arrival.captured_ns <= time.monotonic_ns():
+        # One that chooses among its pictures tells of one when a later one has shown to be no better.
+        since_ns = 0 if self.settings.chooses else self._captured_ns
+        if not since_ns <= arrival.captured_ns <= time.monotonic_ns():
             raise Violation(f"frame {frame} captured in the future or before the frame before it")
         self._account_up_to(frame - 1, "the camera process skipped the frame's number")
+        if arrival.trigger is not None and self._fired.pop(arrival.trigger, None) is None:
+            raise Violation(f"frame {frame} for trigger {arrival.trigger}, which is not open")
         self.captured = frame
         self._captured_ns = arrival.captured_ns
         self._delivered_s = self._heard_s
@@ -335,6 +362,63 @@ class DaemonCamera:
         elif slot is not None and self._reason is None:
             self.error = self._frozen = None
         self._sink.arrived(self.name, arrival)
+
+    def _take_watch(self, watch: Watch) -> None:
+        """Note what the camera has seen; pictures without a part are a sign of life, too."""
+        if watch.pictures > self._pictures:
+            self._pictures = watch.pictures
+            self._delivered_s = self._heard_s
+        before = self._watched_before
+        if before is not None:
+            counts = {
+                name: getattr(before, name) + getattr(watch, name)
+                for name in ("empty", "parts", "missed", "triggers", "doubles")
+            }
+            watch = watch._replace(**counts, speed=watch.speed or before.speed)
+        self.watch = watch
+        troubled, self._troubled = self._troubled, watch.trouble is not None
+        if watch.trouble is not None:
+            self.error = printable(watch.trouble)
+        elif troubled and self._reason is None:
+            self.error = None
+        if troubled != self._troubled:
+            self._sink.camera_changed(self.name)
+
+    def trigger(self, at_ns: int, part: str | None) -> None:
+        """Have the picture judged that is nearest to a time; one verdict follows, whatever happens.
+
+        Args:
+            at_ns: ``time.monotonic_ns()`` when the trigger came.
+            part: name of the part that it announces.
+
+        Raises:
+            InputError: the camera takes no triggers from here, or will take no more pictures.
+        """
+        wanted = self.settings.trigger
+        if wanted is None or wanted.by != "software":
+            found = "none" if wanted is None else f"by: {wanted.by}"
+            raise InputError(f"cameras.{self.name}.trigger: found {found}, expected by: software")
+        if self.over or self._stopping:
+            raise InputError(f"cameras.{self.name}: takes no more pictures: it is {self.state}")
+        self._last_trigger = self._last_trigger % 0xFFFF_FFFF + 1
+        fire = Fire(self._last_trigger, at_ns, None if part is None else sendable(part))
+        self._fired[fire.number] = fire
+        if self._send(fire):
+            return
+        if self._process is None:
+            self._give_up_triggers(f"a trigger while the camera is {self.state}")
+        elif self._link is not None:
+            del self._fired[fire.number]
+            raise InputError(f"cameras.{self.name}: its process does not take triggers now; try again")
+
+    def _give_up_triggers(self, error: str) -> None:
+        """Report triggers that no process will answer any more."""
+        for fire in [fire for fire in self._fired.values() for _ in range(self.settings.parts)]:
+            self.captured += 1
+            unseen = Arrival(self.captured, None, fire.at_ns, fire.part, None, error, trigger=fire.number)
+            self.counter.captured = self.captured
+            self._sink.arrived(self.name, unseen)
+        self._fired.clear()
 
     def _account_up_to(self, frame: int, error: str) -> None:
         """Report frames that were captured and never announced."""
@@ -398,6 +482,8 @@ class DaemonCamera:
         self._account_up_to(self._counted(), reason)
         if self._opened is not None and not over:
             self._account_up_to(self.captured + 1, reason)
+            self._pictures += 1  # the one amid which it died
+        self._give_up_triggers(f"a trigger without a picture: {reason}")
         self.counter.captured = self.captured
         self._gone.set()
         if over:

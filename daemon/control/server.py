@@ -21,17 +21,21 @@ from daemon.host.bind import bind
 from daemon.host.scheduling import give_way
 from daemon.journal.database import JournalFailed
 from daemon.journal.reader import JournalReader
-from foundation.errors import InputError
+from foundation.errors import InputError, printable
 from verdicts.message import MAX_BYTES, MalformedMessage, SubscriberHealth, Verdict, decode_verdict
 from verdicts.request import (
+    AcceptDrift,
     Acknowledge,
+    Expect,
     Reload,
     Replay,
     ReplaySince,
     Reply,
     Request,
     Select,
+    Selftest,
     Status,
+    Trigger,
     decode_request,
     encode_reply,
 )
@@ -76,7 +80,9 @@ class Control(threading.Thread):
         Args:
             address: where to answer; the file of an ``ipc://`` address is made for owner and group alone.
             journal: file of the journal; it is there. The subscribers' positions are kept beside it.
-            commands: takes "reload", and "select" with ``product``; called in this thread.
+            commands: takes "reload", "select" with ``product``, "trigger" with ``camera``, ``part`` and
+                ``at_ns``, "selftest", and "expect" with ``camera``, ``part``, ``within_s`` and ``by``; called
+                in this thread.
             access: who may connect; to be closed after this.
             required_subscribers: names that ``subscribers`` shows even while they are absent.
             resend_after_s: seconds without acknowledgement after which verdicts are sent again.
@@ -278,6 +284,19 @@ class Control(threading.Thread):
                 self._command(connection, request.id, peer, "reload", {})
             case Select():
                 self._command(connection, request.id, peer, "select", {"product": request.product})
+            case Trigger():
+                arguments = {"camera": request.camera, "part": request.part, "at_ns": time.monotonic_ns()}
+                self._command(connection, request.id, peer, "trigger", arguments)
+            case Selftest():
+                self._command(connection, request.id, peer, "selftest", {})
+            case AcceptDrift():
+                given = {"camera": request.camera, "by": peer.name or request.by}
+                self._command(connection, request.id, peer, "accept_drift", given)
+            case Expect():
+                # Only what is given; who a client is, its key says better.
+                part: dict[str, Any] = {"part": request.part, "within_s": request.within_s}
+                given = {"camera": request.camera, "by": peer.name or request.by}
+                self._command(connection, request.id, peer, "expect", part | given)
 
     def _command(
         self, connection: bytes, request_id: int, peer: Peer, name: str, arguments: dict[str, Any]
@@ -290,7 +309,9 @@ class Control(threading.Thread):
             raise InputError(f"{name} needs {needed}")
         if self._pending_commands >= _MOST_COMMANDS:
             raise InputError(f"{name}: the line is busy with other commands; try again")
-        _log.info("control: %s asks: %s", peer.name or "a local user", " ".join([name, *arguments.values()]))
+        if name != "trigger":  # each part has one
+            words = [name, *(str(value) for value in arguments.values() if value is not None)]
+            _log.info("control: %s asks: %s", peer.name or "a local user", printable(" ".join(words)))
         future = self._commands(name, arguments)
         self._pending_commands += 1
         future.add_done_callback(lambda done: self._command_done(connection, request_id, done))

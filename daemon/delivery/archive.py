@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from daemon.judging.product import Product
 from foundation.errors import refused_by_system
 from pictures.frames import Frame, Roi, Size
-from pictures.heatmap import overlay
+from pictures.heatmap import overlay, shaded
 from pictures.recording_note import RecordingNote, with_note
+from pictures.view import Matrix, in_the_picture
 
 _log = logging.getLogger("inspectd")
 _MOST_WAITING = 32
@@ -29,6 +30,10 @@ _MOST_WAITING_BYTES = 128_000_000
 _LONGEST_CLOSE_S = 10.0
 _OVERLAY = ".overlay.jpg"
 _PASS = f"-pass{_OVERLAY}"
+_LONGEST_SIDE = 2048
+"""Pixels of a part's picture as it lay."""
+_NOT_SEEN = 48
+"""Grey level of what the frame does not show of the camera's picture."""
 _SHARE_OF_PASSES = 0.25
 """Of the archive's space: passes are many, and must not drive the rejects out."""
 
@@ -43,6 +48,9 @@ class Taken(NamedTuple):
     """What the frame shows of the camera's picture."""
     picture_size: Size
     """Of the camera's picture."""
+    placed: Matrix | None = None
+    """What takes a point of the reference's picture, in which ``region`` lies, to the camera's; None where
+    they are one."""
 
 
 class _Picture(NamedTuple):
@@ -55,6 +63,8 @@ class _Picture(NamedTuple):
 
 class Archive:
     """Writes two pictures for each reject: the frame as the engine saw it, and the overlay of its heat map.
+
+    Where the part was brought to its place first, both show it as it lay in the camera's picture.
 
     The frame brings the note of where it comes from, as recorded pictures do: it may be trained on one day.
 
@@ -175,6 +185,10 @@ class Archive:
         seen = product.picture(picture.frame)
         heat = product.geometry.at(Size(*seen.shape[:2])).spread(picture.anomaly_map)
         shown = overlay(seen, heat, product.threshold)
+        if product.weights is not None:
+            shown = shaded(shown, product.weights > 0, product.geometry.at(Size(*seen.shape[:2])))
+        if picture.taken is not None and picture.taken.placed is not None:
+            seen, shown = (_as_it_lay(some, picture.taken, picture.taken.placed) for some in (seen, shown))
         png = cv2.imencode(".png", seen)[1].tobytes()
         if picture.taken is not None:
             png = with_note(png, _note(picture.taken))
@@ -203,9 +217,19 @@ class _Kept:
             _frame_of(oldest).unlink(missing_ok=True)
 
 
+def _as_it_lay(seen: Frame, taken: Taken, placed: Matrix) -> Frame:
+    """Lay what was seen of a part over the camera's picture, which is kept to a size that people look at."""
+    (height, width), region, size = seen.shape[:2], taken.region, taken.picture_size
+    scale = min(1.0, _LONGEST_SIDE / max(size))
+    smaller = max(1, round(region.width * scale)), max(1, round(region.height * scale))
+    if smaller < (width, height):
+        seen = cv2.resize(seen, smaller, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return in_the_picture(seen, placed, region, size, _NOT_SEEN).astype(np.uint8, copy=False)
+
+
 def _note(taken: Taken) -> RecordingNote:
     height, width = taken.picture_size
-    whole = taken.region == Roi(0, 0, width, height)
+    whole = taken.placed is not None or taken.region == Roi(0, 0, width, height)
     return RecordingNote(
         source=taken.camera,
         camera_picture=taken.picture_size,

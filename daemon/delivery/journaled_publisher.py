@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from daemon.delivery.tally import Tally
 from daemon.journal.journal import JournalFailed
 from daemon.journal.writer import JournalWriter
 from verdicts.message import Decision, Health, JournalHealth, Verdict, encode
-from verdicts.statistics import encode_statistics
+from verdicts.statistics import CameraStatistics, encode_statistics
 
 if TYPE_CHECKING:
     from daemon.control.server import Control
@@ -69,6 +69,8 @@ class JournaledPublisher:
         """Published since the start."""
         self.faults: Counter[str] = Counter()
         """Camera to its published faults."""
+        self.watched: Mapping[str, CameraStatistics] = {}
+        """What the cameras have seen that choose among their pictures, for the statistics."""
         self.journal_error: str | None = None
         self._tally = Tally()
         self._wire = wire
@@ -261,6 +263,7 @@ class JournaledPublisher:
         topic, payload = encode(health)
         self._wire.send((topic, payload))
         if self._control is not None:
-            self._control.statistics(encode_statistics(self._tally.statistics(health.boot)))
+            statistics = replace(self._tally.statistics(health.boot), cameras=self.watched)
+            self._control.statistics(encode_statistics(statistics))
             self._control.health(topic, payload)
         self._tally.log(health.line)

@@ -119,7 +119,7 @@ class Tally:
         )
         faults = ", ".join(
             f"{counted[reason]} {reason}"
-            for reason in ("overload", "camera", "engine", "journal", "shutdown")
+            for reason in ("overload", "camera", "engine", "journal", "golden", "shutdown")
             if counted[reason]
         )
         _log.info(

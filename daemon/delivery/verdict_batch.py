@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -11,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.delivery.archive import Archive, Taken
+from daemon.delivery.drift_watch import DriftWatch
 from daemon.delivery.journaled_publisher import JournaledPublisher
 from daemon.delivery.preview import Preview
 from daemon.journal.stamps import iso
+from daemon.judging.golden import take_sample
 from daemon.judging.lane import Judged, NotJudged
 from daemon.judging.ledger import CapturedFrame, FrameKey, Ledger
+from daemon.judging.product import Product
 from pictures.heatmap import MapGeometry
+from pictures.view import at
 from verdicts.message import Decision, Latency, Peak, Reason, Verdict
 
 
@@ -39,7 +43,9 @@ class VerdictBatch:
     Attributes:
         archive: where the pictures of rejects go; None: nowhere.
         preview: where small pictures of all go, for who looks now; None: nowhere.
+        drift: looks at judged parts; None: nobody does.
         seq: of the last verdict: they are numbered without a gap.
+        withheld: products whose parts are not released; their verdicts are faults.
         idle: set when every captured frame has had its verdict sent.
         on_engine_failure: told of each batch on which an engine failed.
     """
@@ -53,6 +59,7 @@ class VerdictBatch:
         publisher: JournaledPublisher,
         archive: Archive | None,
         preview: Preview | None,
+        drift: DriftWatch | None,
         at_end: Callable[[Callable[[], object]], None],
     ) -> None:
         """Begin with ``seq`` 0.
@@ -64,13 +71,16 @@ class VerdictBatch:
             publisher: where the verdicts go.
             archive: where the pictures of rejects go.
             preview: where small pictures of all go, for who looks now.
+            drift: looks at judged parts.
             at_end: does something last in a turn of the event loop, as ``Turns.at_end``.
         """
         self.archive = archive
+        self.withheld: frozenset[Product] = frozenset()
         self.seq = 0
         self.idle = asyncio.Event()
         self.on_engine_failure: Callable[[NotJudged], object] = lambda _: None
         self.preview = preview
+        self.drift = drift
         self._at_end = at_end
         self._line = line
         self._boot = boot
@@ -78,6 +88,11 @@ class VerdictBatch:
         self._publisher = publisher
         self._loop = asyncio.get_running_loop()
         self._verdicts: list[Verdict] = []
+        self._on_verdicts: Callable[[Sequence[Verdict]], object] | None = None
+
+    def watched_by(self, on_verdicts: Callable[[Sequence[Verdict]], object] | None) -> None:
+        """Show a function what is about to be sent; None ends that."""
+        self._on_verdicts = on_verdicts
 
     def deliver(self, result: Judged | NotJudged) -> None:
         """Have a result taken in the event loop's thread; called in a lane's."""
@@ -87,6 +102,10 @@ class VerdictBatch:
         """Give the frames of a lane's batch their verdicts, and their slots back to the cameras."""
         if result.lane.abandoned:
             return  # its frames were closed and freed when it was replaced
+        if take_sample(result):
+            if isinstance(result, NotJudged):
+                self.on_engine_failure(result)
+            return
         if isinstance(result, Judged):
             self._judged(result)
         else:
@@ -103,8 +122,11 @@ class VerdictBatch:
             score, anomaly_map = float(judged.scores[row]), judged.anomaly_maps[row]
             # A verdict that comes too late for the gate is not a pass, even if the timer has not fired yet.
             late = time.monotonic_ns() > captured.deadline_ns
-            rejected = score > captured.product.threshold
-            decision: Decision = "fault" if late else "reject" if rejected else "pass"
+            rejected = captured.lost or score > captured.product.threshold
+            reason: Reason | None = "deadline" if late else None
+            if captured.product in self.withheld:
+                reason = reason or "golden"
+            decision: Decision = "fault" if reason else "reject" if rejected else "pass"
             archive = None if late else self._archived(captured, score, anomaly_map)
             scored = _Scored(
                 score,
@@ -113,7 +135,9 @@ class VerdictBatch:
                 (judged.finished_ns - judged.started_ns) / 1e6,
                 None if archive is None else str(archive),
             )
-            verdict = self._put(captured, decision, "deadline" if late else None, scored)
+            verdict = self._put(captured, decision, reason, scored)
+            if self.drift is not None and decision != "fault":
+                self.drift.offer(captured, score, anomaly_map)
             busy = 2 * scored.wait_ms > (captured.deadline_ns - captured.captured_ns) / 1e6
             if self.preview is not None and captured.pixels is not None and not busy:
                 self.preview.offer(captured.pixels, captured.product, verdict)
@@ -125,7 +149,7 @@ class VerdictBatch:
         if self.archive is None or captured.pixels is None:
             return None
         product = captured.product
-        if score > product.threshold:
+        if captured.lost or score > product.threshold:
             keep = self.archive.keep
         elif self.archive.wants_pass(score, product.threshold):
             keep = self.archive.keep_pass
@@ -179,6 +203,8 @@ class VerdictBatch:
         """Journal and publish what is there."""
         if self._verdicts:
             verdicts, self._verdicts = self._verdicts, []
+            if self._on_verdicts is not None:
+                self._on_verdicts(verdicts)
             self._publisher.send(verdicts)
         if not len(self._ledger):
             self.idle.set()
@@ -193,7 +219,8 @@ def _taken(captured: CapturedFrame) -> Taken | None:
     size = captured.source.picture_size
     if captured.region is None or size is None:
         return None
-    return Taken(captured.key.camera, iso(_wall_clock(captured.captured_ns)), captured.region, size)
+    at_time = iso(_wall_clock(captured.captured_ns))
+    return Taken(captured.key.camera, at_time, captured.region, size, captured.placed)
 
 
 def _wall_clock(monotonic_ns: int) -> datetime:
@@ -207,6 +234,8 @@ def _peak(captured: CapturedFrame, geometry: MapGeometry, anomaly_map: NDArray[n
     if region is None:
         return None
     x, y = geometry.peak(anomaly_map)
-    return Peak(
-        int(region.x + x * region.width / size.width), int(region.y + y * region.height / size.height)
-    )
+    x, y = region.x + x * region.width / size.width, region.y + y * region.height / size.height
+    if captured.placed is not None:
+        # Pixels are centred on whole numbers there, and begin at them here.
+        x, y = (max(0.0, side + 0.5) for side in at(captured.placed, x - 0.5, y - 0.5))
+    return Peak(int(x), int(y))

@@ -1,4 +1,5 @@
 import argparse
+import math
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from daemon.inspectctl.values import DECISIONS
 from foundation.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from verdicts import Health, Statistics
+    from verdicts import CameraStatistics, Health, Statistics
 
 
 def add(commands: Any) -> None:
@@ -75,6 +76,8 @@ def _health_table(health: "Health", statistics: "Statistics | None") -> str:
         f"waiting   {health.waiting}",
         f"journal   {_journal(health)}",
         f"dropped   {health.dropped_messages} messages",
+        *_golden_rows(health),
+        *drift_rows(health),
         "",
         f"{'camera':<{width}}  state      captured     faults  error",
     ]
@@ -107,7 +110,43 @@ def _statistics_rows(statistics: "Statistics | None") -> list[str]:
         f"rate      {statistics.per_second:g} per second in the last {statistics.window_s:.0f} s",
         f"latency   {took}",
         f"last      {last}",
+        *(f"parts     {printable(name)}: {_seen(camera)}" for name, camera in statistics.cameras.items()),
     ]
+
+
+def drift_rows(health: "Health") -> list[str]:
+    """Tell what has changed at each camera since the calibration."""
+    rows = []
+    for name, drift in (health.drift or {}).items():
+        if drift.cause is None:
+            rows.append(f"drift     {name}: none in {drift.parts} parts that were looked at")
+        else:
+            amount, do = printable(drift.amount or ""), printable(drift.do or "")
+            rows += [
+                f"drift     {name}: {drift.cause} since frame {drift.since_frame}: {amount}",
+                f"          {do}",
+            ]
+    return rows
+
+
+def _seen(camera: "CameraStatistics") -> str:
+    told = [f"{camera.parts} taken of {camera.pictures} pictures", f"{camera.missed} missed"]
+    if camera.triggers:
+        told.append(f"{camera.triggers} triggers, {camera.double_triggers} of them double")
+    if camera.speed_px_per_s is not None:
+        told.append(f"belt at {math.hypot(*camera.speed_px_per_s):.0f} pixels/s")
+    return ", ".join(told)
+
+
+def _golden_rows(health: "Health") -> list[str]:
+    golden = health.golden
+    if golden is None:
+        return []
+    at = f" at {printable(golden.tested_at)}" if golden.tested_at else ""
+    rows = [f"golden    {golden.state}{at}, {golden.samples} samples, {golden.failed} failed"]
+    if golden.withheld:
+        rows.append("          no part is released until they pass: each is a fault, golden")
+    return rows + ([f"          {printable(golden.error)}"] if golden.error else [])
 
 
 def _journal(health: "Health") -> str:

@@ -1,5 +1,6 @@
 """Writes a line's journal between the turns of its event loop: a disk that hangs does not stop the line."""
 
+import logging
 import threading
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from verdicts.message import Verdict
 
 _MOST_ROWS_AT_ONCE: Final = 64
 _LONGEST_CLOSE_S: Final = 5.0
+_log = logging.getLogger("inspectd")
 
 Rows = Sequence[tuple[Verdict, bytes]]
 Work = Callable[[], object]
@@ -20,11 +22,12 @@ Work = Callable[[], object]
 
 @dataclass(slots=True)
 class _Note:
-    """An event that somebody waits for."""
+    """An event; where nobody waits for it, the log says when it cannot be written."""
 
     kind: str
     content: Mapping[str, Any]
     durable: bool
+    awaited: bool = True
     error: Exception | None = None
     given_up: bool = False
     written: threading.Event = field(default_factory=threading.Event)
@@ -161,6 +164,11 @@ class JournalWriter:
         if note.error is not None:
             raise note.error
 
+    def note_soon(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Write down what happened, after all that was handed over, and go on without waiting for it."""
+        self._jobs.append(_Note(kind, content, durable=False, awaited=False))
+        self._write_soon()
+
     def close(self) -> None:
         """Write what was handed over, and close the journal; a disk that hangs is not waited for.
 
@@ -226,6 +234,8 @@ class JournalWriter:
             self._journal.note(note.kind, note.content, durable=note.durable)
         except Exception as error:
             note.error = error
+            if not note.awaited:
+                _log.error("journal: %s is not noted: %s", note.kind, error)
         with self._lock:
             self._end = self._journal.end
         note.written.set()

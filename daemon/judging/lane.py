@@ -17,6 +17,7 @@ from daemon.judging.product import Product
 from daemon.judging.queue import WaitingFrames
 from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine
 from foundation.errors import EngineFailed, InputError
+from pictures.mask import weigh
 
 _log = logging.getLogger("inspectd")
 
@@ -154,10 +155,12 @@ class Lane(threading.Thread):
         started_ns = time.monotonic_ns()
         pixels = [frame.pixels for frame in frames if frame.pixels is not None]
         outputs = engine.infer(pixels, product.quantiles, (SCORE, ANOMALY_MAP))
-        scores = outputs[SCORE]
+        scores, maps = outputs[SCORE], outputs[ANOMALY_MAP]
+        if product.weights is not None:
+            scores, maps = weigh(maps, product.weights)
         if not np.isfinite(scores).all():
             raise EngineFailed("the engine gave a score that is not a number")
-        return Judged(self, frames, started_ns, time.monotonic_ns(), scores, outputs[ANOMALY_MAP])
+        return Judged(self, frames, started_ns, time.monotonic_ns(), scores, maps)
 
     def _open(self, frames: Sequence[CapturedFrame]) -> Engine:
         """Open the engine for frames that wait for it."""

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from daemon.judging.product import Product
 from pictures.frames import Frame, Roi, Size
+from pictures.view import Matrix
 
 
 class FrameKey(NamedTuple):
@@ -42,7 +43,10 @@ class CapturedFrame:
     """A frame between its capture and its verdict.
 
     Times are ``time.monotonic_ns()``. ``product`` is what was judged when it was captured. ``slot`` is None
-    when its pixels were never stored; otherwise ``region`` is the part of the camera's picture they show.
+    when its pixels were never stored; otherwise ``region`` is what they show of the camera's picture. Where
+    the part was brought to its place first, the region lies in the reference's picture, and ``placed`` takes
+    a point of that to the camera's. ``lost`` says that the part was not found, and the frame is to be
+    rejected.
     """
 
     key: FrameKey
@@ -53,6 +57,8 @@ class CapturedFrame:
     deadline_ns: int
     part: str | None
     region: Roi | None
+    placed: Matrix | None = None
+    lost: bool = False
 
     @property
     def pixels(self) -> Frame | None:

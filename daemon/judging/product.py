@@ -4,6 +4,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.calibration_file import Calibration
 from engine_runtime.engine import Engine, Quantiles
 from engine_runtime.manifest import Manifest
 from engine_runtime.open import open_engine
@@ -33,13 +37,16 @@ class Product:
     """Of the bytes that were read."""
     manifest: Manifest
     trusted: TrustedKeys | None
-    """One of these keys must have signed the engine; None where its origin does not matter."""
+    """One of these keys must have signed engine and calibration; None where its origin does not matter."""
     threads: int | None
     max_batch: int
+    calibrated: Calibration
     threshold: float
     quantiles: Quantiles
     geometry: MapGeometry
     """How anomaly maps lie over what is seen of a picture: the engine's input, or with tiles the region."""
+    weights: NDArray[np.float32] | None = None
+    """What a mask gives the cells of the maps, h×w, 0 where it does not look; None without one."""
     merge: TileMerge | None = None
     """How the maps of a picture's tiles become one; None when a picture is one frame."""
 
@@ -58,8 +65,8 @@ class Product:
             None if self.trusted is None else self.trusted.fingerprint,
             self.threads,
             self.max_batch,
-            self.threshold,
-            self.quantiles.tobytes(),
+            self.calibrated.model_dump_json(),
+            None if self.weights is None else self.weights.tobytes(),
             None if self.merge is None else (self.merge.grid.tiles, self.merge.grid.region),
         )
 

@@ -13,6 +13,7 @@ class WaitingFrames:
 
     def __init__(self) -> None:
         self._frames: deque[CapturedFrame] = deque()
+        self._samples: deque[CapturedFrame] = deque()
         self._lock = threading.Lock()
         # Calls a waiting lane; written in C, where a Condition waits in Python, 5,000 times per second.
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -31,6 +32,17 @@ class WaitingFrames:
         if self._calls.empty():  # one call is enough until a lane answers it
             self._calls.put(None)
 
+    def put_sample(self, sample: CapturedFrame) -> None:
+        """Add a golden sample; a lane takes it, alone, when no frame waits."""
+        with self._lock:
+            self._samples.append(sample)
+        self.wake()
+
+    def withdraw_samples(self) -> None:
+        """Remove the samples that no lane has taken."""
+        with self._lock:
+            self._samples.clear()
+
     def take(self, needed_ns: int = 0) -> list[CapturedFrame]:
         """Wait for frames and take the oldest of them; empty when it has ended.
 
@@ -45,6 +57,8 @@ class WaitingFrames:
             with self._lock:
                 if self._frames:
                     return self._batch(time.monotonic_ns() + needed_ns)
+                if self._samples:
+                    return [self._samples.popleft()]
                 if self._ended:
                     self.wake()  # the next lane
                     return []

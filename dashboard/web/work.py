@@ -205,6 +205,8 @@ def _recalibrate(watch: LineWatch, product: Product, folder: Path) -> Command:
     step = ["calibrate", str(product.engine), "--good", str(folder / "good")]
     if gallery.count(watch.need_rollup(), Wanted(decisions=("pass", "reject"), labels=("defect",))):
         step += ["--defects", str(folder / "defects")]
+    if watch.line.signing_key is not None:
+        step += ["--sign", str(watch.line.signing_key)]
     return Command("recalibrate", [[*step, "-o", str(folder / product.calibration.name)]], "scipy")
 
 

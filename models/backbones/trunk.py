@@ -3,10 +3,11 @@
 The graph is written once and used twice: a model is fitted on its features, and holds it when it is exported.
 """
 
+import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -85,7 +86,7 @@ class Trunk:
                 mean = grid
             elif (height, width) != self.grid:
                 grid, sizes = f"trunk/grid_{index}", f"trunk/scales_{index}"
-                scales = [1, 1, self.grid.height / height, self.grid.width / width]
+                scales = [1, 1, _scale(height, self.grid.height), _scale(width, self.grid.width)]
                 weights.append(numpy_helper.from_array(np.array(scales, dtype=np.float32), sizes))
                 nodes.append(
                     helper.make_node(
@@ -111,6 +112,34 @@ class Trunk:
         graph = helper.make_graph(self.nodes, "backbone", [image], outputs, self.weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
 
+    def plain(self) -> dict[str, Any]:
+        """Give everything in types that JSON knows; ``of_plain`` reads it."""
+        return {
+            "name": self.name,
+            "licence": self.licence,
+            "size": list(self.size),
+            "features": self.features,
+            "fine_channels": self.fine,
+            "trunk": base64.b64encode(self.model().SerializeToString()).decode(),
+        }
+
+    @classmethod
+    def of_plain(cls, content: Mapping[str, Any]) -> Self:
+        """Read what ``plain`` gave.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        try:
+            packed = base64.b64decode(content["trunk"], validate=True)
+            graph = onnx.load_model_from_string(packed).graph
+        except Exception as error:  # protobuf's own, which is no ValueError
+            raise ValueError(f"the backbone is damaged: {error}") from error
+        features = {name: tuple(shape) for name, shape in content["features"].items()}
+        size, fine = Size(*content["size"]), int(content["fine_channels"])
+        nodes, weights = list(graph.node), list(graph.initializer)
+        return cls(content["name"], content["licence"], size, nodes, weights, features, fine)
+
     def begun(self) -> ContractGraph:
         """Begin a graph of contract 1: from the frames to the features."""
         graph = ContractGraph()
@@ -124,6 +153,14 @@ class Trunk:
     def digest(self) -> str:
         """SHA-256 over everything that decides on the features."""
         return hashlib.sha256(self.model().SerializeToString(deterministic=True)).hexdigest()
+
+
+def _scale(side: int, wanted: int) -> float:
+    """Give the scale by which Resize makes so many cells of a side: it rounds their product down."""
+    scale = np.float32(wanted / side)
+    while int(float(scale) * side) < wanted:
+        scale = np.nextafter(scale, np.float32(np.inf))
+    return float(scale)
 
 
 def _rounded(weight: TensorProto) -> TensorProto:

@@ -17,6 +17,7 @@ from models.datasets.data_set import DataSet
 from models.efficientad.checkpoint import MapNormalisation, Run, load_model, untrained_model
 from models.efficientad.losses import P_HARD
 from models.efficientad.networks import ModelSize
+from models.efficientad.teacher import Teacher as PdnOrBackbone
 from models.efficientad.train import train, validate
 from models.evaluation.evaluate import Evaluation, evaluate
 from models.evaluation.judge import CheckpointJudge
@@ -84,7 +85,7 @@ class Teacher:
     """A size and the teacher for it."""
 
     size: ModelSize
-    weights: dict[str, Tensor]
+    weights: PdnOrBackbone
     digest: str
 
 
@@ -227,8 +228,8 @@ def read_out(judge: CheckpointJudge, run: Run, validation: Tensor) -> None:
         validation: M×3×H×W uint8, RGB, for the quantiles.
     """
     trained = judge.model.state_dict()
-    judge.model = untrained_model(run).to(trained["quantiles"].device)
-    kept = {name: trained[name] for name in judge.model.state_dict() if name != "quantiles"}
+    judge.model = untrained_model(run, judge.model.trunk).to(trained["quantiles"].device)
+    kept = {name: trained[name] for name in judge.model.state_dict() if name not in ("quantiles", "weights")}
     judge.model.load_state_dict(kept, strict=False)
     validate(judge.model, validation, run, run.steps, trained["quantiles"].device)
 

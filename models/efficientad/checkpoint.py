@@ -9,6 +9,7 @@ import torch
 
 from foundation.errors import InputError
 from foundation.files import replacing
+from models.backbones.trunk import Trunk
 from models.efficientad.losses import P_HARD
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import SIZES, ModelSize
@@ -56,14 +57,21 @@ class Run:
     """Of the images that the weights learnt from, see ``pack_digests``."""
     camera_picture: Size | None = None
     """Of the camera, of which the images showed ``roi``, or the whole; None where they did not say."""
+    reference: str | None = None
+    """``Reference.text`` of the part, by which it was brought to its place; None where it was left."""
 
 
 _FIRST = {"position_aware": False, "density": False, "whole": False}
 """Settings of which files of older versions say nothing, where these differ from the defaults."""
 
 
-def untrained_model(run: Run) -> EfficientAd:
-    """Make the model of a run, with weights drawn at random."""
+def untrained_model(run: Run, trunk: Trunk | None = None) -> EfficientAd:
+    """Make the model of a run, with weights drawn at random.
+
+    Args:
+        run: its settings.
+        trunk: of the backbone that is the teacher; None where it is a PDN.
+    """
     return EfficientAd(
         run.size,
         run.image_size,
@@ -71,6 +79,7 @@ def untrained_model(run: Run) -> EfficientAd:
         position_aware=run.position_aware,
         with_density=run.density,
         with_whole=run.whole,
+        trunk=trunk,
     )
 
 
@@ -80,7 +89,10 @@ def save_model(path: Path, run: Run, model: EfficientAd) -> None:
     Raises:
         InputError: the folder cannot be written, the disk is full, or failed.
     """
-    _save(path, {"format": MODEL, "run": _plain(run), "state": model.state_dict()})
+    content = {"format": MODEL, "run": _plain(run), "state": model.state_dict()}
+    if model.trunk is not None:
+        content["trunk"] = model.trunk.plain()
+    _save(path, content)
 
 
 def load_model(path: Path) -> tuple[Run, EfficientAd]:
@@ -100,10 +112,11 @@ def load_model(path: Path) -> tuple[Run, EfficientAd]:
         run = Run(**settings)
         if run.size not in SIZES:
             raise ValueError(run.size)
-        model = untrained_model(run)
+        model = untrained_model(run, Trunk.of_plain(content["trunk"]) if "trunk" in content else None)
         state = dict(content["state"])
         # Of a model without autoencoder, older versions kept a second row.
         state["quantiles"] = state["quantiles"][: len(model.map_names)]
+        state.setdefault("weights", torch.ones(len(model.map_names)))  # older versions had none
         _check_shapes(path, run, model, state)
         model.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

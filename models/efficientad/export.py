@@ -10,6 +10,7 @@ computes nothing else on uint8.
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -18,14 +19,16 @@ from torch import Tensor, nn
 from engine_runtime.engine import FRAMES
 from engine_runtime.manifest import FP32_NODES
 from foundation.files import replacing
+from models.backbones.trunk import IMAGE, JOINED, Trunk
 from models.contract_graph import ContractGraph
 from models.efficientad.checkpoint import Run
 from models.efficientad.model import EfficientAd
-from models.efficientad.networks import MEAN, STD, map_size
+from models.efficientad.networks import MEAN, STD, STRIDE
 from models.efficientad.picture import LEAST_TOP, Picture
-from models.efficientad.positions import BELOW_USUAL, LEAST, POOL, USUAL, Density, UsualMap
+from models.efficientad.positions import BELOW_USUAL, LEAST, USUAL, Density, UsualMap
 from pictures.heatmap import MAP_STRIDE
-from pictures.map_quantiles import MAP_NORMALISATION
+from pictures.locating.reference import parse_reference
+from pictures.map_quantiles import MAP_NORMALISATION, MAP_WEIGHTS
 from pictures.trained_on import PIXEL_DIGESTS, TrainedOn, as_metadata
 
 POOLED = "teacher_pooled"
@@ -47,12 +50,15 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
         InputError: the folder of ``path`` cannot be written.
     """
     graph = Graph()
-    channels, cells = model.channels, map_size(model.image_size)
-
-    networks = {"teacher": model.teacher, "student": model.student}
+    channels = model.channels
+    learned = {"student": model.student}
     if model.autoencoder is not None:
-        networks["autoencoder"] = model.autoencoder
-    outputs = add_networks(graph, networks, model.state_dict())
+        learned["autoencoder"] = model.autoencoder
+    if model.trunk is None:
+        teacher = cast(nn.Sequential, model.teacher)
+        outputs = add_networks(graph, {"teacher": teacher, **learned}, model.state_dict())
+    else:
+        outputs = add_backbone(graph, model.trunk, learned, model.state_dict())
     if model.autoencoder is None:
         pairs = [(outputs["teacher"], outputs["student"], "local")]
     else:
@@ -69,9 +75,10 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
             planes[place] = graph.z_score(planes[place], pairs[place][2], usual)
     about = metadata(run, model)
     shape = differences[0]
-    if model.density is not None or model.picture is not None:
-        pool = {"kernel_shape": [POOL, POOL], "strides": [POOL, POOL]}
-        graph.node("AveragePool", [outputs["teacher"]], POOLED, **pool)
+    if model.trunk is None and (model.density is not None or model.picture is not None):
+        pool = [model.detail.pool] * 2
+        graph.node("AveragePool", [outputs["teacher"]], POOLED, kernel_shape=pool, strides=pool)
+    if POOLED in (node.name for node in graph.nodes):
         about[FP32_NODES] = POOLED
     if model.density is not None:
         shape = graph.density(POOLED, model.density)
@@ -79,7 +86,7 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
     if model.picture is not None:
         planes.append(graph.whole(POOLED, shape, model.picture))
     graph.combine(dict(zip(model.map_names, planes, strict=True)))
-    proto = graph.model("efficientad", model.image_size, cells, model.map_names, about)
+    proto = graph.model("efficientad", model.image_size, model.cells, model.map_names, about)
     with replacing(path) as file:
         file.write(proto.SerializeToString())
     return len(graph.nodes)
@@ -118,6 +125,38 @@ def add_networks(
     return {name: graph.network(name, layers, weights, "image") for name, layers in networks.items()}
 
 
+def add_backbone(
+    graph: "Graph", trunk: Trunk, learned: Mapping[str, nn.Sequential], state: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Add everything from the frames to the features where a backbone is the teacher.
+
+    Args:
+        graph: still empty.
+        trunk: of the backbone.
+        learned: student and perhaps autoencoder.
+        state: their weights under their names, ``teacher_mean`` and ``teacher_std``.
+
+    Returns:
+        Network → tensor of its features; the teacher's have mean 0 and deviation 1, and are ``POOLED``.
+    """
+    begun = trunk.begun()
+    graph.nodes += begun.nodes
+    graph.weights += begun.weights
+    graph.node("Shape", [IMAGE], "batch", start=0, end=1)
+    mean, std = (np.array(values[::-1], dtype=np.float32)[:, None, None] for values in (MEAN, STD))
+    graph.node("Sub", [IMAGE, graph.weight("mean", 255 * mean)], "centred")
+    graph.node("Mul", ["centred", graph.weight("scale", 1 / (255 * std))], "scaled")
+    usual, spread = (state[f"teacher_{name}"][:, None, None].cpu().numpy() for name in ("mean", "std"))
+    graph.node("Sub", [JOINED, graph.weight(f"{POOLED}/mean", usual)], f"{POOLED}/centred")
+    graph.node("Mul", [f"{POOLED}/centred", graph.weight(f"{POOLED}/scale", 1 / spread)], POOLED)
+    weights = {name: tensor.detach().clone() for name, tensor in state.items()}
+    outputs = {"teacher": POOLED}
+    for name, layers in learned.items():
+        weights[f"{name}.0.weight"] = weights[f"{name}.0.weight"].flip(1)
+        outputs[name] = graph.network(name, layers, weights, "scaled")
+    return outputs
+
+
 def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     """Say in words what a graph does not: strings, as ONNX wants them."""
     quantiles = io.StringIO()
@@ -125,7 +164,6 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     entries = {
         "image_size": f"{run.image_size.height}x{run.image_size.width}",
         "channel_order": "BGR",
-        MAP_STRIDE: "4",  # of every PDN, which pools twice
         "model_size": run.size,
         "training_digest": run.training_digest,
         "teacher_digest": run.teacher_digest,
@@ -138,9 +176,15 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
         "whole": "yes" if run.whole else "no",
         "tool_version": run.tool_version,
     }
+    if model.trunk is None:
+        entries[MAP_STRIDE] = str(STRIDE)
+    else:
+        entries |= {"backbone": model.trunk.name, "backbone_licence": model.trunk.licence}
+        entries[MAP_WEIGHTS] = ",".join(f"{weight:.6g}" for weight in model.weights.tolist())
     if run.pixel_digests:
         entries[PIXEL_DIGESTS] = run.pixel_digests
-    return entries | as_metadata(TrainedOn(run.roi, run.tiles, run.camera_picture))
+    reference = None if run.reference is None else parse_reference(run.reference)
+    return entries | as_metadata(TrainedOn(run.roi, run.tiles, run.camera_picture, reference))
 
 
 class Graph(ContractGraph):
@@ -186,11 +230,23 @@ class Graph(ContractGraph):
         self.node("MatMul", ["density/apart", whitening], "density/independent")
         self.node("Mul", ["density/independent"] * 2, "density/squares")
         self.node("ReduceMean", ["density/squares"], "density/mean_square", axes=[2], keepdims=0)
-        self.node("Sqrt", ["density/mean_square"], "density/distance")
-        self.node("Transpose", ["density/distance"], "density/by_image", perm=[1, 0])
+        self.node("Transpose", ["density/mean_square"], "density/by_image", perm=[1, 0])
         plane = shape("plane", -1, 1, height, width)
-        self.node("Reshape", ["density/by_image", plane], "density/plane_of_distances")
-        return self.resize("density/plane_of_distances", (1, *density.cells), "density/spread")
+        squares = self.node("Reshape", ["density/by_image", plane], "density/plane_of_squares")
+        if density.neighbours > 1:
+            squares = self.node(
+                "AveragePool",
+                [squares],
+                "density/around",
+                kernel_shape=[density.neighbours] * 2,
+                strides=[1, 1],
+                pads=[density.neighbours // 2] * 4,
+                count_include_pad=0,
+            )
+        distances = self.node("Sqrt", [squares], "density/distances")
+        if density.grid == density.cells:
+            return distances
+        return self.resize(distances, (1, *density.cells), "density/spread")
 
     def whole(self, features: str, shape: str, picture: Picture) -> str:
         """Add the map of ``Picture``, N×1×h×w.

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from foundation.files import sha256
 from models.efficientad.checkpoint import Run, load_model
 from models.efficientad.export import export
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import ModelSize
-from models.efficientad.teacher import load_teacher, teacher_file
+from models.efficientad.teacher import open_teacher
 from models.efficientad.train import Trained, train
 from models.method import GoodImages
 from models.training_images import Split, load_natural
@@ -36,6 +35,7 @@ class EfficientAdMethod:
     penalty: Path | None = None
     """Folder of natural images for the pretraining penalty."""
     teacher: Path | None = None
+    """File of its weights, or a backbone; the packaged PDN when None."""
     checkpoint_every: int = 500
     seed: int = 0
     batch: int = 1
@@ -71,8 +71,7 @@ class EfficientAdMethod:
         Raises:
             InputError, TrainingFailed: see ``Method.fit``.
         """
-        file = teacher_file(self.model_size, self.teacher)
-        teacher = load_teacher(self.model_size, file)
+        teacher, digest = open_teacher(self.model_size, self.teacher, size)
         penalty = None if self.penalty is None else load_natural(self.penalty, size)
         run = Run(
             size=self.model_size,
@@ -82,11 +81,12 @@ class EfficientAdMethod:
             batch=self.batch,
             seed=self.seed,
             training_digest=split.digest,
-            teacher_digest=sha256(file),
+            teacher_digest=digest,
             penalty_digest=penalty.digest if penalty else None,
             tool_version=version("inspectd"),
             tiles=tiles,
             camera_picture=split.seen.camera_picture,
+            reference=None if split.seen.reference is None else split.seen.reference.text,
             pixel_digests=split.pixel_digests,
             **self.recipe,
         )

@@ -5,17 +5,23 @@ import torch
 from torch import Tensor, nn
 
 from engine_runtime.engine import uncalibrated
+from models.backbones.trunk import Trunk
+from models.efficientad.backbone_teacher import BackboneTeacher
 from models.efficientad.networks import (
+    STRIDE,
     TEACHER_CHANNELS,
+    FeatureMap,
     ModelSize,
     autoencoder,
     map_size,
     normalised,
     pdn,
+    strided_pdn,
 )
 from models.efficientad.picture import Picture
-from models.efficientad.positions import Density, UsualMap, pooled
+from models.efficientad.positions import OF_BACKBONE, OF_PDN, Density, UsualMap, pooled
 from pictures.frames import Size
+from pictures.heatmap import MapGeometry
 
 LOCAL, GLOBAL, DENSITY, WHOLE = "local", "global", "density", "whole"
 
@@ -40,6 +46,7 @@ class EfficientAd(nn.Module):
         position_aware: local and global map are z-scores of what good images show at each position.
         with_density: there is a map of the density of the teacher's features.
         with_whole: there is a map of how unlike the good ones the picture is as a whole.
+        trunk: of a backbone whose joined features are the teacher's; a PDN when None.
     """
 
     autoencoder: nn.Sequential | None
@@ -51,6 +58,8 @@ class EfficientAd(nn.Module):
     teacher_mean: Tensor
     teacher_std: Tensor
     quantiles: Tensor
+    weights: Tensor
+    """Of the maps in the score, K; they are in ``quantiles`` already."""
 
     def __init__(
         self,
@@ -61,28 +70,46 @@ class EfficientAd(nn.Module):
         position_aware: bool = True,
         with_density: bool = True,
         with_whole: bool = True,
+        trunk: Trunk | None = None,
     ) -> None:
         super().__init__()
         self.size = size
         self.image_size = image_size
-        self.channels = TEACHER_CHANNELS[size]
-        self.teacher = pdn(size, self.channels).requires_grad_(False)
-        self.student = pdn(size, (2 if with_autoencoder else 1) * self.channels)
-        self.autoencoder = autoencoder(size, image_size) if with_autoencoder else None
-        cells = map_size(image_size)
-        self.usual_local = UsualMap(cells) if position_aware else None
-        self.usual_global = UsualMap(cells) if position_aware and with_autoencoder else None
-        self.density = Density(self.channels, cells) if with_density else None
+        self.trunk = trunk
+        self.detail = OF_PDN if trunk is None else OF_BACKBONE
+        halves = 2 if with_autoencoder else 1
+        if trunk is None:
+            self.channels, self.cells = TEACHER_CHANNELS[size], map_size(image_size)
+            self.teacher: nn.Module = pdn(size, self.channels).requires_grad_(False)
+            self.student = pdn(size, halves * self.channels)
+            like = None
+        else:
+            self.channels, self.cells = trunk.channels, trunk.grid
+            self.teacher = BackboneTeacher(trunk)
+            self.student = strided_pdn(size, halves * self.channels)
+            like = FeatureMap(self.channels, self.cells)
+        self.autoencoder = autoencoder(size, image_size, like=like) if with_autoencoder else None
+        self.usual_local = UsualMap(self.cells) if position_aware else None
+        self.usual_global = UsualMap(self.cells) if position_aware and with_autoencoder else None
+        self.density = Density(self.channels, self.cells, self.detail) if with_density else None
         self.picture = Picture(self.channels) if with_whole else None
         self.register_buffer("teacher_mean", torch.zeros(self.channels))
         self.register_buffer("teacher_std", torch.ones(self.channels))
         self.register_buffer("quantiles", torch.from_numpy(uncalibrated(self.map_names)))
+        self.register_buffer("weights", torch.ones(len(self.map_names)))
 
     @property
     def map_names(self) -> tuple[str, ...]:
         """Name the maps, in the order of the quantiles' rows."""
         parts = {GLOBAL: self.autoencoder, DENSITY: self.density, WHOLE: self.picture}
         return (LOCAL, *(name for name, part in parts.items() if part is not None))
+
+    @property
+    def geometry(self) -> MapGeometry:
+        """Say where a cell of the maps lies in the frame."""
+        if self.trunk is None:
+            return MapGeometry(self.image_size, self.cells, (STRIDE, STRIDE))
+        return MapGeometry.of(self.image_size, self.cells, {})
 
     def targets(self, images: Tensor) -> Tensor:
         """Give the teacher's features with mean 0 and variance 1 over the training set, per channel."""
@@ -97,7 +124,7 @@ class EfficientAd(nn.Module):
         """
         targets = self.targets(images)
         maps = list(self.differences(images, targets))
-        shape, features = maps[0], pooled(targets)
+        shape, features = maps[0], pooled(targets, self.detail)
         for place, usual in enumerate((self.usual_local, self.usual_global)):
             if usual is not None:
                 maps[place] = usual(maps[place])

@@ -22,6 +22,9 @@ WIDTHS: dict[ModelSize, tuple[int, int]] = {"xs": (16, 64), "s": (128, 256), "m"
 AUTOENCODER_WIDTHS: dict[ModelSize, tuple[int, int]] = {"xs": (16, 32), "s": (32, 64), "m": (32, 64)}
 """Channels of the autoencoder's first two convolutions, and of the others."""
 
+STRIDE = 4
+"""Pixels from cell to cell of every PDN, which pools twice."""
+
 SMALLEST_SIDE = 128
 """Pixels. Below, the autoencoder's first decoder map, of side // 64 - 1, would be empty."""
 
@@ -38,6 +41,9 @@ class AsInAnomalib(NamedTuple):
     border: int
     """Cells of zeros around a map before it is enlarged to the sides of the image."""
 
+
+COARSE = 4
+"""Steps of the decoder for a teacher of stride 8."""
 
 ANOMALIB_ENCODER = 8
 """Sides of the last kernel of anomalib's encoder, whatever the size of the image."""
@@ -94,6 +100,25 @@ def pdn(size: ModelSize, channels: int, padding: bool = False) -> nn.Sequential:
     )
 
 
+def strided_pdn(size: ModelSize, channels: int) -> nn.Sequential:
+    """Build a student for a backbone's features: stride 8, receptive field 47×47.
+
+    It strides instead of pooling and pads, as backbones do, so that its cells are theirs for any image.
+
+    Args:
+        size: of the model.
+        channels: of the output.
+    """
+    first, width = WIDTHS[size]
+    wide = width * 3 // 2
+    layers: list[nn.Module] = []
+    inputs = 3
+    for outputs, stride in ((first, 2), (width // 2, 2), (width, 2), (wide, 1), (wide, 1)):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.ReLU()]
+        inputs = outputs
+    return nn.Sequential(*layers, nn.Conv2d(inputs, channels, 1))
+
+
 def map_size(image: Size, padding: bool = False) -> Size:
     """Give the size of a PDN's output, in cells, from that of its input, in pixels."""
     if padding:
@@ -103,7 +128,19 @@ def map_size(image: Size, padding: bool = False) -> Size:
     return Size(height, width)
 
 
-def autoencoder(size: ModelSize, image: Size, anomalib: AsInAnomalib | None = None) -> nn.Sequential:
+class FeatureMap(NamedTuple):
+    """What a backbone gives of an image."""
+
+    channels: int
+    cells: Size
+
+
+def autoencoder(
+    size: ModelSize,
+    image: Size,
+    anomalib: AsInAnomalib | None = None,
+    like: FeatureMap | None = None,
+) -> nn.Sequential:
     """Build the autoencoder, whose output has the channels and the map size of the teacher's.
 
     S and M have the paper's, exactly so at 256×256. Other sizes keep its two principles: the bottleneck is
@@ -116,22 +153,23 @@ def autoencoder(size: ModelSize, image: Size, anomalib: AsInAnomalib | None = No
         size: of the model.
         image: height and width of the input, at least ``SMALLEST_SIDE`` each.
         anomalib: for its weights, of size S or M; the image then has sides of 256 at least.
+        like: of a backbone that is the teacher; a PDN's when None. Its map is coarser, and the decoder goes
+            without the steps beyond it.
     """
     narrow, wide = AUTOENCODER_WIDTHS[size]
-    channels = TEACHER_CHANNELS[size]
+    channels = TEACHER_CHANNELS[size] if like is None else like.channels
     layers: list[nn.Module] = []
     for inputs, outputs in [(3, narrow), (narrow, narrow), (narrow, wide), (wide, wide), (wide, wide)]:
         layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU()]
     last = (ANOMALIB_ENCODER,) * 2 if anomalib else (image.height // 32, image.width // 32)
     layers.append(nn.Conv2d(wide, wide, last))
     shares = [(64, 1), (32, 0), (16, 1), (8, 0), (4, 1)] + ([] if size == "xs" else [(2, 1)])
-    for divisor, less in shares:
+    for divisor, less in shares if like is None else shares[:COARSE]:
         target = (image.height // divisor - less, image.width // divisor - less)
         layers += [nn.Upsample(target, mode="bilinear"), nn.Conv2d(wide, wide, 4, padding=2), nn.ReLU()]
         layers.append(nn.Dropout(0.2))
     padding = 0 if size == "xs" else 1
-    rows, columns = (
-        side + 4 * (1 - padding) for side in map_size(image, anomalib is not None and anomalib.padding)
-    )
+    cells = map_size(image, anomalib is not None and anomalib.padding) if like is None else like.cells
+    rows, columns = (side + 4 * (1 - padding) for side in cells)
     layers += [nn.Upsample((rows, columns), mode="bilinear"), nn.Conv2d(wide, wide, 3, padding=padding)]
     return nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(wide, channels, 3, padding=padding))

@@ -7,6 +7,7 @@ not in another, into the same number.
 import math
 from collections.abc import Iterable
 from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,24 @@ from models.padim.gaussians import at_positions
 from models.padim.statistics import Statistics
 from pictures.frames import Size
 
-POOL = 2
-"""Cells of a map, in each direction, whose features are averaged."""
-MOST_COMPONENTS = 32
-"""Principal components of the teacher's features; more were slower and found no more."""
-MOST_BYTES = 13_000_000
-"""Of an engine's matrices, one for each position: with more, reading them takes longer than the networks."""
+
+class Detail(NamedTuple):
+    """How finely the density looks at a teacher's features."""
+
+    pool: int
+    """Cells of a map, in each direction, whose features are averaged."""
+    components: int
+    """Principal components, at most."""
+    most_bytes: int
+    """Of an engine's matrices, one for each position."""
+    neighbours: int
+    """Cells of a map, in each direction, whose squared distances are averaged."""
+
+
+OF_PDN = Detail(pool=2, components=32, most_bytes=13_000_000, neighbours=1)
+"""More components were slower and found no more; more bytes take longer to read than the networks compute."""
+OF_BACKBONE = Detail(pool=1, components=100, most_bytes=56_000_000, neighbours=3)
+"""As PaDiM does: the joined features are averaged over neighbours already, and coarse."""
 
 USUAL = 1.28
 """z-score up to which a value counts nearly nothing: nine in ten values of good images lie below."""
@@ -67,24 +80,26 @@ class UsualMap(nn.Module):
 class Density(nn.Module):
     """The distance of the teacher's features from a Gaussian for each position (Defard et al. 2020).
 
-    The features are averaged over 2×2 cells and projected on their principal components.
+    The features are projected on their principal components.
 
     Args:
         channels: of the features.
         cells: of the teacher's map, to which the distances are interpolated.
+        detail: how finely it looks.
     """
 
     basis: Tensor
     mean: Tensor
     whitening: Tensor
 
-    def __init__(self, channels: int, cells: Size) -> None:
+    def __init__(self, channels: int, cells: Size, detail: Detail = OF_PDN) -> None:
         super().__init__()
         self.cells = cells
-        self.grid = Size(cells.height // POOL, cells.width // POOL)
+        self.neighbours = detail.neighbours
+        self.grid = Size(cells.height // detail.pool, cells.width // detail.pool)
         positions = math.prod(self.grid)
-        fitting = math.isqrt(MOST_BYTES // (4 * positions))
-        components = max(1, min(MOST_COMPONENTS, channels, fitting))
+        fitting = math.isqrt(detail.most_bytes // (4 * positions))
+        components = max(1, min(detail.components, channels, fitting))
         self.register_buffer("basis", torch.eye(components, channels))
         self.register_buffer("mean", torch.zeros(positions, components))
         self.register_buffer("whitening", torch.eye(components).repeat(positions, 1, 1))
@@ -116,14 +131,17 @@ class Density(nn.Module):
         """
         apart = self._projected(features).flatten(2).permute(2, 0, 1) - self.mean[:, None]
         squares = torch.matmul(apart, self.whitening).square().mean(2)
-        distances = squares.T.reshape(-1, 1, *self.grid).sqrt()
-        spread: Tensor = functional.interpolate(distances, tuple(self.cells), mode="bilinear")
+        planes = squares.T.reshape(-1, 1, *self.grid)
+        if self.neighbours > 1:
+            around = self.neighbours // 2
+            planes = functional.avg_pool2d(planes, self.neighbours, 1, around, count_include_pad=False)
+        spread: Tensor = functional.interpolate(planes.sqrt(), tuple(self.cells), mode="bilinear")
         return spread[:, 0]
 
     def _projected(self, features: Tensor) -> Tensor:
         return functional.conv2d(features, self.basis[:, :, None, None])
 
 
-def pooled(features: Tensor) -> Tensor:
-    """Average N×C×h×w features over 2×2 cells."""
-    return functional.avg_pool2d(features, POOL)
+def pooled(features: Tensor, detail: Detail = OF_PDN) -> Tensor:
+    """Average N×C×h×w features over the cells that the density takes together."""
+    return functional.avg_pool2d(features, detail.pool)

@@ -1,4 +1,4 @@
-"""Pretrained teachers: the packaged one, or a file of the user's."""
+"""Pretrained teachers: the packaged one, a backbone, or a file of the user's."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,43 @@ import torch
 from torch import Tensor, nn
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import replacing, sha256
+from models.backbones.efficientnet_lite import NAMES
+from models.backbones.open import TORCHVISION, open_trunk
+from models.backbones.trunk import Trunk
 from models.efficientad.networks import TEACHER_CHANNELS, ModelSize, pdn
+from pictures.frames import Size
 
 PACKAGED = Path(__file__).parent / "teachers"
+
+Teacher = dict[str, Tensor] | Trunk
+"""Weights of a PDN, or a backbone with its features joined."""
+
+
+def open_teacher(size: ModelSize, given: Path | None, image_size: Size) -> tuple[Teacher, str]:
+    """Open the teacher that was asked for.
+
+    Args:
+        size: of the model.
+        given: a file of weights, an ONNX classifier, or the name of a backbone; the packaged PDN when None.
+        image_size: for which a backbone is opened.
+
+    Returns:
+        The teacher, and the SHA-256 of all that decides on its features.
+
+    Raises:
+        InputError: see ``teacher_file``, ``load_teacher`` and ``open_trunk``.
+    """
+    if given is not None and is_backbone(given):
+        trunk = open_trunk(str(given), image_size, None).joined()
+        return trunk, trunk.digest
+    file = teacher_file(size, given)
+    return load_teacher(size, file), sha256(file)
+
+
+def is_backbone(given: Path) -> bool:
+    """Tell the name or the file of a backbone from a file of weights."""
+    return str(given) in NAMES or str(given).startswith(TORCHVISION) or given.suffix == ".onnx"
 
 
 def teacher_file(size: ModelSize, given: Path | None) -> Path:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from foundation.errors import InputError
 from foundation.files import check_writable
 from models.allocator import keep_freed_memory
+from models.backbones.trunk import Trunk
 from models.efficientad.augmentation import grey, jitter
 from models.efficientad.checkpoint import (
     MapNormalisation,
@@ -33,8 +34,10 @@ from models.efficientad.model import EfficientAd, combined
 from models.efficientad.networks import ModelSize, normalised
 from models.efficientad.picture import summary
 from models.efficientad.positions import pooled
+from models.efficientad.teacher import Teacher
+from models.efficientad.weights import map_weights
 from models.errors import TrainingFailed
-from pictures.map_quantiles import map_quantiles
+from pictures.map_quantiles import map_quantiles, weighted
 
 LEARNING_RATE: dict[ModelSize, float] = {"xs": 1e-3, "s": 1e-4, "m": 1e-4}
 """The paper's for S and M. XS is trained for minutes, not hours, and bears ten times as much."""
@@ -73,7 +76,7 @@ class Trained:
 
 def train(
     run: Run,
-    teacher: dict[str, Tensor],
+    teacher: Teacher,
     *,
     training: Tensor,
     validation: Tensor,
@@ -89,7 +92,7 @@ def train(
 
     Args:
         run: the settings, which the model keeps.
-        teacher: state dict that fits ``run.size``.
+        teacher: weights of a PDN of ``run.size``, or a backbone for ``run.image_size``.
         training: N×3×H×W uint8, RGB.
         validation: M×3×H×W uint8, RGB.
         penalty: natural images, K×3×H×W uint8, RGB, for the pretraining penalty; None leaves it out.
@@ -163,6 +166,7 @@ def train(
 
 def _resume(progress: dict[str, Any], model: EfficientAd, optimiser: torch.optim.Optimizer) -> int:
     """Take up the state of a killed run, and give the number of its steps."""
+    progress["model"].setdefault("weights", model.weights)  # older versions had none
     model.load_state_dict(progress["model"])
     optimiser.load_state_dict(progress["optimiser"])
     return int(progress["step"])
@@ -193,11 +197,14 @@ def _show(watch: Watch | None, step: int, model: EfficientAd, training: Tensor, 
         model.train()
 
 
-def untrained(run: Run, teacher: dict[str, Tensor], device: torch.device) -> EfficientAd:
+def untrained(run: Run, teacher: Teacher, device: torch.device) -> EfficientAd:
     """Make the model from which a run starts, its weights drawn with the run's seed."""
     torch.manual_seed(run.seed)
-    model = untrained_model(run)
-    model.teacher.load_state_dict(teacher)
+    if isinstance(teacher, Trunk):
+        model = untrained_model(run, teacher)
+    else:
+        model = untrained_model(run)
+        model.teacher.load_state_dict(teacher)
     # In this layout CPUs are faster by a fifth.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.train()
@@ -384,6 +391,11 @@ def validate(
     maps = [torch.cat(kind).cpu() for kind in zip(*(maps for _, maps in found), strict=True)]
     for row, kind in enumerate(maps):
         model.quantiles[row] = torch.from_numpy(map_scale(kind.numpy(), run.map_normalisation))
+    if model.trunk is not None:
+        model.weights.copy_(map_weights(model, (normalised(image[None].to(device)) for image in validation)))
+        model.quantiles.copy_(
+            torch.from_numpy(weighted(model.quantiles.cpu().numpy(), model.weights.cpu().numpy()))
+        )
     scores = combined(maps, model.quantiles.cpu()).amax((1, 2)).tolist()
     return Trained(resumed_at, losses[0], losses[1] if len(losses) > 1 else None, scores)
 
@@ -405,9 +417,10 @@ def fit_densities(model: EfficientAd, training: Tensor, targets: Tensor | None, 
     def features(indices: Iterable[int]) -> Iterator[Tensor]:
         for index in indices:
             if targets is None:
-                yield pooled(model.targets(normalised(training[index : index + 1].to(device))))
+                seen = model.targets(normalised(training[index : index + 1].to(device)))
             else:
-                yield pooled(targets[index : index + 1].float()).to(device)
+                seen = targets[index : index + 1].float()
+            yield pooled(seen, model.detail).to(device)
 
     def seen() -> Iterator[Tensor]:
         for image in features(tqdm(range(len(training)), desc="fitting the density", unit="image")):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -22,15 +23,18 @@ from pictures.frames import Frame, Roi, Size, cut_out, fit
 from pictures.heatmap import MapGeometry
 from pictures.image_file import read_image
 from pictures.image_folder import images_in
-from pictures.region import seen_region
+from pictures.locating.reference import Reference
+from pictures.mask import cells_of, read_mask, weigh
+from pictures.region import Seen, seen_region
 from pictures.tile_merge import TileMerge
 from pictures.tiles import Tiles, lay_tiles
-from pictures.trained_on import TrainedOn
+from pictures.view import UNMOVED, Looked, View, in_the_picture, whole
 
 PRO_LIMITS = (0.3,)
 """False positive rates up to which AU-PRO is integrated, as usual for MVTec AD."""
 SPRO_LIMITS = (0.05, 0.3)
 """Those of MVTec LOCO for AU-sPRO, its headline first."""
+_NOTHING = np.empty((0, 0, 3), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class Judged:
     geometry: MapGeometry
     roi: Roi | None
     tiles: Tiles | None
+    reference: Reference | None = None
+    """By which parts were brought to their place, so that maps and ``roi`` are those of its picture."""
+    looked: Sequence[Looked] = ()
+    """Where the part lies in each picture, without what was seen."""
 
     @property
     def defective(self) -> NDArray[np.bool_]:
@@ -57,16 +65,35 @@ class Judged:
         """The type of each image's defect, or good."""
         return [sample.defect or GOOD for sample in self.samples]
 
+    @property
+    def cut(self) -> Roi | None:
+        """What of the pictures is shown and compared with masks; all of them where parts are moved."""
+        return self.roi if self.reference is None else None
+
+    @property
+    def not_located(self) -> list[int]:
+        """Indices of the images in which no part was found; they were judged as they lie."""
+        return [index for index, looked in enumerate(self.looked) if looked.lost is not None]
+
     def heat(self, index: int, size: Size) -> NDArray[np.float32]:
-        """Spread an anomaly map over its picture, or the region of interest in it, at any size."""
+        """Spread an anomaly map over its picture, or what is shown of it, at any size."""
         values = self.maps[index]
-        spread = self.geometry.at(size).spread(values)
+        if self.reference is None:
+            spread = self.geometry.at(size).spread(values)
+        else:
+            # Where the part lies in the picture: that is where people marked the defect.
+            region = self.roi or whole(self.reference.picture)
+            heat = self.geometry.at(Size(region.height, region.width)).spread(values)
+            placed = self.looked[index].placed or UNMOVED
+            laid = in_the_picture(heat, placed, region, self.reference.picture, float(values.min()))
+            resized = cv2.resize(laid, (size.width, size.height), interpolation=cv2.INTER_AREA)
+            spread = resized.astype(np.float32, copy=False)
         # Interpolation must not round beyond the values it lies between.
         return np.clip(spread, values.min(), values.max())
 
     def seen(self, index: int) -> Size:
         """Give the size of what the model saw of a picture, in the picture's pixels."""
-        return self.sizes[index] if self.roi is None else Size(self.roi.height, self.roi.width)
+        return self.sizes[index] if self.cut is None else Size(self.cut.height, self.cut.width)
 
 
 @dataclass(frozen=True)
@@ -108,7 +135,9 @@ class Evaluation:
     """Folder of good test images which the model was trained on."""
 
 
-def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None, tiles: Tiles | None) -> Judged:
+def judge_samples(
+    judge: Judge, samples: list[Sample], roi: Roi | None, tiles: Tiles | None, mask: Path | None = None
+) -> Judged:
     """Judge images through the product's own preprocessing.
 
     Args:
@@ -116,35 +145,44 @@ def judge_samples(judge: Judge, samples: list[Sample], roi: Roi | None, tiles: T
         samples: at least one.
         roi: region of interest in the pictures; that of the model when None.
         tiles: into which the region is cut; those of the model when None.
+        mask: file that says where to look; everywhere when None.
 
     Raises:
         InputError: an image cannot be read, does not hold the region or is of another size than the others
             where it is cut into tiles, or the model gives it no finite score.
         EngineFailed: the runtime raised.
     """
-    roi = seen_region([sample.image for sample in samples], roi, TrainedOn(judge.roi, judge.tiles)).cut
-    tiles = tiles or judge.tiles
+    trained = judge.trained._replace(camera_picture=None)
+    seen = seen_region([sample.image for sample in samples], roi, trained)
+    roi, view = seen.cut, seen.view
+    tiles = tiles or trained.tiles
     merge, at_once = None, judge.batch
     if tiles is not None:
         merge = TileMerge(lay_tiles(tiles, roi, samples[0].image), judge.geometry)
         at_once = pictures_at_once(judge.batch, merge)
+    geometry = judge.geometry if merge is None else merge.geometry
+    weights = _weights(judge, mask, samples[0].image, seen, geometry)
     scores, maps, sizes = [], [], []
+    looked: list[Looked] = []
     with tqdm(desc="judging", total=len(samples), unit="image") as bar:
         for chosen in _batches(samples, at_once):
             frames: list[Frame] = []
             for sample in chosen:
                 picture = read_image(sample.image)
                 sizes.append(Size(*picture.shape[:2]))
-                frames.append(_frame(sample.image, picture, judge.geometry.frame, roi, merge))
+                look = _look(sample.image, picture, view)
+                looked.append(look._replace(seen=_NOTHING))
+                frames.append(_frame(sample.image, look.seen, judge.geometry.frame, merge))
             result = judge.judge(frames) if merge is None else _judge_tiles(judge, frames, merge)
+            if weights is not None:
+                result = Judgement(*weigh(result.maps, weights))
             scores.append(result.scores)
             maps.append(result.maps)
             bar.update(len(chosen))
     found = np.concatenate(scores).astype(np.float64)
     for index in np.flatnonzero(~np.isfinite(found)):
         raise InputError(f"{samples[index].image}: {judge.name} gives it the score {found[index]}")
-    geometry = judge.geometry if merge is None else merge.geometry
-    return Judged(samples, sizes, found, np.concatenate(maps), geometry, roi, tiles)
+    return Judged(samples, sizes, found, np.concatenate(maps), geometry, roi, tiles, seen.reference, looked)
 
 
 def evaluate(
@@ -153,6 +191,7 @@ def evaluate(
     *,
     roi: Roi | None = None,
     tiles: Tiles | None = None,
+    mask: Path | None = None,
     draws: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
@@ -163,6 +202,7 @@ def evaluate(
         data_set: brings the test images and masks.
         roi: region of interest in the pictures; that of the model when None.
         tiles: into which the region is cut; those of the model when None.
+        mask: file that says where to look; everywhere when None.
         draws: test sets drawn for the confidence intervals; 0 for none.
         seed: of the drawing.
 
@@ -172,7 +212,7 @@ def evaluate(
     """
     samples = data_set.test()
     saturations = data_set.saturations()
-    judged = judge_samples(judge, samples, roi, tiles)
+    judged = judge_samples(judge, samples, roi, tiles, mask)
     masked = np.array([sample.defect is None or bool(sample.masks) for sample in samples])
     defective = judged.defective
     curves = None
@@ -181,7 +221,7 @@ def evaluate(
         chosen = np.flatnonzero(masked)
         for index in tqdm(chosen, desc="comparing with masks", unit="image"):
             sample = samples[index]
-            marked = regions(sample, judged.sizes[index], judged.roi, saturations) if sample.defect else []
+            marked = regions(sample, judged.sizes[index], judged.cut, saturations) if sample.defect else []
             if marked is None:
                 masked[index] = False
             else:
@@ -226,7 +266,7 @@ def check_test(data_set: DataSet, roi: Roi | None) -> None:
     for sample in tqdm(data_set.test(), desc="checking the test images", unit="image"):
         picture = read_image(sample.image)
         size = Size(*picture.shape[:2])
-        _frame(sample.image, picture, size, roi, None)
+        _look(sample.image, picture, View(roi))
         regions(sample, size, roi, saturations)
 
 
@@ -252,9 +292,37 @@ def _batches(samples: list[Sample], most: int) -> Iterator[list[Sample]]:
         yield samples[start : start + most]
 
 
-def _frame(file: Path, picture: Frame, size: Size, roi: Roi | None, merge: TileMerge | None) -> Frame:
+def _weights(
+    judge: Judge, file: Path | None, image: Path, seen: Seen, geometry: MapGeometry
+) -> NDArray[np.float32] | None:
+    """Give what a mask says of the cells of the maps, h×w; None without one."""
+    mask = None if file is None else read_mask(file)
+    if judge.threshold is not None and (None if mask is None else mask.digest) != judge.mask:
+        wanted = "no mask" if judge.mask is None else f"the mask {judge.mask[:12]}…"
+        raise InputError(
+            f"--mask: found {file or 'none'}, but the calibration was made with {wanted}: give the same"
+        )
+    if file is None or mask is None:
+        return None
+    cells = cells_of(file, mask, image, seen, geometry)
+    if cells.has_thresholds and judge.threshold is None:
+        raise InputError(
+            f"{file}: a region has a threshold of its own, which only means something beside that of a "
+            "calibration: give --calibration"
+        )
+    return cells.weights(judge.threshold)
+
+
+def _look(file: Path, picture: Frame, view: View) -> Looked:
     try:
-        return fit(picture, size, roi) if merge is None else merge.grid.cut(picture, size, roi)
+        return view.look(picture)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _frame(file: Path, seen: Frame, size: Size, merge: TileMerge | None) -> Frame:
+    try:
+        return fit(seen, size) if merge is None else merge.grid.cut(seen, size)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
 
@@ -276,4 +344,4 @@ def _trained_on(judge: Judge, samples: list[Sample]) -> Path | None:
 
 def picture_seen(judged: Judged, index: int) -> Frame:
     """Read again what the model saw of a picture, in the picture's own size."""
-    return cut_out(read_image(judged.samples[index].image), judged.roi)
+    return cut_out(read_image(judged.samples[index].image), judged.cut)

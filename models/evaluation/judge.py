@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from engine_runtime.engine import ANOMALY_MAP, SCORE, Quantiles
 from engine_runtime.manifest import Manifest
 from foundation.errors import EngineRefused, InputError
-from pictures.frames import Frame, Roi
+from pictures.frames import Frame
 from pictures.heatmap import MapGeometry
-from pictures.tiles import Tiles
+from pictures.locating.reference import parse_reference
 from pictures.trained_on import TrainedOn, trained_on
 
 BATCH = 8
@@ -34,12 +34,12 @@ class Judge(Protocol):
 
     name: str
     geometry: MapGeometry
-    roi: Roi | None
-    """Region of interest of its training, or of its calibration."""
-    tiles: Tiles | None
-    """Into which that region was cut; None when it was one frame."""
+    trained: TrainedOn
+    """What of a picture its training saw, or its calibration."""
     threshold: float | None
     """A higher score is rejected; None without a calibration."""
+    mask: str | None
+    """SHA-256 of the mask with which the calibration was made; None without one."""
     training_digest: str | None
     batch: int
     """The most frames to judge at once."""
@@ -83,20 +83,20 @@ class CheckpointJudge:
     """
 
     threshold: float | None = None
+    mask: str | None = None
     batch = BATCH
 
     def __init__(self, path: Path) -> None:
         import torch
 
         from models.efficientad.checkpoint import load_model
-        from models.efficientad.networks import map_size
 
         run, model = load_model(path)
         self.name = path.name
-        self.roi = run.roi
-        self.tiles = run.tiles
+        reference = None if run.reference is None else parse_reference(run.reference)
+        self.trained = TrainedOn(run.roi, run.tiles, run.camera_picture, reference)
         self.training_digest: str | None = run.training_digest
-        self.geometry = MapGeometry(run.image_size, map_size(run.image_size), (4.0, 4.0))
+        self.geometry = model.geometry
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self._device)
 
@@ -129,16 +129,24 @@ class EngineJudge:
         self.geometry = manifest.geometry
         self.training_digest = manifest.model_metadata.get("training_digest")
         self.threshold: float | None = None
+        self.mask: str | None = None
+        self.trained = _trained_on(path, manifest)
         if calibration is None:
-            trained = _trained_on(path, manifest)
-            self.roi, self.tiles = trained.roi, trained.tiles
             self._quantiles = trained_quantiles(path, manifest.model_metadata, len(manifest.maps))
         else:
             given = load_calibration(calibration, manifest.payload_sha256, manifest.maps)
-            self.roi = given.roi
-            self.tiles = given.tiles
-            self.threshold = given.threshold
+            self.trained = self.trained._replace(roi=given.roi, tiles=given.tiles)
+            self.threshold, self.mask = given.threshold, given.mask
+            self._refuse_other_reference(calibration, given.locate)
             self._quantiles = given.quantiles_array()
+
+    def _refuse_other_reference(self, calibration: Path, found: str | None) -> None:
+        reference = self.trained.reference
+        if found != (None if reference is None else reference.digest):
+            raise InputError(
+                f"{calibration}: parts were brought to their place by {found or 'nothing'}, but the model "
+                f"was trained with {reference or 'none'}: run calibrate again"
+            )
 
     def judge(self, frames: Sequence[Frame]) -> Judgement:
         """See ``Judge.judge``."""

@@ -27,6 +27,7 @@ class OnnxJudge:
     """
 
     threshold: float | None = None
+    mask: str | None = None
     batch = BATCH
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +41,7 @@ class OnnxJudge:
             raise InputError(f"{path}: OpenVINO does not take it: {one_line(error)}") from error
         self.name = path.name
         trained = trained_on(graph.metadata)
-        self.roi, self.tiles = trained.roi, trained.tiles
+        self.trained = trained
         self.training_digest = graph.metadata.get("training_digest")
         self._quantiles = trained_quantiles(path, graph.metadata, len(graph.maps))
         shape = self._compiled.output(ANOMALY_MAP).get_partial_shape()

@@ -122,7 +122,7 @@ def _tile(judged: Judged, index: int, threshold: float) -> Frame:
 
 
 def _marked(judged: Judged, index: int) -> NDArray[np.bool_] | None:
-    found = regions(judged.samples[index], judged.sizes[index], judged.roi, None)
+    found = regions(judged.samples[index], judged.sizes[index], judged.cut, None)
     return None if found is None else union(found, judged.seen(index))
 
 

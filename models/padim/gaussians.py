@@ -14,6 +14,9 @@ OWN = 10
 RIDGE = 0.01
 """Share of the mean variance that is added to each variance."""
 
+LEAST_SHARE = 0.001
+"""Of the sphere in the covariance of whole pictures. For two, the formula gives 0, which has no inverse."""
+
 _CHUNK = 64
 """Positions that are worked on at once, which bounds the memory."""
 
@@ -81,7 +84,7 @@ def of_pictures(means: NDArray[np.float32]) -> Gaussian:
     noise = (
         float(np.square(np.square(centred).sum(axis=1)).sum()) / count - np.square(covariance).sum()
     ) / count
-    share = min(max(noise / spread, 0.0), 1.0) if spread > 0 else 1.0
+    share = min(max(noise / spread, LEAST_SHARE), 1.0) if spread > 0 else 1.0
     shrunk = (1 - share) * covariance + share * variance * np.eye(channels)
     whitening = np.linalg.inv(np.linalg.cholesky(shrunk)).T
     return Gaussian(mean.astype(np.float32), whitening.astype(np.float32))

@@ -4,13 +4,11 @@ It holds sums over the good images, none of the images. The graph would be twice
 engine built of it.
 """
 
-import base64
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -20,7 +18,6 @@ from foundation.errors import InputError
 from foundation.files import replacing
 from models.backbones.trunk import Trunk
 from models.padim.statistics import Statistics
-from pictures.frames import Size
 
 if TYPE_CHECKING:
     from models.padim.fit import PadimModel
@@ -51,18 +48,12 @@ def save_sums(path: Path, model: "PadimModel") -> None:
         "pictures": torch.from_numpy(model.pictures),
         "seen_first": torch.from_numpy(np.stack(model.seen_first)),
     }
-    trunk = model.trunk
     about = {
         "count": model.statistics.count,
         "fine": model.fine,
         "context": model.context.tolist(),
-        "fine_channels": trunk.fine,
         "about": model.about,
-        "name": trunk.name,
-        "licence": trunk.licence,
-        "size": list(trunk.size),
-        "features": trunk.features,
-        "trunk": base64.b64encode(trunk.model().SerializeToString()).decode(),
+        **model.trunk.plain(),
     }
     with replacing(path) as file:
         file.write(save(tensors, metadata={"format": FORMAT, _ABOUT: json.dumps(about)}))
@@ -98,18 +89,8 @@ def load_sums(path: Path) -> "PadimModel":
         scatter = torch.empty(positions, channels, channels)
         scatter[:, upper[0], upper[1]] = packed
         scatter[:, upper[1], upper[0]] = packed
-        graph = onnx.load_model_from_string(base64.b64decode(about["trunk"])).graph
-        trunk = Trunk(
-            about["name"],
-            about["licence"],
-            Size(*about["size"]),
-            list(graph.node),
-            list(graph.initializer),
-            {name: tuple(shape) for name, shape in about["features"].items()},
-            int(about["fine_channels"]),
-        )
         model = PadimModel(
-            trunk=trunk,
+            trunk=Trunk.of_plain(about),
             basis=tensors["basis"].numpy(),
             origin=tensors["origin"].numpy(),
             fine=int(about["fine"]),

@@ -2,7 +2,8 @@
 
 # What an output raises:
 #
-# PeerFailed   whoever is at the other end is away, slow or talks nonsense; connecting again may help
+# PeerFailed       whoever is at the other end is away, slow or talks nonsense; connecting again may help
+# └── PeerWaits    it is there, and takes nothing now; the connection may stay
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from verdicts.message import Health, Verdict
 
 class PeerFailed(Exception):
     """The other end is away, does not answer, refuses, or answers nonsense; the text is one line."""
+
+
+class PeerWaits(PeerFailed):
+    """The other end is connected and does not take what waits; asking again later may help."""
 
 
 class Delivery(NamedTuple):
@@ -44,10 +49,19 @@ class LineNow:
 
 
 class Output(Protocol):
-    """One connection to the plant. Every method is called in one thread, and may block for seconds."""
+    """One connection to the plant. Every method is called in one thread, and may block for seconds.
 
-    def connect(self) -> None:
+    Attributes:
+        most_at_once: how many verdicts are handed over together; all of them come again when one fails.
+    """
+
+    most_at_once: int
+
+    def connect(self) -> bool:
         """Reach the other end; after a failure, again.
+
+        Returns:
+            Whether it was reached; False where that shows only with the first verdict.
 
         Raises:
             PeerFailed: not now.

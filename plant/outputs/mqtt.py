@@ -63,6 +63,8 @@ class MqttConfig(OutputSection):
 class Mqtt:
     """A client of the broker; paho's own threads, queues and reconnections are not used."""
 
+    most_at_once = 100
+
     def __init__(self, file: Path, config: MqttConfig, line: str, client_id: str) -> None:
         """Read passwords and certificates; does not connect yet.
 
@@ -97,7 +99,7 @@ class Mqtt:
         self._most_in_flight = _MOST_IN_FLIGHT
         self._told: tuple[str, Health | None] = ("", None)
 
-    def connect(self) -> None:
+    def connect(self) -> bool:
         """Connect and be let in."""
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -126,6 +128,7 @@ class Mqtt:
         except (OSError, ValueError) as error:
             raise PeerFailed(f"{self._address}: {self._why(error)}") from error
         self._loop_until(lambda: self._connected, "does not answer")
+        return True
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Publish with QoS 1, and wait until the broker has confirmed all."""

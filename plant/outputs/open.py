@@ -6,16 +6,16 @@ from typing import Final, NamedTuple
 
 from foundation.errors import InputError
 from plant.config import Plant
-from plant.outputs import Output
+from plant.outputs import LineNow, Output
 
 
 class _Kind(NamedTuple):
     package: str | None
     """What has to be installed for it."""
-    make: Callable[[Plant], Output]
+    make: Callable[[Plant, Callable[[], LineNow]], Output]
 
 
-def _mqtt(plant: Plant) -> Output:
+def _mqtt(plant: Plant, _now: Callable[[], LineNow]) -> Output:
     from plant.outputs.mqtt import Mqtt
 
     assert plant.config.mqtt is not None
@@ -23,12 +23,36 @@ def _mqtt(plant: Plant) -> Output:
     return Mqtt(plant.file, plant.config.mqtt, plant.line.name, client_id)
 
 
+def _webhook(plant: Plant, _now: Callable[[], LineNow]) -> Output:
+    from plant.outputs.webhook import Webhook
+
+    assert plant.config.webhook is not None
+    return Webhook(plant.file, plant.config.webhook)
+
+
+def _modbus_client(plant: Plant, now: Callable[[], LineNow]) -> Output:
+    from plant.outputs.modbus_client import ModbusClient
+
+    assert plant.config.modbus_client is not None
+    return ModbusClient(plant.config.modbus_client, plant.line.cameras, now)
+
+
+def _modbus_server(plant: Plant, now: Callable[[], LineNow]) -> Output:
+    from plant.outputs.modbus_server import ModbusServer
+
+    assert plant.config.modbus_server is not None
+    return ModbusServer(plant.config.modbus_server, plant.line.cameras, now)
+
+
 OUTPUTS: Final[Mapping[str, _Kind]] = {
     "mqtt": _Kind("paho.mqtt", _mqtt),
+    "webhook": _Kind(None, _webhook),
+    "modbus_client": _Kind("pymodbus", _modbus_client),
+    "modbus_server": _Kind("pymodbus", _modbus_server),
 }
 
 
-def open_outputs(plant: Plant) -> dict[str, Output]:
+def open_outputs(plant: Plant, now: Callable[[], LineNow]) -> dict[str, Output]:
     """Make the outputs that the config names; none is connected yet.
 
     Raises:
@@ -36,7 +60,7 @@ def open_outputs(plant: Plant) -> dict[str, Output]:
     """
     for name in plant.config.outputs():
         require(OUTPUTS[name].package, name)
-    return {name: OUTPUTS[name].make(plant) for name in plant.config.outputs()}
+    return {name: OUTPUTS[name].make(plant, now) for name in plant.config.outputs()}
 
 
 def require(package: str | None, key: str) -> None:

@@ -13,11 +13,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from brightness import calibrate
 from http_camera import HttpCamera, http_camera, jpeg
 from line_rig import part_image
 from video_files import write_video
 
-from faults.trial import BELT, Trial, faulted, health
+from daemon.capture.drivers.simulated import SimulatedLine
+from faults.trial import BELT, STEADY, Trial, faulted, health
+from pictures.locating.reference_file import write_reference
+from pictures.locating.teach import teach
+from verdicts import LineControl
 
 _PIDFD_GETFD = 438  # the same on all architectures; Python has no function for it
 
@@ -325,4 +330,129 @@ def test_video_cut_short(trial: Trial) -> None:
     trial.detected(faulted("camera"))
     trial.exited(2)
     assert "parts.avi: is damaged or cut short after picture" in trial.log.splitlines()[-1]
+    trial.finish(faults={("top", "camera")})
+
+
+MOVING = "simulated://belt?width=160&height=120&diameter=58&speed=9&stops=0"
+"""A free-running camera: a part passes about every ten pictures."""
+
+
+@pytest.mark.faults("Cameras", "belt stopped with a part in view for 1 s")
+def test_belt_stopped(trial: Trial) -> None:
+    trial.start({"top": {"source": f"{MOVING}&halt=250", "fps": 100, "waiting": 100, "present": {}}})
+    verdicts = len(trial.verdicts)
+    trial.inject()
+    trial.wait_until(lambda: len(trial.verdicts) > verdicts + 20)
+    trial.not_told()
+    parts = [verdict.part for verdict in trial.verdicts]
+    numbers = [int(str(part).split()[0]) for part in parts]
+    assert numbers == list(range(len(numbers)))  # the one that stood has one verdict, like all others
+    trial.finish(possible={("top", "camera")})  # a part that is half in view at the end
+
+
+@pytest.mark.faults("Cameras", "lamp off for 0.6 s over a moving belt (`present`)")
+def test_lamp_off(trial: Trial) -> None:
+    trial.start({"top": {"source": f"{MOVING}&trouble=dark@400", "fps": 100, "waiting": 100, "present": {}}})
+    trial.inject()
+    trial.detected(faulted("camera"))
+    assert "dark: the lamp is off" in str(trial.health.cameras["top"].error) or "dark" in trial.log
+    trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+def triggered(trial: Trial, **trigger: float) -> LineControl:
+    """Start a line that judges a part for each trigger, and give who triggers it."""
+    camera = {"source": MOVING, "fps": 100, "waiting": 100, "trigger": {"by": "software", **trigger}}
+    trial.configure({"top": camera, "side": BELT})
+    trial.launch()
+    trial.connect()
+    trial.wait_for(health("running", lambda health: health.state == "running"), since_s=0)
+    return LineControl(f"ipc://{trial.folder}/control")
+
+
+def trigger_steadily(trial: Trial, control: LineControl, count: int = STEADY + 1) -> None:
+    """Trigger, and wait for each verdict."""
+    for _ in range(count):
+        before = len([verdict for verdict in trial.verdicts if verdict.camera == "top"])
+        control.trigger("top", "part")
+        trial.wait_until(
+            lambda before=before: len([v for v in trial.verdicts if v.camera == "top"]) > before  # type: ignore[misc]
+        )
+        time.sleep(0.03)  # as parts do
+
+
+@pytest.mark.faults("Cameras", "trigger bouncing: three in a millisecond")
+def test_trigger_bounces(trial: Trial) -> None:
+    with triggered(trial) as control:
+        trigger_steadily(trial, control)
+        trial.inject()
+        for _ in range(3):
+            control.trigger("top", "bouncing")
+        trial.detected(faulted("camera"))
+        trigger_steadily(trial, control)
+        trial.recovered()
+        reasons = sorted(str(v.reason) for v in trial.verdicts if v.part == "bouncing")
+        assert reasons == ["None", "camera", "camera"]  # one trigger, one verdict
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "trigger doubled: 10 ms apart, `apart_ms: 20`")
+def test_trigger_doubled(trial: Trial) -> None:
+    with triggered(trial) as control:
+        trigger_steadily(trial, control)
+        trial.inject()
+        control.trigger("top", "doubled")
+        time.sleep(0.01)
+        control.trigger("top", "doubled")
+        trial.detected(faulted("camera"))
+        trigger_steadily(trial, control)
+        trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "trigger missing: none for 1 s, `silent_after_s: 1`")
+def test_trigger_missing(trial: Trial) -> None:
+    with triggered(trial, silent_after_s=1) as control:
+        trigger_steadily(trial, control)
+        trial.inject()
+        trial.detected(faulted("camera"))
+        trial.wait_for(health("degraded", lambda health: health.state == "degraded"))
+        trigger_steadily(trial, control)
+        trial.recovered()
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "trigger without a picture: the camera's process is stopped")
+def test_trigger_without_a_picture(trial: Trial) -> None:
+    with triggered(trial) as control:
+        trigger_steadily(trial, control)
+        process = trial.camera_process("top")
+        trial.inject()
+        os.kill(process, signal.SIGSTOP)
+        control.trigger("top", "unseen")
+        trial.detected(faulted("camera"))
+        trial.wait_until(lambda: trial.health.cameras["top"].state == "running")
+        trigger_steadily(trial, control)
+        trial.recovered()
+        assert [v.decision for v in trial.verdicts if v.part == "unseen"] == ["fault"]
+    trial.finish(faults={("top", "camera")})
+
+
+@pytest.mark.faults("Cameras", "the reference of `locate` lost, and the camera's process killed")
+def test_reference_lost(trial: Trial) -> None:
+    line = SimulatedLine(width=96, height=96)
+    pictures = [line.frame(index)[0] for index in range(6)]
+    taught = teach(pictures, turn=10)
+    file = trial.folder / "part.locate.png"
+    write_reference(file, taught.reference, pictures[taught.chosen])
+    about = {"locate": taught.reference.digest, "camera_picture": taught.reference.picture}
+    calibrate(trial.folder / "brightness.engine", trial.folder / "brightness.calibration.yaml", 2.0, **about)
+    source = "simulated://?width=96&height=96&cached=4"
+    trial.start({"top": BELT | {"source": source, "locate": {"reference": file.name}}})
+    process = trial.camera_process("top")
+    trial.inject()
+    file.unlink()
+    os.kill(process, signal.SIGKILL)
+    trial.detected(faulted("camera"))
+    trial.recovered()
     trial.finish(faults={("top", "camera")})

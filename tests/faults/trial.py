@@ -137,9 +137,13 @@ class Trial:
         if keys is not None:  # our public and secret one, and the line's public one
             self._subscriber.curve_publickey, self._subscriber.curve_secretkey = keys[:2]
             self._subscriber.curve_serverkey = keys[2]
-        self._subscriber.connect(self.content["publish"])
+        self.connect()
         for camera in cameras:
             self._steady_since(camera, 0)
+
+    def connect(self) -> None:
+        """Listen to the daemon from now on."""
+        self._subscriber.connect(self.content["publish"])
 
     def launch(self, environment: Mapping[str, str] | None = None) -> None:
         """Start the daemon, for the first time or once more."""

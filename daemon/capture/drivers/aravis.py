@@ -4,7 +4,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from daemon.capture.drivers import BadPicture, CameraFailed, CameraSettings, Picture
+from daemon.capture.drivers import BadPicture, CameraFailed, CameraSettings, Picture, Trigger
 from foundation.errors import InputError
 from pictures.frames import Frame, Size
 
@@ -12,6 +12,7 @@ _BUFFERS: Final = 8  # a picture that finds none free is lost
 _WAIT_US: Final = 200_000  # how soon a camera that went away is noticed
 _MOST_LOST: Final = 1000  # pictures; after a longer jump, the camera has started to count again
 _LAST_SHORT_ID: Final = 65_535  # GigE Vision 1 goes on at 1
+_CLOSE: Final = 0.05  # of a time: cameras count in steps of their own
 # GenICam names a Bayer format by the first two pixels, OpenCV by the first four.
 _TO_BGR: Final = {
     "BGR8": None,
@@ -114,6 +115,9 @@ class ArvCamera:
         camera = self._camera
         for name, value in (settings.features or {}).items():
             self._set_feature(name, value)
+        if settings.trigger is not None and settings.trigger.by == "hardware":
+            for key, names, value in trigger_features(settings.trigger):
+                self._set_and_read_back(key, names, value)
         pixel_format = camera.get_pixel_format_as_string()
         if pixel_format not in _TO_BGR:
             offered = camera.dup_available_pixel_formats_as_strings()
@@ -139,6 +143,41 @@ class ArvCamera:
             if want is not None and got != want:
                 raise InputError(f"{self._source} delivers {name} {got}; {name} {want} was asked for")
         self.picture_size: Size | None = Size(height, width)
+
+    @property
+    def exposure_us(self) -> float | None:
+        """Exposure time in microseconds, as the camera says; None when it does not say."""
+        with contextlib.suppress(Exception):  # GLib's, of a camera that has no such feature
+            return float(self._camera.get_exposure_time())
+        return None
+
+    def _set_and_read_back(self, key: str, names: tuple[str, ...], value: float | str) -> None:
+        """Set the first of these features that the camera has, and see that it has taken the value.
+
+        Raises:
+            InputError: the camera has none of them, or keeps another value.
+        """
+        device = self._camera.get_device()
+        name = next((name for name in names if device.get_feature(name) is not None), None)
+        if name is None:
+            raise InputError(f"{self._source}: trigger.{key}: the camera has no feature {' or '.join(names)}")
+        try:
+            self._set_feature(name, value)
+            kept: float | str = (
+                device.get_string_feature_value(name)
+                if isinstance(value, str)
+                else device.get_float_feature_value(name)
+            )
+        except InputError:
+            raise
+        except Exception as error:  # GLib's
+            said = getattr(error, "message", error)
+            raise InputError(f"{self._source}: trigger.{key}: {said}") from error
+        is_kept = kept == value if isinstance(value, str) else abs(float(kept) - value) <= _CLOSE * value
+        if not is_kept:
+            raise InputError(
+                f"{self._source}: trigger.{key}: the camera keeps {name} {kept}; {value} was asked for"
+            )
 
     def _set_feature(self, name: str, value: bool | float | str) -> None:
         aravis, device = self._aravis, self._camera.get_device()
@@ -210,3 +249,30 @@ class ArvCamera:
         conversion = _TO_BGR[self._pixel_format]
         pixels = raw if conversion is None else np.asarray(cv2.cvtColor(raw, conversion), np.uint8)
         return Picture(pixels, None, buffer.get_timestamp() or None)
+
+
+def trigger_features(trigger: Trigger) -> list[tuple[str, tuple[str, ...], float | str]]:
+    """Say how a camera is told to wait for a wire: GenICam features by their standard names (SFNC 2.7).
+
+    Returns:
+        In the order in which they are set: the key of the config, names of the feature (older cameras have
+        another one), and the value.
+    """
+    features: list[tuple[str, tuple[str, ...], float | str]] = []
+    if trigger.exposure_us is not None:
+        features.append(("exposure_us", ("ExposureTime", "ExposureTimeAbs"), trigger.exposure_us))
+    features.append(("by", ("TriggerSelector",), "FrameStart"))
+    if trigger.line is not None:
+        features.append(("line", ("TriggerSource",), str(trigger.line)))
+    activation = "RisingEdge" if trigger.edge == "rising" else "FallingEdge"
+    features.append(("edge", ("TriggerActivation",), activation))
+    if trigger.delay_ms:
+        features.append(("delay_ms", ("TriggerDelay", "TriggerDelayAbs"), trigger.delay_ms * 1000))
+    if trigger.strobe is not None:
+        features += [
+            ("strobe", ("LineSelector",), trigger.strobe),
+            ("strobe", ("LineMode",), "Output"),
+            ("strobe", ("LineSource",), "ExposureActive"),
+        ]
+    features.append(("by", ("TriggerMode",), "On"))
+    return features

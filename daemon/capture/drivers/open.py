@@ -20,9 +20,7 @@ def open_camera(settings: CameraSettings, *, first_frame: int = 1) -> Camera:
     scheme = source.partition("://")[0] if "://" in source else None
     path = Path(source)
     if scheme == "simulated":
-        from daemon.capture.drivers.simulated.camera import SimulatedCamera
-
-        return SimulatedCamera(source, first_frame=first_frame)
+        return _open_simulated(settings, first_frame)
     if scheme == "aravis":
         from daemon.capture.drivers.aravis import ArvCamera
 
@@ -48,3 +46,13 @@ def open_camera(settings: CameraSettings, *, first_frame: int = 1) -> Camera:
 
         return open_device(settings)
     raise InputError(f"{source}: no such device, file or folder")
+
+
+def _open_simulated(settings: CameraSettings, first_frame: int) -> Camera:
+    if settings.source.startswith("simulated://belt"):
+        from daemon.capture.drivers.simulated.moving_camera import MovingBeltCamera
+
+        return MovingBeltCamera(settings.source, fps=settings.fps, first_frame=first_frame)
+    from daemon.capture.drivers.simulated.camera import SimulatedCamera
+
+    return SimulatedCamera(settings.source, first_frame=first_frame)

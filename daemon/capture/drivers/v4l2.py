@@ -6,6 +6,7 @@ import numpy as np
 
 from daemon.capture.drivers import CameraFailed, CameraSettings, Picture
 from daemon.capture.drivers.jpeg import decode_jpeg
+from daemon.capture.drivers.v4l2_controls import set_controls
 from foundation.errors import InputError
 from pictures.frames import Frame, Size
 
@@ -40,6 +41,11 @@ class V4l2Camera:
             pixels = decode_jpeg(pixels.tobytes())
         return Picture(pixels, None, device_ns or None)
 
+    @property
+    def exposure_us(self) -> float | None:
+        """Exposure time in microseconds; None when the device does not say. V4L2 counts in steps of 100."""
+        return 100 * self._capture.get(cv2.CAP_PROP_EXPOSURE) or None
+
     def close(self) -> None:
         self._capture.release()
 
@@ -49,10 +55,11 @@ def open_device(settings: CameraSettings) -> V4l2Camera:
 
     Raises:
         CameraFailed: there is no such device, or it does not open.
-        InputError: it does not deliver the size that is asked for.
+        InputError: it does not deliver the size that is asked for, or has not the controls.
     """
     if not Path(settings.source).exists():
         raise CameraFailed(f"{settings.source}: no such device")
+    set_controls(settings)
     capture = cv2.VideoCapture(settings.source, cv2.CAP_V4L2)
     if not capture.isOpened():
         raise CameraFailed(f"{settings.source} does not open as a V4L2 camera; is another program using it?")

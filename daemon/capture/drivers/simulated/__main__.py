@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from daemon.capture.drivers.simulated.line import SimulatedLine
 from daemon.capture.drivers.simulated.part import KINDS
-from daemon.capture.drivers.simulated.sheet import sheet
+from daemon.capture.drivers.simulated.sheet import moments, sheet
 from foundation.errors import InputError
 from foundation.files import replacing
 from pictures.frames import Frame
@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="which parts come (default: %(default)s)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--sheet", type=Path, metavar="PNG", help="draw good parts and every kind of defect")
+    what.add_argument("--belt", type=Path, metavar="PNG", help="draw a moving belt at six moments")
     what.add_argument(
         "--images",
         type=Path,
@@ -49,6 +50,10 @@ def main(argv: list[str] | None = None) -> int:
             if arguments.seed < 0:
                 raise InputError(f"--seed: found {arguments.seed}; expected 0 or more")
             _write(arguments.sheet, sheet(arguments.seed), SMALL)
+        elif arguments.belt is not None:
+            if arguments.seed < 0:
+                raise InputError(f"--seed: found {arguments.seed}; expected 0 or more")
+            _write(arguments.belt, moments(arguments.seed), SMALL)
         else:
             _write_images(arguments)
     except InputError as error:

@@ -84,19 +84,39 @@ class SimulatedLine:
         Raises:
             ValueError: the index is negative.
         """
+        rng, picture, _, part = self._lit(index, None)
+        return self._scene.exposed(picture, rng), part
+
+    def lying(self, index: int, turn: float) -> tuple[Frame, NDArray[np.uint8], Part]:
+        """Draw one part as it lies on the belt, before the sensor, for who puts it into a larger picture.
+
+        Args:
+            index: the part's number on the line, from 0.
+            turn: how it lies, in radians.
+
+        Returns:
+            height×width×3 uint8 BGR; where it shows metal (height×width uint8, 255 there); and the truth.
+        """
+        return self._lit(index, turn)[1:]
+
+    def _lit(
+        self, index: int, turn: float | None
+    ) -> tuple[np.random.Generator, Frame, NDArray[np.uint8], Part]:
         # One stream for the part and one for its defect, so that a defect changes nothing else.
         rng = np.random.default_rng((self._seed, index, 0))
         fate = np.random.default_rng((self._seed, index, 1))
         defect = self._kinds[fate.integers(len(self._kinds))] if fate.random() < self._defects else None
 
         pose = self._scene.pose(rng)
-        holes, text, turn, where = _machining(defect, fate)
+        if turn is not None:
+            pose = pose._replace(turn=turn)
+        holes, text, turned, where = _machining(defect, fate)
         light = self._light(index, rng)
-        picture, cover = self._scene.lit(pose, light, (holes, text, turn), rng)
+        picture, cover = self._scene.lit(pose, light, (holes, text, turned), rng)
         place = None if where is None else pose.place(where)
         if defect in _DAMAGE:
             place = _DAMAGE[defect](picture, Seat(pose.x, pose.y, pose.radius, cover), fate)
-        return self._scene.exposed(picture, rng), Part(index, defect, place)
+        return rng, picture, cover, Part(index, defect, place)
 
     def _light(self, index: int, rng: np.random.Generator) -> "_Light":
         """Drift over some hundred parts (the lamp warms, somebody moves it), flicker from part to part."""

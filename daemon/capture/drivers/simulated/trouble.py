@@ -9,10 +9,11 @@ import numpy as np
 from daemon.capture.drivers import Picture
 from foundation.errors import InputError
 
-TROUBLES: Final = ("black", "frozen", "resized", "backwards", "crash", "hang", "leak")
+TROUBLES: Final = ("black", "dark", "frozen", "resized", "backwards", "crash", "hang", "leak")
 """What may befall a simulated camera at one of its frames."""
 
-_BLACK_FRAMES: Final = 10
+_FRAMES_WITHOUT_LIGHT: Final = {"black": 10, "dark": 60}
+_DARKNESS: Final = 16  # how many times less light reaches the sensor when the lamp is off
 _BACK_NS: Final = 1_000_000_000
 _LEAK_BYTES: Final = 64_000_000
 _TEXT: Final = re.compile(rf"({'|'.join(TROUBLES)})@([1-9][0-9]{{0,14}})")
@@ -56,8 +57,9 @@ class Trouble:
         if frame < self.frame:
             return picture
         match self.kind:
-            case "black" if frame < self.frame + _BLACK_FRAMES:
-                return picture._replace(pixels=np.zeros_like(picture.pixels))
+            case "black" | "dark" if frame < self.frame + _FRAMES_WITHOUT_LIGHT[self.kind]:
+                dimmed = picture.pixels // _DARKNESS if self.kind == "dark" else np.zeros_like(picture.pixels)
+                return picture._replace(pixels=dimmed)
             case "frozen":
                 self._last = self._last or picture
                 return picture._replace(pixels=self._last.pixels)
