@@ -15,9 +15,9 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 
 from foundation.errors import InputError
+from foundation.secret_file import read_secret
 from foundation.secrets import masked
 from plant.outputs import PeerFailed
-from plant.secret_file import read_secret
 from plant.section import File, Seconds, Section, seconds
 
 _URL: Final = re.compile(

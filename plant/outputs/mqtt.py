@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import AfterValidator, Field, field_validator
 
 from foundation.errors import InputError
+from foundation.secret_file import read_secret
 from plant.outputs import Delivery, LineNow, PeerFailed
-from plant.secret_file import read_secret
 from plant.section import File, OutputSection, Seconds, seconds, whole_port
 from verdicts.message import Health
 
