@@ -19,7 +19,7 @@ from dashboard.records import counts, microseconds, shown
 from dashboard.rollup import Rollup
 from dashboard.trends import unusual
 from foundation.errors import InputError, Unavailable
-from lines.line_config import LineConfig, read_line
+from lines.line_config import LineConfig
 
 _log = logging.getLogger(__name__)
 _MB: Final = 1_000_000
@@ -93,7 +93,7 @@ class LineWatch:
             return
         self._read_at_ns = changed_ns
         try:
-            line = read_line(self.line.file, preview=self.line.preview)
+            line = self.line.read_again()
         except InputError as error:
             _log.warning("%s", error)
             return

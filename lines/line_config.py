@@ -39,6 +39,8 @@ class LineConfig:
         signing_key: with which a changed calibration is signed; None: the page may not change one of such a
             line.
         cameras: their names.
+        key: file of the secret key with which one connects; None without encryption.
+        server_key: file of the line's public key, likewise.
     """
 
     file: Path
@@ -54,6 +56,16 @@ class LineConfig:
     signed: bool = False
     signing_key: Path | None = None
     cameras: tuple[str, ...] = ()
+    key: Path | None = None
+    server_key: Path | None = None
+
+    def read_again(self) -> "LineConfig":
+        """Read the line's config as it is now, with the same keys.
+
+        Raises:
+            InputError: see ``read_line``.
+        """
+        return read_line(self.file, self.key, self.server_key, self.preview, self.signing_key)
 
 
 def read_line(
@@ -95,6 +107,8 @@ def read_line(
         signed=bool(content.get("trusted_keys")),
         signing_key=signing_key,
         cameras=tuple(content["cameras"]) if isinstance(content.get("cameras"), dict) else (),
+        key=key,
+        server_key=server_key,
     )
 
 

@@ -10,6 +10,8 @@ from plant_rig import complaint, free_port, plant, until, write_plant
 from test_plant_alarms import Web
 from test_security_access import inspectctl, public_key
 
+from lines.line_config import read_line
+
 pytestmark = pytest.mark.slow
 
 
@@ -31,6 +33,8 @@ def test_an_output_has_its_place_under_the_name_of_its_key(tmp_path: Path) -> No
     config = write_plant(tmp_path, line, **keys)
     lines = tmp_path / "line3.yaml"
     lines.write_text(yaml.safe_dump(yaml.safe_load(lines.read_text()) | {"curve": curve}))
+    read = read_line(lines, tmp_path / "plant.key_secret", tmp_path / "line3.key")
+    assert read.curve is not None and read.read_again() == read
     try:
         with plant(config) as running:
             running.until_connected("webhook")
