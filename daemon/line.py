@@ -14,12 +14,12 @@ from daemon.delivery.drift_watch import DriftNews
 from daemon.delivery.expectations import Expectations, Expected
 from daemon.golden import Golden
 from daemon.health import health_of
-from daemon.host.sd_notify import Service
 from daemon.journal.stamps import iso
 from daemon.judging.lane import NotJudged
 from daemon.reload import Beside, reload, select, told
 from daemon.running import Running
 from foundation.errors import InputError
+from foundation.sd_notify import Service
 from verdicts.message import HEALTH_INTERVAL_S, CameraHealth, Health, LineState
 from verdicts.statistics import CameraStatistics
 

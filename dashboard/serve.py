@@ -112,9 +112,9 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
 
 def _announce(config: DashboardConfig) -> None:
     print(f"{config.address}  shows {', '.join(config.lines)}", flush=True)
-    import sdnotify
+    from foundation.sd_notify import Service
 
-    sdnotify.SystemdNotifier().notify("READY=1")
+    Service().ready()
 
 
 def _labels(config: DashboardConfig) -> tuple[Labels | None, str | None]:

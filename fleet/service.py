@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import sdnotify
-
 from fleet.status import StatusFile
+from foundation import sd_notify
 
 
 class Service:
@@ -21,24 +20,21 @@ class Service:
     def __init__(self, status: StatusFile) -> None:
         self.ending = threading.Event()
         self._status = status
-        self._notifier = sdnotify.SystemdNotifier()
-        # A manager that hangs must not hang this process: a message it has no room for is dropped.
-        if self._notifier.socket is not None:
-            self._notifier.socket.setblocking(False)
+        self._systemd = sd_notify.Service()
 
     def tell(self, content: dict[str, Any], summary: str) -> None:
         """Tell how it fares; called about once a second."""
         self._status.write(content)
-        self._notifier.notify(f"WATCHDOG=1\nSTATUS={summary}")
+        self._systemd.alive(summary)
 
     def ready(self, text: str) -> None:
         """Tell that all that the config names is begun."""
         print(text, flush=True)
-        self._notifier.notify("READY=1")
+        self._systemd.ready()
 
     def stopping(self) -> None:
         """Tell that it ends."""
-        self._notifier.notify("STOPPING=1")
+        self._systemd.stopping()
 
 
 @contextmanager

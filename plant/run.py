@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from foundation.errors import InputError, refused_by_system
+from foundation.sd_notify import Service
 from plant.alarms.alarms import Alarms, Message
 from plant.alarms.causes import causes
 from plant.alarms.channels import Channel, open_ways
@@ -23,7 +24,6 @@ from plant.link import Link
 from plant.listener import Answer, Listener, as_json
 from plant.listening import Listening
 from plant.metrics import Metrics
-from plant.notify import Service
 from plant.outputs import LineNow
 from plant.outputs.open import open_outputs, require
 from plant.section import seconds

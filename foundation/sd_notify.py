@@ -1,4 +1,4 @@
-"""What the daemon tells systemd, over the notify socket; nothing where there is none."""
+"""What a process tells systemd, over the notify socket; nothing where there is none."""
 
 import time
 
@@ -10,12 +10,12 @@ class Service:
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier()
-        # A manager that hangs must not hang the line: a message it has no room for is dropped.
+        # A manager that hangs must not hang this process: a message it has no room for is dropped.
         if self._notifier.socket is not None:
             self._notifier.socket.setblocking(False)
 
     def ready(self) -> None:
-        """The line runs, or runs again after a reload."""
+        """All that was asked for is begun, or runs again after a reload."""
         self._notifier.notify("READY=1")
 
     def reloading(self) -> None:
@@ -24,9 +24,9 @@ class Service:
         self._notifier.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The line ends."""
+        """The process ends."""
         self._notifier.notify("STOPPING=1")
 
     def alive(self, status: str) -> None:
-        """Every lane and camera makes progress; ``status`` is shown by ``systemctl status``."""
+        """All makes progress; ``status`` is shown by ``systemctl status``."""
         self._notifier.notify(f"WATCHDOG=1\nSTATUS={status}")
