@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
@@ -18,8 +15,8 @@ from daemon.capture.drivers import CameraSettings
 from daemon.host.cores import Cores
 from foundation.errors import InputError
 from foundation.yaml_model import line_of, read_model
+from lines.section import Name, Section
 from verdicts.address import address_from, parse_address
-from verdicts.message import NAME
 
 _Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
@@ -27,20 +24,7 @@ _Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 A_CONFIG = "the YAML config of a line"
 
 
-def _name(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise ValueError('expected a name of 1 to 64 letters, digits, "_", "." or "-"')
-    return name
-
-
-Name = Annotated[str, AfterValidator(_name)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ProductConfig(_Section):
+class ProductConfig(Section):
     """What one product is judged by."""
 
     engine: Path
@@ -48,7 +32,7 @@ class ProductConfig(_Section):
     mask: Path | None = Field(default=None, description="where to look; everywhere when absent")
 
 
-class ArchiveConfig(_Section):
+class ArchiveConfig(Section):
     """Where pictures of rejects are kept."""
 
     folder: Path
@@ -59,13 +43,13 @@ class ArchiveConfig(_Section):
     sample: float = Field(default=0, ge=0, le=1, description="also this share of all passes, by chance")
 
 
-class PreviewConfig(_Section):
+class PreviewConfig(Section):
     """Where small live pictures are put while somebody looks."""
 
     folder: Path
 
 
-class JournalConfig(_Section):
+class JournalConfig(Section):
     """Where every verdict is written down before it is published."""
 
     file: Path
@@ -74,7 +58,7 @@ class JournalConfig(_Section):
     durable: bool = Field(default=False, description="publish a verdict only when it is on the disk")
 
 
-class GoldenConfig(_Section):
+class GoldenConfig(Section):
     """When golden samples are judged, and what follows when one gets another verdict or score."""
 
     every_h: float = Field(default=4, ge=0.0003, le=8760, description="beside each start, reload and select")
@@ -83,13 +67,13 @@ class GoldenConfig(_Section):
     )
 
 
-class DriftConfig(_Section):
+class DriftConfig(Section):
     """Whether it is watched if parts still look as they did when the line was calibrated."""
 
     parts_per_false_alarm: float = Field(default=1_000_000, ge=10_000, le=1e12)
 
 
-class ClientConfig(_Section):
+class ClientConfig(Section):
     """Who may connect when there is a CURVE key."""
 
     key: str = Field(description="the client's public key, 40 characters of Z85")
@@ -103,14 +87,14 @@ class ClientConfig(_Section):
         return key
 
 
-class CurveConfig(_Section):
+class CurveConfig(Section):
     """Encryption and the clients that are let in; nobody else is."""
 
     secret_key: str = Field(description="file from inspectctl keygen, or credential:NAME of the service")
-    clients: dict[Name, ClientConfig] = {}
+    clients: dict[Name, ClientConfig] = Field(default_factory=dict)
 
 
-class Config(_Section):
+class Config(Section):
     """One line. Relative paths count from the config file's folder."""
 
     line: Name
@@ -119,7 +103,7 @@ class Config(_Section):
     mask: Path | None = Field(
         default=None, description="where to look; everywhere when absent. Of a product or a camera, too"
     )
-    products: dict[Name, ProductConfig] = {}
+    products: dict[Name, ProductConfig] = Field(default_factory=dict)
     product: Annotated[Name | None, Field(validate_default=True)] = None
     trusted_keys: Annotated[tuple[Path, ...], Field(min_length=1)] | None = Field(
         default=None,
@@ -252,7 +236,7 @@ def _from_folder(config: Config, path: Path) -> Config:
     """Count relative paths from the config file's folder."""
     folder = path.parent
 
-    def moved(section: _Section | None, *keys: str) -> Any:
+    def moved(section: Section | None, *keys: str) -> Any:
         if section is None:
             return None
         paths = {key: getattr(section, key) for key in keys}

@@ -9,10 +9,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from fleet.section import File, Name, Section
 from foundation.errors import InputError
 from foundation.yaml_model import read_model
 from lines.line_config import read_line
+from lines.section import File, Name, Section
 from verdicts import CurveKeys
 from verdicts.address import from_this_machine, parse_address
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from foundation.errors import InputError
 from foundation.yaml_model import read_model
 from lines.line_config import LineConfig, read_line
+from lines.section import File, Name, Section
 from plant.alarms.config import AlarmsConfig
 from plant.gate.config import BeltConfig, GateConfig
 from plant.listener import MetricsConfig
@@ -19,7 +20,7 @@ from plant.outputs.modbus_server import ModbusServerConfig
 from plant.outputs.mqtt import MqttConfig
 from plant.outputs.registers import WORDS
 from plant.outputs.webhook import WebhookConfig
-from plant.section import File, Name, OutputSection, Seconds, Section, quantity
+from plant.section import OutputSection, Seconds, quantity
 from verdicts import CurveKeys
 
 A_CONFIG: Final = "the YAML config of inspectd-plant"

@@ -17,8 +17,9 @@ from pydantic import AfterValidator, Field
 from foundation.errors import InputError
 from foundation.secret_file import read_secret
 from foundation.secrets import masked
+from lines.section import File, Section
 from plant.outputs import PeerFailed
-from plant.section import File, Seconds, Section, seconds
+from plant.section import Seconds, seconds
 
 _URL: Final = re.compile(
     r"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?(?:/[!-~]*)?", re.ASCII

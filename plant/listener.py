@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final, NamedTuple
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from foundation.errors import InputError, Unavailable
-from plant.section import Section, whole_port
+from lines.section import Section
+from plant.section import whole_port
 
 _LISTEN: Final = re.compile(r"http://(\[[0-9a-fA-F:.]+\]|[0-9.]+|localhost):([0-9]+)/?", re.ASCII)
 _MOST_AT_ONCE: Final = 16

@@ -1,32 +1,13 @@
-"""What the sections of the config are made of: strict models, files, names, quantities with units."""
+"""What the sections of the plant's config are made of: quantities with units, and what every output has."""
 
 import math
 import re
-from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from verdicts.message import NAME, Decision
-
-
-class Section(BaseModel):
-    """A part of the config; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _name(text: str) -> str:
-    if not NAME.fullmatch(text):
-        raise ValueError('expected a name of 1 to 64 letters, digits, "_", "." or "-"')
-    return text
-
-
-def _from_folder(path: Path, info: ValidationInfo) -> Path:
-    """Count a relative path from the config's folder."""
-    if "\0" in str(path) or not str(path):
-        raise ValueError("expected the path of a file")
-    return Path(info.context or ".") / path
+from lines.section import File, Name, Section
+from verdicts.message import Decision
 
 
 class Quantity(NamedTuple):
@@ -90,8 +71,6 @@ def whole_port(text: str) -> int:
     return int(text)
 
 
-Name = Annotated[str, AfterValidator(_name)]
-File = Annotated[Path, AfterValidator(_from_folder)]
 Seconds = Annotated[
     str, AfterValidator(_seconds), WithJsonSchema({"type": "string", "examples": ["1.25 s", "80 ms"]})
 ]

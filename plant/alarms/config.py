@@ -5,8 +5,9 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from lines.section import File, Section
 from plant.http_post import WebAddress
-from plant.section import File, Seconds, Section, whole_port
+from plant.section import Seconds, whole_port
 
 _SERVER: Final = re.compile(r"(smtps?)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]+))?/?", re.ASCII)
 _MAIL: Final = re.compile(r"[!-?A-~]{1,64}@[A-Za-z0-9_.-]{1,255}", re.ASCII)

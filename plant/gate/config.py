@@ -5,7 +5,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from plant.section import File, Name, Quantity, Seconds, Section, quantity, whole_port
+from lines.section import File, Name, Section
+from plant.section import Quantity, Seconds, quantity, whole_port
 
 _PEER: Final = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]+))?", re.ASCII)
 MODBUS_PORT: Final = 502

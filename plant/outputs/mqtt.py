@@ -13,8 +13,9 @@ from pydantic import AfterValidator, Field, field_validator
 
 from foundation.errors import InputError
 from foundation.secret_file import read_secret
+from lines.section import File
 from plant.outputs import Delivery, LineNow, PeerFailed
-from plant.section import File, OutputSection, Seconds, seconds, whole_port
+from plant.section import OutputSection, Seconds, seconds, whole_port
 from verdicts.message import Health
 
 if TYPE_CHECKING:

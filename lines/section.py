@@ -1,4 +1,4 @@
-"""What the sections of the config are made of: strict models, names, files."""
+"""What the sections of configs are made of: strict models, names, files."""
 
 from pathlib import Path
 from typing import Annotated
