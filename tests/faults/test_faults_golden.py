@@ -1,12 +1,13 @@
 """Golden samples that get another verdict: at the start, while the line runs, after a reload."""
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from brightness import THRESHOLD, brightness_model
-from line_rig import part_image
+from line_rig import COMMANDS, part_image
 from onnx import helper, numpy_helper
 from treacherous import replace_engine
 
@@ -23,8 +24,9 @@ UNFIT = 0.001
 
 def add_sample(trial: Trial) -> None:
     picture = part_image(trial.folder / "good.png", bright=False)
-    for _ in range(20):  # of an engine that errs now and then
-        if inspectctl(["golden", "add", "--config", str(trial.config), "--good", str(picture)]) == 0:
+    adding = [COMMANDS / "inspectctl", "golden", "add", "--config", trial.config, "--good", picture]
+    for _ in range(20):  # an engine that errs does so in its first run, or not, by the process that runs it
+        if subprocess.run(adding, check=False, capture_output=True).returncode == 0:
             return
     raise AssertionError("no sample could be added")
 
