@@ -8,11 +8,10 @@ from typing import Any, Final
 
 from fleet.config import Fleet, Line
 from fleet.forwarding import Forwarder
-from fleet.hubs import Hub, HubFailed
-from fleet.hubs.open import open_hub
+from fleet.hubs import Hub
+from fleet.hubs.open import open_hub, try_hub
 from fleet.service import service
 from fleet.status import StatusFile
-from foundation.errors import InputError, Unavailable
 from verdicts import AcknowledgedSubscription, Lost, acknowledged
 
 COMMAND: Final = "forward"
@@ -27,12 +26,7 @@ def check(fleet: Fleet) -> int:
         InputError: something is wrong; ``Unavailable`` while the hub cannot be reached.
     """
     hub = _needed(fleet)
-    try:
-        hub.connect()
-    except HubFailed as error:
-        raise Unavailable(f"{fleet.file}: hub: {error}") from error
-    finally:
-        hub.close()
+    try_hub(fleet, hub)
     lines = ", ".join(line.name for line in fleet.lines)
     print(f"{fleet.file}: in order: plant {fleet.plant}, lines {lines}, hub {hub.name}")
     return 0
@@ -72,10 +66,7 @@ def _needed(fleet: Fleet) -> Hub:
     if not fleet.lines:
         raise fleet.missing("lines", "the lines whose verdicts are forwarded")
     _ = fleet.plant
-    try:
-        return open_hub(fleet)
-    except InputError as error:
-        raise type(error)(f"{fleet.file}: hub: {error}") from error
+    return open_hub(fleet)
 
 
 def _subscribe(line: Line, name: str) -> Callable[[Callable[[Lost], None]], AcknowledgedSubscription]:

@@ -11,11 +11,11 @@ from daemon.journal.ranges import Ranges
 from fleet.config import Fleet
 from fleet.delta import Lake, only_writer
 from fleet.hubs import Hub, HubFailed
-from fleet.hubs.open import open_hub
+from fleet.hubs.open import open_hub, try_hub
 from fleet.rows import Row, row_of, table_of
 from fleet.service import Service, service
 from fleet.status import StatusFile
-from foundation.errors import InputError, Unavailable
+from foundation.errors import InputError
 from verdicts import MalformedMessage
 
 COMMAND: Final = "lake"
@@ -33,12 +33,7 @@ def check(fleet: Fleet) -> int:
         InputError: something is wrong; ``Unavailable`` while the hub cannot be reached.
     """
     hub = _needed(fleet)
-    try:
-        hub.connect()
-    except HubFailed as error:
-        raise Unavailable(f"{fleet.file}: hub: {error}") from error
-    finally:
-        hub.close()
+    try_hub(fleet, hub)
     with only_writer(fleet.lake.folder):
         Lake(fleet.lake.folder)
     print(f"{fleet.file}: in order: hub {hub.name}, lake {fleet.lake.folder}")
@@ -64,10 +59,7 @@ def lake(fleet: Fleet) -> int:
 
 def _needed(fleet: Fleet) -> Hub:
     _ = fleet.lake
-    try:
-        return open_hub(fleet)
-    except InputError as error:
-        raise type(error)(f"{fleet.file}: hub: {error}") from error
+    return open_hub(fleet)
 
 
 class Filling:

@@ -3,8 +3,8 @@
 from importlib.util import find_spec
 
 from fleet.config import Fleet
-from fleet.hubs import Hub
-from foundation.errors import InputError
+from fleet.hubs import Hub, HubFailed
+from foundation.errors import InputError, Unavailable
 from foundation.secret_file import read_secret
 
 
@@ -14,6 +14,27 @@ def open_hub(fleet: Fleet) -> Hub:
     Raises:
         InputError: its package is missing, or a file that it names cannot be read.
     """
+    try:
+        return _hub(fleet)
+    except InputError as error:
+        raise type(error)(f"{fleet.file}: hub: {error}") from error
+
+
+def try_hub(fleet: Fleet, hub: Hub) -> None:
+    """See that a hub is there and keeps what it takes.
+
+    Raises:
+        InputError: it is not as the config says; ``Unavailable`` while it cannot be reached.
+    """
+    try:
+        hub.connect()
+    except HubFailed as error:
+        raise Unavailable(f"{fleet.file}: hub: {error}") from error
+    finally:
+        hub.close()
+
+
+def _hub(fleet: Fleet) -> Hub:
     nats, postgresql = fleet.hub.nats, fleet.hub.postgresql
     if nats is not None:
         require("nats", "nats-py")
