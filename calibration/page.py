@@ -139,7 +139,7 @@ def _tail(measured: Measured, found: Evidence) -> str:
     band = [(at, high) for at, _, _, high in found.curve], [(at, low) for at, _, low, _ in found.curve]
     chart.band(*band, "range", f"{CONFIDENCE:.0%} interval of the fit")
     chart.line([(at, rate) for at, rate, _, _ in found.curve], "good", "fit: expected share")
-    chart.dots(seen, "good", f"the {len(seen)} highest parts")
+    chart.dots(seen, "good", "parts in the images")
     chart.level(threshold.wanted_rate, "before", f"wanted: {rate_text(threshold.wanted_rate)}")
     chart.upright(threshold.value, "chosen", "threshold")
     return _section(
