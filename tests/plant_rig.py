@@ -14,19 +14,20 @@ from typing import Any
 
 import pytest
 import yaml
-from line_rig import COMMANDS, PATIENCE_S, free_address
+from line_rig import COMMANDS, free_address
+from patience import PATIENCE_S
 
 
 def free_port() -> int:
     return int(free_address().rpartition(":")[2])
 
 
-def until(condition: Callable[[], Any], *, within_s: float = PATIENCE_S, what: object = "") -> Any:
+def until(condition: Callable[[], Any], *, what: object = "") -> Any:
     """Wait until something is so, and give it."""
-    give_up_s = time.monotonic() + within_s
+    give_up_s = time.monotonic() + PATIENCE_S
     while not (found := condition()):
         assert time.monotonic() < give_up_s, (
-            f"not within {within_s:g} s: {what() if callable(what) else what}"
+            f"not within {PATIENCE_S:g} s: {what() if callable(what) else what}"
         )
         time.sleep(0.02)
     return found
@@ -99,7 +100,7 @@ class Plant:
 
     def get(self, path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(self.address + path, timeout=10) as answer:
+            with urllib.request.urlopen(self.address + path, timeout=PATIENCE_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
