@@ -47,7 +47,7 @@ def main() -> None:
             running.process.send_signal(signal.SIGCONT)
             running.until_connected("mqtt")
             begin_s = time.monotonic()
-            until(lambda: listener.last_seq() == last)
+            until(lambda: listener.last_seq() == last, within_s=600)
             result["delivered_per_second"] = round(options.verdicts / (time.monotonic() - begin_s))
             result["memory_mb_after"] = running.memory_mb()
             verdicts = listener.verdicts()

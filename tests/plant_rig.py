@@ -22,12 +22,12 @@ def free_port() -> int:
     return int(free_address().rpartition(":")[2])
 
 
-def until(condition: Callable[[], Any], *, what: object = "") -> Any:
+def until(condition: Callable[[], Any], *, within_s: float = PATIENCE_S, what: object = "") -> Any:
     """Wait until something is so, and give it."""
-    give_up_s = time.monotonic() + PATIENCE_S
+    give_up_s = time.monotonic() + within_s
     while not (found := condition()):
         assert time.monotonic() < give_up_s, (
-            f"not within {PATIENCE_S:g} s: {what() if callable(what) else what}"
+            f"not within {within_s:g} s: {what() if callable(what) else what}"
         )
         time.sleep(0.02)
     return found
