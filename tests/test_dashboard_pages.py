@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from firefox import firefox
 from line_process import a_verdict
 from line_rig import REPOSITORY, free_address
 from mean_part import SIZE
@@ -140,9 +141,9 @@ def small_targets(page: Any) -> list[str]:
 
 
 def bare_keys(page: Any) -> list[str]:
-    """Keys of the catalogue that a person would see instead of a text."""
+    """Keys of the catalogue, and places in its texts, that a person would see instead of words."""
     text = page.evaluate("document.body.innerText")
-    return [line for line in text.splitlines() if line in KEYS]
+    return [line for line in text.splitlines() if line in KEYS or re.search(r"{\w+}", line)]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -175,6 +176,51 @@ def test_every_page_in_every_language_size_and_scheme_is_for_everybody(
                 if (wider := overflow(page)) > 0:
                     wrong.append(f"{path} at 200 %: {wider} px wider than the window")
                 page.emulate_media(forced_colors="none")
+    assert wrong == []
+
+
+def test_every_page_in_firefox_too(site: Site, tmp_path: Path) -> None:
+    reject = site.get("verdicts", camera="top", label="defect", limit=1)["items"][0]["id"]
+    before = site.get("labels/summary")["defect"]
+    wrong: list[str] = []
+    with firefox(tmp_path / "profile") as page:
+        page.set_viewport_size({"width": 1440, "height": 900})
+        go(page, site, "line")
+        page.add_script_tag(path=AXE)
+        assert page.evaluate("document.documentElement.lang") == "en"
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 21, 26)"  # dark
+        page.wait_for_function("document.querySelectorAll('.camera .picture:not(.old) img').length >= 2")
+        shown = page.evaluate(
+            "Math.max(...[...document.querySelectorAll('.latest')].map((one) => one.dataset.at))"
+        )
+        page.wait_for_function(
+            f"[...document.querySelectorAll('.latest')].some((one) => Number(one.dataset.at) > {shown})"
+        )
+        for path in (*PAGES, f"rejects/{reject}"):
+            walk(page, f"/line3/{path}")
+            wrong += [f"{path}: bare key {key}" for key in bare_keys(page)]
+            for name, (width, height) in SIZES.items():
+                page.set_viewport_size({"width": width, "height": height})
+                at = f"{path} {name}"
+                wrong += [f"{at}: {one}" for one in violations(page)]
+                wrong += [f"{at}: too small for gloves: {one}" for one in small_targets(page)]
+                if (wider := overflow(page)) > 0:
+                    wrong.append(f"{at}: {wider} px wider than the window")
+        page.wait_for_function("document.querySelectorAll('dialog .lens img').length >= 2")
+        page.press("Escape")
+        page.wait_for_function("!document.querySelector('dialog[open]')")
+        walk(page, "/line3/threshold?hours=1")
+        page.evaluate("document.querySelector('[role=slider]').focus()")
+        for _ in range(6):
+            page.press("PageDown")
+        page.wait_for_function("document.querySelector('.outcome').innerText.includes('more of')")
+        walk(page, "/line3/review")
+        page.wait_for_function("document.querySelector('.review .lens')")
+        page.press("1")
+        site.until(lambda: site.get("labels/summary")["defect"] == before + 1)
+        page.press("u")
+        site.until(lambda: site.get("labels/summary")["defect"] == before)
+        assert page.errors == []
     assert wrong == []
 
 
