@@ -96,16 +96,20 @@ class Link:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        self._take_place()
-        pause_s, connected = _FIRST_PAUSE_S, False
+        pause_s, placed, connected, reached = _FIRST_PAUSE_S, False, False, False
         while not self._end.is_set():
             delivered = self.health.delivered
             try:
+                placed = placed or self._take_place()
                 if not connected:
                     reached = self._output.connect()
                     connected = True
-                    if reached or self.health.state == "connecting":
-                        self._become("connected")
+                if not placed:
+                    self._output.tell(self._line())
+                    continue
+                if reached or self.health.state == "connecting":
+                    self._become("connected")
+                    reached = False
                 self._deliver()
             except PeerWaits as error:
                 self._failed(str(error))
@@ -127,20 +131,21 @@ class Link:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         self._output.close()
 
-    def _take_place(self) -> None:
-        """Make the line keep a place for this name from now on, whether or not the other end is there."""
-        while not self._end.is_set():
-            try:
-                with self._subscribe(self._lost) as subscription:
-                    subscription.join()
-                return
-            except LineSilent as silence:
-                if self.health.error is None:
-                    _log.warning("%s: %s", self.name, silence)
-                    self._become("connecting", str(silence))
-            except (SubscriberReplaced, SubscriberRefused) as error:
-                self._failed(f"the line delivers nothing: {error}")
-                self._end.wait(_LONGEST_PAUSE_S)
+    def _take_place(self) -> bool:
+        """Have the line keep a place for this name from now on, whether or not the other end is there.
+
+        Returns:
+            Whether it does. While the line is silent it cannot, and then the other end should hear of that.
+        """
+        try:
+            with self._subscribe(self._lost) as subscription:
+                subscription.join()
+        except LineSilent as silence:
+            if self.health.error is None:
+                _log.warning("%s: %s", self.name, silence)
+                self._become(self.health.state, str(silence))
+            return False
+        return True
 
     def _deliver(self) -> None:
         with self._subscribe(self._lost) as subscription:
