@@ -128,20 +128,19 @@ class Space:
             await self._add_variable("", name, ua.NodeId(ua.ObjectIds.UInt64), model.own)
         await self._add_variable("", "LineState", ua.NodeId(ua.ObjectIds.String), model.own)
         await system.add_object(self._id("Cameras"), ua.QualifiedName("Cameras", model.own))
-        made = await instantiate(
+        await instantiate(
             self.node("ResultManagement.Results"),
             self._server.get_node(model.standard(_RESULT)),
             nodeid=self._id("ResultManagement.Results.LastResult"),
             bname=ua.QualifiedName("LastResult", model.own),
             dname=ua.LocalizedText("LastResult"),
         )
-        for part in made:
-            await part.set_read_only()
         content = self.node("ResultManagement.Results.LastResult.ResultContent")
         await content.write_attribute(
             ua.AttributeIds.DataType, ua.DataValue(ua.Variant(model.content, Kind.NodeId))
         )
         await self._make_notifier(system)
+        await self._make_read_only()
         await self._quality(self._of_line, codes.BadWaitingForInitialData)
         await self._quality(self._of_result, codes.BadWaitingForInitialData)
 
@@ -206,6 +205,7 @@ class Space:
                 ua.Variant(configuration_of(name, configuration), Kind.ExtensionObject),
                 datatype=self._model.standard(3007),
             )
+        await self._make_read_only()
         self._shown = dict(configurations)
         await self._show_active()
 
@@ -367,6 +367,14 @@ class Space:
         told = [_STATE_CHANGED, _ERROR, _ERROR_RESOLVED, _RECIPE_PREPARED]
         for event_type in [self._model.result_event, *map(self._model.standard, told)]:
             await system.add_reference(self._server.get_node(event_type), ua.ObjectIds.GeneratesEvent)
+
+    async def _make_read_only(self) -> None:
+        """Say what holds anyway: the nodeset declares many values as writable."""
+        space = self._server.iserver.aspace
+        for node_id in list(space.keys()):
+            is_own = node_id.NamespaceIndex == self._model.own
+            if is_own and ua.AttributeIds.AccessLevel in space[node_id].attributes:
+                await self._server.get_node(node_id).set_read_only()
 
     @property
     def _of_line(self) -> list[str]:
