@@ -28,15 +28,12 @@ class Broker:
     def __init__(self, folder: Path, **options: str) -> None:
         self.port = free_port()
         self.conf = folder / "mosquitto.conf"
-        lines = (
-            {
-                "listener": f"{self.port} 127.0.0.1",
-                "user": "root",
-                "allow_anonymous": "true",
-                "max_queued_messages": "0",  # else it drops what a listener on a busy machine does not take in time
-            }
-            | options
-        )
+        lines = {
+            "listener": f"{self.port} 127.0.0.1",
+            "user": "root",
+            "allow_anonymous": "true",
+            "max_queued_messages": "0",  # else it drops what a slow listener has not taken
+        } | options
         self.conf.write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
         self.start()
 
