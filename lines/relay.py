@@ -14,8 +14,6 @@ from verdicts import (
     AcknowledgedSubscription,
     LineSilent,
     Lost,
-    SubscriberRefused,
-    SubscriberReplaced,
     Verdict,
 )
 
