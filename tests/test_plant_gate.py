@@ -16,12 +16,11 @@ from plant_rig import complaint, plant, run_plant, until, write_plant
 from plant.gate.config import GateConfig, GpioEncoder, GpioOutput
 from plant.gate.counters import BeltFailed, CounterFile, GpioCounter
 from plant.gate.digital import GpioLine
-from plant.gate.gates import Gate, Gates
+from plant.gate.gates import Gate, Gates, Judged
 from plant.gate.parts import Parts
 from plant.gate.position import CountedPosition
 from plant.gate.track import Track
-from plant.outputs import LineNow
-from verdicts import Verdict
+from verdicts import Latency
 
 
 @pytest.fixture
@@ -134,27 +133,18 @@ def counted(tmp_path: Path, clock: Clock, count: Path, **keys: Any) -> tuple[Gat
     )
     output: Any = SimpleNamespace(set=lambda _: None, close=lambda: None, trouble=None)
     gate = Gate("reject", config, 100, output, Parts(5, 100))
-    heard = LineNow("line3", SimpleNamespace(state="running"), silent=False)  # type: ignore[arg-type]
-    line: Any = SimpleNamespace(control="none")
     gates = Gates(
-        line,
-        {"reject": gate},
-        position,
-        track,
-        lambda: heard,
-        clock=lambda: clock.now,
-        wall=lambda: clock.now,
+        {"reject": gate}, position, track, lambda: None, clock=lambda: clock.now, wall=lambda: clock.now
     )
     return gates, gate
 
 
-def judged(clock: Clock, seq: int, decision: str = "pass") -> Verdict:
+def judged(clock: Clock, seq: int, decision: str = "pass") -> Judged:
     from line_process import a_verdict
 
     stamp = f"{datetime.fromtimestamp(clock.now, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-    from verdicts import Latency
-
-    return a_verdict(seq, decision=decision, captured_at=stamp, latency_ms=Latency(0.0, 0.0, 0.0))
+    verdict = a_verdict(seq, decision=decision, captured_at=stamp, latency_ms=Latency(0.0, 0.0, 0.0))
+    return Judged.of(verdict, clock.now, clock.now)
 
 
 def drive(clock: Clock, gates: Gates, count: Path, begin: int, end: int) -> None:
@@ -236,7 +226,7 @@ def test_a_step_of_the_clock_lets_nothing_pass_that_was_judged_around_it(tmp_pat
     wall["ahead"] = 30.0
     clock.now += 0.06
     gates.turn()
-    gates.came(judged(clock, 1))
+    gates.came(judged(clock, 1)._replace(heard_at=clock.now + 30.0))
     gates.turn()
     assert (gate.counts.unknown, gate.parts.waiting()) == (1, 0)
 
