@@ -23,11 +23,6 @@ def _run(argv: list[str] | None) -> int:
     arguments = command_line().parse_args(argv)
     engine: Path = arguments.engine
     target: Path = arguments.output or engine.with_suffix(".calibration.yaml")
-    from calibration.calibrate import calibrate
-    from calibration.calibration_file import calibration_text, write_text
-    from calibration.evidence import as_json, evidence
-    from calibration.page import page
-    from calibration.report import comparison, next_step, report, warnings
     from foundation.errors import EngineFailed, InputError
     from foundation.files import check_writable
 
@@ -39,6 +34,13 @@ def _run(argv: list[str] | None) -> int:
         check_writable(file)
     if shown.suffix != ".html":
         raise InputError(f"--report: found {shown}, expected the name of a page, such as line3.html")
+    # What can be refused without them is refused at once: they take a second.
+    from calibration.calibrate import calibrate
+    from calibration.calibration_file import calibration_text, write_text
+    from calibration.evidence import as_json, evidence
+    from calibration.page import page
+    from calibration.report import comparison, next_step, report, warnings
+
     key = None if arguments.sign is None else _signing_key(arguments.sign)
     try:
         measured = calibrate(

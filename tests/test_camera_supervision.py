@@ -136,7 +136,7 @@ def test_a_flood_of_messages_does_not_starve_another_camera(rude: Callable[[str]
 @pytest.mark.slow
 def test_a_daemon_that_was_held_up_does_not_blame_its_cameras() -> None:
     async def story(rig: CameraRig) -> None:
-        camera = rig.start("top", source=BELT, fps=50, stalled_after_s=1)
+        camera = rig.start("top", source=BELT, fps=50, stalled_after_s=3)
         await rig.until(lambda: len(rig.arrivals["top"]) > 10)
         time.sleep(4)  # the event loop hears nothing for longer than any patience
         camera.check_stalled()

@@ -1,5 +1,6 @@
 """``inspectd --check``, beside nothing, beside the running line and beside something else."""
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import yaml
 from line_rig import COMMANDS, free_address, part_image, write_config
 from patience import PATIENCE_S
 
+from daemon.check import check_line
+from foundation.errors import InputError
 from fuzzing.free_port import free_port
 from verdicts import CurveKeys, LineControl, read_health, subscribe
 
@@ -182,8 +185,10 @@ def test_what_the_line_could_not_open_is_refused(
     line_folder: Path, keys: dict[str, Any], expected: str
 ) -> None:
     before = (line_folder / "brightness.engine").read_bytes()
-    said = refused(write_config(line_folder, CAMERAS, **{"journal": {"file": "j"}} | keys))
-    assert expected in said
+    config = write_config(line_folder, CAMERAS, **{"journal": {"file": "j"}} | keys)
+    with pytest.raises(InputError) as said:  # the tests around show what the command makes of it
+        asyncio.run(check_line(config))
+    assert expected in str(said.value)
     assert (line_folder / "brightness.engine").read_bytes() == before
     assert not (line_folder / "rejects").exists()
 

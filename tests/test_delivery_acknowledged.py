@@ -45,7 +45,7 @@ def line(line_maker: LineMaker) -> DeliveryLine:
 
 def gate(line: DeliveryLine, **options: Any) -> AcknowledgedSubscription:
     return acknowledged(
-        line.control_address, **({"line": "line3", "name": "gate", "silence_s": 10} | options)
+        line.control_address, **({"line": "line3", "name": "gate", "silence_s": PATIENCE_S} | options)
     )
 
 
@@ -202,7 +202,7 @@ def test_only_what_was_asked_for_is_given_and_the_rest_is_acknowledged(line: Del
 
 
 def test_passes_alone_are_acknowledged_while_a_gate_waits_for_rejects(line: DeliveryLine) -> None:
-    with gate(line, decisions={"reject"}, silence_s=0.6) as subscription:
+    with gate(line, decisions={"reject"}, silence_s=5) as subscription:
         join(line, subscription)
         line.judge(1, 2500)
         line.judge(2501, 2501, decision="reject")
