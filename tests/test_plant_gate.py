@@ -1,6 +1,9 @@
 """The gate: each part meets its own command; what has no pass in time is thrown out."""
 
+import os
 import runpy
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -332,6 +335,69 @@ def test_a_gpio_encoder_counts_with_direction_and_tells_of_lost_edges(chip: dict
     turn(forwards, skip=3)
     with pytest.raises(BeltFailed, match="lost 3 edges"):
         until(lambda: counter.read() == 99, within_s=5)
+    counter.close()
+
+
+class SimulatedChip:
+    """A GPIO chip of the kernel's own making (gpio-sim), and the ends of its lines."""
+
+    def __init__(self, configfs: Path) -> None:
+        self.made = configfs / "gpio-sim/inspectd"
+        (self.made / "bank0").mkdir(parents=True)
+        (self.made / "bank0/num_lines").write_text("8")
+        (self.made / "live").write_text("1")
+        self.name = (self.made / "bank0/chip_name").read_text().strip()
+        self.device = Path("/dev") / self.name
+        self.ends = Path("/sys/devices/platform") / (self.made / "dev_name").read_text().strip() / self.name
+
+    def value(self, line: int) -> str:
+        return (self.ends / f"sim_gpio{line}/value").read_text().strip()
+
+    def pull(self, line: int, *, up: bool) -> None:
+        (self.ends / f"sim_gpio{line}/pull").write_text("pull-up" if up else "pull-down")
+
+    def close(self) -> None:
+        (self.made / "live").write_text("0")
+        (self.made / "bank0").rmdir()
+        self.made.rmdir()
+
+
+@pytest.fixture
+def simulated_chip() -> Iterator[SimulatedChip]:
+    pytest.importorskip("gpiod", reason="needs gpiod: pip install 'inspectd[plant]'")
+    configfs = Path("/sys/kernel/config")
+    if os.getuid() != 0:
+        pytest.skip("a gpio-sim chip is made by root")
+    if shutil.which("modprobe") is not None:
+        subprocess.run(["modprobe", "gpio-sim"], capture_output=True, check=False)
+    if configfs.is_dir() and not any(configfs.iterdir()):
+        subprocess.run(["mount", "-t", "configfs", "none", configfs], capture_output=True, check=False)
+    if not (configfs / "gpio-sim").is_dir():
+        pytest.skip("this kernel has no gpio-sim")
+    chip = SimulatedChip(configfs)
+    yield chip
+    chip.close()
+
+
+def test_an_output_and_an_encoder_on_a_gpio_sim_chip(simulated_chip: SimulatedChip) -> None:
+    output = GpioLine(GpioOutput(chip=simulated_chip.device, line=5), "gates.reject.output")
+    assert simulated_chip.value(5) == "0"
+    output.set(True)
+    assert simulated_chip.value(5) == "1"
+    with pytest.raises(Exception, match="cannot be had: Device or resource busy"):
+        GpioLine(GpioOutput(chip=simulated_chip.device, line=5), "gates.other.output")
+    output.close()
+    assert simulated_chip.value(5) == "0"
+    for line in (1, 2):
+        simulated_chip.pull(line, up=False)
+    counter = GpioCounter(GpioEncoder(chip=simulated_chip.device, a=1, b=2))
+    for _ in range(25):
+        for line, up in ((1, True), (2, True), (1, False), (2, False)):
+            simulated_chip.pull(line, up=up)
+    until(lambda: counter.read() == 100)
+    for line, up in ((2, True), (1, True), (2, False), (1, False)):
+        simulated_chip.pull(line, up=up)
+    until(lambda: counter.read() == 96)
     counter.close()
 
 
