@@ -154,7 +154,8 @@ def test_all_function_blocks_do_the_same() -> None:
     words = [0] * WORDS
     for _ in range(2000):
         changed = chance.choice((0, 1, 8, 9, 11, 13, 14, 15))
-        words[changed] = chance.choice((0, 1, 2, 3, 0x7FFF, 0x8000, 0xFFFF))
+        small = changed in (9, 14)  # a decision, and the high word of a number that never grows so large
+        words[changed] = chance.choice((0, 1, 2, 3) if small else (0, 1, 2, 3, 0x7FFF, 0x8000, 0xFFFF))
         assert len({program.run(words) for program in programs}) == 1
     assert programs[0].read and all(program.read == programs[0].read for program in programs)
 
