@@ -404,6 +404,12 @@ def test_an_output_and_an_encoder_on_a_gpio_sim_chip(simulated_chip: SimulatedCh
 GATE = {"camera": "top", "after": "1.25 s", "window": "80 ms", "output": {"simulated": "gate.log"}}
 
 
+PULSES = {"camera": "top", "after_pulses": 10, "window": 2, "output": {"simulated": "gate.log"}}
+ENCODER = {"modbus": {"address": "tcp://h", "register": 65535}}
+COIL = {"output": {"modbus": {"address": "tcp://h", "coil": 5}}}
+SAME_COIL = {"output": {"modbus": {"address": "tcp://h:502", "coil": 5}}}
+
+
 @pytest.mark.parametrize(
     ("keys", "wanted"),
     [
@@ -419,6 +425,12 @@ GATE = {"camera": "top", "after": "1.25 s", "window": "80 ms", "output": {"simul
         ({"gates": {"a": GATE}, "belt": {"speed": "0.4 km/h"}}, "belt.speed: found '0.4 km/h', expected"),
         ({"gates": {"a": GATE}, "belt": {"counter": "c", "speed": "1 m/s"}}, "expected exactly one of speed"),
         ({"belt": {"speed": "0.4 m/s"}}, "belt: found one without gates"),
+        ({"gates": {"a": GATE | {"pulse": "0 ms"}}}, "gates.a.pulse: found '0 ms', expected more than 0"),
+        ({"gates": {"a": PULSES}, "belt": {"gpio": {"chip": "c", "a": 1, "b": 1}}}, "is also track a"),
+        ({"gates": {"a": PULSES}, "belt": ENCODER}, "at most 65534"),
+        ({"gates": {"a": GATE | COIL, "b": GATE | SAME_COIL}}, "at h:502 is also that of gates.a"),
+        ({"gates": {"a": PULSES}, "belt": {"simulated": {"profile": []}}}, "profile: found nothing in it"),
+        ({"silence": "0 s"}, "silence: found '0 s', expected more than 0"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line(tmp_path: Path, keys: dict[str, Any], wanted: str) -> None:

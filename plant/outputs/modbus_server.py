@@ -1,6 +1,7 @@
 """Registers that a PLC polls, with the same handshake: a verdict stays until the PLC has acknowledged it."""
 
 import asyncio
+import ipaddress
 import re
 import threading
 import time
@@ -27,8 +28,11 @@ _READS_OF_NOTHING: Final = 2
 
 def _listen(text: str) -> str:
     match = _LISTEN.fullmatch(text)
-    if match is None:
-        raise ValueError("expected an address of this machine such as tcp://127.0.0.1:502")
+    try:
+        ipaddress.ip_address(match[1].strip("[]") if match else "")
+    except ValueError:
+        raise ValueError("expected an address of this machine such as tcp://127.0.0.1:502") from None
+    assert match is not None
     whole_port(match[2])
     return text
 
