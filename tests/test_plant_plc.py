@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from delivery_line import DeliveryLine
 from line_rig import REPOSITORY
 from plant_rig import free_port, plant, until, write_plant
@@ -15,7 +16,9 @@ from plant_rig import free_port, plant, until, write_plant
 pytest.importorskip("pymodbus", reason="needs pymodbus: pip install 'inspectd[plant]'")
 from pymodbus.client import ModbusTcpClient
 
+from plant.config import load_plant
 from plant.outputs.registers import MAP, WORDS
+from plant.run import check
 
 PAGE = (REPOSITORY / "docs/plc.md").read_text()
 
@@ -28,6 +31,22 @@ def test_the_table_of_registers_is_the_map() -> None:
     }
     assert documented.pop("acknowledge")[0] == 100
     assert documented == {name: tuple(register) for name, register in MAP.items()}
+
+
+@pytest.mark.parametrize("page", ["plc", "gate", "grafana"])
+def test_the_examples_of_the_pages_are_in_order(tmp_path: Path, page: str) -> None:
+    (tmp_path / "line3.yaml").write_text(
+        "line: line3\npublish: ipc://p\ncontrol: ipc://c\njournal: {file: j}\ncameras: {top: {source: x}}\n"
+    )
+    text = (REPOSITORY / f"docs/{page}.md").read_text()
+    examples = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert examples
+    for example in examples:
+        content = yaml.safe_load(example)
+        if "scrape_configs" in content:
+            assert content == yaml.safe_load((REPOSITORY / "configs/prometheus/prometheus.yaml").read_text())
+        else:
+            check(load_plant(write_plant(tmp_path, **content)))
 
 
 # A translator for the few words of structured text that the page uses.
