@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from inspection import BIN, Inspection
-from operators_page import cpu_ms, memory_mb, watch
+from inspection import BIN, Inspection, cpu_ms, memory_mb, watch
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 from brightness import THRESHOLD, brightness_model, calibrate
@@ -77,13 +76,11 @@ def one_turn(folder: Path, seconds: float, *, plant: bool) -> dict[str, float]:
     inspection = Inspection(folder / "line3.yaml")
     try:
         until(lambda: len(inspection.verdicts) > 100)
-        figures: dict[str, float] = {}
         if not plant:
-            watch(inspection, seconds, figures)
-            return figures
+            return watch(inspection, seconds)
         with beside(folder) as running:
             before_ms, delivered = cpu_ms(running.process.pid), running.output("mqtt")["delivered"]
-            watch(inspection, seconds, figures)
+            figures = watch(inspection, seconds)
             figures["plant_cores"] = (cpu_ms(running.process.pid) - before_ms) / 1000 / seconds
             figures["plant_mb"] = memory_mb(running.process.pid)
             figures["mqtt_per_second"] = (running.output("mqtt")["delivered"] - delivered) / seconds

@@ -14,8 +14,6 @@ from verdicts import (
     AcknowledgedSubscription,
     LineSilent,
     Lost,
-    SubscriberRefused,
-    SubscriberReplaced,
     Verdict,
 )
 
@@ -112,11 +110,11 @@ class Relay(ABC, Generic[HealthT]):
         """Note why nothing is handed on: ``LineSilent``, the line's refusal, or what ``_relay`` raised."""
 
     def _run(self) -> None:
-        self._take_place()
-        pause_s = FIRST_PAUSE_S
+        pause_s, placed = FIRST_PAUSE_S, False
         while not self._end.is_set():
             handed_on = self._handed_on()
             try:
+                placed = placed or self._take_place()
                 self._relay()
                 continue
             except Exception as error:  # no relay must end silently
@@ -132,18 +130,19 @@ class Relay(ABC, Generic[HealthT]):
         _log.error("%s", self.name, exc_info=error)
         return f"{type(error).__name__}: {error}"
 
-    def _take_place(self) -> None:
-        """Make the line keep a place for this name from now on, whether or not the other end is there."""
-        while not self._end.is_set():
-            try:
-                with self._subscribe(self._lost) as subscription:
-                    subscription.join()
-                return
-            except LineSilent as silence:
-                self._trouble(silence)
-            except (SubscriberReplaced, SubscriberRefused) as error:
-                self._trouble(error)
-                self._end.wait(_LONGEST_PAUSE_S)
+    def _take_place(self) -> bool:
+        """Have the line keep a place for this name from now on, whether or not the other end is there.
+
+        Returns:
+            Whether it does. While the line is silent it cannot, and then the other end should hear of that.
+        """
+        try:
+            with self._subscribe(self._lost) as subscription:
+                subscription.join()
+        except LineSilent as silence:
+            self._trouble(silence)
+            return False
+        return True
 
     def _arrived(self, subscription: AcknowledgedSubscription, most: int) -> Iterator[Verdict]:
         """Give what has arrived, or what comes within a tick."""

@@ -18,6 +18,7 @@ from plant.listener import MetricsConfig
 from plant.outputs.modbus_client import ModbusClientConfig
 from plant.outputs.modbus_server import ModbusServerConfig
 from plant.outputs.mqtt import MqttConfig
+from plant.outputs.opcua.config import OpcuaConfig
 from plant.outputs.registers import WORDS
 from plant.outputs.webhook import WebhookConfig
 from plant.section import Duration, OutputSection, quantity
@@ -52,6 +53,7 @@ class PlantConfig(Section):
     )
     modbus_server: ModbusServerConfig | None = Field(default=None, description="registers that a PLC polls")
     mqtt: MqttConfig | None = Field(default=None, description="verdicts and health to an MQTT 5 broker")
+    opcua: OpcuaConfig | None = Field(default=None, description="a server of OPC UA for SCADA systems")
 
     def outputs(self) -> Mapping[str, OutputSection]:
         """Give the sections of the outputs to which verdicts are delivered, by name."""

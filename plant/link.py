@@ -84,7 +84,7 @@ class Link(Relay[LinkHealth]):
         match error:
             case LineSilent():
                 if self.health.error is None:  # for how long it is silent is no news
-                    self._become("connecting", str(error))
+                    self._become(self.health.state, str(error))
                 return
             case SubscriberReplaced() | SubscriberRefused():
                 self._become("down", f"the line delivers nothing: {error}")

@@ -219,6 +219,7 @@ class Slow:
     max_batch = 1
     quantiles = UNCALIBRATED
     weights = None
+    score_parts = False
 
     def __init__(self) -> None:
         self.opened = 0

@@ -145,8 +145,8 @@ def test_nothing_is_lost_while_the_broker_is_killed_or_hangs_or_this_process_is_
         threads, memory = running.threads(), running.memory_mb()
         line.judge(2501, 6000)
         running.until("mqtt", lambda output: output["failures"] >= 3)
-        # The thread of a request of ours may be there for a moment still.
-        assert running.threads() <= threads + 2 and running.memory_mb() < memory + 5
+        until(lambda: running.threads() <= threads)  # an attempt under way has one of its own
+        assert running.memory_mb() < memory + 10
         # Who listens is to be there before the first message.
         running.process.send_signal(signal.SIGSTOP)
         broker.start()

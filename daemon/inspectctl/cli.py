@@ -22,6 +22,8 @@ COMMANDS = (
     "record",
     "locate",
     "mask",
+    "release",
+    "update",
     "keygen",
     "install_service",
 )

@@ -304,6 +304,10 @@ class Trial:
         assert done.returncode == 1, done.stdout + done.stderr
         self._note_detection("`inspectctl audit`", time.monotonic(), within_s)
 
+    def told_by_command(self, command: str, *, within_s: float = 60.0) -> None:
+        """Measure how long it took until a command that has just ended told of the fault."""
+        self._note_detection(command, time.monotonic(), within_s)
+
     def not_told(self) -> None:
         """Note that there is nothing to tell of: nothing but the one who makes the fault has any harm."""
         self._note_detection("nothing to tell", self._injected_s, 0)

@@ -4,10 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.capture.presence.tracks import Blob, Mask, Track
 from pictures.frames import Frame
-
-Mask = NDArray[np.uint8]
-"""H×W uint8: 255 where there is something, 0 where not."""
 
 _PACE: Final = 0.05
 _EVERY: Final = 4  # frames between two lessons
@@ -19,6 +17,9 @@ _DARKER: Final = 0.3
 _DARK: Final = 8.0
 """Grey level that the brightest hundredth of a lit picture is above."""
 _BRIGHTEST: Final = 99.0
+_CLEARER: Final = 1.5
+_UNSTEADY: Final = 4.0  # times as much as usual
+_FLOOR: Final = 2.0  # grey levels from pixel to pixel, that noise makes
 
 
 class Background:
@@ -47,6 +48,13 @@ class Background:
         self._lessons = 0
         self._refresh()
 
+    def undecided(self) -> Mask:
+        """Mark where the pictures that it was made of showed the belt and parts about equally often."""
+        spread = self._deviation.max(axis=2)
+        most = max(self._contrast, _UNSTEADY * float(np.median(spread)))
+        mask = cv2.compare(spread, most, cv2.CMP_GT)
+        return cast(Mask, cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _LARGE))
+
     def is_dark(self, picture: Frame) -> bool:
         """Whether the lamp seems to be off: even what is brightest is far darker than the background."""
         return _brightness(picture) < max(_DARK, _DARKER * self._brightness)
@@ -64,6 +72,26 @@ class Background:
     def is_another(self, mask: Mask) -> bool:
         """Whether the foreground covers the border all around: no part does that."""
         return float(np.count_nonzero(mask.reshape(-1)[self._ring])) > _COVERED * len(self._ring)
+
+    def is_ghost(self, picture: Frame, mask: Mask, blob: Blob, *, is_new: bool) -> bool:
+        """Whether something in the foreground is rather the place where a part lay than a part.
+
+        A part has its edges in the picture, its place has them in the background. What has both is the rim of
+        a part that has moved off a little, if it appears amid the picture.
+        """
+        x, y, right, bottom = (int(side) for side in blob.sides)
+        box = slice(max(0, y - 2), bottom + 2), slice(max(0, x - 2), right + 2)
+        there = cv2.copyMakeBorder(mask[box], 2, 2, 2, 2, cv2.BORDER_REPLICATE)
+        rim = cv2.morphologyEx(there, cv2.MORPH_GRADIENT, _LARGE)[2:-2, 2:-2] > 0
+        if not rim.any():
+            return False
+        seen, expected = (_steepness(grey[box])[rim].mean() + _FLOOR for grey in (picture, self._mean))
+        return bool(seen < expected * (_CLEARER if is_new and blob.whole else 1 / _CLEARER))
+
+    def shows_ghosts(self, picture: Frame, mask: Mask, tracks: list[Track], known: list[Track]) -> bool:
+        """Whether any of the things in view is a ghost; those that are not known are new in this picture."""
+        seen = (track for track in tracks if not track.unseen)
+        return any(self.is_ghost(picture, mask, track.blob, is_new=track not in known) for track in seen)
 
     def follow(self, picture: Frame, mask: Mask) -> None:
         """Learn from what is not foreground."""
@@ -98,6 +126,14 @@ class Background:
 def is_dark(picture: Frame) -> bool:
     """Whether a picture shows nothing at all."""
     return _brightness(picture) < _DARK
+
+
+def _steepness(picture: Frame | NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much each pixel differs from its neighbours, in the colour in which it does most."""
+    values = picture.astype(np.float32)
+    across, down = (cv2.Sobel(values, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
+    steepness: NDArray[np.float32] = np.max(np.abs(across) + np.abs(down), axis=2)
+    return steepness
 
 
 def _brightness(picture: Frame) -> float:

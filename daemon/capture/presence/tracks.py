@@ -5,8 +5,11 @@ from statistics import median
 from typing import Final, NamedTuple
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
-from daemon.capture.presence.background import Mask
+Mask = NDArray[np.uint8]
+"""H×W uint8: 255 where there is something, 0 where not."""
 
 _REMEMBERED: Final = 4  # steps of the belt
 _MOVED: Final = 2.0  # pixels in so many steps, from which on it is known where it moves
