@@ -8,8 +8,9 @@ engine, measured.
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -34,10 +35,16 @@ BASELINE = 300
 """Parts that the calibration has seen: more than the slowest drift of the simulated light needs."""
 WITHIN = 500
 """Parts within which a change must be told."""
-HOUR = 300
-"""Parts in an hour: one in twelve seconds."""
+HOUR = 1200
+"""Parts in an hour: one in three seconds."""
+LAMP_STEPS = 30
+"""In which a lamp that fades loses its 15 %: half a percent each, which no single part shows."""
+MEASURED = 500
+"""Unchanged parts of each seed that are judged and measured; those that are shown are drawn from these."""
 BLOCK = 250
 """Successive parts that are drawn together, so that they depend on each other as they came."""
+RUNS = 20
+"""Of each change of a real product."""
 
 Change = Callable[[Frame, float, np.random.Generator], Frame]
 """Changes a picture by a share of the whole change, 0 to 1."""
@@ -83,7 +90,7 @@ def lot(picture: Frame, _: float, random: np.random.Generator) -> Frame:
 
 CHANGES: dict[str, tuple[Change, int, str]] = {
     "lamp −15 % at once": (lamp, 0, "lamp"),
-    f"lamp −15 % over an hour ({HOUR} parts)": (lamp, HOUR, "lamp"),
+    f"lamp −15 % over an hour ({HOUR:,} parts)": (lamp, HOUR, "lamp"),
     "focus: blur σ 1.5": (focus, 0, "focus"),
     "position: shift 6 px": (position, 0, "position"),
     "dirt: a speck": (dirt, 0, "dirt"),
@@ -122,16 +129,18 @@ class Judge:
         return values
 
 
-def run(judge: Judge, baseline: DriftBaseline, pictures: Iterator[Frame], name: str, seed: int) -> Told:
-    """Show changed pictures until something is told, or for ``WITHIN`` parts after the change is whole."""
-    change, comes_over, _ = CHANGES[name]
+Measure = Callable[[int, float], Values]
+"""Gives the values of part number n, of which a share of the whole change has come."""
+
+
+def run(baseline: DriftBaseline, measure: Measure, name: str, seed: int) -> Told:
+    """Show changed parts until something is told, or for ``WITHIN`` parts after the change is whole."""
+    comes_over = CHANGES[name][1]
     monitor = DriftMonitor(baseline)
-    for number, picture in enumerate(pictures):
-        if number >= comes_over + WITHIN:
-            break
+    for number in range(comes_over + WITHIN):
         share = min(1.0, (number + 1) / comes_over) if comes_over else 1.0
-        changed = change(picture, share, np.random.default_rng(seed))
-        if monitor.observe(number, judge.values(changed)) and monitor.alarm is not None:
+        stepped = round(share * LAMP_STEPS) / LAMP_STEPS
+        if monitor.observe(number, measure(number, stepped)) and monitor.alarm is not None:
             alarm = monitor.alarm
             after = number - comes_over if number >= comes_over else number
             return Told(name, seed, alarm.cause, after, alarm.since, alarm.amount)
@@ -157,6 +166,33 @@ def simulated(seed: int, first: int) -> Iterator[Frame]:
     while True:
         yield line.frame(index)[0]
         index += 1
+
+
+def of_parts(judge: Judge, seed: int, name: str) -> Measure:
+    """Measure the parts of the simulated line that come after those of its baseline, changed."""
+    change, line = CHANGES[name][0], SimulatedLine(seed=seed)
+
+    def measure(number: int, share: float) -> Values:
+        picture = line.frame(BASELINE + number)[0]
+        return judge.values(change(picture, share, np.random.default_rng(seed)))
+
+    return measure
+
+
+class Drawn:
+    """Measures changed pictures that are drawn by chance, with replacement; of equal ones one is measured."""
+
+    def __init__(self, judge: Judge, pictures: Sequence[Frame]) -> None:
+        self._judge, self._pictures = judge, pictures
+        self._measured = cache(self._measure)
+
+    def _measure(self, index: int, name: str, share: float, seed: int) -> Values:
+        return self._judge.values(CHANGES[name][0](self._pictures[index], share, np.random.default_rng(seed)))
+
+    def of(self, seed: int, name: str) -> Measure:
+        """Draw by a seed; the lamp, the lens and the bracket change a picture alike for all seeds."""
+        random, own = np.random.default_rng(seed), seed if CHANGES[name][0] in {dirt, lot} else 0
+        return lambda _, share: self._measured(int(random.integers(len(self._pictures))), name, share, own)
 
 
 def write(folder: Path, pictures: Iterator[Frame], count: int) -> Path:
@@ -187,8 +223,8 @@ def of_the_simulated_line(
         baseline = measured.calibration.drift
         assert baseline is not None
         judge = Judge(engine, measured.calibration.quantiles_array(), baseline)
-        told = [run(judge, baseline, simulated(seed, BASELINE), name, seed) for name in CHANGES]
-        pictures = zip(range(2 * BLOCK), simulated(seed, BASELINE), strict=False)
+        told = [run(baseline, of_parts(judge, seed, name), name, seed) for name in CHANGES]
+        pictures = zip(range(MEASURED), simulated(seed, BASELINE), strict=False)
         rows = np.stack([judge.values(picture) for _, picture in pictures])
         cost = [
             _cost(judge, baseline, picture) for _, picture in zip(range(30), simulated(seed, 0), strict=False)
@@ -215,7 +251,7 @@ def _cost(judge: Judge, baseline: DriftBaseline, picture: Frame) -> float:
     return (perf_counter() - begin) * 1000
 
 
-def of_a_product(work: Path, product: Path, seeds: int, parts: int) -> dict[str, Any]:
+def of_a_product(work: Path, product: Path, parts: int) -> dict[str, Any]:
     """Run all of it on the good images of a product: a third trains, a third calibrates, a third is shown."""
     files = sorted(path for path in (product / "train" / "good").iterdir() if path.is_file())
     thirds = [files[start::3] for start in range(3)]
@@ -229,15 +265,10 @@ def of_a_product(work: Path, product: Path, seeds: int, parts: int) -> dict[str,
     assert baseline is not None
     judge = Judge(open_engine(engine_file, threads=1), measured.calibration.quantiles_array(), baseline)
     pictures = [read_image(file) for file in thirds[2]]
-
-    def drawn(seed: int) -> Iterator[Frame]:
-        random = np.random.default_rng(seed)
-        while True:
-            yield pictures[int(random.integers(len(pictures)))]
-
+    drawn = Drawn(judge, pictures)
     told = [
-        run(judge, baseline, drawn(seed), name, seed)
-        for seed in tqdm(range(seeds), desc=product.name, disable=None)
+        run(baseline, drawn.of(seed, name), name, seed)
+        for seed in tqdm(range(RUNS), desc=product.name, disable=None)
         for name in CHANGES
     ]
     rows = np.stack([judge.values(picture) for picture in pictures])
@@ -275,7 +306,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs=2, default=(0, 20), metavar=("FIRST", "END"))
+    parser.add_argument("--seeds", type=int, nargs=2, default=(100, 120), metavar=("FIRST", "END"))
     parser.add_argument("--parts", type=int, default=100_000, help="unchanged ones (default: %(default)s)")
     parser.add_argument("--engine", type=Path, help="of the simulated line; trained when not given")
     parser.add_argument("--products", type=Path, nargs="*", default=[], metavar="DIR", help="with train/good")
@@ -297,7 +328,7 @@ def main() -> None:
             engine = options.engine or engine_of(work, write(work / "train", simulated(1000, 0), BASELINE))
             of_the_simulated_line(engine, seeds, options.parts // 20, save)
         for product in options.products:
-            save(product.name, of_a_product(work / product.name, product, 5, options.parts // 5))
+            save(product.name, of_a_product(work / product.name, product, options.parts))
     print(table(results))
 
 
