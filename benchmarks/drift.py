@@ -10,9 +10,8 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import cv2
@@ -129,6 +128,7 @@ class Judge:
         return values
 
 
+Save = Callable[[str, dict[str, Any]], object]
 Measure = Callable[[int, float], Values]
 """Gives the values of part number n, of which a share of the whole change has come."""
 
@@ -168,17 +168,6 @@ def simulated(seed: int, first: int) -> Iterator[Frame]:
         index += 1
 
 
-def of_parts(judge: Judge, seed: int, name: str) -> Measure:
-    """Measure the parts of the simulated line that come after those of its baseline, changed."""
-    change, line = CHANGES[name][0], SimulatedLine(seed=seed)
-
-    def measure(number: int, share: float) -> Values:
-        picture = line.frame(BASELINE + number)[0]
-        return judge.values(change(picture, share, np.random.default_rng(seed)))
-
-    return measure
-
-
 class Drawn:
     """Measures changed pictures that are drawn by chance, with replacement; of equal ones one is measured."""
 
@@ -211,44 +200,66 @@ def engine_of(folder: Path, images: Path) -> Path:
     return model.with_suffix(".engine")
 
 
+class Measured:
+    """The values of one seed's parts, measured when asked for, and kept in a file for another run."""
+
+    def __init__(
+        self, file: Path | None, judge: Callable[[], tuple[Judge, DriftBaseline]], seed: int
+    ) -> None:
+        self._file, self._judge, self._seed = file, cache(judge), seed
+        self._rows: dict[str, list[Values]] = {}
+        kept = None if file is None or not file.exists() else np.load(file)
+        if kept is None:
+            self.baseline = self._judge()[1]
+        else:
+            self.baseline = DriftBaseline.model_validate_json(str(kept["baseline"]))
+            self._rows = {name: list(kept[name]) for name in kept.files if name != "baseline"}
+
+    def of(self, name: str) -> Measure:
+        """Measure the parts that come after those of the baseline, changed; or unchanged ones."""
+        rows = self._rows.setdefault(name, [])
+
+        def measure(number: int, share: float) -> Values:
+            if number == len(rows):
+                picture = SimulatedLine(seed=self._seed).frame(BASELINE + number)[0]
+                if name in CHANGES:
+                    picture = CHANGES[name][0](picture, share, np.random.default_rng(self._seed))
+                rows.append(self._judge()[0].values(picture))
+            return rows[number]
+
+        return measure
+
+    def keep(self) -> None:
+        """Write what was measured."""
+        if self._file is not None:
+            rows = {name: np.stack(some) for name, some in self._rows.items()}
+            np.savez_compressed(self._file, baseline=self.baseline.model_dump_json(), **rows)
+
+
 def of_the_simulated_line(
-    engine_file: Path, seeds: Iterable[int], parts: int, save: Callable[[str, dict[str, Any]], object]
+    engine: Callable[[], Path], seeds: Iterable[int], parts: int, save: Save, rows_in: Path | None
 ) -> None:
     """Run all of it on the simulated line, with a baseline of its own for each seed."""
-    engine = open_engine(engine_file, threads=1)
     for seed in tqdm(seeds, desc="seeds", disable=None):
-        with tempfile.TemporaryDirectory() as held:
-            good = write(Path(held) / "good", simulated(seed, 0), BASELINE)
-            measured = calibrate(engine_file, good, None, 0.01)
-        baseline = measured.calibration.drift
-        assert baseline is not None
-        judge = Judge(engine, measured.calibration.quantiles_array(), baseline)
-        told = [run(baseline, of_parts(judge, seed, name), name, seed) for name in CHANGES]
-        pictures = zip(range(MEASURED), simulated(seed, BASELINE), strict=False)
-        rows = np.stack([judge.values(picture) for _, picture in pictures])
-        cost = [
-            _cost(judge, baseline, picture) for _, picture in zip(range(30), simulated(seed, 0), strict=False)
-        ]
-        save(
-            f"simulated line, seed {seed}",
-            {
-                "told": [asdict(one) for one in told],
-                "unchanged_parts": parts,
-                "false_alarms": unchanged(baseline, rows, parts, np.random.default_rng(seed)),
-                "ms_per_part_measured": float(np.median(cost)),
-            },
-        )
+        file = None if rows_in is None else rows_in / f"{seed}.npz"
+        measured = Measured(file, partial(_judge_of, engine, seed), seed)
+        baseline = measured.baseline
+        told = [run(baseline, measured.of(name), name, seed) for name in CHANGES]
+        rows = np.stack([measured.of("unchanged")(number, 0.0) for number in range(MEASURED)])
+        measured.keep()
+        alarms = unchanged(baseline, rows, parts, np.random.default_rng(seed))
+        result = {"told": [asdict(one) for one in told], "unchanged_parts": parts, "false_alarms": alarms}
+        save(f"simulated line, seed {seed}", result)
 
 
-def _cost(judge: Judge, baseline: DriftBaseline, picture: Frame) -> float:
-    """Give the milliseconds that measuring and observing a part take, without the engine."""
-    frame = fit(picture, judge.engine.manifest.input_size)
-    judged = judge.engine.infer([frame], judge.quantiles, (SCORE, ANOMALY_MAP))
-    monitor, values = DriftMonitor(baseline), np.empty(VALUES, np.float32)
-    begin = perf_counter()
-    values_of(judge.appearance, frame, 0.0, judged[ANOMALY_MAP][0], values)
-    monitor.observe(1, values)
-    return (perf_counter() - begin) * 1000
+def _judge_of(engine: Callable[[], Path], seed: int) -> tuple[Judge, DriftBaseline]:
+    """Calibrate on the parts of a seed."""
+    with tempfile.TemporaryDirectory() as held:
+        good = write(Path(held) / "good", simulated(seed, 0), BASELINE)
+        calibration = calibrate(engine(), good, None, 0.01).calibration
+    assert calibration.drift is not None
+    judge = Judge(open_engine(engine(), threads=1), calibration.quantiles_array(), calibration.drift)
+    return judge, calibration.drift
 
 
 def of_a_product(work: Path, product: Path, parts: int) -> dict[str, Any]:
@@ -308,12 +319,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs=2, default=(100, 120), metavar=("FIRST", "END"))
     parser.add_argument("--parts", type=int, default=100_000, help="unchanged ones (default: %(default)s)")
+    parser.add_argument(
+        "--rows", type=Path, metavar="DIR", help="where what was measured of the seeds is kept"
+    )
     parser.add_argument("--engine", type=Path, help="of the simulated line; trained when not given")
     parser.add_argument("--products", type=Path, nargs="*", default=[], metavar="DIR", help="with train/good")
     parser.add_argument("--add", type=Path, nargs="*", default=[], metavar="JSON", help="of other runs")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/drift.json"))
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    if options.rows is not None:
+        options.rows.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {}
     for other in options.add:
         results |= json.loads(other.read_text())
@@ -324,9 +340,12 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         work, seeds = Path(folder), range(*options.seeds)
-        if seeds:
-            engine = options.engine or engine_of(work, write(work / "train", simulated(1000, 0), BASELINE))
-            of_the_simulated_line(engine, seeds, options.parts // 20, save)
+
+        @cache
+        def engine() -> Path:
+            return options.engine or engine_of(work, write(work / "train", simulated(1000, 0), BASELINE))
+
+        of_the_simulated_line(engine, seeds, options.parts // 20, save, options.rows)
         for product in options.products:
             save(product.name, of_a_product(work / product.name, product, options.parts))
     print(table(results))
