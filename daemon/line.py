@@ -206,6 +206,7 @@ class Line:
             },
             product=product,
             lanes_failing=self._on.lanes.failing,
+            servers=self._on.lanes.trouble,
             golden=self._golden.health(),
             drift=None if drift is None else drift.health(product.name, list(dict(cameras.items()))),
             journal=publisher.journal_health(),
