@@ -92,7 +92,8 @@ def _run(command: str, arguments: list[str], threads: int | None) -> None:
 @contextmanager
 def _alone(task: Task) -> Iterator[None]:
     """Wait for whoever works on the same task, such as the worker of a cluster whose head is gone."""
-    descriptor = os.open(task.folder, os.O_RDONLY | os.O_CLOEXEC)
+    # A file that may be written: on NFS only such a one can be locked.
+    descriptor = os.open(task.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
