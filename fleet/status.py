@@ -11,6 +11,7 @@ from foundation.errors import InputError, printable, refused_by_system
 
 _STALE_S: Final = 10.0
 _MOST_BYTES: Final = 10_000_000
+_OF_PICTURES: Final = ("stored", "missing")
 
 
 class StatusFile:
@@ -90,8 +91,7 @@ def print_status(state: Path) -> int:
 
 def _rest(content: dict[str, Any]) -> list[str]:
     shown = ("behind", "forwarded", "lost", "position", "waiting", "written", "twice", "malformed", "newest")
-    shown += ("stored", "missing")
-    counts = [f"{key} {content[key]}" for key in shown if content.get(key) not in (None, 0)]
+    counts = [f"{key} {content[key]}" for key in (*shown, *_OF_PICTURES) if content.get(key) not in (None, 0)]
     return [
         printable(text) for text in [*counts, *([f"({content['error']})"] if content.get("error") else [])]
     ]

@@ -1,5 +1,6 @@
 """Where the tasks of a plan are done: on this machine, or on those of a Ray cluster."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -55,7 +56,7 @@ def _on_ray(tasks: Sequence[Task], address: str, threads: int) -> Iterator[Outco
         raise InputError("--cluster: Ray is not installed; expected pip install 'inspectd[ray]'") from error
     try:
         # Its workers write what they say into files of their own.
-        ray.init(address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         # A killed worker, or machine, costs its tasks some time and nothing else.
         attempt = ray.remote(num_cpus=threads, max_retries=-1)(_attempt)
         running = {attempt.remote(task, threads): task for task in tasks}
