@@ -301,7 +301,7 @@ class Trial:
         assert done.returncode == 1, done.stdout + done.stderr
         self._note_detection("`inspectctl audit`", time.monotonic())
 
-    def told_by_command(self, command: str, *, within_s: float = 60.0) -> None:
+    def told_by_command(self, command: str, *, within_s: float = 300.0) -> None:
         """Measure how long it took until a command that has just ended told of the fault."""
         self._note_detection(command, time.monotonic(), within_s)
 
