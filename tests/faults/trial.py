@@ -301,9 +301,9 @@ class Trial:
         assert done.returncode == 1, done.stdout + done.stderr
         self._note_detection("`inspectctl audit`", time.monotonic())
 
-    def told_by_command(self, command: str, *, within_s: float = 300.0) -> None:
+    def told_by_command(self, command: str) -> None:
         """Measure how long it took until a command that has just ended told of the fault."""
-        self._note_detection(command, time.monotonic(), within_s)
+        self._note_detection(command, time.monotonic())
 
     def not_told(self) -> None:
         """Note that there is nothing to tell of: nothing but the one who makes the fault has any harm."""
