@@ -115,6 +115,10 @@ class Motion:
                 if begin_s <= moment_s <= end_s:
                     yield moment_s
 
+    def speed(self, moment_s: float) -> float:
+        """Give how fast the belt was around a moment."""
+        return (self.at(moment_s + 0.001) - self.at(moment_s - 0.001)) / 0.002
+
     @property
     def length_s(self) -> float:
         return self._times[-1]
@@ -397,6 +401,7 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
     wall = time.time() - time.monotonic()
     half = 8.0
     expected_let = wrong = missed = crossings = while_away = unknown = 0
+    off: list[dict[str, Any]] = []
     timings: list[float] = []
     pulses: list[float] = []
     with JournalReader(folder / "line3.journal") as reader:
@@ -425,17 +430,28 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
             if switched.at(at_s) != expected:
                 wrong += not expected
                 missed += expected
+                off.append(
+                    {
+                        "seq": verdict.seq,
+                        "expected": verdict.decision,
+                        "verdict_took_ms": verdict.latency_ms.total,
+                        "pulses_per_second": round(motion.speed(moment_s)),
+                        "seconds_after_kills": [round(at_s - b, 2) for _, b in away],
+                        "way_s": round(at_s - captured_s, 2),
+                        "changes_ms": [
+                            round((at - at_s) * 1000, 1) for at in switched.times if abs(at - at_s) < 0.05
+                        ],
+                    }
+                )
         if near or verdict.decision != "pass":
             continue
         for edge, active in ((target - half, True), (target + half, False)):
             for edge_s in motion.crossings(edge - shift, captured_s - shift_s, end_s - shift_s):
-                speed = (motion.at(edge_s + 0.001) - motion.at(edge_s - 0.001)) / 0.002
-                at_s = edge_s + shift_s
-                if speed <= FAST or any(a <= at_s <= b + 0.2 for a, b in away):
-                    continue
-                off_s = switched.nearest(at_s, active) - at_s
-                timings.append(abs(off_s))
-                pulses.append(abs(off_s * speed))
+                speed, at_s = motion.speed(edge_s), edge_s + shift_s
+                if speed > FAST and not any(a <= at_s <= b + 0.2 for a, b in away):
+                    off_s = abs(switched.nearest(at_s, active) - at_s)
+                    timings.append(off_s)
+                    pulses.append(off_s * speed)
     return {
         "seconds": round(end_s - begin_s, 1),
         "parts": len(targets),
@@ -443,6 +459,7 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
         "of_them_let_through": expected_let,
         "wrong": wrong,
         "missed": missed,
+        "which": off[:20],
         "kills": len(away),
         "away_s": round(statistics.mean(b - a for a, b in away), 2) if away else None,
         "thrown_out_because_nobody_watched": unknown,

@@ -182,3 +182,53 @@ def test_a_painted_defect_is_there_and_is_small(seed: int, height: int, width: i
     difference = np.abs(changed.astype(int) - picture)
     assert difference.max() >= FAINTEST / 2
     assert (difference.max(axis=2) > 1).mean() < 0.2
+
+
+@pytest.mark.slow
+def test_machines_share_a_study_by_a_database(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is killed in its trial; another, with a folder of its own, takes it up, and both see all trials."""
+    pytest.importorskip("psycopg", reason="needs psycopg: pip install 'inspectd[fleet]'")
+    from fleet_rig import POSTGRES, PostgresServer
+
+    if POSTGRES is None:
+        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+    first, second = (tmp_path / name / "study" for name in ("first", "second"))
+    for folder in (first, second):
+        folder.parent.mkdir()
+    server = PostgresServer()
+    try:
+        storage = ("--storage", server.address)
+        efficientad = Path(sys.executable).parent / "efficientad"
+        killed = subprocess.Popen(
+            [efficientad, *command(data, first, 2, *storage, steps=400)], stderr=subprocess.DEVNULL
+        )
+        while not (first / "trial-0.pt.partial").exists():
+            assert killed.poll() is None
+        killed.kill()
+        killed.wait()
+        monkeypatch.setattr("models.tune.SILENT_S", 2)
+        assert main(command(data, second, 2, *storage, steps=400)) == 0
+        assert "the best model of all is best.pt on " in capsys.readouterr().out
+        trials = json.loads((second / "tune.json").read_text())["trials"]
+        assert len(trials) == 2 and 0 not in [row["trial"] for row in trials]
+        assert sorted(file.name for file in second.iterdir()) == ["best.pt", "tune.json", "tune.md"]
+        assert main(command(data, second, 2, *storage, steps=4)) == 2
+        assert "belongs to a study with most_steps 400" in capsys.readouterr().err
+        server.kill()
+        assert main(command(data, second, 3, *storage, steps=400)) == 1
+        [line] = capsys.readouterr().err.strip().splitlines()[-1:]
+        assert line.startswith(f"efficientad: {server.address}: connection") and "goes on" in line
+    finally:
+        server.close()
+
+
+def test_a_wrong_database_is_one_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for address, words in (
+        ("mysql://x/y", "expected postgresql://USER@HOST/DATABASE"),
+        ("postgresql://u:secret@h/d", "expected no password in the address"),
+    ):
+        with pytest.raises(SystemExit):
+            main(command(data, tmp_path, 1, "--storage", address))
+        assert words in capsys.readouterr().err

@@ -1,6 +1,9 @@
 """The gate: each part meets its own command; what has no pass in time is thrown out."""
 
+import os
 import runpy
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -339,7 +342,76 @@ def test_a_gpio_encoder_counts_with_direction_and_tells_of_lost_edges(chip: dict
     counter.close()
 
 
+class SimulatedChip:
+    """A GPIO chip of the kernel's own making (gpio-sim), and the ends of its lines."""
+
+    def __init__(self, configfs: Path) -> None:
+        self.made = configfs / "gpio-sim/inspectd"
+        (self.made / "bank0").mkdir(parents=True)
+        (self.made / "bank0/num_lines").write_text("8")
+        (self.made / "live").write_text("1")
+        self.name = (self.made / "bank0/chip_name").read_text().strip()
+        self.device = Path("/dev") / self.name
+        self.ends = Path("/sys/devices/platform") / (self.made / "dev_name").read_text().strip() / self.name
+
+    def value(self, line: int) -> str:
+        return (self.ends / f"sim_gpio{line}/value").read_text().strip()
+
+    def pull(self, line: int, *, up: bool) -> None:
+        (self.ends / f"sim_gpio{line}/pull").write_text("pull-up" if up else "pull-down")
+
+    def close(self) -> None:
+        (self.made / "live").write_text("0")
+        (self.made / "bank0").rmdir()
+        self.made.rmdir()
+
+
+@pytest.fixture
+def simulated_chip() -> Iterator[SimulatedChip]:
+    pytest.importorskip("gpiod", reason="needs gpiod: pip install 'inspectd[plant]'")
+    configfs = Path("/sys/kernel/config")
+    if os.getuid() != 0:
+        pytest.skip("a gpio-sim chip is made by root")
+    if shutil.which("modprobe") is not None:
+        subprocess.run(["modprobe", "gpio-sim"], capture_output=True, check=False)
+    if configfs.is_dir() and not any(configfs.iterdir()):
+        subprocess.run(["mount", "-t", "configfs", "none", configfs], capture_output=True, check=False)
+    if not (configfs / "gpio-sim").is_dir():
+        pytest.skip("this kernel has no gpio-sim")
+    chip = SimulatedChip(configfs)
+    yield chip
+    chip.close()
+
+
+def test_an_output_and_an_encoder_on_a_gpio_sim_chip(simulated_chip: SimulatedChip) -> None:
+    output = GpioLine(GpioOutput(chip=simulated_chip.device, line=5), "gates.reject.output")
+    assert simulated_chip.value(5) == "0"
+    output.set(True)
+    assert simulated_chip.value(5) == "1"
+    with pytest.raises(Exception, match="cannot be had: Device or resource busy"):
+        GpioLine(GpioOutput(chip=simulated_chip.device, line=5), "gates.other.output")
+    output.close()
+    assert simulated_chip.value(5) == "0"
+    for line in (1, 2):
+        simulated_chip.pull(line, up=False)
+    counter = GpioCounter(GpioEncoder(chip=simulated_chip.device, a=1, b=2))
+    for _ in range(25):
+        for line, up in ((1, True), (2, True), (1, False), (2, False)):
+            simulated_chip.pull(line, up=up)
+    until(lambda: counter.read() == 100)
+    for line, up in ((2, True), (1, True), (2, False), (1, False)):
+        simulated_chip.pull(line, up=up)
+    until(lambda: counter.read() == 96)
+    counter.close()
+
+
 GATE = {"camera": "top", "after": "1.25 s", "window": "80 ms", "output": {"simulated": "gate.log"}}
+
+
+PULSES = {"camera": "top", "after_pulses": 10, "window": 2, "output": {"simulated": "gate.log"}}
+ENCODER = {"modbus": {"address": "tcp://h", "register": 65535}}
+COIL = {"output": {"modbus": {"address": "tcp://h", "coil": 5}}}
+SAME_COIL = {"output": {"modbus": {"address": "tcp://h:502", "coil": 5}}}
 
 
 @pytest.mark.parametrize(
@@ -357,6 +429,12 @@ GATE = {"camera": "top", "after": "1.25 s", "window": "80 ms", "output": {"simul
         ({"gates": {"a": GATE}, "belt": {"speed": "0.4 km/h"}}, "belt.speed: found '0.4 km/h', expected"),
         ({"gates": {"a": GATE}, "belt": {"counter": "c", "speed": "1 m/s"}}, "expected exactly one of speed"),
         ({"belt": {"speed": "0.4 m/s"}}, "belt: found one without gates"),
+        ({"gates": {"a": GATE | {"pulse": "0 ms"}}}, "gates.a.pulse: found '0 ms', expected more than 0"),
+        ({"gates": {"a": PULSES}, "belt": {"gpio": {"chip": "c", "a": 1, "b": 1}}}, "is also track a"),
+        ({"gates": {"a": PULSES}, "belt": ENCODER}, "at most 65534"),
+        ({"gates": {"a": GATE | COIL, "b": GATE | SAME_COIL}}, "at h:502 is also that of gates.a"),
+        ({"gates": {"a": PULSES}, "belt": {"simulated": {"profile": []}}}, "profile: found nothing in it"),
+        ({"silence": "0 s"}, "silence: found '0 s', expected more than 0"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line(tmp_path: Path, keys: dict[str, Any], wanted: str) -> None:

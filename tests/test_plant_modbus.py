@@ -229,6 +229,9 @@ ENCODER = {"modbus": {"address": "tcp://p", "register": 43}}
         ({"modbus_client": PLC | {"register": 65500}}, "register: found 65500, expected at most"),
         ({"modbus_client": {"address": "p:502"}}, "modbus_client.address: found"),
         ({"modbus_server": {"listen": "tcp://127.0.0.1"}}, "modbus_server.listen: found"),
+        ({"modbus_server": {"listen": "tcp://1.2.3.4.5:502"}}, "expected an address of this machine"),
+        ({"modbus_client": PLC | {"address": "tcp://p:502"}, "belt": ENCODER, "gates": GATES}, "overlaps"),
+        ({"modbus_client": PLC | {"timeout": "0 s"}}, "timeout: found '0 s', expected more than 0"),
         ({"modbus_client": PLC, "belt": ENCODER, "gates": GATES}, "which overlaps modbus_client's 0 to 43"),
     ],
 )

@@ -206,10 +206,11 @@ class Health:
         line: name of the line.
         boot: the same as in the verdicts of this start of the daemon.
         seq: the ``seq`` of the last verdict published; 0 before the first.
-        state: "degraded" while a camera, lane, the journal, a golden sample or a required subscriber is out
-            of order; "stopping" is the last word of a boot, "failed" that of one that had to give the line
-            up.
-        error: one line about the line's own trouble; None while there is none.
+        state: "degraded" while a camera, lane, the journal, a golden sample, a server that judges or a
+            required subscriber is out of order; "stopping" is the last word of a boot, "failed" that of one
+            that had to give the line up.
+        error: one line about the line's own trouble, or that of servers that judge for it; None while there
+            is none.
         cameras: name of the camera to its health.
         product: the product that is judged; None when the config names none.
         engine: name of the model and the start of its SHA-256.

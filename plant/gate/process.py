@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import deque
@@ -24,7 +25,6 @@ from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
 from foundation.errors import InputError, Unavailable
-from lines.line_config import LineConfig
 from plant.config import Plant
 from plant.gate.gates import GateCounts, GateNow, Gates, Judged
 from plant.gate.open import open_gates
@@ -38,16 +38,22 @@ _SPIN_S: Final = 0.0003
 """So long before the gate has to move the process sleeps no more: waking up would take as long."""
 _LONGEST_SPIN_S: Final = 0.002
 """A belt that is slower than it was makes the moment come later."""
+_SWITCH_S: Final = 0.0002
+"""After so long an encoder's thread lets the gates' thread run."""
 _SHORTEST_SLEEP_S: Final = 0.0002
 _REPORT_EVERY_S: Final = 0.1
 _QUIET_S: Final = 0.002
-"""Reports are written where the gates have at least so much time."""
+"""Reports are written where the gates have at least so much time,"""
+_REPORT_LATEST_S: Final = 1.0
+"""but after so long in any case: without reports the process would count as one that hangs."""
 _TELL_EVERY_S: Final = 0.1
 _NO_SIGN_OF_LIFE_S: Final = 2.0
 _HANGS_AFTER_S: Final = 5.0
-_MOST_FIGURES: Final = 2000
-_PACKET: Final = 1 << 20
+_MOST_FIGURES: Final = 1000
+_LARGEST_REPORT: Final = 1 << 18
+_LARGEST_NEWS: Final = 1 << 12
 _MOST_PACKETS: Final = 50
+_LONGEST_RECOVERY_S: Final = 60.0
 _NOT_HEARD_YET: Final = "the line has not been heard yet"
 
 
@@ -152,7 +158,7 @@ class GateProcess:
     def _recover(self, captured_at: float) -> None:
         """Ask the journal for the parts that were on their way when this process began."""
         assert self._line.control is not None
-        give_up_s = time.monotonic() + 60
+        give_up_s = time.monotonic() + _LONGEST_RECOVERY_S
         moment = datetime.fromtimestamp(captured_at, UTC)
         while self.ended is None and time.monotonic() < give_up_s:
             with (
@@ -161,8 +167,10 @@ class GateProcess:
             ):
                 for verdict in control.replay_since(moment):
                     self.came(verdict, recovered=True)
+                self._send("recovered", True)
                 return
             time.sleep(0.5)
+        self._send("recovered", False)
 
     def _send(self, *packet: object) -> None:
         try:
@@ -175,7 +183,7 @@ class GateProcess:
     def _received(self) -> Any:
         """Take one packet; None when the process has ended."""
         try:
-            content = self._socket.recv(_PACKET)
+            content = self._socket.recv(_LARGEST_REPORT)
         except ConnectionError:
             return None
         return json.loads(content) if content else None
@@ -215,16 +223,17 @@ def _live(plant: Plant, channel: socket.socket) -> NoReturn:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # to the whole group; the other process tells when to end
         line = _LineHeard()
+        _come_first()
         try:
             gates = open_gates(plant, line.trouble)
+            line.recovering = plant.line.control is not None
         except InputError as error:
             channel.send(json.dumps(("refused", isinstance(error, Unavailable), str(error))).encode())
         else:
             channel.send(b'["ready"]')
-            _come_first()
             gc.collect()
             gc.freeze()  # what was imported is not looked through again
-            _Turning(gates, line, channel, plant.line).run()
+            _Turning(gates, line, channel).run()
             gates.close()
             code = 0
     except BaseException:
@@ -234,9 +243,14 @@ def _live(plant: Plant, channel: socket.socket) -> NoReturn:
 
 
 class _LineHeard:
-    """What the other process last said of the line."""
+    """What the other process last said of the line.
+
+    Attributes:
+        recovering: whether the parts that were on their way before this process began are not known yet.
+    """
 
     def __init__(self) -> None:
+        self.recovering = False
         self._said: str | None = _NOT_HEARD_YET
         self._heard_s = time.monotonic()
 
@@ -246,17 +260,19 @@ class _LineHeard:
     def trouble(self) -> str | None:
         if time.monotonic() - self._heard_s > _NO_SIGN_OF_LIFE_S:
             return "inspectd-plant gives no sign of life to its gates"
+        if self._said is None and self.recovering:
+            return "the line's journal is being asked what is on its way"
         return self._said
 
 
 class _Turning:
     """One thread, without anything beside it that holds the interpreter."""
 
-    def __init__(self, gates: Gates, line: _LineHeard, channel: socket.socket, config: LineConfig) -> None:
+    def __init__(self, gates: Gates, line: _LineHeard, channel: socket.socket) -> None:
         self._gates = gates
         self._line = line
         self._channel = channel
-        self._recovers = config.control is not None
+        self._has_asked = not line.recovering
         self._margins: deque[tuple[str, float]] = deque(maxlen=_MOST_FIGURES)
         self._timings: deque[tuple[str, float]] = deque(maxlen=_MOST_FIGURES)
         gates.on_margin = lambda *figure: self._margins.append(figure)
@@ -269,7 +285,7 @@ class _Turning:
         while True:
             wait_s = self._turn()
             now_s = time.monotonic()
-            if wait_s > _QUIET_S and now_s - self._reported_s >= _REPORT_EVERY_S:
+            if now_s - self._reported_s >= (_REPORT_EVERY_S if wait_s > _QUIET_S else _REPORT_LATEST_S):
                 self._report(now_s)
             if wait_s <= _SPIN_S and now_s - slept_s < _LONGEST_SPIN_S:
                 continue
@@ -283,10 +299,12 @@ class _Turning:
         except Exception:
             _log.exception("gates")
             self._gates.fail()
-            return 1.0
-        if self._recovers and self._gates.has_looked:
-            self._recovers = False
+            time.sleep(1.0)
+            return 0.0
+        if not self._has_asked and self._gates.has_looked:
+            self._has_asked = True
             captured_at = self._gates.oldest_on_its_way()
+            self._line.recovering = captured_at is not None
             if captured_at is not None:
                 self._channel.send(json.dumps(("recover", captured_at)).encode())
         return wait_s
@@ -298,18 +316,26 @@ class _Turning:
             if not select.select([self._channel], [], [], timeout_s)[0]:
                 return True
             try:
-                packet = self._channel.recv(_PACKET)
+                packet = self._channel.recv(_LARGEST_NEWS)
             except ConnectionError:
                 return False
             if not packet:
                 return False
-            kind, *content = json.loads(packet)
-            if kind == "judged":
-                self._gates.came(Judged(*content))
-            else:
-                self._line.hear(*content)
+            self._take(*json.loads(packet))
             timeout_s = 0.0
         return True
+
+    def _take(self, kind: str, *content: Any) -> None:
+        match kind:
+            case "judged":
+                self._gates.came(Judged(*content))
+            case "line":
+                self._line.hear(*content)
+            case "recovered":
+                self._line.recovering = False
+                [complete] = content
+                if not complete:
+                    self._gates.distrust_what_is_on_its_way()
 
     def _report(self, now_s: float) -> None:
         """Tell how the gates fare; figures that find no room wait."""
@@ -323,7 +349,11 @@ class _Turning:
 
 
 def _come_first() -> None:
-    """Have the system run this process before all others as soon as it wakes; it sleeps nearly always."""
+    """Have the system run this process before all others as soon as it wakes; it sleeps nearly always.
+
+    Threads that encoders and outputs start afterwards are alike.
+    """
+    sys.setswitchinterval(_SWITCH_S)
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # by default it may be woken 50 µs late
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))

@@ -85,6 +85,7 @@ class Trial:
     def __init__(self, folder: Path, row: Row) -> None:
         self.folder = folder
         self.row = row
+        self.rows = [row]
         self.config = folder / "line3.yaml"
         self.journal = folder / "line3.journal"
         self.log_file = folder / "stderr.txt"
@@ -249,6 +250,13 @@ class Trial:
 
     # The fault.
 
+    def another(self, fault: str) -> None:
+        """Go on with another fault on the same line; what is measured from now on is a row of its own."""
+        self.row.verdicts = len(self.verdicts) - sum(row.verdicts for row in self.rows[:-1])
+        self.row.lost = self.row.duplicates = 0  # ``finish`` accounts for the frames of all of them
+        self.row = Row(self.row.group, fault)
+        self.rows.append(self.row)
+
     def inject(self) -> None:
         """Note that the fault is brought about now."""
         while self.listen():
@@ -280,6 +288,11 @@ class Trial:
         """Measure how long it took until the log told of the fault."""
         self._note_detection("log", self.wait_for_log(text))
 
+    def detected_by(self, label: str, condition: Callable[[], object]) -> None:
+        """Measure how long it took until somebody else told of the fault."""
+        self.wait_until(lambda: bool(condition()))
+        self._note_detection(label, time.monotonic())
+
     def detected_by_audit(self) -> None:
         """Measure how long it took until somebody who audits the journal knew."""
         done = subprocess.run(
@@ -288,9 +301,9 @@ class Trial:
         assert done.returncode == 1, done.stdout + done.stderr
         self._note_detection("`inspectctl audit`", time.monotonic())
 
-    def told_by_command(self, command: str, *, within_s: float = 60.0) -> None:
+    def told_by_command(self, command: str) -> None:
         """Measure how long it took until a command that has just ended told of the fault."""
-        self._note_detection(command, time.monotonic(), within_s)
+        self._note_detection(command, time.monotonic())
 
     def not_told(self) -> None:
         """Note that there is nothing to tell of: nothing but the one who makes the fault has any harm."""
@@ -453,7 +466,7 @@ class Trial:
         unwritten = (
             wire.keys() - {(v.boot, v.seq) for v in written} if journal_complete and journal_intact else set()
         )
-        self.row.verdicts = len(both)
+        self.row.verdicts = len(both) - sum(row.verdicts for row in self.rows[:-1])
         unexpected = len(captured - frames.keys()) + len(unwritten)
         self.row.lost = unexpected + len(told_lost)
         self.row.duplicates = (
