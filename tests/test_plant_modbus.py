@@ -54,7 +54,7 @@ class Plc:
         self._begun = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
-        assert self._begun.wait(10)
+        assert self._begun.wait(PATIENCE_S)
 
     async def _serve(self) -> None:
         device = SimDevice(1, [SimData(0, values=[0] * 200, datatype=DataType.REGISTERS)], action=self._asked)
