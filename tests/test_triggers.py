@@ -287,7 +287,7 @@ def test_edges_of_a_discrete_input_over_modbus(plc: Plc) -> None:
             came.put(at_ns)
 
     threading.Thread(target=listen, daemon=True).start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while None not in troubles and time.monotonic() < deadline:
         time.sleep(0.01)
     for _ in range(2):
