@@ -23,8 +23,8 @@ from daemon.journal.reader import JournalReader
 from verdicts import Health, Verdict, decode
 from verdicts.message import Reason, decode_verdict
 
-BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100, "waiting": 200}
-"""A camera whose frames may wait for two seconds, so that a busy machine alone makes no fault."""
+BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100, "waiting": 1000}
+"""A camera whose frames may wait for ten seconds, so that a busy machine alone makes no fault."""
 STEADY = 10
 """Judged parts in a row, without a fault among them, that make a camera a recovered one."""
 
