@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import yaml
 import zmq
+from connections import Connections
 from line_rig import COMMANDS, camera_processes, write_config
 from patience import PATIENCE_S
 
@@ -104,6 +105,7 @@ class Trial:
         self._subscriber.reconnect_ivl = 10
         self._subscriber.reconnect_ivl_max = 50
         self._subscriber.subscribe(b"")
+        self._connections = Connections(self._subscriber)
 
     # The daemon.
 
@@ -399,7 +401,8 @@ class Trial:
 
     def note_end(self) -> None:
         """Hear the last words of a daemon that has ended, and note what its cameras counted."""
-        while self.listen(200):
+        self._connections.wait_until_gone()
+        while self.listen():
             pass
         for file, (boot, captured) in self._counts():
             camera = file.name.removesuffix(".captured").rpartition(".")[2]
