@@ -85,6 +85,7 @@ class Verdict:
         latency_ms: where the time went.
         model: name of the model that judged.
         archive: path of the archived picture on the daemon's machine.
+        mask: SHA-256 of the mask under which the frame is judged; None, and no key on the wire, without one.
     """
 
     schema: int = field(default=SCHEMA, kw_only=True)
@@ -103,6 +104,7 @@ class Verdict:
     latency_ms: Latency
     model: str
     archive: str | None
+    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,7 @@ def encode(message: Verdict | Health) -> tuple[bytes, bytes]:
 def _verdict_json(verdict: Verdict) -> str:
     """Write a checked verdict; a line gives thousands per second, and ``json`` would take longer."""
     peak, latency = verdict.peak, verdict.latency_ms
+    mask_json = "" if verdict.mask is None else f',"mask":"{verdict.mask}"'
     peak_json = "null" if peak is None else f'{{"x":{peak.x},"y":{peak.y}}}'
     return (
         f'{{"schema":{verdict.schema},"line":"{verdict.line}","camera":"{verdict.camera}",'
@@ -270,7 +273,7 @@ def _verdict_json(verdict: Verdict) -> str:
         f'"peak":{peak_json},"captured_at":"{verdict.captured_at}","latency_ms":{{'
         f'"wait":{_number_json(latency.wait)},"infer":{_number_json(latency.infer)},'
         f'"total":{_number_json(latency.total)}}},"model":{_text_json(verdict.model)},'
-        f'"archive":{_text_json(verdict.archive)}}}'
+        f'"archive":{_text_json(verdict.archive)}{mask_json}}}'
     )
 
 
@@ -351,7 +354,10 @@ def _topic(message: Verdict | Health) -> bytes:
 
 
 def _verdict(content: object) -> Verdict:
-    values = check_object(content, _VERDICT_KEYS, "payload")
+    is_masked = isinstance(content, dict) and "mask" in content
+    values = check_object(content, _MASKED_KEYS if is_masked else _VERDICT_KEYS, "payload")
+    if is_masked and values["mask"] is None:
+        raise _wrong("mask", None, _DIGEST)
     if values["peak"] is not None:
         values["peak"] = Peak(**check_object(values["peak"], _PEAK_KEYS, "peak"))
     values["latency_ms"] = Latency(**check_object(values["latency_ms"], _LATENCY_KEYS, "latency_ms"))
@@ -417,6 +423,8 @@ def _check_verdict(verdict: Verdict) -> None:
     check_number("latency_ms.total", verdict.latency_ms.total)
     check_text("model", verdict.model)
     check_text("archive", verdict.archive, optional=True)
+    if verdict.mask is not None and not (isinstance(verdict.mask, str) and _SHA_256.fullmatch(verdict.mask)):
+        raise _wrong("mask", verdict.mask, _DIGEST)
 
 
 def _check_health(health: Health) -> None:
@@ -582,7 +590,11 @@ def keys_of(kind: type[Any]) -> tuple[str, ...]:
     return tuple(entry.name for entry in fields(kind))
 
 
-_VERDICT_KEYS: Final = keys_of(Verdict)
+_VERDICT_KEYS: Final = keys_of(Verdict)[:-1]
+"""Always there; ``mask`` only under one."""
+_MASKED_KEYS: Final = keys_of(Verdict)
+_SHA_256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_DIGEST: Final = "a SHA-256 in 64 hexadecimal digits"
 _ASKED_KEYS: Final = ("golden", "drift")
 """Of health: there only where the config asks for them."""
 _HEALTH_KEYS: Final = tuple(key for key in keys_of(Health) if key not in _ASKED_KEYS)

@@ -195,6 +195,7 @@ class VerdictBatch:
             ),
             model=captured.product.manifest.model,
             archive=None if scored is None else scored.archive,
+            mask=captured.product.calibrated.mask,
         )
         self._verdicts.append(verdict)
         return verdict
