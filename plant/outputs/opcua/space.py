@@ -99,6 +99,7 @@ class Space:
         self._line = line
         self._nodes: dict[str, ua.NodeId] = {}
         self._told: _Told | None = None
+        self._product: str | None = None
         self._machine = "Preoperational"
         self._cameras: set[str] = set()
         self._shown: dict[str, Configuration] | None = None
@@ -155,8 +156,10 @@ class Space:
             return
         before, self._told = self._told, now
         await self._show_state(before, now)
-        if now.product is not None and before is not None and before.product not in (None, now.product):
-            await self.tell_prepared(now.product)
+        if now.product is not None:
+            if self._product not in (None, now.product):
+                await self.tell_prepared(now.product)
+            self._product = now.product
         if before is None or before.product != now.product:
             await self._show_active()
 
@@ -167,12 +170,9 @@ class Space:
             await self._tell_result(verdict, repeated=repeated)
         verdict, repeated = deliveries[-1]
         result = self.result_of(verdict, repeated=repeated)
-        now = datetime.now(UTC)
-        await self._write(
-            "ResultManagement.Results.LastResult", ua.Variant(result, Kind.ExtensionObject), now
-        )
+        await self._write("ResultManagement.Results.LastResult", ua.Variant(result, Kind.ExtensionObject))
         for name, value in parts_of(result).items():
-            await self._write(f"ResultManagement.Results.LastResult.{name}", value, now)
+            await self._write(f"ResultManagement.Results.LastResult.{name}", value)
 
     def result_of(self, verdict: Verdict, *, repeated: bool = False) -> Any:
         """Make the result of OPC 40100-1 from a verdict."""
@@ -235,7 +235,6 @@ class Space:
             await self._tell_transition(machine, now.text)
 
     async def _write_state(self, now: _Told, machine: str) -> None:
-        written = datetime.now(UTC)
         mode, number = _CONTINUOUS if machine == "Operational" else _INITIALIZED
         path = "VisionStateMachine"
         for at, name, id_ in (
@@ -243,9 +242,9 @@ class Space:
             (f"{path}.AutomaticModeStateMachine", mode, number),
         ):
             text = ua.LocalizedText(name, "en")
-            await self._write(f"{at}.CurrentState", ua.Variant(text, Kind.LocalizedText), written)
+            await self._write(f"{at}.CurrentState", ua.Variant(text, Kind.LocalizedText))
             state = ua.Variant(self._model.standard(id_), Kind.NodeId)
-            await self._write(f"{at}.CurrentState.Id", state, written)
+            await self._write(f"{at}.CurrentState.Id", state)
         if machine == "Operational":
             system = _PRODUCTION
         else:
@@ -253,16 +252,16 @@ class Space:
         described = types.SystemStateDescriptionDataType(
             State=types.SystemStateDataType(system), StateDescription=now.text
         )
-        await self._write("SystemState", ua.Variant(described, Kind.ExtensionObject), written)
-        await self._write("LineState", ua.Variant(now.state, Kind.String), written)
+        await self._write("SystemState", ua.Variant(described, Kind.ExtensionObject))
+        await self._write("LineState", ua.Variant(now.state, Kind.String))
         for name, count in zip(("Passes", "Rejects", "Faults"), now.counts, strict=True):
-            await self._write(name, ua.Variant(count, Kind.UInt64), written)
+            await self._write(name, ua.Variant(count, Kind.UInt64))
         for camera, state_ in now.cameras.items():
             if camera not in self._cameras:
                 string = ua.NodeId(ua.ObjectIds.String)
                 await self._add_variable("Cameras", camera, string, self._model.own)
                 self._cameras.add(camera)
-            await self._write(f"Cameras.{camera}", ua.Variant(state_, Kind.String), written)
+            await self._write(f"Cameras.{camera}", ua.Variant(state_, Kind.String))
 
     async def _show_active(self) -> None:
         path = "ConfigurationManagement.ActiveConfiguration"
@@ -274,10 +273,10 @@ class Space:
             await self._quality([path], codes.BadConfigurationError)
         else:
             value = configuration_of(active, configuration)
-            await self._write(path, ua.Variant(value, Kind.ExtensionObject), datetime.now(UTC))
+            await self._write(path, ua.Variant(value, Kind.ExtensionObject))
         for name in self.products.names:
             is_active = ua.Variant(name == active, Kind.Boolean)
-            await self._write(f"RecipeManagement.Recipes.{name}.IsPrepared", is_active, datetime.now(UTC))
+            await self._write(f"RecipeManagement.Recipes.{name}.IsPrepared", is_active)
 
     async def _add_recipe(self, name: str, configuration: Configuration | None) -> None:
         path, own = f"RecipeManagement.Recipes.{name}", self._model.own
@@ -288,10 +287,10 @@ class Space:
             instantiate_optional=False,
         )
         inner = ua.Variant(recipe_id(name, configuration), Kind.ExtensionObject)
-        await self._write(f"{path}.InternalId", inner, datetime.now(UTC))
+        await self._write(f"{path}.InternalId", inner)
         if configuration is not None:
             changed = ua.Variant(configuration.changed_at, Kind.DateTime)
-            await self._write(f"{path}.LastModified", changed, datetime.now(UTC))
+            await self._write(f"{path}.LastModified", changed)
         product = types.ProductDataType(ExternalId=types.ProductIdDataType(Id=name))
         await self.node("RecipeManagement.Products").add_variable(
             self._id(f"RecipeManagement.Products.{name}"),
@@ -395,16 +394,16 @@ class Space:
         return [path, f"{path}.ResultContent", *(f"{path}.{name}" for name in RESULT_KINDS)]
 
     async def _quality(self, paths: Sequence[str], code: int) -> None:
+        now = datetime.now(UTC)
         for path in paths:
-            await self._server.write_attribute_value(
-                self._id(path),
-                ua.DataValue(ua.Variant(None), ua.StatusCode(code), SourceTimestamp=datetime.now(UTC)),
-            )
+            await self._set(path, ua.DataValue(ua.Variant(None), ua.StatusCode(code), now, now))
 
-    async def _write(self, path: str, value: ua.Variant, written: datetime) -> None:
-        await self._server.write_attribute_value(
-            self._id(path), ua.DataValue(value, ua.StatusCode(codes.Good), SourceTimestamp=written)
-        )
+    async def _write(self, path: str, value: ua.Variant) -> None:
+        now = datetime.now(UTC)
+        await self._set(path, ua.DataValue(value, ua.StatusCode(codes.Good), now, now))
+
+    async def _set(self, path: str, value: ua.DataValue) -> None:
+        await self._server.write_attribute_value(self._id(path), value)
 
     async def _add(self, path: str, number: int) -> None:
         parent, _, name = path.rpartition(".")
