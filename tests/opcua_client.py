@@ -158,7 +158,8 @@ def _intrude(client: Any, how: str) -> None:
     """Take any endpoint for the wanted one, and show another certificate than that of the channel."""
     from asyncua import Client
 
-    Client.find_endpoint = staticmethod(lambda endpoints, *_: endpoints[0])
+    any_endpoint: Any = staticmethod(lambda endpoints, *_: endpoints[0])
+    setattr(Client, "find_endpoint", any_endpoint)  # noqa: B010 - mypy lets nobody assign to a method
     if how.endswith(".pem"):
         from cryptography import x509
         from cryptography.hazmat.primitives.serialization import Encoding
