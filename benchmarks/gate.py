@@ -33,7 +33,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+sys.path[:0] = [
+    str(Path(__file__).parents[1]),
+    str(Path(__file__).parents[1] / "tests"),
+]  # before dashboard.py here
 
 from plant.gate.config import GateConfig, SimulatedBelt
 from plant.gate.counters import SimulatedCounter
