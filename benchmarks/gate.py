@@ -33,10 +33,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-sys.path[:0] = [
-    str(Path(__file__).parents[1]),
-    str(Path(__file__).parents[1] / "tests"),
-]  # before dashboard.py here
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # first: here is a dashboard.py, too
 
 from plant.gate.config import GateConfig, SimulatedBelt
 from plant.gate.counters import SimulatedCounter
