@@ -270,15 +270,17 @@ def _add_distill(commands: "Commands") -> None:
 def train_command(options: argparse.Namespace) -> None:
     """Train a model on good images; after a kill the same command resumes."""
     check_writable(options.out)
+    from models.datasets.open import open_data_set
+
+    # Refused before images are read, and before torch is loaded.
+    data_set = open_data_set(options.data, options.layout)
+
     from models import training_images
     from models.datasets.contents import contents
-    from models.datasets.open import open_data_set
     from models.efficientad.method import EfficientAdMethod
     from models.efficientad.teacher import open_teacher
 
-    # Refused before images are read.
     open_teacher(options.size, options.teacher, options.image_size)
-    data_set = open_data_set(options.data, options.layout)
     split = training_images.load(data_set, options.image_size, options.roi, options.seed, tiles=options.tiles)
     print(contents(data_set), file=sys.stderr)
     if options.roi is None and options.tiles is None and len(split.sizes) > 1:

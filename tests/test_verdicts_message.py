@@ -61,6 +61,7 @@ def verdicts(draw: st.DrawFn) -> Verdict:
         ),
         model=draw(texts),
         archive=draw(st.none() | texts),
+        score_parts=None if fault else draw(st.none() | st.dictionaries(texts, numbers, max_size=4)),
     )
 
 
@@ -113,7 +114,7 @@ def test_the_payload_is_what_the_standard_librarys_json_writes(message: Verdict 
     _, payload = encode(message)
     compact = {"ensure_ascii": False, "separators": (",", ":")}
     assert payload.decode() == json.dumps(json.loads(payload), **compact)  # type: ignore[arg-type]
-    unasked = {key for key in ("golden", "drift") if getattr(message, key, None) is None}
+    unasked = {key for key in ("golden", "drift", "score_parts") if getattr(message, key, None) is None}
     names = [entry.name for entry in fields(message) if entry.name not in unasked]
     assert list(json.loads(payload)) == names
 

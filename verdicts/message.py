@@ -85,6 +85,9 @@ class Verdict:
         latency_ms: where the time went.
         model: name of the model that judged.
         archive: path of the archived picture on the daemon's machine.
+        score_parts: name of each anomaly map to what it has in the score where the score was taken, whose
+            mean is the score; None, and no key on the wire, where the config does not ask for it or there is
+            no score.
     """
 
     schema: int = field(default=SCHEMA, kw_only=True)
@@ -103,6 +106,7 @@ class Verdict:
     latency_ms: Latency
     model: str
     archive: str | None
+    score_parts: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,8 +275,15 @@ def _verdict_json(verdict: Verdict) -> str:
         f'"peak":{peak_json},"captured_at":"{verdict.captured_at}","latency_ms":{{'
         f'"wait":{_number_json(latency.wait)},"infer":{_number_json(latency.infer)},'
         f'"total":{_number_json(latency.total)}}},"model":{_text_json(verdict.model)},'
-        f'"archive":{_text_json(verdict.archive)}}}'
+        f'"archive":{_text_json(verdict.archive)}{_score_parts_json(verdict.score_parts)}}}'
     )
+
+
+def _score_parts_json(parts: Mapping[str, float] | None) -> str:
+    if parts is None:
+        return ""
+    entries = ",".join(f"{_text_json(name)}:{_number_json(part)}" for name, part in parts.items())
+    return f',"score_parts":{{{entries}}}'
 
 
 def _text_json(text: str | None) -> str:
@@ -352,7 +363,10 @@ def _topic(message: Verdict | Health) -> bytes:
 
 
 def _verdict(content: object) -> Verdict:
-    values = check_object(content, _VERDICT_KEYS, "payload")
+    asked = ("score_parts",) if isinstance(content, dict) and "score_parts" in content else ()
+    values = check_object(content, (*_VERDICT_KEYS, *asked), "payload")
+    if asked and values["score_parts"] is None:
+        raise _wrong("score_parts", None, "an object")
     if values["peak"] is not None:
         values["peak"] = Peak(**check_object(values["peak"], _PEAK_KEYS, "peak"))
     values["latency_ms"] = Latency(**check_object(values["latency_ms"], _LATENCY_KEYS, "latency_ms"))
@@ -418,6 +432,18 @@ def _check_verdict(verdict: Verdict) -> None:
     check_number("latency_ms.total", verdict.latency_ms.total)
     check_text("model", verdict.model)
     check_text("archive", verdict.archive, optional=True)
+    if verdict.score_parts is not None:
+        _check_score_parts(verdict.score_parts, verdict.score)
+
+
+def _check_score_parts(parts: Mapping[str, float], score: float | None) -> None:
+    if not isinstance(parts, Mapping):
+        raise _wrong("score_parts", parts, "an object")
+    if score is None:
+        raise _wrong("score_parts", parts, "none without a score")
+    for name, part in parts.items():
+        check_text("score_parts", name)
+        check_number(f"score_parts.{name}", part)
 
 
 def _check_health(health: Health) -> None:
@@ -583,7 +609,7 @@ def keys_of(kind: type[Any]) -> tuple[str, ...]:
     return tuple(entry.name for entry in fields(kind))
 
 
-_VERDICT_KEYS: Final = keys_of(Verdict)
+_VERDICT_KEYS: Final = tuple(key for key in keys_of(Verdict) if key != "score_parts")
 _ASKED_KEYS: Final = ("golden", "drift")
 """Of health: there only where the config asks for them."""
 _HEALTH_KEYS: Final = tuple(key for key in keys_of(Health) if key not in _ASKED_KEYS)

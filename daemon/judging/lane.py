@@ -15,6 +15,7 @@ from daemon.host.scheduling import give_way
 from daemon.judging.ledger import CapturedFrame
 from daemon.judging.product import Product
 from daemon.judging.queue import WaitingFrames
+from daemon.judging.score_parts import score_parts
 from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine
 from foundation.errors import EngineAway, EngineFailed, InputError
 from pictures.mask import weigh
@@ -29,7 +30,8 @@ _OUTLIERS = 2
 class Judged:
     """What a lane found out about a batch; times are ``time.monotonic_ns()``.
 
-    Row i of ``scores`` (N) and ``anomaly_maps`` (N×h×w) belongs to ``frames[i]``.
+    Row i of ``scores`` (N), ``anomaly_maps`` (N×h×w) and ``score_parts`` (N×K, where the product asks for
+    them) belongs to ``frames[i]``.
     """
 
     lane: "Lane"
@@ -38,6 +40,7 @@ class Judged:
     finished_ns: int
     scores: NDArray[np.float32]
     anomaly_maps: NDArray[np.float32]
+    score_parts: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +170,17 @@ class Lane(threading.Thread):
             engine = self._open(frames)
         started_ns = time.monotonic_ns()
         pixels = [frame.pixels for frame in frames if frame.pixels is not None]
-        outputs = engine.infer(pixels, product.quantiles, (SCORE, ANOMALY_MAP))
+        fetched = tuple(product.manifest.maps.values()) if product.score_parts else ()
+        outputs = engine.infer(pixels, product.quantiles, (SCORE, ANOMALY_MAP, *fetched))
         scores, maps = outputs[SCORE], outputs[ANOMALY_MAP]
         if product.weights is not None:
             scores, maps = weigh(maps, product.weights)
         if not np.isfinite(scores).all():
             raise EngineFailed("the engine gave a score that is not a number")
-        return Judged(self, frames, started_ns, time.monotonic_ns(), scores, maps)
+        parts = None
+        if fetched:
+            parts = score_parts([outputs[name] for name in fetched], maps, product.quantiles, product.weights)
+        return Judged(self, frames, started_ns, time.monotonic_ns(), scores, maps, parts)
 
     def _open(self, frames: Sequence[CapturedFrame]) -> Engine:
         """Open the engine for frames that wait for it."""

@@ -78,7 +78,7 @@ def test_killed(trial: Trial, served: list[MlServer]) -> None:
     trial.detected(faulted("engine"))
     trial.wait_for(AWAY)
     served[0].start()
-    trial.recovered(within_s=120)
+    trial.recovered()
     trial.finish(faults={("top", "engine")}, possible={("top", "overload")})
 
 
@@ -89,7 +89,7 @@ def test_stopped(trial: Trial, served: list[MlServer]) -> None:
     served[0].send(signal.SIGSTOP)
     trial.detected(faulted("engine"))
     served[0].send(signal.SIGCONT)
-    trial.recovered(within_s=120)
+    trial.recovered()
     trial.finish(faults={("top", "engine")}, possible={("top", "overload")})
 
 
@@ -110,5 +110,5 @@ def test_rubbish(trial: Trial, served: list[MlServer]) -> None:
     served[0].behaves("nan")
     trial.detected(faulted("engine"))
     served[0].behaves("")
-    trial.recovered(within_s=120)
+    trial.recovered()
     trial.finish(faults={("top", "engine")}, possible={("top", "overload")})

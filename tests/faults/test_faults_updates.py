@@ -87,7 +87,7 @@ def test_rejects_rise(trial: Trial, desk: Desk) -> None:
     assert "release 2: rejects rose: " in said and said.endswith("rolled back")
     trial.wait_for(judged_by(UNFIT))
     trial.told_by_command("`inspectctl update`")
-    trial.recovered_when(judged_by(0.9), within_s=120)
+    trial.recovered_when(judged_by(0.9))
     assert threshold_of(trial.config) == 0.9
     assert "was rolled back here (rejects rose" in refused(inspectctl(*_update(trial, desk)))
     trial.finish()
