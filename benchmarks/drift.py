@@ -192,10 +192,11 @@ def write(folder: Path, pictures: Iterator[Frame], count: int) -> Path:
     return folder
 
 
-def engine_of(folder: Path, images: Path) -> Path:
-    """Train PaDiM on images and build its engine."""
+def engine_of(folder: Path, images: Path, side: int = 256) -> Path:
+    """Train PaDiM on images and build its engine, for pictures of so many pixels along each side."""
     model = folder / "model.onnx"
-    assert train_model(["--data", str(images), "--out", str(model), "--method", "padim", "--seed", "0"]) == 0
+    method = ["--method", "padim", "--seed", "0", "--image-size", str(side)]
+    assert train_model(["--data", str(images), "--out", str(model), *method]) == 0
     assert build_engine([str(model), "--fast", "--runtime", "onnxruntime"]) == 0
     return model.with_suffix(".engine")
 

@@ -15,7 +15,7 @@ from fleet.config import Fleet, Line
 from fleet.service import service
 from fleet.status import StatusFile
 from fleet.store import Store, StoreFailed
-from foundation.errors import InputError, Unavailable
+from foundation.errors import InputError, Unavailable, refused_by_system
 from foundation.files import replacing
 from verdicts import MalformedMessage, Verdict
 from verdicts.message import decode_verdict
@@ -188,9 +188,11 @@ class _Followed:
             return True
         overlay = Path(verdict.archive)
         frame = overlay.with_name(overlay.name.removesuffix(_OVERLAY) + ".png")
-        contents = {what: _settled(file) for what, file in (("frame", frame), ("overlay", overlay))}
-        if None in contents.values() and _age_s(verdict) < _WRITTEN_S:
+        files = {"frame": frame, "overlay": overlay}
+        is_young = _age_s(verdict) < _WRITTEN_S
+        if any(_is_being_written(file) or (is_young and not file.exists()) for file in files.values()):
             return False
+        contents = {what: _content(file) for what, file in files.items()}
         found = {what: content for what, content in contents.items() if content is not None}
         if not found:
             self.missing += 1  # the archive has made room since
@@ -201,14 +203,21 @@ class _Followed:
         return True
 
 
-def _settled(file: Path) -> bytes | None:
-    """Read a picture; None while it is not there, or not all of it."""
+def _is_being_written(file: Path) -> bool:
     try:
-        if time.time() - file.stat().st_mtime < _SETTLED_S:
-            return None
-        return file.read_bytes()
+        return 0 <= time.time() - file.stat().st_mtime < _SETTLED_S
     except OSError:
+        return False
+
+
+def _content(file: Path) -> bytes | None:
+    """Read a picture; None where the archive has removed it."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise refused_by_system(f"{file}: cannot be read: {error.strerror}", error) from error
 
 
 def _age_s(verdict: Verdict) -> float:

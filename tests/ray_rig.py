@@ -1,6 +1,7 @@
 """A Ray cluster of one machine, on loopback, whose head can be killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ class RayCluster:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "ray"
+        self._sockets = f"/tmp/inspectd-ray-{os.getpid()}"  # their paths must be short
         self.start()
 
     def start(self) -> None:
@@ -28,13 +30,11 @@ class RayCluster:
                     *(Path(sys.executable).parent / "ray", "start", "--head", "--block"),
                     *("--node-ip-address=127.0.0.1", f"--port={gcs}", f"--ray-client-server-port={client}"),
                     *("--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"),
-                    # Its sockets' paths must be short.
-                    f"--temp-dir=/tmp/inspectd-ray-{os.getpid()}",
+                    f"--temp-dir={self._sockets}",
                 ],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
             )
 
     def workers(self) -> list[int]:
@@ -61,3 +61,4 @@ class RayCluster:
     ) -> None:
         if self.process.poll() is None:
             self.kill()
+        shutil.rmtree(self._sockets, ignore_errors=True)

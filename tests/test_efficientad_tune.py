@@ -202,22 +202,22 @@ def test_machines_share_a_study_by_a_database(
         storage = ("--storage", server.address)
         efficientad = Path(sys.executable).parent / "efficientad"
         killed = subprocess.Popen(
-            [efficientad, *command(data, first, 2, *storage, steps=400)], stderr=subprocess.DEVNULL
+            [efficientad, *command(data, first, 2, *storage, steps=60)], stderr=subprocess.DEVNULL
         )
         while not (first / "trial-0.pt.partial").exists():
             assert killed.poll() is None
         killed.kill()
         killed.wait()
         monkeypatch.setattr("models.tune.SILENT_S", 2)
-        assert main(command(data, second, 2, *storage, steps=400)) == 0
+        assert main(command(data, second, 2, *storage, steps=60)) == 0
         assert "the best model of all is best.pt on " in capsys.readouterr().out
         trials = json.loads((second / "tune.json").read_text())["trials"]
         assert len(trials) == 2 and 0 not in [row["trial"] for row in trials]
         assert sorted(file.name for file in second.iterdir()) == ["best.pt", "tune.json", "tune.md"]
         assert main(command(data, second, 2, *storage, steps=4)) == 2
-        assert "belongs to a study with most_steps 400" in capsys.readouterr().err
+        assert "belongs to a study with most_steps 60" in capsys.readouterr().err
         server.kill()
-        assert main(command(data, second, 3, *storage, steps=400)) == 1
+        assert main(command(data, second, 3, *storage, steps=60)) == 1
         [line] = capsys.readouterr().err.strip().splitlines()[-1:]
         assert line.startswith(f"efficientad: {server.address}: connection") and "goes on" in line
     finally:

@@ -33,7 +33,8 @@ class SeaweedFs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        self.s3, self.filer = free_port(), free_port()
+        names = ("master", "volume", "filer", "s3")
+        self.ports = {f"{name}.port{kind}": free_port() for name in names for kind in ("", ".grpc")}
         identity = {
             "name": "fleet",
             "credentials": [{"accessKey": "name", "secretKey": "secret"}],
@@ -41,31 +42,35 @@ class SeaweedFs:
         }
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         self.start()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.filer}/buckets/inspectd/", method="POST")
-        until(lambda: _answers(request))
+        bucket = f"http://127.0.0.1:{self.ports['filer.port']}/buckets/inspectd/"
+        until(lambda: _answer(urllib.request.Request(bucket, method="POST")))
+
+    @property
+    def s3(self) -> int:
+        """The port that speaks S3."""
+        return self.ports["s3.port"]
 
     def start(self) -> None:
+        """Start it, and wait until it takes something."""
         assert WEED is not None
-        ports = {"filer.port": self.filer, "s3.port": self.s3}
-        ports |= {name: free_port() for name in ("master.port", "volume.port")}
-        ports |= {name: free_port() for name in ("filer.port.grpc", "s3.port.grpc", "master.port.grpc")}
-        ports |= {"volume.port.grpc": free_port()}
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
                 [
                     *(WEED, "server", "-filer", "-s3", f"-s3.config={self.folder}/s3.json", "-ip=127.0.0.1"),
-                    *(
-                        "-ip.bind=127.0.0.1",
-                        f"-dir={self.folder}",
-                        "-volume.max=5",
-                        "-master.volumeSizeLimitMB=16",
-                    ),
-                    *(f"-{name}={port}" for name, port in ports.items()),
+                    *("-ip.bind=127.0.0.1", f"-dir={self.folder}", "-volume.max=5"),
+                    "-master.volumeSizeLimitMB=16",
+                    *(f"-{name}={port}" for name, port in self.ports.items()),
                 ],
                 stdout=log,
                 stderr=log,
             )
-        until(lambda: _answers(f"http://127.0.0.1:{self.s3}/healthz"), (self.folder / "log").read_text)
+        until(
+            lambda: (
+                b'"fid"' in _answer(f"http://127.0.0.1:{self.ports['master.port']}/dir/assign")
+                and _answer(f"http://127.0.0.1:{self.s3}/healthz")
+            ),
+            (self.folder / "log").read_text,
+        )
 
     def kill(self) -> None:
         self.process.kill()
@@ -87,12 +92,13 @@ class SeaweedFs:
         return sorted(entry["path"] for page in obstore.list(store) for entry in page)
 
 
-def _answers(request: Any) -> bool:
+def _answer(request: Any) -> bytes:
+    """Ask a web server; nothing while it does not answer as it should."""
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
-            return bool(answer.status < 300)
+            return bytes(answer.read()) or b"nothing"
     except (urllib.error.URLError, OSError):
-        return False
+        return b""
 
 
 @pytest.fixture

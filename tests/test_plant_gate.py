@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from delivery_line import DeliveryLine
+from hypothesis import given
+from hypothesis import strategies as st
 from line_rig import REPOSITORY
 from plant_rig import complaint, plant, run_plant, until, write_plant
 
@@ -175,7 +177,33 @@ def test_an_encoder_that_begins_anew_goes_on_counting(tmp_path: Path, bits: int 
         clock.now += 0.001
         gates.turn()
         active.append((value, gate.active))
-    assert [value for value, on in active if on] == list(range(344, 355))
+    assert [value for value, on in active if on] == list(range(344, 354))
+
+
+@given(
+    targets=st.lists(st.integers(0, 40).map(lambda half: half / 2), min_size=1, max_size=6),
+    passes=st.lists(st.booleans(), min_size=6, max_size=6),
+    position=st.integers(0, 60).map(lambda half: half / 2),
+    share=st.floats(0, 1),
+)
+def test_between_two_edges_a_gate_has_nothing_to_do(
+    targets: list[float], passes: list[bool], position: float, share: float
+) -> None:
+    parts = Parts(5, 1000)
+    for number, target in enumerate(targets):
+        parts.add_behind(target, ("aa", number), passes=passes[number], known_s=0.0)
+
+    def does(at: float) -> tuple[bool, bool]:
+        return parts.lets_through(at), parts.throws_out(at)
+
+    ahead = parts.next_edge(position, forwards=True)
+    between = position + share * ((position + 50 if ahead is None else ahead) - position)
+    assert ahead is None or ahead > position
+    assert between == ahead or does(between) == does(position)
+    behind = parts.next_edge(position, forwards=False)
+    assert behind is None or behind <= position
+    between = position - share * (position - (position - 50 if behind is None else behind))
+    assert does(between) == does(position)
 
 
 def test_a_jump_throws_out_what_is_on_its_way_and_what_comes_after_it_passes(tmp_path: Path) -> None:

@@ -233,6 +233,8 @@ def test_what_was_altered_or_is_foreign_is_refused(desk: Desk, config: Path, lin
     with pytest.raises(InputError, match="not signed by the keys that this line knows"):
         take_up(desk, config, address=foreign.repository)
     says("not signed by the keys", root=foreign.root)
+    kept = Installed(config).folder / "seen/trusted.root.json"
+    assert kept.read_bytes() == desk.root.read_bytes()  # the mistake changed nothing
     says("is timestamp.json of a repository; expected its root.json", root=stamp)
     says("is no root.json", root=config)
     text = config.read_text()
