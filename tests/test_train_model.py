@@ -380,7 +380,7 @@ def test_what_a_mask_leaves_out_counts_for_no_quantile_of_the_training(
             x, y = random.integers(2, SIDE // 3 - 12), random.integers(2, SIDE - 8)
             cv2.circle(picture, (int(x), int(y)), 4, (250, 250, 250), -1)
         assert cv2.imwrite(str(tmp_path / "good" / f"{index:03}.png"), picture)
-    start = ["--data", str(tmp_path / "good"), "--method", method, "--image-size", "64", "--steps", "2"]
+    start = ["--data", str(tmp_path / "good"), "--method", method, "--image-size", "128", "--steps", "2"]
     highest = {}
     for name, more in (("all", []), ("masked", ["--mask", str(tmp_path / "mask.png")])):
         out = tmp_path / f"{name}.onnx"

@@ -29,6 +29,9 @@ def add(commands: Any) -> None:
         metavar="FILE",
         help="of 'inspectctl locate teach': look for the part in each picture that is taken",
     )
+    test.add_argument(
+        "--each", action="store_true", help="each picture shows a part: nobody looks whether one is present"
+    )
     test.add_argument("--fps", type=number(0.0001, 10_000), metavar="N", help="pictures per second")
     test.add_argument("--min-area", type=number(above=0, most=1), metavar="SHARE", help="that a part covers")
     test.add_argument("--contrast", type=number(above=0, most=255), metavar="LEVELS", help="of a part")
@@ -54,12 +57,14 @@ def _settings(options: argparse.Namespace) -> Any:
     if options.config is None:
         given = {"min_area": options.min_area, "contrast": options.contrast}
         present = Present(**{key: value for key, value in given.items() if value is not None})
+        if options.each and any(value is not None for value in given.values()):
+            raise InputError("--each: found it beside --min-area or --contrast, which say what is present")
         locate = None if options.locate is None else LocateSettings(str(options.locate))
         return CameraSettings(
             options.source, roi=options.roi, fps=options.fps, present=present, locate=locate
         )
-    for option in ("roi", "locate", "fps", "min_area", "contrast"):
-        if getattr(options, option) is not None:
+    for option in ("roi", "locate", "each", "fps", "min_area", "contrast"):
+        if getattr(options, option) not in {None, False}:
             name = option.replace("_", "-")
             raise InputError(f"--{name}: found it beside --config, expected it in {options.config}")
     cameras = load_config(options.config).cameras
