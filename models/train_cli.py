@@ -38,8 +38,13 @@ METHODS = ("auto", "padim", "patchcore", "stfpm", "efficientad")
 
 def run(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if any(word.partition("=")[0] == "--plan" for word in words):
+        from models import plan_cli
+
+        return plan_cli.run(words)
     command = parser()
-    apply_settings(command, sys.argv[1:] if argv is None else argv)
+    apply_settings(command, words)
     options = command.parse_args(argv)
     try:
         update(options) if options.update is not None else train(options)
@@ -60,6 +65,7 @@ def _kept(options: argparse.Namespace) -> str:
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     command = Parser(prog=PROG, description="Learn from images of good parts what a good part looks like.")
+    command.epilog = "Many models at once: train-model --plan FILE --help"
     add_data(command)
     target = command.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="FILE", help="the model, for instance line3.onnx")

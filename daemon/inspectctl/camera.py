@@ -61,7 +61,11 @@ def _settings(options: argparse.Namespace) -> Any:
             raise InputError("--each: found it beside --min-area or --contrast, which say what is present")
         locate = None if options.locate is None else LocateSettings(str(options.locate))
         return CameraSettings(
-            options.source, roi=options.roi, fps=options.fps, present=present, locate=locate
+            options.source,
+            roi=options.roi,
+            fps=options.fps,
+            present=None if options.each else present,
+            locate=locate,
         )
     for option in ("roi", "locate", "each", "fps", "min_area", "contrast"):
         if getattr(options, option) not in {None, False}:

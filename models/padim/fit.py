@@ -288,7 +288,7 @@ def share_of_place(seen: NDArray[np.float32]) -> float:
 
 
 def principal_components(
-    seen: NDArray[np.float32], split: int, channels: int
+    seen: NDArray[np.float32], split: int, channels: int, fine_share: float = FINE_SHARE
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
     """Find the directions in which features vary most, those of the fine and of the coarse layers apart.
 
@@ -296,13 +296,14 @@ def principal_components(
         seen: features of some images, M×C×h×w.
         split: so many of the C are of the fine layers; they are the first.
         channels: D, how many directions.
+        fine_share: of them, for the fine layers.
 
     Returns:
         D×C, the first of them for the fine layers; the mean feature, C; and how many are for the fine ones.
     """
     columns = seen.transpose(1, 0, 2, 3).reshape(seen.shape[1], -1)
     origin = columns.mean(axis=1, dtype=np.float64)
-    fine = min(split, max(round(FINE_SHARE * channels), channels - (len(columns) - split)))
+    fine = fine_components(split, len(columns), channels, fine_share)
     basis = np.zeros((channels, len(columns)), dtype=np.float32)
     for rows_of, layers in ((slice(fine), slice(split)), (slice(fine, None), slice(split, None))):
         if (count := len(basis[rows_of])) > 0:
@@ -311,6 +312,18 @@ def principal_components(
             )
             basis[rows_of, layers] = vectors[:, ::-1][:, :count].T
     return basis, origin.astype(np.float32), fine
+
+
+def fine_components(split: int, features: int, channels: int, fine_share: float = FINE_SHARE) -> int:
+    """Say how many of so many principal components are for the fine layers.
+
+    Args:
+        split: so many of the features are of the fine layers.
+        features: of all layers.
+        channels: principal components.
+        fine_share: wanted; there may be too few features of a kind.
+    """
+    return min(split, max(round(fine_share * channels), channels - (features - split)))
 
 
 def _first_of_each(count: int, fine: int, components: int) -> NDArray[np.int64]:
