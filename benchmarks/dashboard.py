@@ -18,7 +18,6 @@ It builds the engine itself. Chromium is Debian's, driven by Playwright.
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -36,7 +35,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder: "dashboard" is the package
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from inspection import BIN, Inspection
+from inspection import BIN, Inspection, cpu_ms, memory_mb, watch
 from page_rig import chromium, drawn_line, drawn_parts
 
 from fuzzing.free_port import free_port
@@ -146,24 +145,6 @@ def cost_to_the_line(folder: Path, options: argparse.Namespace) -> dict[str, Any
             "turns": np.round(added, 3).tolist(),
         }
     return found
-
-
-def watch(inspection: Inspection, seconds: float) -> dict[str, float]:
-    """Measure the verdicts that come in some seconds."""
-    first, began = len(inspection.verdicts), time.monotonic()
-    before_ms = cpu_ms(inspection.daemon.pid)
-    time.sleep(seconds)
-    took_ms = cpu_ms(inspection.daemon.pid) - before_ms
-    verdicts = inspection.verdicts[first:]
-    took = np.array([verdict.latency_ms.total for verdict in verdicts])
-    p50, p99 = np.percentile(took, (50, 99)).round(3).tolist()
-    return {
-        "per_second": round(len(verdicts) / (time.monotonic() - began), 2),
-        "p50_ms": p50,
-        "p99_ms": p99,
-        "daemon_ms_per_verdict": round(took_ms / len(verdicts), 3),
-        "faults": float(sum(verdict.decision == "fault" for verdict in verdicts)),
-    }
 
 
 def pixel(folder: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -373,18 +354,6 @@ def first_screens(address: str) -> list[float]:
             page.wait_for_selector("a[href='/line3/rejects']")
             took.append(round(page.evaluate(FIRST_SCREEN), 1))
         return took
-
-
-def cpu_ms(pid: int) -> float:
-    """Give the processor time that a process took so far, which other load does not change."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory_mb(pid: int) -> float:
-    """Give the memory of a process, as the kernel counts it as resident."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
 
 
 PARTS = {"line": cost_to_the_line, "pixel": pixel, "answers": answers, "heap": heap}
