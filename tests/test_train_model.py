@@ -391,9 +391,13 @@ def test_what_a_mask_leaves_out_counts_for_no_quantile_of_the_training(
     if method == "padim":
         from foundation.errors import InputError
 
-        with pytest.raises(InputError, match=r"--mask: found none, but .*masked\.onnx was fitted with the mask"):
+        with pytest.raises(
+            InputError, match=r"--mask: found none, but .*masked\.onnx was fitted with the mask"
+        ):
             train_model(["--data", str(tmp_path / "good"), "--update", str(tmp_path / "masked.onnx")])
     else:
         with pytest.raises(SystemExit):
-            train_model([*start, "--out", str(tmp_path / "x.onnx"), "--mask", str(tmp_path / "lost.png"), "--no"])
+            train_model(
+                [*start, "--out", str(tmp_path / "x.onnx"), "--mask", str(tmp_path / "lost.png"), "--no"]
+            )
     capsys.readouterr()
