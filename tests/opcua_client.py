@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import enum
 import json
 import subprocess
 import sys
@@ -128,7 +127,7 @@ class _Process:
         subscription = await self.client.create_subscription(100, self)
         event_types = [
             ua.NodeId("InspectionResultReadyEventType", self.own),
-            *(ua.NodeId(number, self.vision) for number in (1018, 1022)),
+            *(ua.NodeId(number, self.vision) for number in (1018, 1022, 1038)),
         ]
         await subscription.subscribe_events(self._node(""), event_types)
         await subscription.subscribe_data_change(self._node("VisionStateMachine.CurrentState"))
@@ -177,8 +176,6 @@ def _intrude(client: Any, how: str) -> None:
 def as_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.name
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, datetime):

@@ -26,8 +26,11 @@ codes: Any = ua.StatusCodes
 
 _MOST_AT_ONCE: Final = 100
 """Results in one answer."""
-_AT_ONCE_S: Final = 2.0
-"""So long a client waits for a preparation; what takes longer is told by an event."""
+_AT_ONCE_S: Final = 0.5
+"""So long a client waits for a preparation; what takes longer is told by an event.
+
+Nothing else of this client is answered meanwhile, and asyncua's gives a server up after a second.
+"""
 
 Answer = Sequence[ua.Variant]
 
@@ -158,10 +161,10 @@ class Methods:
         try:
             await asyncio.to_thread(self._select, name)
         except (ControlRefused, MalformedMessage) as error:
-            _log.warning("opcua: PrepareRecipe %s: the line refuses: %s", name, error)
+            await self._space.tell_failure(f"{name} is not prepared: the line refuses: {error}")
             return Error.REFUSED
         except ControlSilent as error:
-            _log.warning("opcua: PrepareRecipe %s: %s", name, error)
+            await self._space.tell_failure(f"{name} is not prepared: {error}")
             return Error.SILENT
         if was_active:  # else health tells of the change
             await self._space.tell_prepared(name)

@@ -44,6 +44,7 @@ _STATE_CHANGED: Final = 1018
 _ERROR: Final = 1019
 _ERROR_RESOLVED: Final = 1020
 _RECIPE_PREPARED: Final = 1022
+_INFORMATION: Final = 1038
 
 _STATES: Final = {"Preoperational": 5028, "Halted": 5029, "Error": 5030, "Operational": 5031}
 _CONTINUOUS: Final = ("ContinuousExecution", 5059)
@@ -215,6 +216,11 @@ class Space:
         event_type = self._model.standard(_RECIPE_PREPARED)
         await self._tell(event_type, f"{self._line} judges {product}", 300, fields)
 
+    async def tell_failure(self, text: str) -> None:
+        """Tell that what a client asked for could not be done."""
+        _log.warning("opcua: %s", text)
+        await self._tell(self._model.standard(_INFORMATION), text, 600, {})
+
     async def _show_state(self, before: _Told | None, now: _Told) -> None:
         machine = _STATE_OF[now.state]
         if now.state == "silent":
@@ -364,7 +370,7 @@ class Space:
         for node in (system, self._server.nodes.server):
             await node.set_event_notifier([ua.EventNotifier.SubscribeToEvents])
         await self._server.nodes.server.add_reference(system, ua.ObjectIds.HasNotifier)
-        told = [_STATE_CHANGED, _ERROR, _ERROR_RESOLVED, _RECIPE_PREPARED]
+        told = [_STATE_CHANGED, _ERROR, _ERROR_RESOLVED, _RECIPE_PREPARED, _INFORMATION]
         for event_type in [self._model.result_event, *map(self._model.standard, told)]:
             await system.add_reference(self._server.get_node(event_type), ua.ObjectIds.GeneratesEvent)
 
