@@ -261,7 +261,7 @@ def test_who_may_log_in(served: Served, client: OpcuaClient) -> None:
 
 def test_results_and_state(served: Served, client: OpcuaClient) -> None:
     client.connect(served.url, **served.as_scada())
-    assert client.read(LAST)[0] == "BadWaitingForInitialData"
+    until(lambda: client.read(LAST)[0] == "BadWaitingForInitialData")
     client.tell(do="listen")
     served.judge(29)
     served.judge(decision="reject", part="Teil ä", peak={"x": 5, "y": 6}, model="lid-xs")
@@ -293,8 +293,8 @@ def test_results_and_state(served: Served, client: OpcuaClient) -> None:
 
 
 def test_results_can_be_asked_for(served: Served, client: OpcuaClient) -> None:
+    """After the results of the test before: the last ones in a list, older ones by their ids."""
     client.connect(served.url, **served.as_scada())
-    # The last ones in a list, older ones by their ids.
     anything = ["MeasIdDataType", ""]
     ids = [anything, ["PartIdDataType", ""], *([["RecipeIdExternalDataType", ""]] * 2)]
     ids += [*([["ConfigurationIdDataType", ""]] * 2), ["ProductIdDataType", ""], ["JobIdDataType", ""]]
@@ -345,6 +345,9 @@ def test_recipes_and_configurations(served: Served, client: OpcuaClient) -> None
     served.line.tell(do="let")
     until(lambda: client.read(f"{RECIPES}.Recipes.slow.IsPrepared") == ("Good", True))
     assert client.read(f"{CONFIGURATIONS}.ActiveConfiguration")[0] == "BadConfigurationError"
+    assert client.call(f"{RECIPES}.Recipes.lid.Prepare")[1] == 0
+    assert client.call(f"{RECIPES}.Recipes.lid.Unprepare") == -4
+    until(lambda: client.read(f"{RECIPES}.Recipes.lid.IsPrepared") == ("Good", True))
     with pytest.raises(Refused, match="BadNotExecutable"):
         client.call("VisionStateMachine.Halt", -1, 0)
     with pytest.raises(Refused, match="BadNotWritable"):
@@ -356,9 +359,11 @@ def test_who_has_no_control_may_read(served: Served, client: OpcuaClient) -> Non
     historian = {"user_certificate": str(made / "historian.pem"), "user_key": str(made / "historian.key.pem")}
     how = {key: value for key, value in served.as_scada().items() if key not in ("user", "password")}
     client.connect(served.url, **how | historian | {"policy": "Aes256Sha256RsaPss"})
-    assert client.call(f"{RESULTS}.GetResultById", ["ResultIdDataType", "aa-30"], -1)[2] == 0
+    assert client.read(STATE)[0] == "Good"
     with pytest.raises(Refused, match="BadUserAccessDenied"):
         prepare(client, "lid")
+    with pytest.raises(Refused, match="BadUserAccessDenied"):
+        client.call(f"{RECIPES}.Recipes.lid.Prepare")
 
 
 @pytest.mark.skipif(

@@ -168,6 +168,8 @@ class Space:
         for verdict, repeated in deliveries:
             self.results.add(verdict)
             await self._tell_result(verdict, repeated=repeated)
+        if self._told is None or _STATE_OF[self._told.state] != "Operational":
+            return  # what is shown of a line that does not judge has bad quality
         verdict, repeated = deliveries[-1]
         result = self.result_of(verdict, repeated=repeated)
         await self._write("ResultManagement.Results.LastResult", ua.Variant(result, Kind.ExtensionObject))
@@ -263,6 +265,8 @@ class Space:
                 await self._add_variable("Cameras", camera, string, self._model.own)
                 self._cameras.add(camera)
             await self._write(f"Cameras.{camera}", ua.Variant(state_, Kind.String))
+        gone = self._cameras - now.cameras.keys()
+        await self._quality([f"Cameras.{camera}" for camera in gone], codes.BadOutOfService)
 
     async def _show_active(self) -> None:
         path = "ConfigurationManagement.ActiveConfiguration"
@@ -401,7 +405,7 @@ class Space:
         path = "ResultManagement.Results.LastResult"
         return [path, f"{path}.ResultContent", *(f"{path}.{name}" for name in RESULT_KINDS)]
 
-    async def _quality(self, paths: Sequence[str], code: int) -> None:
+    async def _quality(self, paths: Collection[str], code: int) -> None:
         now = datetime.now(UTC)
         for path in paths:
             await self._set(path, ua.DataValue(ua.Variant(None), ua.StatusCode(code), now, now))
