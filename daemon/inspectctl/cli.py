@@ -19,9 +19,12 @@ COMMANDS = (
     "selftest",
     "expect",
     "drift",
+    "threshold",
     "record",
     "locate",
     "mask",
+    "release",
+    "update",
     "keygen",
     "install_service",
 )
