@@ -46,8 +46,8 @@ class OpcuaClient:
 
     def call(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method; an argument is a number, or a list: name of a structure, then its Id."""
-        found: list[Any] = self.tell(do="call", method=method, arguments=arguments)
-        return found
+        found = self.tell(do="call", method=method, arguments=arguments)
+        return found if isinstance(found, list) else [found]
 
     def events(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.tell(do="events")
@@ -55,6 +55,10 @@ class OpcuaClient:
 
     def results(self) -> list[dict[str, Any]]:
         return [event for event in self.events() if "Decision" in event]
+
+    def count(self) -> int:
+        """Count the results that were heard."""
+        return int(self.tell(do="count"))
 
     def changes(self) -> list[Any]:
         found: list[Any] = self.tell(do="changes")
@@ -143,6 +147,9 @@ class _Process:
 
     async def events(self) -> list[Any]:
         return self.heard
+
+    async def count(self) -> int:
+        return sum("Decision" in event for event in self.heard)
 
     async def changes(self) -> list[Any]:
         return self.changed
