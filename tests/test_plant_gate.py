@@ -100,7 +100,10 @@ def test_a_gate_fires_when_the_part_is_there_and_rests_when_nobody_knows(
         captured[9] = time.monotonic() - TOOK_S
         line.judge(9, 9, captured_at=now(-TOOK_S))
         line.judge(10, 10, captured_at=now(0.1 - TOOK_S), decision="reject", score=0.9)
+        pid = running.process.pid
+        [gates] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         running.process.kill()
+        until(lambda: not Path("/proc", gates).exists())  # its outputs rest
     config = write_plant(tmp_path, line, gates={"reject": gate | {"after": "3 s"}})
     captured[11] = time.monotonic() - TOOK_S
     line.judge(11, 11, captured_at=now(-TOOK_S))
