@@ -147,8 +147,21 @@ def _tail(measured: Measured, found: Evidence) -> str:
         "What is wanted lies beyond what so many parts show, so the tail of their scores is extrapolated: a "
         f"generalised Pareto distribution, fitted on the {threshold.tail_size} highest. The dots should lie "
         "in the "
-        "band; the wider the band at the threshold, the less is known there.",
+        "band; the wider the band at the threshold, the less is known there." + _where_it_ends(measured),
         chart.svg(),
+    )
+
+
+def _where_it_ends(measured: Measured) -> str:
+    """Say how parts are missing from the tail that a line rejected."""
+    known = measured.truncation
+    if known is None:
+        return ""
+    return (
+        f" These parts were collected from the line, which rejects what scores above {known.at:.4g}, so good "
+        "parts above it are missing here. The fit takes the tail for cut off there. Of "
+        f"{known.passes + known.most} parts that were judged meanwhile {known.most} were rejected: no more "
+        "good ones can be missing."
     )
 
 

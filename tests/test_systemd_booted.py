@@ -15,11 +15,12 @@ import pytest
 import websockets.sync.client
 import yaml
 import zmq
-from booted_system import PATIENCE_S, BootedSystem, debian_12
+from booted_system import BootedSystem, debian_12
 from brightness import SIZE, THRESHOLD, brightness_model, calibrate
 from c_library import c_library
 from dashboard_rig import Browser
 from line_rig import COMMANDS, REPOSITORY, free_address
+from patience import PATIENCE_S
 
 from engine_runtime.tensorrt_library import is_installed
 from release.distributions import build_distributions, copy_sources

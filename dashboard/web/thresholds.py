@@ -8,14 +8,13 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from calibration.calibration_file import read_calibration
+from calibration.threshold_change import apply, counted_interval, digest, put_back
 from dashboard.labels import Entry, Labels
 from dashboard.threshold_change import (
     LineDidNotAnswer,
     LineRefused,
-    apply,
     calibration_of,
-    digest,
-    put_back,
+    in_use,
     why_not,
 )
 from dashboard.watch import LineWatch
@@ -204,20 +203,20 @@ async def _apply(ask: Ask, wished: _Wished) -> Response:
         present = read_calibration(calibration_of(line, product)).threshold
         if present != wished.now:
             raise Refused(409, "changed_meanwhile", threshold=present)
-        rollup = watch.need_rollup()
+        rollup, used = watch.need_rollup(), in_use(line, product)
         window = ask.site.windows[line.name].of(rollup, Key(product, _model(watch, product), None, 24.0))
         what_if = window.preview(rollup, threshold)
         known_defects = window.defects_rejected(rollup, threshold)
         if wished.text is None:
-            share = (max(0, what_if.rejected - known_defects), window.total)
-            done = apply(line, product, threshold, by=user, reason=wished.reason, share=share)
+            false = max(0, what_if.rejected - known_defects)
+            interval = counted_interval(false, window.total)
+            done = apply(used, threshold, by=user, reason=wished.reason, interval=interval)
         else:
-            done = put_back(line, product, wished.text)
-        said, text_before, written, before = done
-        content = {"product": product, "from": before, "to": threshold, "reason": wished.reason}
-        content |= {"text_before": text_before, "written": written, "back": wished.text is not None}
-        labels.add(user, "threshold", line.name, content)
-        return said
+            done = put_back(used, wished.text)
+        content = {"product": product, "from": done.before, "to": threshold, "reason": wished.reason}
+        content |= {"text_before": done.text_before, "written": digest(used.file)}
+        labels.add(user, "threshold", line.name, content | {"back": wished.text is not None})
+        return done.said
 
     try:
         said = await beside(work)

@@ -89,7 +89,7 @@ def test_line_killed_under_a_gate(trial: Trial) -> None:
         until(lambda: state() == "trusted")
         trial.inject()
         trial.killed()
-        until(lambda: state() == "ejecting", within_s=5)
+        until(lambda: state() == "ejecting")
         assert (trial.folder / "gate.log").read_text().split()[-1] == "0"
         trial.not_told()
         trial.launch(None)
@@ -112,11 +112,7 @@ def in_order(verdicts: list[dict[str, Any]], last: int) -> bool:
 
 
 def told_down(trial: Trial, running: Plant, output: str, because: str) -> None:
-    trial.detected_by(
-        f"/healthz: {output} down",
-        lambda: because in (running.output(output)["error"] or ""),
-        within_s=PATIENCE_S,
-    )
+    trial.detected_by(f"/healthz: {output} down", lambda: because in (running.output(output)["error"] or ""))
 
 
 needs_mosquitto = pytest.mark.skipif(
@@ -274,7 +270,6 @@ def test_plc(trial: Trial) -> None:
                 running.output("modbus_client")["state"] == "down"
                 and "nobody answers" not in running.output("modbus_client")["error"]
             ),
-            within_s=PATIENCE_S,
         )
         trial.uninterrupted(verdicts=20)
         nonsense.close()
@@ -341,9 +336,7 @@ class Watched:
 
     def told(self, because: str) -> None:
         """Wait until it is told why everything is thrown out, and see that it is."""
-        self.trial.detected_by(
-            "/healthz: gate ejects", lambda: because in (self.now()["error"] or ""), within_s=PATIENCE_S
-        )
+        self.trial.detected_by("/healthz: gate ejects", lambda: because in (self.now()["error"] or ""))
         self.rests()
 
 
@@ -420,7 +413,7 @@ def test_gate_and_clock(trial: Trial, belt: Belt) -> None:
         trial.uninterrupted(verdicts=30)
         gate.rests()
         running.process.send_signal(signal.SIGCONT)
-        trial.detected_by("/healthz: late", lambda: gate.now()["late"] > late, within_s=PATIENCE_S)
+        trial.detected_by("/healthz: late", lambda: gate.now()["late"] > late)
         gate.lets_pass_again()
 
         trial.another("process of the gates killed (SIGKILL): their outputs rest, all of it is started again")

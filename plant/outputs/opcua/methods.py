@@ -8,9 +8,9 @@ from enum import IntEnum
 from typing import Any, Final
 
 from asyncua import Server, ua
+from asyncua.ua import VariantType as Kind
 
 from plant.outputs.opcua.model import (
-    Kind,
     configuration_of,
     parts_of,
     recipe_id,

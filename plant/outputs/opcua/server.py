@@ -55,16 +55,18 @@ class OpcuaServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._space: Space | None = None
         self._trouble: str | None = None
+        self._begun = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def connect(self) -> bool:
         """Begin to listen, unless it does so already."""
-        if self._space is not None and self._trouble is None:
-            return True
-        self._space, self._trouble = None, None
-        self._check_free()
-        begun = threading.Event()
-        threading.Thread(target=self._run, args=(begun,), name="opcua", daemon=True).start()
-        if not begun.wait(_START_S) or self._trouble is not None:
+        if self._thread is None or not self._thread.is_alive():
+            self._check_free()
+            self._space, self._trouble = None, None
+            self._begun.clear()
+            self._thread = threading.Thread(target=self._run, name="opcua", daemon=True)
+            self._thread.start()
+        if not self._begun.wait(_START_S) or self._trouble is not None:
             raise PeerFailed(f"{self._config.listen}: {self._trouble or 'does not begin'}")
         return True
 
@@ -113,15 +115,15 @@ class OpcuaServer:
             reason = "is taken by another program" if taken else error.strerror
             raise PeerFailed(f"{self._config.listen}: {reason}") from error
 
-    def _run(self, begun: threading.Event) -> None:
+    def _run(self) -> None:
         try:
-            asyncio.run(self._serve(begun))
+            asyncio.run(self._serve())
         except Exception as error:
             self._trouble = " ".join(str(error).split()) or type(error).__name__
         finally:
-            begun.set()
+            self._begun.set()
 
-    async def _serve(self, begun: threading.Event) -> None:
+    async def _serve(self) -> None:
         from asyncua import Server, ua
         from asyncua.ua import SecurityPolicyType
 
@@ -158,7 +160,7 @@ class OpcuaServer:
         Methods(space, self._select).link(server, sessions)
         await server.start()
         self._loop, self._space = asyncio.get_running_loop(), space
-        begun.set()
+        self._begun.set()
         await sessions.guard(lambda: [] if server.bserver is None else server.bserver.clients)
 
     def _select(self, product: str) -> str:
