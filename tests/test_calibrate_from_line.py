@@ -38,6 +38,7 @@ def line_of_parts(folder: Path, **archive: Any) -> Path:
         journal={"file": "line3.journal"},
         control=f"ipc://{folder}/control",
         archive={"folder": "archive", **archive},
+        deadline_ms=60_000,
     )
 
 
