@@ -159,9 +159,9 @@ def unchanged(baseline: DriftBaseline, rows: Values, parts: int, random: np.rand
     return told
 
 
-def simulated(seed: int, first: int) -> Iterator[Frame]:
-    """Give the good parts of the simulated line from one on."""
-    line = SimulatedLine(seed=seed)
+def simulated(seed: int, first: int, side: int = 512) -> Iterator[Frame]:
+    """Give the good parts of the simulated line from one on, so many pixels along each side."""
+    line = SimulatedLine(seed=seed, width=side, height=side)
     index = first
     while True:
         yield line.frame(index)[0]
