@@ -1,7 +1,8 @@
 """Whether every part meets its own gate command, and how exactly: a belt that varies, stops and reverses.
 
-    python benchmarks/gate.py                    # 100,000 parts, with a clock that runs as fast as it can
-    python benchmarks/gate.py --real 120         # then a real line and inspectd-plant, so many seconds
+    python benchmarks/gate.py                                 # 100,000 parts, as fast as it can
+    python benchmarks/gate.py --parts 0 --real 120            # a real line, so many seconds
+    python benchmarks/gate.py --parts 0 --real 120 --busy 2   # beside processes that only compute
 
 The first part runs the gates' own code against a simulated belt, encoder and clock; it wakes late now and
 then, as a machine does. What the gate should do is worked out apart from it, from the true motion: whenever
@@ -13,6 +14,7 @@ those of this machine.
 import argparse
 import bisect
 import json
+import os
 import random
 import signal
 import statistics
@@ -22,6 +24,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,15 +33,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
-sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # first: here is a dashboard.py, too
 
 from plant.gate.config import GateConfig, SimulatedBelt
 from plant.gate.counters import SimulatedCounter
-from plant.gate.gates import Gate, Gates
+from plant.gate.gates import Gate, Gates, Judged
 from plant.gate.parts import Parts
 from plant.gate.position import CountedPosition
 from plant.gate.track import Track
-from plant.outputs import LineNow
 from verdicts import Latency, Verdict
 
 WAY, WINDOW = 4200.0, 40.0
@@ -56,12 +59,16 @@ def main() -> None:
         "--kill-every", type=float, default=300, metavar="SECONDS", help="of the simulated time"
     )
     parser.add_argument("--real", type=float, default=0, metavar="SECONDS", help="run processes, too")
+    parser.add_argument(
+        "--busy", type=int, default=0, metavar="N", help="processes beside it (default: %(default)s)"
+    )
     options = parser.parse_args()
     result: dict[str, Any] = {}
     if options.parts:
         result["simulated"] = simulated(options.parts, options.seed, options.kill_every)
     if options.real:
-        result["real"] = real(options.real)
+        with busy(options.busy):
+            result["real"] = real(options.real)
     print(json.dumps(result, indent=2))
 
 
@@ -109,6 +116,10 @@ class Motion:
                 if begin_s <= moment_s <= end_s:
                     yield moment_s
 
+    def speed(self, moment_s: float) -> float:
+        """Give how fast the belt was around a moment."""
+        return (self.at(moment_s + 0.001) - self.at(moment_s - 0.001)) / 0.002
+
     @property
     def length_s(self) -> float:
         return self._times[-1]
@@ -124,8 +135,14 @@ class Switched(NamedTuple):
         index = bisect.bisect_right(self.times, moment_s) - 1
         return index >= 0 and self.states[index]
 
+    def nearest(self, moment_s: float, state: bool) -> float:
+        """Give when the output changed to a state, nearest to a moment."""
+        first = max(bisect.bisect_left(self.times, moment_s) - 4, 0)
+        changes = zip(self.times[first : first + 8], self.states[first : first + 8], strict=True)
+        return min((at for at, to in changes if to == state), key=lambda at: abs(at - moment_s))
 
-def simulated(count: int, seed: int, kill_every_s: float) -> dict[str, Any]:  # noqa: PLR0915
+
+def simulated(count: int, seed: int, kill_every_s: float) -> dict[str, Any]:
     """Send parts along a simulated belt; sometimes all but the track and the journal is lost."""
     chance = random.Random(seed)
     motion = Motion(profile(chance, laps=count // 40 + 10))
@@ -154,8 +171,6 @@ def simulated(count: int, seed: int, kill_every_s: float) -> dict[str, Any]:  # 
     )
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        line: Any = SimpleNamespace(control="none")
-        heard = LineNow("line3", SimpleNamespace(state="running"), silent=False)  # type: ignore[arg-type]
         timings: list[float] = []
 
         def begun() -> tuple[Gates, Gate, CountedPosition]:
@@ -163,7 +178,7 @@ def simulated(count: int, seed: int, kill_every_s: float) -> dict[str, Any]:  # 
             position = CountedPosition(Encoder(), track, way=WAY, bits=None, fastest=5000)
             gate = Gate("reject", config, WAY, Output(), Parts(WINDOW / 2, WAY))
             gates = Gates(
-                line, {"reject": gate}, position, track, lambda: heard, clock=lambda: clock.now,
+                {"reject": gate}, position, track, lambda: None, clock=lambda: clock.now,
                 wall=lambda: WALL + clock.now,
             )  # fmt: skip
             gates.on_timing = lambda _, late_s: timings.append(late_s)
@@ -180,7 +195,7 @@ def simulated(count: int, seed: int, kill_every_s: float) -> dict[str, Any]:  # 
         while clock.now < motion.length_s - 1 and (coming or clock.now < last_s + 30):
             while coming and coming[0].known_s <= clock.now:
                 journal.append(coming.popleft().verdict())
-                gates.came(journal[-1])
+                gates.came(Judged.of(journal[-1], clock.now, WALL + clock.now))
             if clock.now - (away[-1][1] if away else 0.0) > kill_every_s:
                 counted.update(vars(gate.counts))
                 killed_s = clock.now
@@ -193,7 +208,7 @@ def simulated(count: int, seed: int, kill_every_s: float) -> dict[str, Any]:  # 
                 since_s = position.since(position.now(clock.now) - 2 * WAY - 2 * WINDOW) or 0.0
                 for verdict in journal[-2000:]:
                     if datetime.fromisoformat(verdict.captured_at).timestamp() - WALL > since_s - 0.1:
-                        gates.came(verdict, recovered=True)
+                        gates.came(Judged.of(verdict, clock.now, WALL + clock.now, recovered=True))
                 while gates.turn() == 0:
                     pass
                 away.append((killed_s, clock.now))
@@ -297,10 +312,24 @@ def _quantiles(seconds: list[float]) -> dict[str, float]:
 
 FAST = 600
 """Pulses per second; where the belt is slower, one pulse of the encoder takes longer than that."""
+STOOD_S = (0.0, 0.05, 0.1, 0.15)
+"""So long ago the belt may have stood: a place of a part is passed in that time, and then looked around."""
 PROFILE: list[tuple[float, float]] = [
     *((5.0, 1000.0), (0.2, 600.0), (3.0, 400.0), (0.1, 200.0), (1.0, 0.0), (0.2, -200.0), (0.3, 0.0)),
     *((0.1, 400.0), (4.0, 1300.0), (0.1, 700.0)),
 ]
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Have processes compute meanwhile."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def real(run_s: float) -> dict[str, Any]:
@@ -345,15 +374,28 @@ def real(run_s: float) -> dict[str, Any]:
                     until(partial(_trusts, running))
                     away.append((killed_s, time.monotonic()))
             end_s = time.monotonic()
+            realtime = "no realtime priority" not in running.log
         finally:
             running.close()
             daemon.send_signal(signal.SIGTERM)
             daemon.wait()
-        return _account(folder, begin_s, end_s, away)
+        load = os.getloadavg()[0]
+        return {"load": load, "realtime": realtime, **_account(folder, begin_s, end_s, away)}
 
 
 def _trusts(running: Any) -> bool:
     return bool(running.health()["gates"]["reject"]["state"] == "trusted")
+
+
+def _edges(
+    motion: Motion, target: float, half: float, span_s: tuple[float, float]
+) -> Iterator[tuple[float, float, bool]]:
+    """Give when a part's place begins and ends at the gate while the belt is fast, and how fast it is."""
+    for edge, active in ((target - half, True), (target + half, False)):
+        for moment_s in motion.crossings(edge, *span_s):
+            speed = motion.speed(moment_s)
+            if speed > FAST:
+                yield moment_s, speed, active
 
 
 def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float, float]]) -> dict[str, Any]:
@@ -372,17 +414,16 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
     shift_s, shift = first * lap_s, belt.at(first * lap_s)
     wall = time.time() - time.monotonic()
     half = 8.0
-    expected_let = wrong = missed = crossings = while_away = unknown = 0
+    expected_let = wrong = missed = crossings = while_away = unknown = stood = 0
+    off: list[dict[str, Any]] = []
     timings: list[float] = []
     pulses: list[float] = []
     with JournalReader(folder / "line3.journal") as reader:
         verdicts = [decode_verdict(payload) for _, payload in reader.after(0, 1_000_000)]
-    targets = []
-    for verdict in verdicts:
-        captured_s = datetime.fromisoformat(verdict.captured_at).timestamp() - wall
-        if captured_s < begin_s:
-            continue
-        targets.append((belt.at(captured_s) + WAY, captured_s, verdict))
+    captured = [
+        (datetime.fromisoformat(verdict.captured_at).timestamp() - wall, verdict) for verdict in verdicts
+    ]
+    targets = [(belt.at(at_s) + WAY, at_s, verdict) for at_s, verdict in captured if at_s >= begin_s]
     for target, captured_s, verdict in targets:
         if any(a - 0.2 <= captured_s <= b for a, b in away):
             unknown += 1  # nobody watched the belt when it was captured: thrown out
@@ -393,6 +434,9 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
             if any(a <= at_s <= b + 0.2 for a, b in away):
                 while_away += 1
                 continue
+            if any(motion.speed(moment_s - ago_s) == 0 for ago_s in STOOD_S):
+                stood += 1  # parts came while the belt stood: until it has moved, all is thrown out
+                continue
             if near:
                 continue  # captured while the belt stood or went back: two pictures of one place
             crossings += 1
@@ -401,15 +445,27 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
             if switched.at(at_s) != expected:
                 wrong += not expected
                 missed += expected
-        if not near and verdict.decision == "pass":
-            for edge_s in motion.crossings(target - half - shift, captured_s - shift_s, end_s - shift_s):
-                index = bisect.bisect_left(switched.times, edge_s + shift_s - 0.0005)
-                if index < len(switched.times) and switched.times[index] - edge_s - shift_s < 0.02:
-                    off_s = abs(switched.times[index] - edge_s - shift_s)
-                    speed = (motion.at(edge_s + 0.001) - motion.at(edge_s - 0.001)) / 0.002
-                    pulses.append(off_s * abs(speed))
-                    if speed > FAST:
-                        timings.append(off_s)
+                off.append(
+                    {
+                        "seq": verdict.seq,
+                        "expected": verdict.decision,
+                        "verdict_took_ms": verdict.latency_ms.total,
+                        "pulses_per_second": round(motion.speed(moment_s)),
+                        "seconds_after_kills": [round(at_s - b, 2) for _, b in away],
+                        "way_s": round(at_s - captured_s, 2),
+                        "changes_ms": [
+                            round((at - at_s) * 1000, 1) for at in switched.times if abs(at - at_s) < 0.05
+                        ],
+                    }
+                )
+        if near or verdict.decision != "pass":
+            continue
+        span_s = captured_s - shift_s, end_s - shift_s
+        for edge_s, speed, active in _edges(motion, target - shift, half, span_s):
+            at_s = edge_s + shift_s
+            if not any(a <= at_s <= b + 0.2 for a, b in away):
+                timings.append(abs(switched.nearest(at_s, active) - at_s))
+                pulses.append(timings[-1] * speed)
     return {
         "seconds": round(end_s - begin_s, 1),
         "parts": len(targets),
@@ -417,11 +473,14 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
         "of_them_let_through": expected_let,
         "wrong": wrong,
         "missed": missed,
+        "which": off[:20],
         "kills": len(away),
         "away_s": round(statistics.mean(b - a for a, b in away), 2) if away else None,
         "thrown_out_because_nobody_watched": unknown,
         "at_the_gate_while_away": while_away,
+        "at_the_gate_as_the_belt_stood": stood,
         "timing_ms_above_600_pulses_per_second": _quantiles(timings),
+        "switched": len(timings),
         "off_in_thousandths_of_a_pulse": _quantiles(pulses),
     }
 

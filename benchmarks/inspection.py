@@ -1,5 +1,6 @@
 """The way from good images to verdicts, driven through the product's own commands and sockets."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -126,3 +127,33 @@ def summary(inspection: Inspection, defective: Callable[[str], bool]) -> dict[st
 
 def _scores(verdicts: Iterable[Verdict]) -> NDArray[np.float64]:
     return np.array([verdict.score for verdict in verdicts if verdict.score is not None], dtype=np.float64)
+
+
+def watch(inspection: Inspection, seconds: float) -> dict[str, float]:
+    """Measure the verdicts that come in some seconds."""
+    first, began = len(inspection.verdicts), time.monotonic()
+    before_ms = cpu_ms(inspection.daemon.pid)
+    time.sleep(seconds)
+    took_ms = cpu_ms(inspection.daemon.pid) - before_ms
+    verdicts = inspection.verdicts[first:]
+    took = np.array([verdict.latency_ms.total for verdict in verdicts])
+    p50, p99 = np.percentile(took, (50, 99)).round(3).tolist()
+    return {
+        "per_second": round(len(verdicts) / (time.monotonic() - began), 2),
+        "p50_ms": p50,
+        "p99_ms": p99,
+        "daemon_ms_per_verdict": round(took_ms / len(verdicts), 3),
+        "faults": float(sum(verdict.decision == "fault" for verdict in verdicts)),
+    }
+
+
+def cpu_ms(pid: int) -> float:
+    """Give the processor time that a process took so far, which other load does not change."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mb(pid: int) -> float:
+    """Give the memory of a process, as the kernel counts it as resident."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)

@@ -22,11 +22,6 @@ def _run(argv: list[str] | None) -> int:
     import sys
 
     arguments = command_line().parse_args(argv)
-    from calibration.calibrate import calibrate
-    from calibration.calibration_file import calibration_text, write_text
-    from calibration.evidence import as_json, evidence
-    from calibration.page import page
-    from calibration.report import comparison, next_step, report, warnings
     from foundation.errors import EngineFailed, InputError
     from foundation.files import check_writable
 
@@ -37,6 +32,13 @@ def _run(argv: list[str] | None) -> int:
         check_writable(file)
     if shown.suffix != ".html":
         raise InputError(f"--report: found {shown}, expected the name of a page, such as line3.html")
+    # What can be refused without them is refused at once: they take a second.
+    from calibration.calibrate import calibrate
+    from calibration.calibration_file import calibration_text, write_text
+    from calibration.evidence import as_json, evidence
+    from calibration.page import page
+    from calibration.report import comparison, next_step, report, warnings
+
     key = None if arguments.sign is None else _signing_key(arguments.sign)
     from_line = None if arguments.camera is None else _collected(arguments)
     engine: Path = arguments.engine

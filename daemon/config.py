@@ -126,6 +126,9 @@ class Config(Section):
     )
     max_batch: int | None = Field(default=None, ge=1, description="the engine's own when absent")
     cores: Cores | None = Field(default=None, description="the cores that the line may use; all when absent")
+    score_parts: bool = Field(
+        default=False, description="verdicts say what each anomaly map has in the score; readers must know it"
+    )
     archive: ArchiveConfig | None = None
     preview: PreviewConfig | None = None
     golden: GoldenConfig | None = None

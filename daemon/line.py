@@ -6,25 +6,21 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
-from daemon.capture.link import Watch
 from daemon.delivery.drift_watch import DriftNews
-from daemon.delivery.expectations import Expectations, Expected
+from daemon.drift import accept_drift, note_drift
+from daemon.expect import ExpectedDefects
 from daemon.golden import Golden
-from daemon.health import health_of
-from daemon.journal.stamps import iso
+from daemon.health import health_now, statistics_of_cameras
 from daemon.judging.lane import NotJudged
 from daemon.reload import Beside, reload, select, told
 from daemon.running import Running
 from foundation.errors import InputError
 from foundation.sd_notify import Service
-from verdicts.message import HEALTH_INTERVAL_S, CameraHealth, Health, LineState
-from verdicts.statistics import CameraStatistics
+from verdicts.message import HEALTH_INTERVAL_S, Health, LineState
 
 _LONGEST_DRAIN_S = 5.0
-_MOST_EXPECTED = 4
 _log = logging.getLogger("inspectd")
 
 
@@ -57,7 +53,7 @@ class Line:
         self._reloading: set[asyncio.Task[None]] = set()
         self._beside = Beside(on.line, self._ending)
         self._golden = Golden(on, self._ending)
-        self._expectations = Expectations(on.verdicts.watched_by)
+        self._expected = ExpectedDefects(on, self._ending)
         on.intake.on_camera_change = self._camera_changed
         on.verdicts.on_engine_failure = self._engine_failed
 
@@ -193,37 +189,15 @@ class Line:
     def send_health(self) -> Health:
         """Publish the line's health, and return it."""
         self._on.verdicts.flush()  # its ``seq`` says what was published
-        publisher, control, config = self._on.publisher, self._on.control, self._on.setup.config
-        drift, product, cameras = self._on.verdicts.drift, self._on.intake.product, self._on.intake.cameras
-        health = health_of(
-            line=config.line,
-            boot=self._on.boot,
+        health = health_now(
+            self._on,
             phase=self._state,
             given_up=self._given_up,
-            cameras={
-                name: CameraHealth(camera.state, camera.captured, publisher.faults[name], camera.error)
-                for name, camera in cameras.items()
-            },
-            product=product,
-            lanes_failing=self._on.lanes.failing,
             golden=self._golden.health(),
-            drift=None if drift is None else drift.health(product.name, list(dict(cameras.items()))),
-            journal=publisher.journal_health(),
-            decisions=publisher.decisions,
-            dropped_messages=publisher.dropped_messages,
-            subscribers={} if control is None else control.subscribers,
-            required_subscribers=config.required_subscribers,
-            seq=self._on.verdicts.seq,
-            waiting=len(self._on.ledger),
             uptime_s=time.monotonic() - self._started_s,
-            now=datetime.now(UTC),
         )
-        publisher.watched = {
-            name: _watched(camera.watch)
-            for name, camera in self._on.intake.cameras.items()
-            if camera.watch is not None
-        }
-        publisher.send_health(health)
+        self._on.publisher.watched = statistics_of_cameras(self._on)
+        self._on.publisher.send_health(health)
         return health
 
     # Changing over.
@@ -245,11 +219,11 @@ class Line:
         Raises:
             InputError: it cannot be done; the line runs on as before.
         """
+        self._refuse_at_the_end()
         if command == "trigger":  # a part does not wait for a reload
             return self._trigger(**arguments)
         if command == "expect":
-            self._refuse_at_the_end()
-            return await self._expect(**arguments)  # it may take an hour, and changes nothing
+            return await self._expected.expect(**arguments)  # it may take an hour, and changes nothing
         async with self._changing_over:
             self._refuse_at_the_end()
             try:
@@ -265,11 +239,7 @@ class Line:
 
     def _trigger(self, camera: str, part: str | None, at_ns: int) -> str:
         """Have the picture judged that a camera took nearest to a time."""
-        self._refuse_at_the_end()
-        cameras = dict(self._on.intake.cameras.items())
-        if camera not in cameras:
-            raise InputError(f"camera {camera!r}: unknown; expected one of {', '.join(cameras)}")
-        cameras[camera].trigger(at_ns, part)
+        self._on.intake.cameras.named(camera).trigger(at_ns, part)
         return f"camera {camera}: triggered" + ("" if part is None else f", part {part}")
 
     def _refuse_at_the_end(self) -> None:
@@ -285,7 +255,7 @@ class Line:
                 finally:
                     self._golden.changed_over()
             case "accept_drift":
-                return await self._accept_drift(**arguments)
+                return await accept_drift(self._on, **arguments)
             case "selftest":
                 return await self._golden.selftest()
             case _:
@@ -296,92 +266,9 @@ class Line:
 
     def drifted(self, news: DriftNews) -> None:
         """Note and publish that something has changed since the calibration, or no longer has."""
-        drift = news.drift
-        named = (
-            f"camera {news.camera}"
-            if news.product is None
-            else f"product {news.product}, camera {news.camera}"
-        )
-        if drift is None:
-            _log.info("%s: %s: what had drifted is as it was", self._on.line, named)
-        else:
-            _log.warning("%s: %s: %s since frame %d: %s; %s", self._on.line, named, drift.cause, drift.since,
-                         drift.amount, drift.do)  # fmt: skip
-        told = {} if drift is None else {"since_frame": drift.since, "amount": drift.amount, "do": drift.do}
-        content = {"product": news.product, "camera": news.camera, "frame": news.frame}
-        self._on.note_soon("drift", content | {"cause": None if drift is None else drift.cause} | told)
+        note_drift(self._on, news)
         if self._state == "running":
             self.send_health()
-
-    async def _accept_drift(self, camera: str | None, by: str | None) -> str:
-        """Take how the parts look now for normal, and note who said so.
-
-        Raises:
-            InputError: nobody looks for drift, there is no such camera, or too few parts have passed.
-        """
-        watch, product = self._on.verdicts.drift, self._on.intake.product
-        if watch is None:
-            raise InputError(f"{self._on.path}: drift: found no such section, expected drift: {{}}")
-        known = dict(self._on.intake.cameras.items())
-        if camera is not None and camera not in known:
-            raise InputError(f"camera {camera!r}: unknown; expected one of {', '.join(known)}")
-        before = {name: entry.cause for name, entry in watch.health(product.name, list(known)).items()}
-        cameras = await asyncio.wrap_future(watch.accept(product.name, camera))
-        told = {name: before.get(name) for name in cameras}
-        self._on.note_soon("drift_accepted", {"product": product.name, "cameras": told, "by": by})
-        return f"accepted as normal: how parts look now at {', '.join(cameras)}"
-
-    async def _expect(self, camera: str | None, part: str | None, within_s: float, by: str | None) -> str:
-        """Wait for a known bad part to be rejected, and note whether it was.
-
-        Returns:
-            A line that begins with "passed" or "failed".
-
-        Raises:
-            InputError: the line has no such camera, or waits for too many parts already.
-        """
-        known = self._on.intake.cameras
-        if camera is not None and camera not in dict(known.items()):
-            raise InputError(f"camera {camera!r}: unknown; expected one of {', '.join(dict(known.items()))}")
-        if len(self._expectations) >= _MOST_EXPECTED:
-            raise InputError(f"{_MOST_EXPECTED} parts are expected already; expected fewer at a time")
-        asked_at, expected = iso(datetime.now(UTC)), Expected(camera, part)
-        waiting = asyncio.create_task(self._expectations.expect(expected, within_s))
-        ending = asyncio.create_task(self._ending.wait())
-        await asyncio.wait((waiting, ending), return_when=asyncio.FIRST_COMPLETED)
-        ending.cancel()
-        waiting.cancel()
-        found = expected.rejected
-        self._on.note_soon(
-            "expect",
-            {
-                "expected": "defect",
-                "camera": camera,
-                "part": part,
-                "within_s": within_s,
-                "by": by,
-                "asked_at": asked_at,
-                "product": self._on.intake.product.name,
-                "outcome": "failed" if found is None else "passed",
-                "seen": {decision: expected.seen[decision] for decision in ("pass", "reject", "fault")},
-                "verdict": None if found is None else {"seq": found.seq, "score": found.score},
-            },
-        )
-        if found is None:
-            return self._missed(expected, within_s)
-        where = f"camera {found.camera}, frame {found.frame}, score {found.score:.4g}"
-        return f"passed: the defect was rejected: {where}, threshold {found.threshold:.4g}"
-
-    def _missed(self, expected: Expected, within_s: float) -> str:
-        seen = [f"{expected.seen[word]} {word}" for word in ("pass", "fault") if expected.seen[word]]
-        which = "" if expected.part is None else f" of part {expected.part}"
-        where = "" if expected.camera is None else f" by camera {expected.camera}"
-        _log.error("%s: the expected defect was not rejected (%s)", self._on.line, ", ".join(seen) or "none")
-        if self._ending.is_set():
-            return f"failed: {self._on.line} is stopping before the defect was rejected"
-        if not seen:
-            return f"failed: no verdict{which} was given{where} within {within_s:g} s"
-        return f"failed: the defect was not rejected{where} within {within_s:g} s: {', '.join(seen)}{which}"
 
     def _reload_on_signal(self) -> None:
         async def by_signal() -> None:
@@ -399,15 +286,3 @@ class Line:
         reloading = asyncio.create_task(by_signal())
         self._reloading.add(reloading)  # kept: a task without a reference may vanish
         reloading.add_done_callback(self._reloading.discard)
-
-
-def _watched(watch: Watch) -> CameraStatistics:
-    return CameraStatistics(
-        pictures=watch.pictures,
-        empty=watch.empty,
-        parts=watch.parts,
-        missed=watch.missed,
-        triggers=watch.triggers,
-        double_triggers=watch.doubles,
-        speed_px_per_s=watch.speed,
-    )

@@ -200,6 +200,7 @@ def load_products(
             geometry=geometry,
             weights=None if mask is None else _weights(*mask, calibration, geometry),
             merge=merge,
+            score_parts=config.score_parts,
         )
         largest = max(largest, at_once)
     if config.max_batch is not None and config.max_batch > largest:

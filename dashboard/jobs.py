@@ -2,12 +2,16 @@
 
 import itertools
 import logging
+import os
+import re
 import subprocess
+import termios
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import RawIOBase
 from pathlib import Path
 from queue import Queue
 from typing import Any, Final
@@ -19,6 +23,11 @@ _KEPT_S: Final = 3600.0
 _MOST_JOBS: Final = 200
 _MOST_WAITING: Final = 20
 _LONGEST_TEXT: Final = 300
+_TERMINAL: Final = (24, 100)
+"""Rows and columns: in a terminal without a size no bar is drawn."""
+_BAR: Final = re.compile(r"(?P<what>.*?):? +(?P<share>\d{1,3})%\|")
+"""As tqdm draws one."""
+_ESCAPES: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class Stopped(Exception):
@@ -176,24 +185,27 @@ def run_command(job: Job, command: list[str], folder: Path) -> None:
         WorkFailed: it ended with an error; the text is its last line.
         Stopped: somebody stopped it, and it was ended.
     """
-    process = subprocess.Popen(
-        ["nice", "-n", "10", *command],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    watcher = threading.Thread(target=_end_when_stopped, args=(job, process), daemon=True)
-    watcher.start()
-    assert process.stdout is not None
-    line = b""
-    while byte := process.stdout.read(1):
-        if byte not in b"\r\n":
-            line = (line + byte)[-4000:]
-            continue
-        _take(job, line)
+    job.progress(0, 0)
+    ours, its = os.openpty()  # our commands show their progress on a terminal alone
+    termios.tcsetwinsize(its, _TERMINAL)
+    with os.fdopen(ours, "rb", buffering=0) as output:
+        process = subprocess.Popen(
+            ["nice", "-n", "10", *command],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=its,
+            stderr=its,
+        )
+        os.close(its)
+        watcher = threading.Thread(target=_end_when_stopped, args=(job, process), daemon=True)
+        watcher.start()
         line = b""
-    _take(job, line)
+        while some := _read(output):
+            *lines, line = re.split(rb"[\r\n]", line + some)
+            for ended in lines:
+                _take(job, ended)
+            line = line[-4000:]
+        _take(job, line)
     code = process.wait()
     if job.stop.is_set():
         raise Stopped
@@ -201,13 +213,21 @@ def run_command(job: Job, command: list[str], folder: Path) -> None:
         raise WorkFailed(job.text or f"{command[0]} ended with exit code {code}")
 
 
+def _read(terminal: RawIOBase) -> bytes:
+    try:
+        return terminal.read(4096) or b""
+    except OSError:  # nobody writes there any more
+        return b""
+
+
 def _take(job: Job, line: bytes) -> None:
-    text = line.decode(errors="replace").strip()
+    """Take one line that a command said; of a bar, how full it is and what it counts."""
+    text = _ESCAPES.sub("", line.decode(errors="replace")).strip()
     if not text:
         return
-    share = text.partition("%")[0].rpartition(" ")[2]
-    if "%|" in text and share.isascii() and share.isdigit():
-        job.done, job.total = int(share), 100
+    bar = _BAR.match(text)
+    if bar is not None:
+        job.done, job.total, text = int(bar["share"]), 100, bar["what"]
     job.text = "".join(c if c.isprintable() else " " for c in text)[:_LONGEST_TEXT]
 
 

@@ -26,6 +26,7 @@ class Listening:
             there are many.
         left_out: how many went.
         last: the newest verdict of each camera.
+        arrived: called in the thread after each verdict.
         pace_s: about how many seconds pass between two verdicts of each camera.
     """
 
@@ -38,6 +39,7 @@ class Listening:
         """
         self.fresh: deque[tuple[Verdict, str | None]] = deque(maxlen=_MOST_FRESH)
         self.left_out = 0
+        self.arrived: Callable[[], object] = lambda: None
         self.last: dict[str, Verdict] = {}
         self.pace_s: dict[str, float] = {}
         self._came_s: dict[str, float] = {}
@@ -125,6 +127,7 @@ class Listening:
             if len(self.fresh) == _MOST_FRESH:
                 self.left_out += 1
             self.fresh.append((verdict, product))
+            self.arrived()
             self.last[verdict.camera] = verdict
             self._measure_pace(verdict.camera)
             self._count(verdict)

@@ -132,10 +132,17 @@ def trends(
             spreads[place][0].merge(Spread.parse(scores))
             spreads[place][1].merge(Spread.parse(latency))
     reasons: dict[str, list[int]] = {}
-    query = f"SELECT hour, reason, number FROM reasons WHERE hour >= ?{which}"
-    for hour, reason, number in rollup.fetch(query, first_hour, *values):
+    if bucket == "minute":  # the sums are by the hour, but all faults of a day are kept
+        query = (
+            f"SELECT at, reason, 1 FROM verdicts WHERE decision > 0 AND decision = {FAULT} AND at >= ?{which}"
+        )
+        found = rollup.fetch(query, begin[0], *values)
+    else:
+        query = f"SELECT hour * {_HOUR_US}, reason, number FROM reasons WHERE hour >= ?{which}"
+        found = rollup.fetch(query, first_hour, *values)
+    for at_us, reason, number in found:
         row = reasons.setdefault(rollup.name_of(reason) or "?", [0] * len(begin))
-        row[_place(begin, hour * _HOUR_US)] += number
+        row[_place(begin, at_us)] += number
     passes, rejects, faults = (counted[decision] for decision in (PASS, REJECT, FAULT))
     judged = [sum(pair) for pair in zip(passes, rejects, strict=True)]
     return {

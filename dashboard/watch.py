@@ -161,6 +161,7 @@ class LineWatch:
                             "key": cause.key,
                             "code": cause.code,
                             "subject": cause.subject,
+                            "values": cause.values,
                             "detail": cause.detail,
                             "until_us": now_us,
                         }
@@ -314,7 +315,7 @@ class LineWatch:
         if code == "degraded":
             first = next((cause for _, cause in self.causes() if cause.severity != "watch"), None)
             if first is not None:
-                values = {"cause": first.code, "subject": first.subject}
+                values = {"cause": first.code, "subject": first.subject, "values": first.values}
         elif code in {"silent", "stopped"} and health is not None:
             values = {"last_at": microseconds(health.sent_at) / 1000}
         elif code == "failed" and health is not None:

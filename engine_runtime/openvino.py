@@ -1,6 +1,5 @@
 """Runs the ONNX payload with OpenVINO on the CPU."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,7 +28,7 @@ class OpenVinoEngine:
             raise EngineRefused(f"precision is {manifest.precision}; OpenVINO runs fp32, bf16 and int8")
         self.manifest = manifest
         self._batch = Batch(manifest.input_size, manifest.max_batch)
-        model = openvino.Core().read_model(io.BytesIO(payload))
+        model = openvino.Core().read_model(payload)
         exact = names_in(manifest.model_metadata, FP32_NODES)
         parts = cut(model, exact) if manifest.precision == "bf16" and exact else None
         if parts is None:
@@ -91,7 +90,7 @@ def _compiled(model: openvino.Model, threads: int | None, precision: Precision) 
 
 def runner(payload: bytes, threads: int | None, precision: Precision = "fp32") -> Runner:
     """Load any ONNX graph as an engine is loaded, so that it can be timed, or run in part."""
-    model = openvino.Core().read_model(io.BytesIO(payload))
+    model = openvino.Core().read_model(payload)
     request = _compiled(model, threads, precision).create_infer_request()
     return lambda inputs: request.infer(inputs, share_inputs=True, share_outputs=True)
 

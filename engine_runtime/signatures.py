@@ -83,7 +83,7 @@ class SigningKey:
     """
 
     def __init__(self, file: Path) -> None:
-        self._key = _private_key(file)
+        self._key = private_key(file)
 
     def sign(self, path: Path, content: bytes, mode: int = 0o644) -> None:
         """Put the signature of a file's content beside it.
@@ -105,7 +105,12 @@ def signature_of(path: Path) -> Path:
     return path.with_name(path.name + SUFFIX)
 
 
-def _private_key(file: Path) -> "Ed25519PrivateKey":
+def private_key(file: Path) -> "Ed25519PrivateKey":
+    """Read a secret key.
+
+    Raises:
+        InputError: see ``SigningKey``.
+    """
     expected = "expected an Ed25519 private key in PEM, as `openssl genpkey -algorithm ed25519` writes it"
     try:
         from cryptography.exceptions import UnsupportedAlgorithm

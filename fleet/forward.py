@@ -12,6 +12,7 @@ from fleet.hubs import Hub
 from fleet.hubs.open import open_hub, try_hub
 from fleet.service import service
 from fleet.status import StatusFile
+from lines.relay import Subscribe
 from verdicts import AcknowledgedSubscription, Lost, acknowledged
 
 COMMAND: Final = "forward"
@@ -69,7 +70,7 @@ def _needed(fleet: Fleet) -> Hub:
     return open_hub(fleet)
 
 
-def _subscribe(line: Line, name: str) -> Callable[[Callable[[Lost], None]], AcknowledgedSubscription]:
+def _subscribe(line: Line, name: str) -> Subscribe:
     def subscribe(lost: Callable[[Lost], None]) -> AcknowledgedSubscription:
         return acknowledged(
             line.control, line=line.name, name=name, automatic=False, on_lost=lost, curve=line.curve
@@ -79,7 +80,7 @@ def _subscribe(line: Line, name: str) -> Callable[[Callable[[Lost], None]], Ackn
 
 
 def _content(fleet: Fleet, hub: Hub, forwarders: list[Forwarder]) -> dict[str, Any]:
-    healths = {forwarder.line: forwarder.health for forwarder in forwarders}
+    healths = {forwarder.name: forwarder.health for forwarder in forwarders}
     fine = all(health.state == "forwarding" for health in healths.values())
     return {
         "state": "running" if fine else "degraded",

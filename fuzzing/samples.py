@@ -31,6 +31,7 @@ VERDICT = Verdict(
     latency_ms=Latency(1.5, 20.25, 22.0),
     model="flange-xs",
     archive=None,
+    score_parts={"local": 0.75, "global": 0.25},
 )
 
 HEALTH = Health(

@@ -18,7 +18,8 @@ def _run(argv: list[str] | None) -> int:
     import logging
 
     logging.basicConfig(level=logging.INFO, format=f"{PROG}: %(message)s")
-    for library in ("pymodbus", "paho", "asyncio"):  # what concerns people is told by whoever uses it
+    # What concerns people is told by whoever uses it.
+    for library in ("pymodbus", "paho", "asyncio", "asyncua", "asyncuagds"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     if arguments.schema:
         from plant.schema import schema_text
@@ -41,7 +42,7 @@ def command_line() -> "argparse.ArgumentParser":
 
     parser = Parser(
         prog=PROG,
-        description="Bring the verdicts of one line into the plant: metrics, MQTT, Modbus, the reject gate.",
+        description="Bring the verdicts of one line into the plant: metrics, MQTT, Modbus, OPC UA, the gate.",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", type=Path, metavar="FILE", help="the YAML config of the line's plant side")

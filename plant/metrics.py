@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from plant.gate.gates import Gates
+from plant.gate.process import GateProcess
 from plant.link import LinkHealth
 from plant.listening import Listening
 from plant.totals import Totals
@@ -37,7 +37,7 @@ class Metrics:
         listening: Listening,
         links: Callable[[], Mapping[str, LinkHealth]],
         folders: Mapping[str, Path],
-        gates: Gates | None,
+        gates: GateProcess | None,
     ) -> None:
         """Prepare.
 
@@ -106,7 +106,7 @@ class Metrics:
             if took_ms is not None:
                 histogram.labels(self._line, verdict.camera).observe(max(0.0, took_ms) / 1000)
 
-    def _measure(self, gates: Gates) -> None:
+    def _measure(self, gates: GateProcess) -> None:
         from prometheus_client import Histogram
 
         margin = Histogram(
@@ -261,7 +261,7 @@ class Metrics:
         yield self._gauge(
             "inspectd_gate_parts_on_their_way",
             "Judged parts that have not reached the gate.",
-            [({"gate": name}, gate.parts.waiting()) for name, gate in gates.items()],
+            [({"gate": name}, gate.on_their_way) for name, gate in gates.items()],
         )
         yield self._counter(
             "inspectd_gate_parts",

@@ -12,14 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from foundation.errors import InputError, refused_by_system
+from foundation.errors import InputError, Unavailable, refused_by_system
 from foundation.sd_notify import Service
 from plant.alarms.alarms import Alarms, Message
 from plant.alarms.causes import causes
 from plant.alarms.channels import Channel, open_ways
 from plant.config import Place, Plant
-from plant.gate.gates import Gate
-from plant.gate.open import check_gates, open_gates
+from plant.gate.gates import GateNow
+from plant.gate.open import check_gates
+from plant.gate.process import GateProcess
 from plant.link import Link
 from plant.listener import Answer, Listener, as_json
 from plant.listening import Listening
@@ -32,8 +33,6 @@ from verdicts import acknowledged
 _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.5
 _LONGEST_END_S: Final = 5.0
-_SWITCH_S: Final = 0.0005
-"""After so long another thread lets the gates' thread run."""
 
 
 def check(plant: Plant) -> int:
@@ -86,16 +85,18 @@ class _Running:
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
         self._since = datetime.now(UTC)
+        _make(plant)
+        self.gates: GateProcess | None = None
+        if plant.config.gates:
+            check_gates(plant)
+            with _named(plant.file):
+                self.gates = GateProcess(plant)
         self.listening = Listening(plant.line, seconds(plant.config.silence))
         self.links = {
             name: _link(plant, name, plant.places[name], output, self.listening)
             for name, output in open_outputs(plant, self.listening.now).items()
         }
-        _make(plant)
-        with _named(plant.file):
-            self.gates = open_gates(plant, self.listening.now)
         if self.gates is not None:
-            sys.setswitchinterval(_SWITCH_S)
             self.listening.tell(self.gates.came)
         self._channels: list[Channel] = []
         self._alarms: Alarms | None = None
@@ -132,7 +133,7 @@ class _Running:
         """Begin to listen and to deliver."""
         self.listening.start()
         if self.gates is not None:
-            self.gates.start()
+            self.gates.start(self.listening.now)
         for link in self.links.values():
             link.start()
         for channel in self._channels:
@@ -141,7 +142,13 @@ class _Running:
             self._listener.start()
 
     def tick(self) -> None:
-        """Do what is due; called twice a second."""
+        """Do what is due; called twice a second.
+
+        Raises:
+            Unavailable: the process of the gates is gone; whoever starts this one again starts it, too.
+        """
+        if self.gates is not None and self.gates.ended is not None:
+            raise Unavailable(f"{self.plant.file}: gates: {self.gates.ended}")
         if self.metrics is not None:
             self.metrics.tick()
         if self._alarms is not None:
@@ -170,7 +177,7 @@ class _Running:
         return self.listening.now().state == "running" and all(
             [
                 *(link.health.state == "connected" for link in self.links.values()),
-                *(gate.trouble is None and gate.output.trouble is None for gate in self._gates.values()),
+                *(gate.trouble is None and gate.stuck is None for gate in self._gates.values()),
             ]
         )
 
@@ -183,7 +190,7 @@ class _Running:
         )
 
     @property
-    def _gates(self) -> dict[str, Gate]:
+    def _gates(self) -> dict[str, GateNow]:
         return {} if self.gates is None else self.gates.gates
 
     def _serve(self, plant: Plant) -> None:

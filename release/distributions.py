@@ -9,7 +9,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
 
-_FILES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "systemd", "distributions")
+_FILES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "systemd", "configs", "distributions")
 _LEFTOVERS = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "dist")
 
 

@@ -34,6 +34,7 @@ class DeliveryLine:
             "curve": None,
             "keep_days": 90,
             "boot": "aa",
+            "product": None,
         } | options
         self.publish_address = str(self.options["publish"])
         self.control_address = str(self.options["control"])
@@ -107,6 +108,7 @@ class _Process:
 
         self._boot = options["boot"]
         self._seq = 0
+        self._product: str | None = options["product"]
         self._loop = asyncio.get_running_loop()
         self._publishing_ns: list[int] = []
         self._worst_send_ns = 0
@@ -215,6 +217,10 @@ class _Process:
             raise InputError("product: found unknown, expected flange")
         if arguments.get("product") == "broken":
             raise RuntimeError("out of memory")
+        if arguments.get("product") == "slow":
+            await asyncio.sleep(3)
+        if command == "select":
+            self._product = arguments["product"]
         return f"{command} {arguments}"
 
     async def _tell_health(self) -> None:
@@ -225,7 +231,8 @@ class _Process:
     def send_health(self) -> None:
         from verdicts import encode
 
-        message = encode(a_health(self._seq, boot=self._boot, subscribers=dict(self.control.subscribers)))
+        changes = {"boot": self._boot, "product": self._product}
+        message = encode(a_health(self._seq, **changes, subscribers=dict(self.control.subscribers)))
         self.publisher.send(message)
         self.control.health(*message)
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from brightness import SIZE
 from line_process import a_verdict
-from line_rig import PATIENCE_S, part_image, running, write_config
+from line_rig import part_image, running, write_config
+from patience import PATIENCE_S
 
 from daemon.config import load_config
 from daemon.delivery import preview as module

@@ -1,7 +1,11 @@
 """What the dashboard computes: spreads, limits, windows of scores, causes."""
 
+import json
 import math
+import re
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from line_process import a_health, a_verdict
+from line_rig import REPOSITORY
 
 from calibration.tail import expected_rates, fit_threshold
+from daemon.journal.stamps import iso
 from dashboard import gallery
 from dashboard.causes import Known, causes
 from dashboard.gallery import Wanted
 from dashboard.records import Shown, parse_id, shown
 from dashboard.rollup import Rollup
 from dashboard.spread import Spread
-from dashboard.trends import limits, starts, unusual
+from dashboard.trends import limits, starts, trends, unusual
 from dashboard.what_if import Key, Window, defects_let_through
-from verdicts import CameraHealth
+from verdicts import CameraHealth, SubscriberHealth
 
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -193,6 +199,50 @@ def test_the_first_cause_comes_first() -> None:
     degraded = a_health(1, state="degraded")
     assert [cause.code for cause in causes(Known(health=degraded, silent=False))] == ["engine_failing"]
     assert causes(Known(health=a_health(1), silent=False)) == []
+
+
+def test_a_cause_fills_the_places_of_its_sentence() -> None:
+    absent = SubscriberHealth(present=False, unacknowledged=7)
+    failed = CameraHealth(state="failed", captured=1, faults=9, error="no such device")
+    health = a_health(1, cameras={"top": failed}, subscribers={"gate": absent}, error="journal: slow")
+    many = Known(
+        health=health,
+        silent=False,
+        minute={"pass": 90, "reject": 0, "fault": 10},
+        reason="deadline",
+        disks=[("/var", 5.0)],
+        unusual=(0.2, 0.1),
+    )
+    found = causes(many) + causes(replace(many, reason="overload"))
+    found += causes(Known(health=a_health(1), silent=False, p99_ms=990.0))
+    expected = {"camera_failed", "subscriber_absent", "faults", "overload", "slow", "disk_nearly_full"}
+    assert expected < {cause.code for cause in found}
+    for file in sorted((REPOSITORY / "dashboard/static/locales").glob("*.json")):
+        texts = json.loads(file.read_text())
+        for cause in found:
+            places = set(re.findall(r"{(\w+)}", texts[f"cause.{cause.code}"]))
+            assert places <= {"subject"} | cause.values.keys(), (file.name, cause.code)
+            assert "subject" not in places or cause.subject is not None
+
+
+def test_faults_lie_in_their_minute(rollup: Rollup) -> None:
+    now = datetime.now(UTC)
+    faults = [
+        a_verdict(
+            seq,
+            decision="fault",
+            reason="deadline",
+            score=None,
+            peak=None,
+            captured_at=iso(now - timedelta(minutes=minutes)),
+        )
+        for seq, minutes in enumerate((1, 1, 7), 1)
+    ]
+    with rollup.transaction():
+        rollup.add(shown(fault, None, None) for fault in faults)
+    found = trends(rollup, hours=0.5, bucket="minute", camera=None, product=None, shifts=["06:00"], zone=None)
+    assert [n for n in found["reasons"]["deadline"] if n] == [n for n in found["fault"] if n] == [1, 2]
+    assert found["reasons"]["deadline"] == found["fault"]
 
 
 @given(st.text(max_size=30))

@@ -12,14 +12,18 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from firefox import firefox
 from line_process import a_verdict
 from line_rig import REPOSITORY, free_address
 from mean_part import SIZE
 from page_rig import AXE, Site, chromium, drawn_line, drawn_parts
+from patience import PATIENCE_S
 
+from calibration.calibration_file import read_calibration
 from daemon.capture.drivers.simulated import SimulatedLine
 from daemon.journal.journal import Journal
 from daemon.journal.stamps import iso
+from engine_runtime.engine_file import read_manifest
 from verdicts import encode
 
 pytestmark = pytest.mark.slow
@@ -27,10 +31,11 @@ pytestmark = pytest.mark.slow
 PAGES = ("line", "rejects", "review", "threshold", "trends", "health", "products", "export")
 LANGUAGES = ("en", "de", "ko", "ja", "en-XA")
 SIZES = {"desktop": (1440, 900), "tablet": (820, 1180), "telephone": (390, 844)}
-MANY = 100_000
+MANY = 20_000
 OTHER_LINE = {"line": "line4", "tcp:": free_address()}
 MOST_NODES = 1500
 AT_200_PERCENT = (640, 512)
+PATIENCE_MS = 1000 * PATIENCE_S
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)<"
 RULES = {
     "type": "tag",
@@ -83,6 +88,7 @@ def opened(
         viewport={"width": width, "height": height}, **({"locale": "en-GB"} | options)
     )
     context.add_init_script(path=AXE)
+    context.set_default_timeout(PATIENCE_S * 1000)
     page = context.new_page()
     errors: list[str] = []
     asked: set[str] = set()
@@ -140,9 +146,9 @@ def small_targets(page: Any) -> list[str]:
 
 
 def bare_keys(page: Any) -> list[str]:
-    """Keys of the catalogue that a person would see instead of a text."""
+    """Keys of the catalogue, and places in its texts, that a person would see instead of words."""
     text = page.evaluate("document.body.innerText")
-    return [line for line in text.splitlines() if line in KEYS]
+    return [line for line in text.splitlines() if line in KEYS or re.search(r"{\w+}", line)]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -175,6 +181,51 @@ def test_every_page_in_every_language_size_and_scheme_is_for_everybody(
                 if (wider := overflow(page)) > 0:
                     wrong.append(f"{path} at 200 %: {wider} px wider than the window")
                 page.emulate_media(forced_colors="none")
+    assert wrong == []
+
+
+def test_every_page_in_firefox_too(site: Site, tmp_path: Path) -> None:
+    reject = site.get("verdicts", camera="top", label="defect", limit=1)["items"][0]["id"]
+    before = site.get("labels/summary")["defect"]
+    wrong: list[str] = []
+    with firefox(tmp_path / "profile") as page:
+        page.set_viewport_size({"width": 1440, "height": 900})
+        go(page, site, "line")
+        page.add_script_tag(path=AXE)
+        assert page.evaluate("document.documentElement.lang") == "en"
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 21, 26)"  # dark
+        page.wait_for_function("document.querySelectorAll('.camera .picture:not(.old) img').length >= 2")
+        shown = page.evaluate(
+            "Math.max(...[...document.querySelectorAll('.latest')].map((one) => one.dataset.at))"
+        )
+        page.wait_for_function(
+            f"[...document.querySelectorAll('.latest')].some((one) => Number(one.dataset.at) > {shown})"
+        )
+        for path in (*PAGES, f"rejects/{reject}"):
+            walk(page, f"/line3/{path}")
+            wrong += [f"{path}: bare key {key}" for key in bare_keys(page)]
+            for name, (width, height) in SIZES.items():
+                page.set_viewport_size({"width": width, "height": height})
+                at = f"{path} {name}"
+                wrong += [f"{at}: {one}" for one in violations(page)]
+                wrong += [f"{at}: too small for gloves: {one}" for one in small_targets(page)]
+                if (wider := overflow(page)) > 0:
+                    wrong.append(f"{at}: {wider} px wider than the window")
+        page.wait_for_function("document.querySelectorAll('dialog .lens img').length >= 2")
+        page.press("Escape")
+        page.wait_for_function("!document.querySelector('dialog[open]')")
+        walk(page, "/line3/threshold?hours=1")
+        page.evaluate("document.querySelector('[role=slider]').focus()")
+        for _ in range(6):
+            page.press("PageDown")
+        page.wait_for_function("document.querySelector('.outcome').innerText.includes('more of')")
+        walk(page, "/line3/review")
+        page.wait_for_function("document.querySelector('.review .lens')")
+        page.press("1")
+        site.until(lambda: site.get("labels/summary")["defect"] == before + 1)
+        page.press("u")
+        site.until(lambda: site.get("labels/summary")["defect"] == before)
+        assert page.errors == []
     assert wrong == []
 
 
@@ -230,21 +281,22 @@ def test_an_old_picture_never_looks_live(browser: Any, site: Site) -> None:
         page.wait_for_selector(".camera .picture img")
         site.dashboard.process.send_signal(signal.SIGSTOP)
         try:
-            page.wait_for_selector("text=No connection to the server since", timeout=15_000)
+            page.wait_for_selector("text=No connection to the server since")
             for picture in page.locator(".camera .picture:has(img)").all():
                 assert "old" in (picture.get_attribute("class") or "")
                 assert re.search(r"No picture since \d\d:\d\d:\d\d", picture.inner_text())
         finally:
             site.dashboard.process.send_signal(signal.SIGCONT)
-        page.wait_for_selector("text=No connection to the server since", state="detached", timeout=30_000)
+        page.wait_for_selector("text=No connection to the server since", state="detached")
 
 
 def test_the_page_comes_back_when_the_server_was_started_anew(browser: Any, site: Site) -> None:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
+    context.set_default_timeout(PATIENCE_S * 1000)
     page = context.new_page()
     go(page, site, "review")
     site.restart_dashboard()
-    page.wait_for_selector("text=No connection to the server since", state="detached", timeout=30_000)
+    page.wait_for_selector("text=No connection to the server since", state="detached")
     before = site.get("labels/summary")["unsure"]
     page.wait_for_selector(".review .lens")
     page.keyboard.press("3")  # the session is another one now, and its token
@@ -254,24 +306,25 @@ def test_the_page_comes_back_when_the_server_was_started_anew(browser: Any, site
     context.close()
 
 
-def test_a_verdict_is_on_the_screen_at_once(browser: Any, site: Site) -> None:
+def test_verdicts_come_to_the_screen_in_their_order(browser: Any, site: Site) -> None:
+    """How soon they do is measured by benchmarks/dashboard.py."""
     with opened(browser, site) as page:
         go(page, site, "line")
-        waits = page.evaluate(
+        shown = page.evaluate(
             """() => new Promise((done) => {
-                const seen = new Map();
+                const seen = [];
                 const look = () => {
-                    for (const one of document.querySelectorAll('.latest[data-at]')) {
-                        const at = Number(one.dataset.at);
-                        if (!seen.has(at)) seen.set(at, Date.now() - at);
-                    }
-                    if (seen.size < 60) requestAnimationFrame(look);
-                    else done([...seen.values()].slice(5));
+                    const at = document.querySelector('[aria-label=top] .latest')?.dataset.at;
+                    if (at && at !== seen.at(-1)) seen.push(at);
+                    if (seen.length < 20) requestAnimationFrame(look);
+                    else done(seen.map(Number));
                 };
                 look();
             })"""
         )
-    assert float(np.percentile(waits, 95)) < 300, sorted(waits)
+    assert shown == sorted(set(shown))
+    query = {"camera": "top", "decision": "pass,reject,fault", "from": shown[0] - 1, "to": shown[-1] + 1}
+    site.until(lambda: set(shown) <= {item["at"] for item in site.get("verdicts", **query)["items"]})
 
 
 def test_rejects_are_narrowed_by_a_rectangle_over_the_part(browser: Any, site: Site) -> None:
@@ -433,6 +486,28 @@ def test_an_export_is_made_and_downloaded(browser: Any, site: Site, tmp_path: Pa
     assert any(name.endswith(".png") for name in names)
 
 
+def test_the_line_is_calibrated_and_trained_again_from_the_page(browser: Any, site: Site) -> None:
+    judged = {"camera": "top,side", "decision": "pass,reject", "label": "none", "pictures": "true"}
+    found = site.until(
+        lambda: len(items := site.get("verdicts", **judged, limit=30)["items"]) == 30 and items
+    )
+    site.post("labels", ids=[item["id"] for item in found], label="false_reject")
+    before = site.get("threshold", hours=1)["threshold"]
+    folder = site.folder / "state/labelled/line3"
+    with opened(browser, site) as page:
+        go(page, site, "export")
+        page.get_by_role("button", name="Run here Recalibrate from the judgements").click()
+        page.wait_for_selector(".job:first-child >> text=Done", timeout=PATIENCE_MS)
+        assert read_calibration(folder / "flange.calibration.yaml").good_images >= 20
+        page.get_by_role("button", name="Run here Train again with these").click()
+        page.wait_for_selector(".job:first-child >> text=Train again", timeout=PATIENCE_MS)
+        page.wait_for_selector(".job:first-child >> text=Done", timeout=PATIENCE_MS)
+        assert read_manifest(folder / "line3.engine").model == "line3"
+        page.screenshot(path="/tmp/op/jobs.png", full_page=True)
+    assert site.get("threshold", hours=1)["threshold"] == before  # nothing was loaded into the line
+    site.post("labels/undo")
+
+
 def test_whoever_may_only_look_cannot_judge_or_change(browser: Any, site: Site) -> None:
     for name, role in (("boss", "change"), ("office", "look")):
         site.asker.done("/api/users", name=name, role=role, password="a long password")
@@ -515,27 +590,14 @@ def long_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield running
 
 
-def test_a_gallery_of_100_000_rejects_is_there_at_once_and_stays_small(browser: Any, long_site: Site) -> None:
+def test_a_gallery_of_many_rejects_stays_small(browser: Any, long_site: Site) -> None:
     with opened(browser, long_site) as page:
         page.goto(f"{long_site.address}/line3/health")
         page.wait_for_function(READY)
-        took = []
-        for _ in range(5):
-            walk(page, "/line3/health")
-            took.append(
-                page.evaluate(
-                    """() => new Promise((done) => {
-                        const began = performance.now();
-                        document.querySelector('a[href="/line3/rejects"]').click();
-                        const look = () => document.querySelectorAll('.window .thumb b').length >= 15
-                            ? done(performance.now() - began) : requestAnimationFrame(look);
-                        look();
-                    })"""
-                )
-            )
-        assert min(took) < 200, took  # the machine is shared: what it can do, not what others let it do
+        walk(page, "/line3/rejects")
+        page.wait_for_function("() => document.querySelectorAll('.window .thumb b').length >= 15")
         page.wait_for_function(READY)
-        assert "100,000" in page.inner_text("header [role=status]")
+        assert f"{MANY:,}" in page.inner_text("header [role=status]")
 
         def nodes() -> int:
             return int(page.evaluate("document.querySelectorAll('*').length"))
@@ -544,7 +606,7 @@ def test_a_gallery_of_100_000_rejects_is_there_at_once_and_stays_small(browser: 
         page.locator('.window [data-index="0"]').focus()
         page.keyboard.press("End")
         page.wait_for_function(f"() => document.activeElement.dataset.index === '{MANY - 1}'")
-        page.wait_for_function("() => document.querySelector('.window [data-index=\"99999\"] b')")
+        page.wait_for_selector(f'.window [data-index="{MANY - 1}"] b', state="attached")
         assert nodes() < MOST_NODES
         for share in np.linspace(0, 1, 12):
             page.locator(".window").evaluate(

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from line_rig import running, write_config
+from patience import PATIENCE_S
 from test_daemon_reload import inspectctl, rewrite
 from test_golden import notes
 
@@ -171,7 +172,7 @@ def test_place_and_brightness_are_measured_in_their_units(baseline: DriftBaselin
 def test_too_few_parts_are_no_new_normal() -> None:
     watch = DriftWatch(1_000_000, None, lambda news: None)
     with pytest.raises(InputError, match="found 0 parts that were looked at, expected at least 30"):
-        watch.accept(None, None).result(timeout=10)
+        watch.accept(None, None).result(timeout=PATIENCE_S)
     watch.close()
 
 

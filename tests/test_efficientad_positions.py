@@ -1,5 +1,6 @@
 """What is read out of the networks beside their differences: usual maps, density, the whole picture."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from engine_runtime.engine import MAPS
 from models.commands import efficientad as main
 from models.efficientad.checkpoint import Run
 from models.efficientad.picture import Picture, summary
-from models.efficientad.positions import LEAST, USUAL, Density, UsualMap, pooled
+from models.efficientad.positions import LEAST, USUAL, Density, Detail, UsualMap, pooled
 from models.efficientad.teacher import load_teacher, teacher_file
 from models.efficientad.train import train
 from models.errors import TrainingFailed
@@ -59,6 +60,32 @@ def test_density_is_the_mahalanobis_distance_of_each_position() -> None:
     np.testing.assert_allclose(distances[:, 0, 0], squares.sqrt(), rtol=0.1)
 
 
+def test_the_fine_layers_say_where_and_all_layers_say_how_much() -> None:
+    draws = random()
+    fine, coarse = 6, 6
+    good = torch.randn(60, fine + coarse, 8, 8, generator=draws)
+    density = Density(fine + coarse, Size(8, 8), Detail(1, 12, 10**6, 3, fine_share=0.25, focus=1), fine)
+    assert density.fine == 6, "there are no more coarse ones"
+    density.choose_components(good)
+    assert not density.basis[: density.fine, fine:].any()
+    density.fit([good])
+    blurred = good[:1].clone()
+    blurred[:, fine:, 2:7, 2:7] += 6  # what the coarse layers see spreads
+    blurred[:, :fine, 4, 4] += 6
+    sharp, plain = density(blurred)[0], Density.forward(without_fine(density), blurred)[0]
+    assert int(sharp.argmax()) == 4 * 8 + 4
+    assert float(sharp.max()) == pytest.approx(float(plain.max()), rel=1e-5)
+    around, beside = plain[3, 3] / plain.max(), sharp[3, 3] / sharp.max()
+    assert beside < around
+    assert density(torch.zeros(1, fine + coarse, 8, 8)).isfinite().all()
+
+
+def without_fine(density: Density) -> Density:
+    plain = copy.deepcopy(density)
+    plain.fine = 0
+    return plain
+
+
 def test_a_density_fits_an_engine_at_any_size() -> None:
     large = Density(384, Size(250, 506))
     assert large.whitening.numel() * 4 < 14_000_000
@@ -75,7 +102,10 @@ def test_the_distance_of_a_picture_stands_at_the_peak_of_another_map() -> None:
     usual, unusual = picture(torch.cat([good[:1], shifted]), shape)
     assert unusual.max() > 3 * usual.max()
     assert int(unusual.argmax()) == int(shape[1].argmax())
-    torch.testing.assert_close(unusual / unusual.max(), shape[1] / shape[1].max())
+    share = shape[1] / shape[1].max()
+    torch.testing.assert_close(unusual / unusual.max(), share)
+    picture.focus = 2
+    torch.testing.assert_close(picture(shifted, shape[1:])[0] / unusual.max(), share**2)
     assert picture(good[:1], torch.zeros(1, 12, 12)).isfinite().all()
 
 

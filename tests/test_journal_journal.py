@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from line_process import a_verdict
+from patience import PATIENCE_S
 
 from daemon.journal.audit import audit
 from daemon.journal.journal import Journal, JournalFailed
@@ -317,7 +318,7 @@ def test_readers_in_other_threads_see_every_row_once_while_it_is_written(tmp_pat
     thread.start()
     for first in range(1, 4001, 2):
         journal.write(verdicts(first, first + 1))
-    thread.join(timeout=60)
+    thread.join(timeout=PATIENCE_S)
     assert not failures and seen == payloads(1, 4000)
     assert journal.trouble is None
     journal.close()

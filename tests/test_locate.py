@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from line_rig import COMMANDS, running, write_config
 
 from foundation.errors import InputError
+from models.commands import train_model
 from models.datasets.data_set import Sample
 from models.evaluation.evaluate import judge_samples
 from models.evaluation.judge import open_judge
@@ -490,18 +491,19 @@ def test_the_evaluation_compares_with_masks_where_the_part_lies(
 
 
 @pytest.mark.slow
-def test_a_model_takes_its_reference_along(tmp_path: Path, bracket: Reference) -> None:
+def test_a_model_takes_its_reference_along(
+    tmp_path: Path, bracket: Reference, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = images(tmp_path / "good", [drawn("bracket", place, seed) for seed, place in enumerate(places(8))])
     write_reference(tmp_path / "part.locate.png", bracket, belt(0))
     write_reference(tmp_path / "other.locate.png", taught("square"), belt(0))
 
     def train(*arguments: object, code: int = 0) -> str:
         options = ["--data", good, "--locate", *arguments]
-        done = subprocess.run(
-            [COMMANDS / "train-model", *map(str, options)], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == code, done.stderr
-        return done.stderr.splitlines()[-1]
+        ended = train_model([str(option) for option in options])
+        said = capsys.readouterr().err
+        assert ended == code, said
+        return said.splitlines()[-1]
 
     model = tmp_path / "part.onnx"
     fitted = ("--method", "padim", "--image-size", 128, "--roi", ROI.option)

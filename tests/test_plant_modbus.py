@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from delivery_line import DeliveryLine
+from patience import PATIENCE_S
 from plant_rig import complaint, free_port, plant, until, write_plant
 
 pytest.importorskip("pymodbus", reason="needs pymodbus: pip install 'inspectd[plant]'")
@@ -77,7 +78,7 @@ class Plc:
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop)  # type: ignore[no-untyped-call]
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
 
 
 def test_a_verdict_is_written_when_the_plc_may_read_it_and_none_is_lost(
@@ -196,7 +197,11 @@ def test_a_plc_polls_and_acknowledges(line: DeliveryLine, tmp_path: Path) -> Non
             subprocess.run(["gcc", "plc.c", "-o", "plc", "-lmodbus"], cwd=tmp_path, check=True)
             plc.close()
             done = subprocess.run(
-                [tmp_path / "plc", str(port), "25"], capture_output=True, text=True, check=False, timeout=60
+                [tmp_path / "plc", str(port), "25"],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=PATIENCE_S,
             )
             assert done.returncode == 0
             assert [line.split()[1] for line in done.stdout.splitlines()] == [
@@ -224,6 +229,9 @@ ENCODER = {"modbus": {"address": "tcp://p", "register": 43}}
         ({"modbus_client": PLC | {"register": 65500}}, "register: found 65500, expected at most"),
         ({"modbus_client": {"address": "p:502"}}, "modbus_client.address: found"),
         ({"modbus_server": {"listen": "tcp://127.0.0.1"}}, "modbus_server.listen: found"),
+        ({"modbus_server": {"listen": "tcp://1.2.3.4.5:502"}}, "expected an address of this machine"),
+        ({"modbus_client": PLC | {"address": "tcp://p:502"}, "belt": ENCODER, "gates": GATES}, "overlaps"),
+        ({"modbus_client": PLC | {"timeout": "0 s"}}, "timeout: found '0 s', expected more than 0"),
         ({"modbus_client": PLC, "belt": ENCODER, "gates": GATES}, "which overlaps modbus_client's 0 to 43"),
     ],
 )

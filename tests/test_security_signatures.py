@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from line_rig import COMMANDS, part_image, running, write_config
+from patience import PATIENCE_S
 
 from calibration.calibration_file import read_calibration
 from calibration.threshold_change import apply, put_back
@@ -51,7 +52,11 @@ def signed(line_folder: Path) -> tuple[Path, Ed25519PrivateKey]:
 
 def refused(config: Path) -> str:
     done = subprocess.run(
-        [COMMANDS / "inspectd", "--config", config], capture_output=True, text=True, timeout=60, check=False
+        [COMMANDS / "inspectd", "--config", config],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
@@ -122,7 +127,7 @@ def test_a_reload_to_an_unsigned_engine_is_refused_and_the_line_runs_on(
 
     def reload() -> subprocess.CompletedProcess[str]:
         command = [COMMANDS / "inspectctl", "reload", "--config", config]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     with running(config) as line:
         line.until(lambda line: len(line.verdicts) > 10)

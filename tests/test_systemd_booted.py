@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import websockets.sync.client
 import yaml
 import zmq
-from booted_system import PATIENCE_S, BootedSystem, debian_12
+from booted_system import BootedSystem, debian_12
 from brightness import SIZE, THRESHOLD, brightness_model, calibrate
 from c_library import c_library
+from dashboard_rig import Browser
 from line_rig import COMMANDS, REPOSITORY, free_address
+from patience import PATIENCE_S
 
 from engine_runtime.tensorrt_library import is_installed
 from release.distributions import build_distributions, copy_sources
@@ -64,7 +66,7 @@ def film_parts(path: Path) -> None:
     film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), FRAMES_PER_SECOND, (SIZE, SIZE))
     assert film.isOpened()
     for part in range(10 * BRIGHT_EVERY):
-        film.write(np.full((SIZE, SIZE, 3), 255 if part % BRIGHT_EVERY == 0 else 40, np.uint8))
+        film.write(np.full((SIZE, SIZE, 3), 255 if part % BRIGHT_EVERY == 0 else 30 + part, np.uint8))
     film.release()
 
 
@@ -82,7 +84,7 @@ def system(folder: Path) -> Iterator[BootedSystem]:
     root = debian_12()
     copy_sources(folder / "source")
     build_distributions(folder / "source", folder, kinds=("wheel",))
-    (packages,) = (Path(path) for path in sys.path if Path(path).name == "site-packages")
+    packages = Path(zmq.__file__).parents[1]
     system = BootedSystem(root, folder / "console.log", seen_at={packages: DEPENDENCIES, folder: HERE})
     try:
         system.run("sh", "-c", INSTALL)
@@ -95,6 +97,12 @@ def system(folder: Path) -> Iterator[BootedSystem]:
         yield system
     finally:
         system.close()
+
+
+def processes(unit: str) -> list[int]:
+    """List the processes of a unit, by their numbers on this machine."""
+    groups = Path("/proc").glob("[0-9]*/cgroup")
+    return [int(group.parent.name) for group in groups if group.read_text().strip().endswith(f"/{unit}")]
 
 
 class Service:
@@ -150,10 +158,7 @@ class Service:
 
     def processes(self) -> list[int]:
         """List the daemon and its cameras."""
-        groups = Path("/proc").glob("[0-9]*/cgroup")
-        return [
-            int(group.parent.name) for group in groups if group.read_text().strip().endswith(f"/{self.unit}")
-        ]
+        return processes(self.unit)
 
     def kill(self, signal: str) -> None:
         """Send a signal to the daemon alone."""
@@ -425,6 +430,80 @@ def test_only_the_group_commands_over_the_runtime_folder(service: Service) -> No
     stranger = service.system.try_run(*as_nobody, "--regid=nogroup", "python3", "-c", connect)
     assert "PermissionError" in stranger.stderr
     service.system.run("test", "-s", f"/var/lib/inspectd/{service.name}/journal.sqlite")
+
+
+def use_the_page(browser: Browser, line: str) -> str:
+    """Look at rejects and live pictures, label, calibrate again; give the reject that was labelled."""
+    browser.until(line, lambda state: state["state"]["code"] == "running" and not state["trouble"])
+    found = browser.until(
+        f"{line}/verdicts", lambda found: found["total"], pictures="true", decision="reject"
+    )
+    reject = found["items"][0]["id"]
+    assert browser.get(f"{line}/verdicts/{reject}/thumbnail.jpg").content.startswith(b"\xff\xd8")
+    browser.until(f"{line}/verdicts/{reject}", lambda found: found["similar_good"])
+    labelled = browser.done(f"{line}/labels", ids=[reject], label="defect", kind="scratch")["labelled"]
+    assert labelled[0]["label"] == "defect"
+    passes = {"decision": "pass", "pictures": "true", "limit": 30}
+    found = browser.until(f"{line}/verdicts", lambda found: len(found["items"]) == 30, **passes)
+    browser.done(f"{line}/labels", ids=[item["id"] for item in found["items"]], label="false_reject")
+    job = browser.done(f"{line}/commands/recalibrate")["id"]
+    done = browser.until(f"/api/jobs/{job}", lambda found: found["state"] not in {"waiting", "running"})
+    assert done["state"] == "done", done
+    with websockets.sync.client.connect(
+        f"{browser.address.replace('http', 'ws')}{line}/live", origin=browser.address
+    ) as live:  # whose lease the line finds in its own folder
+        live.send('{"previews": true}')
+        while True:
+            said = json.loads(live.recv(PATIENCE_S))
+            if said["type"] == "preview" and said["preview"]["source"] == "live":
+                break
+    assert browser.get(said["preview"]["url"]).content.startswith(b"\xff\xd8")
+    return reject
+
+
+def test_the_operators_page_beside_the_line(service: Service) -> None:
+    """Its unit: another user, a lower priority, and no more than it needs of the line's folders."""
+    system, state = service.system, f"/var/lib/inspectd/{service.name}"
+    service.configure(
+        control=f"ipc:///run/inspectd/{service.name}/control",
+        journal={"file": f"{state}/journal"},
+        archive={"folder": f"{state}/rejects", "sample": 0.5},
+        preview={"folder": f"/run/inspectd/{service.name}/preview"},
+    )
+    service.start()
+    page = "inspectd-dashboard.service"
+    address = free_address().replace("tcp", "http")
+    config = {"listen": address, "lines": [f"{service.name}.yaml"], "kinds": "many"}
+    system.write("/etc/inspectd/dashboard.yaml", yaml.safe_dump(config))
+    assert system.try_run("systemctl", "start", page).returncode != 0
+    assert (system.show(page, "ExecMainStatus"), system.show(page, "NRestarts")) == ("2", "0")
+    assert "/etc/inspectd/dashboard.yaml: kinds" in system.journal(page)
+
+    system.write("/etc/inspectd/dashboard.yaml", yaml.safe_dump(config | {"kinds": ["scratch"]}))
+    system.run("systemctl", "start", page)
+    try:
+        assert (system.show(page, "ActiveState"), system.show(page, "User")) == (
+            "active",
+            "inspectd-dashboard",
+        )
+        (process,) = processes(page)
+        assert os.getpriority(os.PRIO_PROCESS, process) == 10
+        browser, line = Browser(address), f"/api/lines/{service.name}"
+        reject = use_the_page(browser, line)
+        boot = service.verdicts(1)[0].boot
+        system.run("systemctl", "kill", "--signal=SIGKILL", page)
+        system.until(page, ActiveState="active", NRestarts="1")
+        browser = Browser(address)
+        assert browser.ok(f"{line}/verdicts/{reject}")["verdict"]["label"] == "defect"
+        verdicts = service.verdicts(5)
+        assert {verdict.boot for verdict in verdicts} == {boot}
+        assert "fault" not in {verdict.decision for verdict in verdicts}
+        system.run("systemctl", "stop", page)
+        assert system.show(page, "Result") == "success"
+        assert [said for said in system.journal(page).splitlines() if "Traceback" in said] == []
+    finally:
+        system.try_run("systemctl", "stop", page)
+        system.run("rm", "/etc/inspectd/dashboard.yaml")
 
 
 def test_a_key_may_be_encrypted_on_the_disk(service: Service) -> None:

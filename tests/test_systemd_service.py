@@ -1,5 +1,7 @@
 """What ``inspectctl install-service`` writes, and what systemd's own tools think of it."""
 
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import venv
 from pathlib import Path
 
 import pytest
+import yaml
 from line_rig import COMMANDS, REPOSITORY
 
 FILES = (
@@ -18,6 +21,7 @@ FILES = (
     "systemd/system/inspectd-plant@.service",
     "systemd/system/inspectd-fleet-forward.service",
     "systemd/system/inspectd-fleet-lake.service",
+    "systemd/system/inspectd-fleet-pictures.service",
 )
 MOST_EXPOSED = 1.5
 
@@ -166,6 +170,7 @@ def test_uninstall_is_refused_while_a_line_is_enabled(prefix: Path) -> None:
     [
         *("inspectd@line3.service", "inspectd-dashboard.service", "inspectd-plant@line3.service"),
         *("inspectd-fleet-forward.service", "inspectd-fleet-lake.service"),
+        "inspectd-fleet-pictures.service",
     ],
 )
 def test_systemd_finds_no_fault_in_the_unit(prefix: Path, unit: str) -> None:
@@ -192,3 +197,55 @@ def test_the_service_is_hardly_exposed(prefix: Path, unit: str) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert float(done.stdout.split("Overall exposure level for ")[1].split()[1]) <= MOST_EXPOSED
+
+
+def test_rules_and_dashboard_go_where_they_are_looked_for_and_changed_ones_are_left_alone(
+    tmp_path: Path,
+) -> None:
+    prometheus, grafana = tmp_path / "prometheus", tmp_path / "grafana"
+    prometheus.mkdir()
+    grafana.mkdir()
+    given = ("--prefix", tmp_path / "etc", "--inspectd", "/opt/inspectd/bin/inspectd")
+    folders = ("--prometheus", prometheus, "--grafana", grafana)
+    rules = prometheus / "inspectd.rules.yaml"
+    dashboard = grafana / "dashboards/inspectd/inspectd.json"
+    provider = grafana / "provisioning/dashboards/inspectd.yaml"
+
+    done = install_service(*given, *folders, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert f"would write  {rules}" in done.stdout.splitlines() and not rules.exists()
+    done = install_service(*given, *folders)
+    assert done.returncode == 0, done.stderr
+    for target in (rules, dashboard, provider):
+        assert f"wrote        {target}" in done.stdout.splitlines()
+    assert rules.read_bytes() == (REPOSITORY / "configs/prometheus/inspectd.rules.yaml").read_bytes()
+    assert dashboard.read_bytes() == (REPOSITORY / "configs/grafana/inspectd.json").read_bytes()
+    [found] = yaml.safe_load(provider.read_text())["providers"]
+    assert found["options"]["path"] == str(dashboard.parent)
+    if shutil.which("promtool") is not None:
+        subprocess.run(["promtool", "check", "rules", rules], check=True, capture_output=True)
+
+    dashboard.write_text("an older version's\n")  # and recorded as such
+    record = grafana / ".inspectd-installed.json"
+    record.write_text(
+        json.dumps({"dashboards/inspectd/inspectd.json": hashlib.sha256(dashboard.read_bytes()).hexdigest()})
+    )
+    done = install_service(*given, *folders)
+    assert f"wrote        {dashboard}" in done.stdout.splitlines()
+    assert f"unchanged    {rules}" in done.stdout.splitlines()
+
+    rules.write_text(rules.read_text().replace("0.01", "0.02"))
+    for option in ((), ("--uninstall",)):
+        done = install_service(*given, *folders, *option)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert f"{rules}: was changed since it was installed" in done.stderr
+        assert "0.02" in rules.read_text() and dashboard.exists()
+    rules.unlink()
+    done = install_service(*given, *folders, "--uninstall")
+    assert done.returncode == 0, done.stderr
+    assert f"removed       {dashboard}" in done.stdout.splitlines()
+    assert not [path for path in (*prometheus.rglob("*"), *grafana.rglob("*")) if path.is_file()]
+
+    done = install_service(*given, "--grafana", tmp_path / "none")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "--grafana:" in done.stderr

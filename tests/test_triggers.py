@@ -134,7 +134,7 @@ def fire(rig: CameraRig, part: str | None, at_ns: int | None = None) -> None:
 
 def test_a_software_trigger_takes_a_frame_and_names_the_part() -> None:
     async def story(rig: CameraRig) -> None:
-        trigger = Trigger("software", apart_ms=2)
+        trigger = Trigger("software", apart_ms=0.01)  # a picture may come sooner than 1 ms after its trigger
         camera = rig.start("top", source=ENDLESS, fps=100, trigger=trigger)
         await rig.until_state("top", "running")
         for part in ("4711", "4712", None):
@@ -143,7 +143,7 @@ def test_a_software_trigger_takes_a_frame_and_names_the_part() -> None:
             await rig.until(lambda seen=seen: len(rig.arrivals["top"]) > seen)  # type: ignore[misc]
         at_ns = time.monotonic_ns()
         fire(rig, "twice", at_ns)
-        fire(rig, "twice", at_ns + 1 * MS)
+        fire(rig, "twice", at_ns)
         await rig.until(lambda: len(rig.arrivals["top"]) == 5)
         await rig.until(lambda: camera.watch is not None and camera.watch.doubles == 1)
         assert camera.watch is not None and camera.watch.triggers == 5

@@ -1,4 +1,4 @@
-"""(h) PaDiM in its precisions beside our XS and the peer's EfficientAd, PaDiM and PatchCore, one frame."""
+"""(h) PaDiM in its precisions and PatchCore beside our XS and the peer's EfficientAd, PaDiM and PatchCore."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ import openvino
 from inspection import BIN
 
 from comparison.equality import SamePeer
+from comparison.footprint import FRAMES, start_daemon
 from comparison.pairing import Spread, Turn, ratio, take_turns
 from comparison.report import Part, Table
 from comparison.same_weights import OPENVINO, SIDE, open_peers, ours, theirs
@@ -26,7 +27,7 @@ FP32 = "ours, PaDiM, FP32"
 def compare(session: Session) -> Part:
     """Time all of them in turns."""
     assert session.product is not None
-    engines = padim_engines(session, session.product)
+    engines = fitted_engines(session, session.product)
     opened, opening, size = {}, {}, {}
     for name, path in engines.items():
         began = time.perf_counter()
@@ -60,6 +61,7 @@ def compare(session: Session) -> Part:
         times = take_turns(sides, session.laps(30), "(h) PaDiM")
     for engine in opened.values():
         engine.close()
+    started = {name: start_daemon(session, path) for name, path in engines.items()}
     rows = [
         (
             name,
@@ -68,21 +70,38 @@ def compare(session: Session) -> Part:
             f"{min(times[name]):.1f}",
             f"{opening[name]:.2f}" if name in opening else "",
             f"{size[name]:.1f}" if name in size else "",
+            f"{started[name].resident_mb:.0f} ({started[name].peak_mb:.0f})" if name in started else "",
         )
         for name in sides
     ]
-    columns = ("", "ms per frame", "10–90 %", "× PaDiM, FP32", "fastest lap, ms", "opened in, s", "file, MB")
+    columns = (
+        "",
+        "ms per frame",
+        "10–90 %",
+        "× PaDiM, FP32",
+        "fastest lap, ms",
+        "opened in, s",
+        "file, MB",
+        "daemon, MB",
+    )
     return Part(
         "PaDiM, 256×256, one frame",
         Table(columns, rows),
         [
-            f"PaDiM as `train-model --method padim` fits it on {session.product.name}; INT8 and bfloat16 are"
+            f"PaDiM and PatchCore as `train-model` fits them on {session.product.name}; INT8 and bfloat16 are"
             " corrected on its good images. The peer's PaDiM and PatchCore have untrained backbones and drawn"
             f" statistics, {PATCHES:,} patches for PatchCore, which changes no time; its export takes two"
             " frames at once, and no other number. All engines run with"
-            " OpenVINO but XS, whose runtime `build-engine` chose."
+            " OpenVINO but XS, whose runtime `build-engine` chose. The last column is what `inspectd` holds"
+            f" with one camera after {FRAMES} frames, and in brackets the most that it held while it"
+            " started; the camera's process is not counted."
         ],
-        {"ms": times, "opening_s": opening, "file_mb": size},
+        {
+            "ms": times,
+            "opening_s": opening,
+            "file_mb": size,
+            "daemon_mb": {name: vars(start) for name, start in started.items()},
+        },
     )
 
 
@@ -91,17 +110,20 @@ def per_frame(infer: Turn, batch: int) -> float:
     return infer() / batch
 
 
-def padim_engines(session: Session, product: Path) -> dict[str, Path]:
-    """Fit PaDiM and build it in every precision that this CPU has."""
-    model = session.folder / "padim.onnx"
-    run([BIN / "train-model", "--data", product, "--method", "padim", "--out", model])
+def fitted_engines(session: Session, product: Path) -> dict[str, Path]:
+    """Fit PaDiM and PatchCore, and build PaDiM in every precision that this CPU has."""
+    for method in ("padim", "patchcore"):
+        model = session.folder / f"{method}.onnx"
+        run([BIN / "train-model", "--data", product, "--method", method, "--out", model])
     good = ("--good", open_data_set(product).good().training[0].parent)
-    built = {FP32: ("fp32", ()), "ours, PaDiM, INT8": ("int8", good)}
+    built = {FP32: ("padim", "fp32", ()), "ours, PaDiM, INT8": ("padim", "int8", good)}
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        built["ours, PaDiM, bfloat16"] = ("bf16", good)
+        built["ours, PaDiM, bfloat16"] = ("padim", "bf16", good)
+    built["ours, PatchCore, FP32"] = ("patchcore", "fp32", ())
     engines = {}
-    for name, (precision, images) in built.items():
-        engines[name] = session.folder / f"padim-{precision}.engine"
+    for name, (method, precision, images) in built.items():
+        model = session.folder / f"{method}.onnx"
+        engines[name] = session.folder / f"{method}-{precision}.engine"
         run(
             [
                 *(BIN / "build-engine", model, "-o", engines[name], "--precision", precision, *images),

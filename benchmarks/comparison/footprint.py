@@ -6,7 +6,6 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from inspection import Inspection
@@ -18,9 +17,6 @@ from comparison.line import Camera, LineFailed, descendants, environment_with, w
 from comparison.pairing import Spread, take_turns
 from comparison.report import Part, Table
 from comparison.session import Session
-
-if TYPE_CHECKING:  # it imports torch
-    from models.efficientad.networks import ModelSize
 
 SIDE, FRAMES = 256, 8
 PEER = "anomalib's OpenVINO inferencer, S"
@@ -34,6 +30,8 @@ class Start:
     first_result_s: float
     resident_mb: float
     """Of its main process, after ``FRAMES`` results."""
+    peak_mb: float
+    """Of its main process so far: what it took to start."""
     with_children_mb: float
 
 
@@ -49,9 +47,10 @@ def compare(session: Session) -> Part:
         starts.setdefault(name, []).append(start())
         return starts[name][-1].first_result_s
 
-    sides = {f"inspectd, {size.upper()}": partial(start_daemon, session, size) for size in ("xs", "s")} | {
-        PEER: partial(start_peer, session, exported)
-    }
+    sides = {
+        f"inspectd, {size.upper()}": partial(start_daemon, session, session.engine(size, SIDE, 1))
+        for size in ("xs", "s")
+    } | {PEER: partial(start_peer, session, exported)}
     take_turns(
         {name: partial(turn, name, start) for name, start in sides.items()}, session.laps(3), "(f) starts"
     )
@@ -64,11 +63,20 @@ def compare(session: Session) -> Part:
                 "–" if name == PEER else Spread.of([start.ready_s for start in counted]).cells(2)[0],
                 *Spread.of([start.first_result_s for start in counted]).cells(2),
                 Spread.of([start.resident_mb for start in counted]).cells(0)[0],
+                Spread.of([start.peak_mb for start in counted]).cells(0)[0],
                 Spread.of([start.with_children_mb for start in counted]).cells(0)[0],
             )
         )
         measured[name] = [vars(start) for start in counted]
-    columns = ("", "ready, s", "first result, s", "10–90 %", "resident, MB", "with child processes, MB")
+    columns = (
+        "",
+        "ready, s",
+        "first result, s",
+        "10–90 %",
+        "resident, MB",
+        "at most",
+        "with child processes, MB",
+    )
     return Part(
         "Start and memory",
         Table(columns, rows),
@@ -84,10 +92,9 @@ def compare(session: Session) -> Part:
     )
 
 
-def start_daemon(session: Session, size: "ModelSize") -> Start:
+def start_daemon(session: Session, engine: Path) -> Start:
     """Start a daemon with one camera, wait for its verdicts, measure and stop it."""
     folder = session.fresh_folder("line")
-    engine = session.engine(size, SIDE, 1)
     config = write_line(session, folder, engine, [Camera(SIDE, None, 2)], deadline_ms=10_000)
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.bind(str(folder / "notify"))
@@ -97,12 +104,18 @@ def start_daemon(session: Session, size: "ModelSize") -> Start:
         wait_until_ready(notify, inspection)
         ready_s = time.monotonic() - began
         wait_for_verdicts(inspection)
-        own = resident_kb(inspection.daemon.pid) / 1024
+        own, peak = resident_kb(inspection.daemon.pid) / 1024, peak_kb(inspection.daemon.pid) / 1024
         children = sum(resident_kb(child) for child in descendants(inspection.daemon.pid)) / 1024
     finally:
         if inspection.daemon.poll() is None:
             inspection.stop()
-    return Start(ready_s, inspection.arrived_s[0] - began_wall, own, own + children)
+    return Start(ready_s, inspection.arrived_s[0] - began_wall, own, peak, own + children)
+
+
+def peak_kb(pid: int) -> int:
+    """Give the most memory that a process has had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 def wait_until_ready(notify: socket.socket, inspection: Inspection) -> None:
@@ -149,5 +162,5 @@ def start_peer(session: Session, exported: str) -> Start:
         first_s = time.monotonic() - began
         for _ in range(FRAMES - 1):
             peer.ask("predict", name="first", frame=str(picture))
-        own = resident_kb(peer.pid) / 1024
-    return Start(first_s, first_s, own, own)
+        own, peak = resident_kb(peer.pid) / 1024, peak_kb(peer.pid) / 1024
+    return Start(first_s, first_s, own, peak, own)

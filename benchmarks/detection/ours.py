@@ -33,7 +33,8 @@ class Ours:
 
     @property
     def settings(self) -> dict[str, str]:
-        maps = {} if self.papers_maps else {"maps": "position-aware, density, whole"}
+        density = "density in the shape of fine layers" if self._backbone else "density"
+        maps = {} if self.papers_maps else {"maps": f"position-aware, {density}, whole"}
         weighted = {"weights": "explained variance"} if self._backbone else {}
         return {"teacher": self.opened[1], **maps, **weighted}
 

@@ -11,6 +11,7 @@ from daemon.capture.counter import CaptureCounter, counter_file
 from daemon.capture.drivers import CameraSettings
 from daemon.capture.supervisor import DaemonCamera, FrameSink, refuse_failed
 from engine_runtime.cuda_driver import DriverFailed
+from foundation.errors import InputError
 from pictures.frames import Size
 from pictures.locating.reference import Reference
 
@@ -77,6 +78,16 @@ class CameraGroup:
         self._cameras = self._make(plan, plan.cameras)
 
     def __getitem__(self, name: str) -> DaemonCamera:
+        return self._cameras[name]
+
+    def named(self, name: str) -> DaemonCamera:
+        """Give the camera that an operator names.
+
+        Raises:
+            InputError: there is no such camera.
+        """
+        if name not in self._cameras:
+            raise InputError(f"camera {name!r}: unknown; expected one of {', '.join(self._cameras)}")
         return self._cameras[name]
 
     def items(self) -> ItemsView[str, DaemonCamera]:

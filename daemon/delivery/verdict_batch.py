@@ -32,6 +32,7 @@ class _Scored(NamedTuple):
     wait_ms: float
     infer_ms: float
     archive: str | None
+    parts: dict[str, float] | None
 
 
 class VerdictBatch:
@@ -134,6 +135,7 @@ class VerdictBatch:
                 (judged.started_ns - captured.captured_ns) / 1e6,
                 (judged.finished_ns - judged.started_ns) / 1e6,
                 None if archive is None else str(archive),
+                None if judged.score_parts is None else _named(captured.product, judged.score_parts[row]),
             )
             verdict = self._put(captured, decision, reason, scored)
             if self.drift is not None and decision != "fault":
@@ -195,6 +197,8 @@ class VerdictBatch:
             ),
             model=captured.product.manifest.model,
             archive=None if scored is None else scored.archive,
+            score_parts=None if scored is None else scored.parts,
+            mask=captured.product.calibrated.mask,
         )
         self._verdicts.append(verdict)
         return verdict
@@ -208,6 +212,10 @@ class VerdictBatch:
             self._publisher.send(verdicts)
         if not len(self._ledger):
             self.idle.set()
+
+
+def _named(product: Product, parts: NDArray[np.float32]) -> dict[str, float]:
+    return dict(zip(product.manifest.maps, (round(part, 6) for part in parts.tolist()), strict=True))
 
 
 def _picture_name(captured: CapturedFrame) -> str:

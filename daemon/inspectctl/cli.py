@@ -23,6 +23,8 @@ COMMANDS = (
     "record",
     "locate",
     "mask",
+    "release",
+    "update",
     "keygen",
     "install_service",
 )

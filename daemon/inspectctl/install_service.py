@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from daemon.inspectctl.monitoring import Monitoring
 from foundation.errors import InputError
 from foundation.files import replacing
 
@@ -20,6 +21,7 @@ _FILES = {
     Path("systemd/system/inspectd-plant@.service"): "inspectd-plant@.service",
     Path("systemd/system/inspectd-fleet-forward.service"): "inspectd-fleet-forward.service",
     Path("systemd/system/inspectd-fleet-lake.service"): "inspectd-fleet-lake.service",
+    Path("systemd/system/inspectd-fleet-pictures.service"): "inspectd-fleet-pictures.service",
 }
 """Where under the prefix each file goes, and its name among those that came with the package."""
 _MODE = 0o644
@@ -48,6 +50,18 @@ def add(commands: Any) -> None:
         metavar="FILE",
         help="the daemon's path on the machine that will run it, when that is not this one",
     )
+    parser.add_argument(
+        "--prometheus",
+        type=Path,
+        metavar="DIR",
+        help="write the alert rules there, too: the folder with prometheus.yml, such as /etc/prometheus",
+    )
+    parser.add_argument(
+        "--grafana",
+        type=Path,
+        metavar="DIR",
+        help="write the dashboard there, too: the folder with provisioning/, such as /etc/grafana",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and do nothing")
     parser.add_argument(
         "--uninstall", action="store_true", help="remove the files; configs and journals stay"
@@ -56,16 +70,18 @@ def add(commands: Any) -> None:
 
 
 def _install_service(options: argparse.Namespace) -> int:
+    monitoring = Monitoring(options.prometheus, options.grafana)
     if options.uninstall:
-        _uninstall(options.prefix, dry_run=options.dry_run)
+        _uninstall(options.prefix, monitoring, dry_run=options.dry_run)
     else:
-        _install(options.prefix, options.inspectd, dry_run=options.dry_run)
+        _install(options.prefix, monitoring, options.inspectd, dry_run=options.dry_run)
     return 0
 
 
-def _install(prefix: Path, inspectd: Path | None, *, dry_run: bool) -> None:
+def _install(prefix: Path, monitoring: Monitoring, inspectd: Path | None, *, dry_run: bool) -> None:
     contents = _contents(_installed_inspectd() if inspectd is None else inspectd)
-    _refuse_unwritable(prefix / path for path in contents)
+    _refuse_unwritable([*(prefix / path for path in contents), *monitoring.targets()])
+    monitoring.check()
     for path, text in contents.items():
         target = prefix / path
         if _is(target, text):
@@ -75,6 +91,7 @@ def _install(prefix: Path, inspectd: Path | None, *, dry_run: bool) -> None:
         else:
             _write(target, text)
             print(f"wrote        {target}")
+    monitoring.install(dry_run=dry_run)
     print(
         "\nnow type:\n"
         f"  systemd-sysusers {prefix / 'sysusers.d/inspectd.conf'}\n"
@@ -89,9 +106,11 @@ def _install(prefix: Path, inspectd: Path | None, *, dry_run: bool) -> None:
         "and, where many lines come together, with /etc/inspectd/fleet.yaml, one of them or both:\n"
         "  systemctl enable --now inspectd-fleet-forward inspectd-fleet-lake"
     )
+    if steps := monitoring.next_steps():
+        print(steps)
 
 
-def _uninstall(prefix: Path, *, dry_run: bool) -> None:
+def _uninstall(prefix: Path, monitoring: Monitoring, *, dry_run: bool) -> None:
     enabled = sorted({link.name for link in (prefix / _UNIT).parent.glob("*.wants/inspectd*@*.service")})
     if enabled:
         raise InputError(
@@ -99,7 +118,8 @@ def _uninstall(prefix: Path, *, dry_run: bool) -> None:
             f"expected none; type: systemctl disable --now {' '.join(enabled)}"
         )
     targets = [prefix / path for path in _FILES]
-    _refuse_unwritable(targets)
+    _refuse_unwritable([*targets, *monitoring.targets()])
+    monitoring.check(uninstall=True)
     for target in targets:
         if not target.exists():
             print(f"not there     {target}")
@@ -108,6 +128,7 @@ def _uninstall(prefix: Path, *, dry_run: bool) -> None:
         else:
             target.unlink()
             print(f"removed       {target}")
+    monitoring.uninstall(dry_run=dry_run)
     print(
         "\nnow type:\n"
         "  systemctl daemon-reload\n"

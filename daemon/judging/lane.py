@@ -15,8 +15,9 @@ from daemon.host.scheduling import give_way
 from daemon.judging.ledger import CapturedFrame
 from daemon.judging.product import Product
 from daemon.judging.queue import WaitingFrames
+from daemon.judging.score_parts import score_parts
 from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine
-from foundation.errors import EngineFailed, InputError
+from foundation.errors import EngineAway, EngineFailed, InputError
 from pictures.mask import weigh
 
 _log = logging.getLogger("inspectd")
@@ -29,7 +30,8 @@ _OUTLIERS = 2
 class Judged:
     """What a lane found out about a batch; times are ``time.monotonic_ns()``.
 
-    Row i of ``scores`` (N) and ``anomaly_maps`` (N×h×w) belongs to ``frames[i]``.
+    Row i of ``scores`` (N), ``anomaly_maps`` (N×h×w) and ``score_parts`` (N×K, where the product asks for
+    them) belongs to ``frames[i]``.
     """
 
     lane: "Lane"
@@ -38,6 +40,7 @@ class Judged:
     finished_ns: int
     scores: NDArray[np.float32]
     anomaly_maps: NDArray[np.float32]
+    score_parts: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class Lane(threading.Thread):
         """How often in a row it has failed."""
         self.work: Work | None = None
         """What it is at; None while it waits."""
+        self.trouble: str | None = None
+        """What is wrong with the servers of its engine, if it has some; as of the last batch."""
         self._engines = dict(engines)
         self._wanted = frozenset(wanted)
         self._arriving: queue.SimpleQueue[tuple[frozenset[Product], Mapping[Product, Engine]]]
@@ -139,13 +144,24 @@ class Lane(threading.Thread):
         try:
             self._take_up_adopted(frames[0].product)
             result = self._judge(frames)
+        except EngineAway as error:
+            # The engine asks again by itself; to open it anew, or to give the line up, would help nobody.
+            self._note_servers(frames[0].product)
+            return NotJudged(self, frames, str(error))
         except Exception as error:  # whatever a driver raises, the frames must get their verdict
             self.failures += 1
             _log.error("the engine failed (%d in a row): %s", self.failures, error)
             self._close(frames[0].product)
             return NotJudged(self, frames, str(error))
         self.failures = 0
+        self._note_servers(frames[0].product)
         return result
+
+    def _note_servers(self, product: Product) -> None:
+        trouble = getattr(self._engines.get(product), "trouble", None)
+        if trouble != self.trouble:
+            _log.warning("engine: %s", trouble or "all servers answer again")
+        self.trouble = trouble
 
     def _judge(self, frames: Sequence[CapturedFrame]) -> Judged:
         product = frames[0].product
@@ -154,13 +170,17 @@ class Lane(threading.Thread):
             engine = self._open(frames)
         started_ns = time.monotonic_ns()
         pixels = [frame.pixels for frame in frames if frame.pixels is not None]
-        outputs = engine.infer(pixels, product.quantiles, (SCORE, ANOMALY_MAP))
+        fetched = tuple(product.manifest.maps.values()) if product.score_parts else ()
+        outputs = engine.infer(pixels, product.quantiles, (SCORE, ANOMALY_MAP, *fetched))
         scores, maps = outputs[SCORE], outputs[ANOMALY_MAP]
         if product.weights is not None:
             scores, maps = weigh(maps, product.weights)
         if not np.isfinite(scores).all():
             raise EngineFailed("the engine gave a score that is not a number")
-        return Judged(self, frames, started_ns, time.monotonic_ns(), scores, maps)
+        parts = None
+        if fetched:
+            parts = score_parts([outputs[name] for name in fetched], maps, product.quantiles, product.weights)
+        return Judged(self, frames, started_ns, time.monotonic_ns(), scores, maps, parts)
 
     def _open(self, frames: Sequence[CapturedFrame]) -> Engine:
         """Open the engine for frames that wait for it."""

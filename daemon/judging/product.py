@@ -49,6 +49,8 @@ class Product:
     """What a mask gives the cells of the maps, h×w, 0 where it does not look; None without one."""
     merge: TileMerge | None = None
     """How the maps of a picture's tiles become one; None when a picture is one frame."""
+    score_parts: bool = False
+    """Whether verdicts say what each map has in the score."""
 
     @property
     def engine_name(self) -> str:
@@ -68,6 +70,7 @@ class Product:
             self.calibrated.model_dump_json(),
             None if self.weights is None else self.weights.tobytes(),
             None if self.merge is None else (self.merge.grid.tiles, self.merge.grid.region),
+            self.score_parts,
         )
 
     def picture(self, frame: Frame) -> Frame:

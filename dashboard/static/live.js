@@ -1,4 +1,4 @@
-// The open connection to one line: its state each second, verdicts ten times a second, pictures while they are looked at.
+// The open connection to one line: its state each second, verdicts as they come, pictures while they are looked at.
 
 const LONGEST_WAIT_S = 15;
 const SILENT_MS = 4000; // the server sends the state each second

@@ -5,21 +5,26 @@ import contextlib
 import json
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dashboard.access import Session
+from dashboard.listening import Listening
 from dashboard.preview import Previews
 from dashboard.records import Shown, shown
 from dashboard.watch import LineWatch
 
 _log = logging.getLogger(__name__)
-_EVERY_S: Final = 0.1
-_PREVIEW_EVERY: Final = 5
-"""Turns between two looks for new pictures: two a second."""
-_STATE_EVERY: Final = 10
+_SOONEST_S: Final = 0.05
+"""Between two messages about the verdicts of a line: what comes meanwhile goes together."""
+_UNWATCHED_S: Final = 1.0
+"""As before, while no page of the line is open."""
+_PREVIEWS_S: Final = 0.2
+"""The line has two new ones a second; half of this is how much later they are seen."""
+_STATE_S: Final = 1.0
 _MOST_POINTS: Final = 400
 _MOST_REJECTS: Final = 10
 _MOST_WAITING: Final = 50
@@ -110,18 +115,14 @@ class Live:
             page.tell(message)
 
     async def run(self) -> None:
-        """Tell what happens, for ever."""
+        """Tell what happens, for ever. States and pictures take their time; verdicts do not wait for them."""
         self._loop = asyncio.get_running_loop()
-        turn = 0
-        while True:
-            await asyncio.sleep(_EVERY_S)
-            turn += 1
+        async with asyncio.TaskGroup() as tasks:
             for name, watch in self._watches.items():
-                try:
-                    await self._turn(name, watch, turn)
-                except Exception:  # one line must not silence the others
-                    _log.exception("%s", name)
-                    await asyncio.sleep(1)
+                arrived = self._arrivals(watch.listening)
+                tasks.create_task(_repeat(name, self._verdicts, watch, arrived))
+                tasks.create_task(_repeat(name, self._state, watch))
+                tasks.create_task(_repeat(name, self._pictures, watch))
 
     async def serve(self, socket: WebSocket, line: str, session: Session | None) -> None:
         """Tell one page what happens on a line, until it is gone or its session is over."""
@@ -155,24 +156,40 @@ class Live:
         rejects = [] if watch.rollup is None else watch.rollup.last_rejects(10)
         return {**state, "last_rejects": [reject.short() for reject in rejects]}
 
-    async def _turn(self, name: str, watch: LineWatch, turn: int) -> None:
-        pages = self._pages[name]
+    def _arrivals(self, listening: Listening) -> asyncio.Event:
+        """Give an event that is set while verdicts wait."""
+        arrived, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def tell() -> None:  # in the thread that listens; most verdicts find it set
+            if not arrived.is_set():
+                with contextlib.suppress(RuntimeError):  # the loop ended just now
+                    loop.call_soon_threadsafe(arrived.set)
+
+        listening.arrived = tell
+        return arrived
+
+    async def _verdicts(self, watch: LineWatch, arrived: asyncio.Event) -> float:
+        await arrived.wait()
+        arrived.clear()
         verdicts, left_out = watch.listening.take()
+        pages = self._pages[watch.line.name]
         if verdicts and pages:
             archive = watch.line.archive
-            message = verdicts_message(
-                [shown(verdict, product, archive) for verdict, product in verdicts], left_out
-            )
-            self._tell(name, message)
-        if turn % _STATE_EVERY == 0:
-            await run_in_threadpool(watch.look)
-            if pages:
-                state = await run_in_threadpool(watch.state)
-                self._tell(name, json.dumps({"type": "state", "state": state}, separators=(",", ":")))
-        if turn % _PREVIEW_EVERY == 0 and any(page.previews for page in pages):
-            await self._show(name, watch)
+            found = [shown(verdict, product, archive) for verdict, product in verdicts]
+            self._tell(watch.line.name, verdicts_message(found, left_out))
+        return _SOONEST_S if pages else _UNWATCHED_S
 
-    async def _show(self, name: str, watch: LineWatch) -> None:
+    async def _state(self, watch: LineWatch) -> float:
+        await run_in_threadpool(watch.look)
+        if self._pages[watch.line.name]:
+            state = await run_in_threadpool(watch.state)
+            self._tell(watch.line.name, json.dumps({"type": "state", "state": state}, separators=(",", ":")))
+        return _STATE_S
+
+    async def _pictures(self, watch: LineWatch) -> float:
+        name = watch.line.name
+        if not any(page.previews for page in self._pages[name]):
+            return _PREVIEWS_S
         previews = self._previews[name]
         health = watch.listening.health
         cameras = [] if health is None else list(health.cameras)
@@ -189,6 +206,18 @@ class Live:
                 for page in self._pages[name]:
                     if page.previews:
                         page.tell(message)
+        return _PREVIEWS_S
+
+
+async def _repeat(name: str, work: Callable[..., Awaitable[float]], *arguments: object) -> None:
+    """Do something about a line for ever; it gives the seconds until it is due again."""
+    while True:
+        pause_s = 1.0
+        try:
+            pause_s = await work(*arguments)
+        except Exception:  # one line must not silence the others
+            _log.exception("%s", name)
+        await asyncio.sleep(pause_s)
 
 
 def verdicts_message(verdicts: list[Shown], left_out: int) -> str:

@@ -137,6 +137,7 @@ def _health(watch: LineWatch, labels: Labels | None, days: int) -> dict[str, Any
                     "key": past["key"],
                     "code": past["code"],
                     "subject": past["subject"],
+                    "values": past["values"],
                     "since_at": at / 1000,
                     "until_at": past["until_us"] / 1000,
                     "detail": past["detail"],

@@ -4,7 +4,7 @@ import shlex
 import sys
 import sysconfig
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from dashboard import gallery
 from dashboard.export import FORMATS, write_folders
 from dashboard.gallery import Wanted
 from dashboard.jobs import Job, run_command
+from dashboard.records import LABELS
 from dashboard.watch import LineWatch
 from dashboard.web.answers import Query, Refused, answer, body
 from dashboard.web.gallery import FILTERS, wanted
@@ -24,9 +25,6 @@ from foundation.errors import WorkFailed
 from lines.line_config import Product
 
 _CHUNK: Final = 256 * 1024
-_LABELLED: Final = Wanted(
-    decisions=("pass", "reject"), labels=("defect", "false_reject"), pictures=True, sort="oldest"
-)
 _FEWEST_GOOD: Final = 20
 
 
@@ -78,14 +76,17 @@ async def commands(ask: Ask) -> Response:
 
     def look() -> dict[str, Any]:
         rollup = watch.need_rollup()
-        counted = rollup.fetch(
-            "SELECT label, kind, count(*) FROM verdicts WHERE label > 0 AND label IN (1, 2) AND decision < 2 "
-            "AND archive IS NOT NULL GROUP BY label, kind"
-        )
+        term, values = gallery.condition(rollup, _labelled(watch))
+        counted = [
+            (LABELS[label], kind, number)
+            for label, kind, number in rollup.fetch(
+                f"SELECT label, kind, count(*) FROM verdicts WHERE {term} GROUP BY label, kind", *values
+            )
+        ]
         return {
             "folder": str(_folder(watch)),
-            "good": sum(number for label, _, number in counted if label == 2),
-            "defects": {kind or "defect": number for label, kind, number in counted if label == 1},
+            "good": sum(number for label, _, number in counted if label == "false_reject"),
+            "defects": {kind or "defect": number for label, kind, number in counted if label == "defect"},
             "commands": [
                 {
                     "name": command.name,
@@ -115,7 +116,7 @@ async def run(ask: Ask) -> Response:
     def work(job: Job) -> None:
         folder = _folder(watch)
         folder.mkdir(parents=True, exist_ok=True)
-        good, _ = write_folders(job, watch, _LABELLED, folder)
+        good, _ = write_folders(job, watch, _labelled(watch), folder)
         if good < _FEWEST_GOOD:
             raise WorkFailed(
                 f"{good} pictures are labelled as good; {command.steps[0][0]} needs {_FEWEST_GOOD} or more"
@@ -193,27 +194,38 @@ def _folder(watch: LineWatch) -> Path:
     return watch.config.state / "labelled" / watch.line.name
 
 
+def _labelled(watch: LineWatch) -> Wanted:
+    """Say which pictures can be learnt from: those of the product that is judged now."""
+    return Wanted(
+        decisions=("pass", "reject"),
+        labels=("defect", "false_reject"),
+        products=() if watch.product is None else (watch.product,),
+        pictures=True,
+        sort="oldest",
+    )
+
+
 def _commands(watch: LineWatch) -> list[Command]:
     product = watch.line.products.get(watch.product) or next(iter(watch.line.products.values()), None)
     if product is None:
         return []
     folder = _folder(watch)
-    return [_recalibrate(watch, product, folder), _train(watch, folder)]
+    known = gallery.count(watch.need_rollup(), replace(_labelled(watch), labels=("defect",)))
+    defects = ["--defects", str(folder / "defects")] if known else []
+    return [_recalibrate(watch, product, folder, defects), _train(watch, folder, defects)]
 
 
-def _recalibrate(watch: LineWatch, product: Product, folder: Path) -> Command:
-    step = ["calibrate", str(product.engine), "--good", str(folder / "good")]
-    if gallery.count(watch.need_rollup(), Wanted(decisions=("pass", "reject"), labels=("defect",))):
-        step += ["--defects", str(folder / "defects")]
+def _recalibrate(watch: LineWatch, product: Product, folder: Path, defects: list[str]) -> Command:
+    step = ["calibrate", str(product.engine), "--good", str(folder / "good"), *defects]
     if watch.line.signing_key is not None:
         step += ["--sign", str(watch.line.signing_key)]
     return Command("recalibrate", [[*step, "-o", str(folder / product.calibration.name)]], "scipy")
 
 
-def _train(watch: LineWatch, folder: Path) -> Command:
+def _train(watch: LineWatch, folder: Path, defects: list[str]) -> Command:
     model = folder / f"{watch.line.name}.onnx"
     steps = [
-        ["train-model", "--data", str(folder / "good"), "--out", str(model)],
+        ["train-model", "--data", str(folder / "good"), *defects, "--out", str(model)],
         ["build-engine", str(model)],
     ]
     return Command("train", steps, "torch")

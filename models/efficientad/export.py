@@ -25,7 +25,7 @@ from models.efficientad.checkpoint import Run
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import MEAN, STD, STRIDE
 from models.efficientad.picture import LEAST_TOP, Picture
-from models.efficientad.positions import BELOW_USUAL, LEAST, USUAL, Density, UsualMap
+from models.efficientad.positions import BELOW_USUAL, LEAST, LEAST_DISTANCE, USUAL, Density, UsualMap
 from pictures.heatmap import MAP_STRIDE
 from pictures.locating.reference import parse_reference
 from pictures.map_quantiles import MAP_NORMALISATION, MAP_WEIGHTS
@@ -228,25 +228,47 @@ class Graph(ContractGraph):
         self.node("Sub", ["density/rows", mean], "density/apart")
         whitening = self.weight("density/whitening", density.whitening.numpy())
         self.node("MatMul", ["density/apart", whitening], "density/independent")
-        self.node("Mul", ["density/independent"] * 2, "density/squares")
-        self.node("ReduceMean", ["density/squares"], "density/mean_square", axes=[2], keepdims=0)
-        self.node("Transpose", ["density/mean_square"], "density/by_image", perm=[1, 0])
         plane = shape("plane", -1, 1, height, width)
-        squares = self.node("Reshape", ["density/by_image", plane], "density/plane_of_squares")
-        if density.neighbours > 1:
+
+        def averaged(squares: str, name: str) -> str:
+            self.node("ReduceMean", [squares], f"density/{name}_mean_square", axes=[2], keepdims=0)
+            self.node("Transpose", [f"density/{name}_mean_square"], f"density/{name}_by_image", perm=[1, 0])
+            return self.node("Reshape", [f"density/{name}_by_image", plane], f"density/{name}_squares")
+
+        self.node("Mul", ["density/independent"] * 2, "density/squares")
+        squares, neighbours = averaged("density/squares", "all"), density.detail.neighbours
+        if neighbours > 1:
             squares = self.node(
                 "AveragePool",
                 [squares],
                 "density/around",
-                kernel_shape=[density.neighbours] * 2,
+                kernel_shape=[neighbours] * 2,
                 strides=[1, 1],
-                pads=[density.neighbours // 2] * 4,
+                pads=[neighbours // 2] * 4,
                 count_include_pad=0,
             )
         distances = self.node("Sqrt", [squares], "density/distances")
+        if density.fine:
+            ends = [shape("first", 0), shape("fine", density.fine), shape("component_axis", 2)]
+            self.node("Slice", ["density/squares", *ends], "density/squares_of_fine")
+            fine = averaged("density/squares_of_fine", "fine")
+            distances = self._sharpened(distances, self.node("Sqrt", [fine], "density/fine_distances"))
         if density.grid == density.cells:
             return distances
         return self.resize(distances, (1, *density.cells), "density/spread")
+
+    def _sharpened(self, distances: str, fine: str) -> str:
+        """Give distances the shape of their mean with those in the fine layers, and keep the largest."""
+        least = self.weight("density/least", np.array(LEAST_DISTANCE, dtype=np.float32))
+        self.node("Mul", [fine, distances], "density/fine_and_all")
+        self.node("Sqrt", ["density/fine_and_all"], "density/half_fine")
+        self.node("Mul", ["density/half_fine", distances], "density/fine_and_thrice_all")
+        self.node("Sqrt", ["density/fine_and_thrice_all"], "density/shape")
+        self.node("ReduceMax", ["density/shape"], "density/top", axes=[2, 3], keepdims=1)
+        self.node("Max", ["density/top", least], "density/positive_top")
+        self.node("Div", ["density/shape", "density/positive_top"], "density/share")
+        self.node("ReduceMax", [distances], "density/largest", axes=[2, 3], keepdims=1)
+        return self.node("Mul", ["density/share", "density/largest"], "density/sharpened")
 
     def whole(self, features: str, shape: str, picture: Picture) -> str:
         """Add the map of ``Picture``, N×1×h×w.
@@ -276,8 +298,11 @@ class Graph(ContractGraph):
         self.node("Reshape", ["whole/root", cell], "whole/distance")
         self.node("ReduceMax", [shape], "whole/top", axes=[2, 3], keepdims=1)
         self.node("Max", ["whole/top", least], "whole/positive_top")
-        self.node("Div", [shape, "whole/positive_top"], "whole/share")
-        return self.node("Mul", ["whole/share", "whole/distance"], "whole/map")
+        share = self.node("Div", [shape, "whole/positive_top"], "whole/share")
+        located = share
+        for power in range(1, picture.focus):
+            located = self.node("Mul", [located, share], f"whole/share_{power + 1}")
+        return self.node("Mul", [located, "whole/distance"], "whole/map")
 
     def resize(self, value: str, sides: tuple[int, ...], output: str) -> str:
         """Interpolate to C, h, w linearly."""

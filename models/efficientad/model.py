@@ -91,8 +91,9 @@ class EfficientAd(nn.Module):
         self.autoencoder = autoencoder(size, image_size, like=like) if with_autoencoder else None
         self.usual_local = UsualMap(self.cells) if position_aware else None
         self.usual_global = UsualMap(self.cells) if position_aware and with_autoencoder else None
-        self.density = Density(self.channels, self.cells, self.detail) if with_density else None
-        self.picture = Picture(self.channels) if with_whole else None
+        fine = 0 if trunk is None else trunk.fine
+        self.density = Density(self.channels, self.cells, self.detail, fine) if with_density else None
+        self.picture = Picture(self.channels, self.detail.focus) if with_whole else None
         self.register_buffer("teacher_mean", torch.zeros(self.channels))
         self.register_buffer("teacher_std", torch.ones(self.channels))
         self.register_buffer("quantiles", torch.from_numpy(uncalibrated(self.map_names)))

@@ -17,13 +17,15 @@ class Picture(nn.Module):
 
     Args:
         channels: of the features.
+        focus: power of the shape in which it adds to the score.
     """
 
     mean: Tensor
     whitening: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, focus: int = 1) -> None:
         super().__init__()
+        self.focus = focus
         self.register_buffer("mean", torch.zeros(2 * channels))
         self.register_buffer("whitening", torch.eye(2 * channels))
 
@@ -46,8 +48,9 @@ class Picture(nn.Module):
         """
         independent = (summary(features) - self.mean) @ self.whitening
         distances = independent.square().mean(1).sqrt()
-        share: Tensor = shape / shape.amax((1, 2), keepdim=True).clamp(min=LEAST_TOP)
-        return share * distances[:, None, None]
+        share = shape / shape.amax((1, 2), keepdim=True).clamp(min=LEAST_TOP)
+        located: Tensor = share.pow(self.focus) * distances[:, None, None]
+        return located
 
 
 def summary(features: Tensor) -> Tensor:

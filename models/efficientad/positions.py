@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.padim.fit import fine_components, principal_components
 from models.padim.gaussians import at_positions
 from models.padim.statistics import Statistics
 from pictures.frames import Size
@@ -29,12 +30,18 @@ class Detail(NamedTuple):
     """Of an engine's matrices, one for each position."""
     neighbours: int
     """Cells of a map, in each direction, whose squared distances are averaged."""
+    fine_share: float
+    """Of the components, for the fine layers of a backbone."""
+    focus: int
+    """Power of a map's shape, with which the picture as a whole adds to the score around its peak."""
 
 
-OF_PDN = Detail(pool=2, components=32, most_bytes=13_000_000, neighbours=1)
+OF_PDN = Detail(pool=2, components=32, most_bytes=13_000_000, neighbours=1, fine_share=0, focus=1)
 """More components were slower and found no more; more bytes take longer to read than the networks compute."""
-OF_BACKBONE = Detail(pool=1, components=100, most_bytes=56_000_000, neighbours=3)
-"""As PaDiM does: the joined features are averaged over neighbours already, and coarse."""
+OF_BACKBONE = Detail(pool=1, components=100, most_bytes=56_000_000, neighbours=3, fine_share=0.2, focus=2)
+"""As PaDiM does: the joined features are averaged over neighbours already, and coarse. With more components
+for the fine layers the maps were sharper, and images told apart worse."""
+LEAST_DISTANCE = 1e-6
 
 USUAL = 1.28
 """z-score up to which a value counts nearly nothing: nine in ten values of good images lie below."""
@@ -80,34 +87,41 @@ class UsualMap(nn.Module):
 class Density(nn.Module):
     """The distance of the teacher's features from a Gaussian for each position (Defard et al. 2020).
 
-    The features are projected on their principal components.
+    The features are projected on their principal components. What the coarse layers of a backbone see spreads
+    around a defect: so its map has the shape of a mean of the distance in all layers and that in the fine
+    ones, and as its largest value the largest distance in all of them.
 
     Args:
         channels: of the features.
         cells: of the teacher's map, to which the distances are interpolated.
         detail: how finely it looks.
+        fine_channels: so many of the features, the first, are of the fine layers of a backbone.
     """
 
     basis: Tensor
     mean: Tensor
     whitening: Tensor
 
-    def __init__(self, channels: int, cells: Size, detail: Detail = OF_PDN) -> None:
+    def __init__(self, channels: int, cells: Size, detail: Detail = OF_PDN, fine_channels: int = 0) -> None:
         super().__init__()
         self.cells = cells
-        self.neighbours = detail.neighbours
+        self.detail = detail
+        self.fine_channels = fine_channels
         self.grid = Size(cells.height // detail.pool, cells.width // detail.pool)
         positions = math.prod(self.grid)
         fitting = math.isqrt(detail.most_bytes // (4 * positions))
         components = max(1, min(detail.components, channels, fitting))
+        self.fine = fine_components(fine_channels, channels, components, detail.fine_share)
         self.register_buffer("basis", torch.eye(components, channels))
         self.register_buffer("mean", torch.zeros(positions, components))
         self.register_buffer("whitening", torch.eye(components).repeat(positions, 1, 1))
 
     def choose_components(self, features: Tensor) -> None:
         """Find the principal components of features, see ``pooled``, N×C×h×w."""
-        _, vectors = torch.linalg.eigh(torch.cov(features.transpose(0, 1).flatten(1)).double())
-        self.basis.copy_(vectors.flip(1)[:, : len(self.basis)].T)
+        basis, _, _ = principal_components(
+            features.cpu().numpy(), self.fine_channels, len(self.basis), self.detail.fine_share
+        )
+        self.basis.copy_(torch.from_numpy(basis))
 
     def fit(self, features: Iterable[Tensor]) -> None:
         """Fit the Gaussians.
@@ -130,13 +144,23 @@ class Density(nn.Module):
             features: of the teacher, normalised and ``pooled``, N×C×h×w.
         """
         apart = self._projected(features).flatten(2).permute(2, 0, 1) - self.mean[:, None]
-        squares = torch.matmul(apart, self.whitening).square().mean(2)
-        planes = squares.T.reshape(-1, 1, *self.grid)
-        if self.neighbours > 1:
-            around = self.neighbours // 2
-            planes = functional.avg_pool2d(planes, self.neighbours, 1, around, count_include_pad=False)
-        spread: Tensor = functional.interpolate(planes.sqrt(), tuple(self.cells), mode="bilinear")
+        squares = torch.matmul(apart, self.whitening).square()
+        planes, neighbours = self._planes(squares), self.detail.neighbours
+        if neighbours > 1:
+            planes = functional.avg_pool2d(planes, neighbours, 1, neighbours // 2, count_include_pad=False)
+        distances = planes.sqrt()
+        if self.fine:
+            # The whitening is triangular: its first components alone give the distance in the fine layers.
+            fine = self._planes(squares[:, :, : self.fine]).sqrt()
+            shape = ((fine * distances).sqrt() * distances).sqrt()
+            top = shape.amax((2, 3), keepdim=True).clamp(min=LEAST_DISTANCE)
+            distances = shape / top * distances.amax((2, 3), keepdim=True)
+        spread: Tensor = functional.interpolate(distances, tuple(self.cells), mode="bilinear")
         return spread[:, 0]
+
+    def _planes(self, squares: Tensor) -> Tensor:
+        """Average P×N×D squares over the components: N×1×h×w."""
+        return squares.mean(2).T.reshape(-1, 1, *self.grid)
 
     def _projected(self, features: Tensor) -> Tensor:
         return functional.conv2d(features, self.basis[:, :, None, None])

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 
-from plant.gate.gates import Gate
+from plant.gate.gates import GateNow
 from plant.link import LinkHealth
 from plant.outputs import LineNow
 
 
 def causes(
-    line: LineNow, links: Mapping[str, LinkHealth], gates: Mapping[str, Gate]
+    line: LineNow, links: Mapping[str, LinkHealth], gates: Mapping[str, GateNow]
 ) -> Iterator[tuple[str, str]]:
     """Give each cause's name, which stays the same while it lasts, and one line about it."""
     name, health = line.name, line.health
@@ -35,8 +35,8 @@ def causes(
     for gate_name, gate in gates.items():
         if gate.trouble is not None and not gate.trouble.startswith("the line"):
             yield f"gate {gate_name}", f"gate {gate_name} throws everything out: {gate.trouble}"
-        elif gate.output.trouble is not None:
-            yield f"gate {gate_name}", f"gate {gate_name} cannot be moved: {gate.output.trouble}"
+        elif gate.stuck is not None:
+            yield f"gate {gate_name}", f"gate {gate_name} cannot be moved: {gate.stuck}"
 
 
 def _detail(text: str | None) -> str:

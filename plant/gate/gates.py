@@ -1,48 +1,109 @@
-"""The thread of the gates: it looks where the belt is, and moves each gate when its part is there."""
+"""All gates of a belt: where the belt is, and what each gate does when its part is there."""
 
-import contextlib
 import logging
-import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, Self
 
-from lines.line_config import LineConfig
 from plant.gate.config import GateConfig
 from plant.gate.counters import BeltFailed
 from plant.gate.digital import DigitalOutput
 from plant.gate.parts import Part, Parts
 from plant.gate.position import Position
 from plant.gate.track import Track
-from plant.outputs import LineNow
 from plant.section import seconds
-from verdicts import ControlRefused, ControlSilent, LineControl, MalformedMessage, Verdict
+from verdicts import Verdict
 
 _log = logging.getLogger(__name__)
 _LONGEST_SLEEP_S: Final = 0.004
 _SHORTEST_SLEEP_S: Final = 0.0002
 _SPEED_OVER_S: Final = 0.008
 _LOOK_AROUND_S: Final = 0.05
-_PRIORITY: Final = 1
 _AFTER_CLOCK_STEP_S: Final = 1.0
 _MOST_EARLY_S: Final = 0.005
 _ALIKE_BEFORE_IT_STANDS: Final = 3
 _MOST_AT_ONCE: Final = 50
 
 
+_LONGEST_RECOVERY_S: Final = 7 * 86_400
+
+
+class Judged(NamedTuple):
+    """What a gate has to know of a verdict.
+
+    Attributes:
+        camera: of the part.
+        boot: start of the daemon, which with seq names the verdict.
+        seq: likewise.
+        decision: pass, reject or fault.
+        captured_at: seconds since 1970, by the line's clock.
+        total_s: from the capture to the verdict.
+        heard_s: when it was heard, by ``time.monotonic()``.
+        heard_at: likewise in seconds since 1970.
+        recovered: whether it comes from the journal, so that its part may have left long ago.
+    """
+
+    camera: str
+    boot: str
+    seq: int
+    decision: str
+    captured_at: float
+    total_s: float
+    heard_s: float
+    heard_at: float
+    recovered: bool = False
+
+    @classmethod
+    def of(cls, verdict: Verdict, heard_s: float, heard_at: float, *, recovered: bool = False) -> Self:
+        """Take from a verdict what is needed."""
+        captured_at = datetime.fromisoformat(verdict.captured_at).timestamp()
+        return cls(
+            verdict.camera, verdict.boot, verdict.seq, verdict.decision, captured_at,
+            verdict.latency_ms.total / 1000, heard_s, heard_at, recovered,
+        )  # fmt: skip
+
+
 @dataclass
 class GateCounts:
-    """What a gate did since the start; written by one thread, read in any."""
+    """What a gate did since the start."""
 
     passed: int = 0
     ejected: int = 0
     late: int = 0
     unknown: int = 0
     slipped: int = 0
+
+
+@dataclass
+class GateNow:
+    """How a gate fares, for those who only look.
+
+    Attributes:
+        trouble: why everything is thrown out; None while it is not.
+        since: when that came to be so: ISO 8601, UTC.
+        stuck: why the output does not move; None while it does.
+        on_their_way: judged parts that have not reached it.
+        counts: what became of the others.
+    """
+
+    trouble: str | None
+    since: str
+    stuck: str | None
+    on_their_way: int
+    counts: GateCounts
+
+    def content(self) -> dict[str, Any]:
+        """Give it as JSON has it."""
+        return {
+            "state": "trusted" if self.trouble is None else "ejecting",
+            "since": self.since,
+            "error": self.trouble or self.stuck,
+            "on_their_way": self.on_their_way,
+            **asdict(self.counts),
+        }
 
 
 @dataclass
@@ -75,19 +136,9 @@ class Gate:
     alike: int = 0
     distrust_until: float = float("-inf")
 
-    def content(self) -> dict[str, Any]:
-        """Give it as JSON has it."""
-        return {
-            "state": "trusted" if self.trouble is None else "ejecting",
-            "since": self.since,
-            "error": self.trouble or self.output.trouble,
-            "on_their_way": self.parts.waiting(),
-            "passed": self.counts.passed,
-            "ejected": self.counts.ejected,
-            "late": self.counts.late,
-            "unknown": self.counts.unknown,
-            "slipped": self.counts.slipped,
-        }
+    def now(self) -> GateNow:
+        """Tell how it fares."""
+        return GateNow(self.trouble, self.since, self.output.trouble, self.parts.waiting(), self.counts)
 
 
 class Gates:
@@ -102,23 +153,23 @@ class Gates:
 
     def __init__(
         self,
-        line: LineConfig,
         gates: Mapping[str, Gate],
         position: Position,
         track: Track,
-        now: Callable[[], LineNow],
+        line_trouble: Callable[[], str | None],
         *,
+        recovers: bool = True,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare; ``start`` begins.
+        """Begin. Everything is thrown out until the line was heard.
 
         Args:
-            line: whose verdicts count.
             gates: by name.
             position: of the belt.
             track: which also remembers the clock.
-            now: tells how the line fares.
+            line_trouble: tells why the line's verdicts are not to be trusted now; None while they are.
+            recovers: whether parts that were on their way before this process began are found again.
             clock: in seconds, never set.
             wall: the calendar's, in seconds since 1970.
         """
@@ -127,67 +178,66 @@ class Gates:
         self.gates = dict(gates)
         self.on_margin: Callable[[str, float], object] = lambda *_: None
         self.on_timing: Callable[[str, float], object] = lambda *_: None
-        self._line = line
+        self._recovers = recovers
         self._position = position
         self._track = track
-        self._now = now
-        self._came: deque[tuple[Verdict, float, float, bool]] = deque()
-        self._woken = threading.Event()
-        self._end = threading.Event()
+        self._line_trouble = line_trouble
+        self._came: deque[Judged] = deque()
         self._clock_stepped_s = float("-inf")
         self._belt_trouble: str | None = None
         self._looked_s = float("-inf")
         self._before: tuple[float, float] | None = None
         self._speed = 0.0
         self._measured: tuple[float, float] | None = None
-        self._thread = threading.Thread(target=self._run, name="gates", daemon=True)
 
-    def came(self, verdict: Verdict, *, recovered: bool = False) -> None:
-        """Take a verdict, the moment it was heard; called in another thread.
-
-        Args:
-            verdict: of any camera.
-            recovered: whether it comes from the journal, so that its part may have left long ago.
-        """
-        self._came.append((verdict, self._clock(), self._wall(), recovered))
-        self._woken.set()
-
-    def start(self) -> None:
-        """Begin. Everything is thrown out until the line was heard."""
-        self._thread.start()
-        threading.Thread(target=self._recover, name="recovery", daemon=True).start()
+    def came(self, judged: Judged) -> None:
+        """Take a verdict; it counts from the next turn on."""
+        self._came.append(judged)
 
     def close(self) -> None:
-        """End, with all outputs at rest."""
-        self._end.set()
-        self._woken.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        """Let all outputs rest, and let go of them and of the encoder."""
         for gate in self.gates.values():
             gate.output.close()
         self._position.close()
 
-    def _run(self) -> None:
-        _come_first()
-        while not self._end.is_set():
-            try:
-                self._woken.wait(self.turn())
-            except Exception:
-                _log.exception("gates")
-                for gate in self.gates.values():
-                    self._trouble(gate, "an error of this program; see its log")
-                    self._move(gate, gate.config.fires == "eject", None)
-                self._end.wait(1.0)
+    def fail(self) -> None:
+        """Throw everything out after an error of this program."""
+        for gate in self.gates.values():
+            self._trouble(gate, "an error of this program; see its log")
+            self._move(gate, gate.config.fires == "eject", None)
+
+    def distrust_what_is_on_its_way(self) -> None:
+        """Let nothing pass by mistake that nobody can tell of: for a gate that is active to throw out."""
+        if self._before is not None:
+            for gate in self.gates.values():
+                gate.distrust_until = self._before[1] + gate.way + gate.parts.half
+
+    def oldest_on_its_way(self) -> float | None:
+        """Give the wall clock's time before which nothing was captured that is still on its way.
+
+        None where nothing is, or as long as the belt's position is not known.
+        """
+        if self._before is None:
+            return None
+        furthest = max(gate.way + 4 * gate.parts.half + gate.parts.keep for gate in self.gates.values())
+        since_s = self._position.since(self._before[1] - furthest)
+        if since_s is None:
+            return None
+        return self._wall() - min(self._clock() - since_s, _LONGEST_RECOVERY_S) - 0.1
+
+    @property
+    def has_looked(self) -> bool:
+        """Whether the belt's position is known."""
+        return self._before is not None
 
     def turn(self) -> float:
         """Do what is due now; give how long nothing is."""
-        self._woken.clear()
         now_s = self._clock()
         position = self._look(now_s)
         if now_s - self._looked_s >= _LOOK_AROUND_S:
             self._look_around(now_s, position)
         for _ in range(min(len(self._came), _MOST_AT_ONCE)):
-            self._take(*self._came.popleft(), position)
+            self._take(self._came.popleft(), position)
         if position is None:
             for gate in self.gates.values():
                 self._move(gate, gate.config.fires == "eject", None)
@@ -230,7 +280,7 @@ class Gates:
 
     def _cannot_recover(self) -> bool:
         """Tell whether nobody can say what is on its way when this process begins."""
-        return self._line.control is None or self._position.known_from() > float("-inf")
+        return not self._recovers or self._position.known_from() > float("-inf")
 
     def _look_around(self, now_s: float, position: float | None) -> None:
         """Look at the clock and the line; a few times a second."""
@@ -238,14 +288,12 @@ class Gates:
         if not self._track.note_clock(now_s, self._wall() - self._clock()):
             _log.warning("the clock was stepped: parts that were judged just now are thrown out")
             self._clock_stepped_s = now_s
-        line = self._now()
+        line_trouble = self._line_trouble()
         for gate in self.gates.values():
             if self._belt_trouble is not None:
                 self._trouble(gate, self._belt_trouble)
-            elif line.silent:
-                self._trouble(gate, "the line is silent")
-            elif line.state == "failed":
-                self._trouble(gate, "the line has given up")
+            elif line_trouble is not None:
+                self._trouble(gate, line_trouble)
             elif gate.alike >= _ALIKE_BEFORE_IT_STANDS and self._stands(gate, position):
                 self._trouble(gate, "the belt stands still while parts come")
             else:
@@ -265,58 +313,55 @@ class Gates:
                 _log.info("gate %s: parts that pass are let through", gate.name)
         gate.trouble = trouble
 
-    def _take(
-        self, verdict: Verdict, heard_s: float, heard_at: float, recovered: bool, position: float | None
-    ) -> None:
+    def _take(self, judged: Judged, position: float | None) -> None:
         """Find out where a part is that was judged, and remember it."""
         for gate in self.gates.values():
-            if gate.config.camera != verdict.camera:
+            if gate.config.camera != judged.camera:
                 continue
-            at = self._captured(verdict, heard_s, heard_at)
+            at = self._captured(judged)
             if at is None or position is None:
-                gate.counts.unknown += not recovered
+                gate.counts.unknown += not judged.recovered
                 if position is not None:
                     gate.distrust_until = max(gate.distrust_until, position + gate.way + gate.parts.half)
                 continue
             target = at + gate.way
-            passes = verdict.decision == "pass"
-            key = (verdict.boot, verdict.seq)
-            if recovered and position >= target - gate.parts.half:
-                passes = passes and self._was_in_time(verdict, target - gate.parts.half, heard_s, heard_at)
-                gate.parts.add_behind(target, key, passes=passes, known_s=heard_s)
+            passes = judged.decision == "pass"
+            key = (judged.boot, judged.seq)
+            if judged.recovered and position >= target - gate.parts.half:
+                passes = passes and self._was_in_time(judged, target - gate.parts.half)
+                gate.parts.add_behind(target, key, passes=passes, known_s=judged.heard_s)
                 continue
             gate.alike = gate.alike + 1 if abs(target - gate.last_target) <= gate.parts.half else 0
             gate.last_target = target
-            part = gate.parts.add(target, key, passes=passes, known_s=heard_s, position=position)
+            part = gate.parts.add(target, key, passes=passes, known_s=judged.heard_s, position=position)
             if part is not None and part.late:
-                self._came_late(gate, part, verdict, position)
+                self._came_late(gate, part, judged, position)
 
-    def _came_late(self, gate: Gate, part: Part, verdict: Verdict, position: float) -> None:
+    def _came_late(self, gate: Gate, part: Part, judged: Judged, position: float) -> None:
         gate.counts.late += 1
         gate.counts.ejected += 1
         self.on_margin(gate.name, -1.0)
-        if gate.config.fires == "eject" and verdict.decision != "pass":
+        if gate.config.fires == "eject" and judged.decision != "pass":
             if position > part.target - gate.parts.half:
                 gate.counts.slipped += 1
             _log.warning(
-                "gate %s: %s of %s, frame %d, came too late", gate.name, verdict.decision, verdict.camera,
-                verdict.frame,
-            )  # fmt: skip
+                "gate %s: %s %d of boot %s came too late", gate.name, judged.decision, judged.seq, judged.boot
+            )
 
-    def _captured(self, verdict: Verdict, heard_s: float, heard_at: float) -> float | None:
+    def _captured(self, judged: Judged) -> float | None:
         """Give the belt's position when the part was captured; None where it cannot be known."""
-        age_s = heard_at - datetime.fromisoformat(verdict.captured_at).timestamp()
+        age_s = judged.heard_at - judged.captured_at
         # A verdict that was given before its part was captured tells of a clock that was set back.
-        if age_s < verdict.latency_ms.total / 1000 - _MOST_EARLY_S:
+        if age_s < judged.total_s - _MOST_EARLY_S:
             return None
-        if heard_s - self._clock_stepped_s < _AFTER_CLOCK_STEP_S:
+        if judged.heard_s - self._clock_stepped_s < _AFTER_CLOCK_STEP_S:
             return None
-        return self._position.at(heard_s - age_s)
+        return self._position.at(judged.heard_s - age_s)
 
-    def _was_in_time(self, verdict: Verdict, edge: float, heard_s: float, heard_at: float) -> bool:
+    def _was_in_time(self, judged: Judged, edge: float) -> bool:
         """Tell whether a verdict from the journal was given before its part's place had reached the gate."""
-        age_s = heard_at - datetime.fromisoformat(verdict.captured_at).timestamp()
-        given = self._position.at(heard_s - age_s + verdict.latency_ms.total / 1000)
+        age_s = judged.heard_at - judged.captured_at
+        given = self._position.at(judged.heard_s - age_s + judged.total_s)
         return given is not None and given < edge
 
     def _serve(self, gate: Gate, now_s: float, position: float) -> None:
@@ -391,41 +436,3 @@ class Gates:
         left_s = (edge - position) / self._speed
         # A belt that is counted may grow faster meanwhile, so it is looked at again halfway.
         return min(wait_s, max(_SHORTEST_SLEEP_S, left_s if self._is_steady else left_s / 2))
-
-    def _recover(self) -> None:
-        """Ask the journal for the parts that were on their way when this process began."""
-        if self._line.control is None:
-            return
-        give_up_s = self._clock() + 60
-        while not self._end.is_set() and self._clock() < give_up_s:
-            newest = self._before
-            if newest is None:
-                self._end.wait(0.02)
-                continue
-            furthest = max(gate.way + 4 * gate.parts.half + gate.parts.keep for gate in self.gates.values())
-            since_s = self._position.since(newest[1] - furthest)
-            if since_s is None:
-                return
-            age_s = self._clock() - since_s
-            moment = datetime.fromtimestamp(self._wall(), UTC) - timedelta(
-                seconds=min(age_s, 7 * 86_400) + 0.1
-            )
-            with (
-                contextlib.suppress(ControlSilent, ControlRefused, MalformedMessage),
-                LineControl(self._line.control, curve=self._line.curve) as control,
-            ):
-                for verdict in control.replay_since(moment):
-                    self.came(verdict, recovered=True)
-                return
-            self._end.wait(0.5)
-
-
-def _come_first() -> None:
-    """Have the system run this thread before all others as soon as it wakes; it sleeps nearly always."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_PRIORITY))
-    except OSError as error:
-        _log.info(
-            "the gates' thread has no realtime priority (%s): on a busy machine it may wake late",
-            error.strerror,
-        )

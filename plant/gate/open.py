@@ -10,7 +10,6 @@ from plant.gate.gates import Gate, Gates
 from plant.gate.parts import Parts
 from plant.gate.position import CountedPosition, Position, SteadyPosition
 from plant.gate.track import Track
-from plant.outputs import LineNow
 from plant.outputs.open import require
 from plant.section import quantity
 
@@ -32,15 +31,16 @@ def check_gates(plant: Plant) -> None:
         _require(belt.gpio is not None, belt.modbus is not None, "belt")
 
 
-def open_gates(plant: Plant, now: Callable[[], LineNow]) -> Gates | None:
-    """Open encoder and outputs; None without gates.
+def open_gates(plant: Plant, line_trouble: Callable[[], str | None]) -> Gates:
+    """Open encoder and outputs.
+
+    Args:
+        plant: with at least one gate.
+        line_trouble: tells why the line is not to be trusted now; None while it is.
 
     Raises:
         InputError: a device is not there, or something else has it.
     """
-    if not plant.config.gates:
-        return None
-    check_gates(plant)
     speed = _speed(plant)
     ways = {name: _in_unit(gate.way.value, gate.way.unit, speed) for name, gate in plant.config.gates.items()}
     lengths = {
@@ -69,7 +69,7 @@ def open_gates(plant: Plant, now: Callable[[], LineNow]) -> Gates | None:
         )
         for name, config in plant.config.gates.items()
     }
-    return Gates(plant.line, gates, position, track, now)
+    return Gates(gates, position, track, line_trouble, recovers=plant.line.control is not None)
 
 
 def _speed(plant: Plant) -> float | None:

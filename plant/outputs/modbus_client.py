@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from plant.gate.config import Address, Peer, Unit, peer_of
 from plant.outputs import Delivery, LineNow, PeerFailed, PeerWaits
 from plant.outputs.registers import MAP, WORDS, status_words, verdict_words
-from plant.section import OutputSection, Seconds, seconds
+from plant.section import Duration, OutputSection, seconds
 
 if TYPE_CHECKING:
     from pymodbus.client import ModbusTcpClient
@@ -26,7 +26,9 @@ class Handshake(OutputSection):
     acknowledge: Address = Field(
         default=100, description="register that the PLC sets to 1 when it has read, then 0"
     )
-    timeout: Seconds = Field(default="5 s", description="a PLC that does not acknowledge for so long is away")
+    timeout: Duration = Field(
+        default="5 s", description="a PLC that does not acknowledge for so long is away"
+    )
 
     @model_validator(mode="after")
     def _registers_do_not_overlap(self) -> Self:

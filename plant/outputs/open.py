@@ -13,6 +13,8 @@ class _Kind(NamedTuple):
     package: str | None
     """What has to be installed for it."""
     make: Callable[[Plant, Callable[[], LineNow]], Output]
+    extra: str = "plant"
+    """With which it comes."""
 
 
 def _mqtt(plant: Plant, _now: Callable[[], LineNow]) -> Output:
@@ -44,11 +46,18 @@ def _modbus_server(plant: Plant, now: Callable[[], LineNow]) -> Output:
     return ModbusServer(plant.config.modbus_server, plant.line.cameras, now)
 
 
+def _opcua(plant: Plant, _now: Callable[[], LineNow]) -> Output:
+    from plant.outputs.opcua.server import OpcuaServer
+
+    return OpcuaServer(plant)
+
+
 OUTPUTS: Final[Mapping[str, _Kind]] = {
     "mqtt": _Kind("paho.mqtt", _mqtt),
     "webhook": _Kind(None, _webhook),
     "modbus_client": _Kind("pymodbus", _modbus_client),
     "modbus_server": _Kind("pymodbus", _modbus_server),
+    "opcua": _Kind("asyncua", _opcua, extra="opcua"),
 }
 
 
@@ -59,11 +68,11 @@ def open_outputs(plant: Plant, now: Callable[[], LineNow]) -> dict[str, Output]:
         InputError: a package is missing, or a file that the config names is of no use.
     """
     for name in plant.config.outputs():
-        require(OUTPUTS[name].package, name)
+        require(OUTPUTS[name].package, name, OUTPUTS[name].extra)
     return {name: OUTPUTS[name].make(plant, now) for name in plant.config.outputs()}
 
 
-def require(package: str | None, key: str) -> None:
+def require(package: str | None, key: str, extra: str = "plant") -> None:
     """Say in one line which package is missing, and how it comes.
 
     Raises:
@@ -75,6 +84,6 @@ def require(package: str | None, key: str) -> None:
         missing = True
     if missing:
         raise InputError(
-            f"{key}: needs {package}, which is not installed here; expected the extra plant: "
-            "pip install 'inspectd[plant]'"
+            f"{key}: needs {package}, which is not installed here; expected the extra {extra}: "
+            f"pip install 'inspectd[{extra}]'"
         )

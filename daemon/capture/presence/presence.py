@@ -9,21 +9,19 @@ import numpy as np
 from daemon.capture.choice import Missed, Outcome, Taken
 from daemon.capture.drivers import CameraSettings, Picture, Present
 from daemon.capture.link import Watch
-from daemon.capture.presence.background import Background, Mask, is_dark
-from daemon.capture.presence.tracks import Blob, Track, Tracks, blobs_in
+from daemon.capture.presence.background import Background, is_dark
+from daemon.capture.presence.learning import Learned, Learning, Shot
+from daemon.capture.presence.tracks import Blob, Mask, Track, Tracks, blobs_in
 from pictures.frames import Frame, Roi, cut_out
 
 _LONGEST_SIDE: Final = 192  # pixels of the small picture in which parts are looked for
-_LEARNED_FROM: Final = 25  # pictures
-_LEAST_LEARNED_FROM: Final = 9
-_MOST_KEPT_BYTES: Final = 200_000_000  # of pictures, until the background is known
 _BAND: Final = 0.08  # of the way through the picture, to each side of the middle
 _STANDS: Final = 3  # pictures in which nothing moves
 _STANDS_FOR_GOOD: Final = 8
 _DARK_FOR: Final = 3  # pictures
 _CHANGED_FOR: Final = 10
 _GHOST: Final = 5
-_STAYS: Final = 0.8
+_SAME: Final = 0.5  # of a part's box
 _TWO: Final = 1.6  # times its area when it was taken: it leaves together with another part
 _SHARPNESS_PIXELS: Final = 256  # of a side, that are looked at for sharpness
 
@@ -62,13 +60,17 @@ class Presence:
         self._settings, self._present = settings, present
         self._background: Background | None = None
         self._tracks: Tracks | None = None
-        self._kept: list[tuple[Picture, int, Frame]] = []
-        self._doubted: Background | None = None
+        self._learning = Learning(present)
         self._in_doubt = True
         """Whether a part may have lain still where the background was learned, and been taken for it."""
-        self._watched = 0
+        self._before: Shot | None = None
+        """The last picture, while the background is in doubt."""
+        self._judged: list[Blob] = []
+        """Where parts lay of which a picture was taken already, when the background was lost."""
         self._factor = 1
-        self._dark_for = self._changed_for = 0
+        self._dark_for = self._blind_for = 0
+        self._changed: list[Shot] = []
+        """The last pictures, if nothing in them looks as before."""
         self._before_ns: int | None = None
         self._speeds: list[tuple[float, float]] = []
         self.pictures = self.empty = self.parts = self.missed = 0
@@ -94,6 +96,7 @@ class Presence:
         small = self._shrunk(picture.pixels)
         if self._is_dark(small):
             self._dark_for += 1
+            self._blind_for += 1
             if self._dark_for == _DARK_FOR:
                 self.trouble = "dark: the lamp is off, or the lens covered: no part can be seen"
                 return [Missed(self.trouble, None, captured_ns)]
@@ -101,14 +104,14 @@ class Presence:
         self._dark_for = 0
         if self.trouble is not None and self.trouble.startswith("dark"):
             self.trouble = None
-        if self._background is None:
-            return self._learn(picture, captured_ns, small)
-        return self._watch(self._background, picture, captured_ns, small)
+        shot = Shot(picture, captured_ns, small)
+        return self._learn(shot) if self._background is None else self._watch(self._background, shot)
 
     def finish(self, now_ns: int) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        if self._background is None and len(self._kept) >= _LEAST_LEARNED_FROM:
-            outcomes += self._begin()
+        learned = self._learning.finish() if self._background is None else None
+        if learned is not None:
+            outcomes += self._begin(learned)
         for track in self._tracks.all if self._tracks is not None else ():
             outcomes += self._close(track, now_ns, "the pictures ended before it was whole in view")
         self._tracks = None
@@ -144,56 +147,76 @@ class Presence:
     def _is_dark(self, small: Frame) -> bool:
         return is_dark(small) if self._background is None else self._background.is_dark(small)
 
-    def _learn(self, picture: Picture, captured_ns: int, small: Frame) -> list[Outcome]:
+    def _learn(self, shot: Shot) -> list[Outcome]:
         """Keep pictures until the background can be told from them; then look at these."""
-        self._kept.append((picture, captured_ns, small))
-        most = max(_LEAST_LEARNED_FROM, _MOST_KEPT_BYTES // max(1, picture.pixels.nbytes))
-        return self._begin() if len(self._kept) >= min(_LEARNED_FROM, most) else []
+        learned = self._learning.add(shot)
+        return [] if learned is None else self._begin(learned)
 
-    def _begin(self) -> list[Outcome]:
-        kept, self._kept = self._kept, []
-        self._background = background = self._learned([small for _, _, small in kept])
-        self._watched = 0
-        if self._tracks is None:
-            height, width = kept[0][2].shape[:2]
-            self._tracks = Tracks(width, height)
+    def _begin(self, learned: Learned) -> list[Outcome]:
+        height, width = learned.shots[0].small.shape[:2]
+        self._background, self._tracks = learned.background, Tracks(width, height)
+        self._blind_for = 0
+        self._in_doubt, self._before = not learned.is_certain, None
         outcomes: list[Outcome] = []
-        for picture, captured_ns, small in kept:
-            outcomes += self._watch(background, picture, captured_ns, small)
+        if learned.lost is not None:
+            self.missed += 1
+            outcomes.append(Missed(f"at the start: {learned.lost}", None, learned.shots[-1].captured_ns))
+        for shot in learned.shots:
+            if self._background is None:
+                outcomes += self._learn(shot)
+            else:
+                outcomes += self._watch(self._background, shot)
         return outcomes
 
-    def _learned(self, pictures: list[Frame]) -> Background:
-        """Make the background; keep one that was in doubt if what appeared on it stays where it is."""
-        doubted, self._doubted = self._doubted, None
-        if doubted is not None:
-            first, last = (doubted.foreground(picture) > 0 for picture in (pictures[0], pictures[-1]))
-            if np.count_nonzero(first & last) > _STAYS * np.count_nonzero(first | last):
-                return doubted
-        return Background(pictures, self._present.contrast)
-
-    def _is_doubtful(self, tracks: Tracks) -> bool:
-        """Whether the first thing to be seen came from nowhere: a part that lay there moves off."""
-        self._watched += 1
-        if not self._in_doubt or not tracks.all:
-            return False
-        self._in_doubt = False
-        return self._watched > 1 and all(track.born_whole for track in tracks.all)
-
-    def _watch(
-        self, background: Background, picture: Picture, captured_ns: int, small: Frame
-    ) -> list[Outcome]:
+    def _lose_background(self, learning: Learning) -> None:
+        """Learn another background, and remember which parts have their verdict."""
         assert self._tracks is not None
+        judged = [track.blob for track in self._tracks.all if track.done and not track.unseen]
+        self._judged += [blob.moved(self._tracks.now or (0.0, 0.0)) for blob in judged]
+        self._learning, self._background, self._tracks, self._before = learning, None, None, None
+
+    def _is_wrong(self, background: Background, shot: Shot, mask: Mask, known: list[Track]) -> bool:
+        """Learn the background again if a part that it was made of is seen to have left."""
+        assert self._tracks is not None
+        before, self._before = self._before, shot
+        if background.shows_ghosts(shot.small, mask, self._tracks.all, known):
+            self._tracks.all = known
+            shots = [] if before is None else [before]
+            self._lose_background(Learning(self._present, shots, is_doubted=True))
+            return True
+        if self._tracks.has_crossed:
+            self._in_doubt, self._before = False, None
+        return False
+
+    def _recognise(self, new: list[Track]) -> None:
+        """Take no second picture of parts that lie where they lay when the background was lost."""
+        for track in new:
+            near = [blob for blob in self._judged if blob.shared(track.blob) > _SAME]
+            if near:
+                track.done, track.taken_area = True, track.blob.area
+                self._judged.remove(near[0])
+        if not self._in_doubt:
+            self._judged.clear()
+
+    def _watch(self, background: Background, shot: Shot) -> list[Outcome]:
+        assert self._tracks is not None
+        picture, captured_ns, small = shot
         mask = background.foreground(small)
         if background.is_another(mask):
-            return self._changed(picture, captured_ns, small)
-        self._changed_for = 0
+            return self._notice_change(shot)
+        self._changed.clear()
         self.trouble = None
         tracks = self._tracks
         least = self._present.min_area * mask.size
-        gone = tracks.update(blobs_in(mask, least / 2), least)
-        if self._is_doubtful(tracks):
-            self._doubted, self._background, self._tracks = background, None, None
-            return self._learn(picture, captured_ns, small)
+        known = list(tracks.all)
+        blobs = blobs_in(mask, least / 2)
+        gone = tracks.resume(blobs, self._blind_for) if self._blind_for else []
+        self._blind_for = 0
+        gone += tracks.update(blobs, least)
+        if self._in_doubt and self._is_wrong(background, shot, mask, known):
+            return self._learn(shot)
+        if self._judged:
+            self._recognise([track for track in tracks.all if track not in known])
         outcomes: list[Outcome] = []
         for track in gone:
             outcomes += self._close(track, captured_ns, "it was never whole in view")
@@ -209,14 +232,16 @@ class Presence:
         self.whole = [track.blob.whole for track in seen]
         return outcomes
 
-    def _changed(self, picture: Picture, captured_ns: int, small: Frame) -> list[Outcome]:
+    def _notice_change(self, shot: Shot) -> list[Outcome]:
         """Learn another background when nothing looks as before: the light or the camera was moved."""
-        self._changed_for += 1
-        if self._changed_for < _CHANGED_FOR:
+        self._changed.append(shot)
+        self._blind_for += 1
+        if len(self._changed) < _CHANGED_FOR:
             return []
-        self._changed_for, self._background = 0, None
+        self._lose_background(Learning(self._present, self._changed))
+        self._changed = []
         self.trouble = "the background has changed: the light, the belt or the camera; it is learned again"
-        return [Missed(self.trouble, None, captured_ns), *self._learn(picture, captured_ns, small)]
+        return [Missed(self.trouble, None, shot.captured_ns)]
 
     def _measure(self, tracks: Tracks, picture: Picture, captured_ns: int) -> None:
         """Tell the belt's speed from how far it has come since the picture before."""

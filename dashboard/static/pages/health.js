@@ -2,17 +2,12 @@
 import { html, useEffect, useState } from '../html.js';
 import { get, linePath, post } from '../api.js';
 import { may, useAnswer, useChanged, usePage, useWork } from '../context.js';
-import { duration, percent, t, unit, when, word } from '../language.js';
+import { duration, t, when } from '../language.js';
 import { Loading, Problem } from '../parts/problem.js';
 import { causeText } from '../parts/sentence.js';
 import { Shape, State } from '../shapes.js';
 
 const TONES = { stops: 'reject', degrades: 'fault', watch: 'note' };
-const SHOWN = { share: percent, usual: percent, free_mb: (value) => unit(value, 'megabyte'), p99: (value) => unit(value, 'millisecond', 1), deadline: (value) => unit(value, 'millisecond'), reason: (value) => word('reason', value) };
-
-const told = (cause) => causeText({
-  ...cause, values: Object.fromEntries(Object.entries(cause.values ?? {}).map(([key, value]) => [key, SHOWN[key] ? SHOWN[key](value) : String(value)])),
-});
 const toDo = (code) => { const key = `cause.${code}.do`; const text = t(key); return text === key ? t('cause.other.do') : text; };
 
 export function HealthPage() {
@@ -37,7 +32,7 @@ export function HealthPage() {
           ${t('health.until')}</th><th scope="col">${t('health.lasted')}</th><th scope="col">
           ${t('health.acknowledged')}</th></tr></thead>
         <tbody>${data.history.map((one) => html`<tr key=${`${one.key}${one.since_at}`}><td>
-          ${told(one)}${one.detail && html`<br /><span class="small muted">${one.detail}</span>`}</td>
+          ${causeText(one)}${one.detail && html`<br /><span class="small muted">${one.detail}</span>`}</td>
           <td class="nowrap">${when(one.since_at)}</td><td class="nowrap">
             ${one.until_at ? when(one.until_at) : t('health.still')}</td><td class="nowrap">
             ${one.until_at ? duration((one.until_at - one.since_at) / 1000) : ''}</td>
@@ -56,7 +51,7 @@ function Cause({ cause, first, again }) {
     if (await run(() => post(linePath(line, '/health/acknowledge'), { key: cause.key, note }))) { setOpen(false); again(); }
   };
   return html`<li class=${`panel cause stack tight tone-${tone} ${cause.follows ? 'follows' : ''}`}>
-    <div class="row between"><h2 class="row tight"><${Shape} of=${tone} size="28" />${told(cause)}</h2>
+    <div class="row between"><h2 class="row tight"><${Shape} of=${tone} size="28" />${causeText(cause)}</h2>
       <${State} tone=${tone} pill>${t(`severity.${cause.severity}`)}<//></div>
     <p class="muted">${t('health.since.time', { time: when(cause.since_at), duration: duration(Math.max(0, (Date.now() - cause.since_at) / 1000)) })}${cause.follows ? ` · ${t('health.follows')}` : first ? ` · ${t('health.first')}` : ''}</p>
     ${cause.detail && html`<pre>${cause.detail}</pre>`}

@@ -23,9 +23,11 @@ export function Rejects() {
   const first = useAnswer((signal) => get(linePath(line, '/verdicts'), { ...query, offset: 0, limit: 120 }, signal), [line, key]);
   const [newer, setNewer] = useState(0);
   const [open, setOpen] = useState(false);
-  const [index, setIndex] = useState(null);
+  const [place, setPlace] = useState(null); // {id, index}: where in the list the part lies that is shown in detail
   const [labels, setLabels] = useState({}); // given here since the rows came
   const list = first.value;
+  const known = list?.items.findIndex((one) => one.id === id) ?? -1; // of one that a link leads to
+  const index = place?.id === id ? place.index : known >= 0 ? known : null;
 
   useEffect(() => {
     setNewer(0);
@@ -42,10 +44,10 @@ export function Rejects() {
     if (offset === 0) return list.items;
     return (await get(linePath(line, '/verdicts'), { ...query, offset, limit, upto: list.upto })).items;
   }, [list]);
-  const show = (row, at) => { setIndex(at); go(address(line, 'rejects', row.id, query)); };
+  const show = (row, at) => { setPlace({ id: row.id, index: at }); go(address(line, 'rejects', row.id, query)); };
   const step = async (to) => {
     const [row] = (await get(linePath(line, '/verdicts'), { ...query, offset: to, limit: 1, upto: list.upto })).items;
-    if (row) { setIndex(to); go(address(line, 'rejects', row.id, query), { replace: true }); }
+    if (row) { setPlace({ id: row.id, index: to }); go(address(line, 'rejects', row.id, query), { replace: true }); }
   };
   const filter = (changed) => go(address(line, 'rejects', '', { ...query, ...changed }), { replace: true });
   const item = (row) => {

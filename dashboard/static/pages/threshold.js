@@ -87,7 +87,7 @@ export function Threshold() {
         ${shown ? html`<${Histogram} ...${shown} now=${data.threshold} value=${tried}
           onValue=${setValue} />` : html`<p class="empty">${t('threshold.no_scores')}</p>`}
         <div class="legend" aria-hidden="true">
-          <span><svg width="14" height="14"><rect width="14" height="14" fill="var(--pass)" /></svg>
+          <span><svg width="14" height="14"><rect width="14" height="14" class="passes" /></svg>
             ${t('threshold.legend.pass')}</span>
           <span><svg width="14" height="14"><rect width="14" height="14" fill="url(#hatch)" /></svg>
             ${t('threshold.legend.reject')}</span>

@@ -1,5 +1,5 @@
 // How the line has done: share of rejects, scores, latency, faults; what changed as marks.
-import { html } from '../html.js';
+import { html, useEffect } from '../html.js';
 import { address } from '../address.js';
 import { get, linePath } from '../api.js';
 import { useAnswer, usePage } from '../context.js';
@@ -9,6 +9,7 @@ import { Loading, Problem } from '../parts/problem.js';
 import { Notice } from '../shapes.js';
 
 const SPANS = { 2: 'minute', 8: 'minute', 24: 'hour', 168: 'hour', 720: 'day', 2160: 'day' };
+const FEWEST = 3; // points, to be a course
 const REASON_TONES = ['reject', 'fault', 'accent', 'unknown', 'pass', 'text'];
 const DASHES = [undefined, [8, 4], [2, 3], [12, 3, 2, 3], [5, 5], [1, 4]];
 
@@ -20,6 +21,10 @@ export function Trends() {
   const { value: data, error, again } = useAnswer((signal) => get(linePath(line, '/trends'), of, signal), [line, hours, bucket, query.camera, query.product]);
   const choices = useAnswer((signal) => get(linePath(line, '/filters'), {}, signal), [line]);
   const set = (changed) => go(address(line, 'trends', '', { ...query, ...changed }), { replace: true });
+  // A line of some minutes would be one point among hours.
+  useEffect(() => {
+    if (data && !query.hours && data.share.filter((one) => one !== null).length < FEWEST) set({ hours: 2 });
+  }, [data]);
   const select = (key, values) => values?.length > 1 && html`<label class="field"><span>${t(`filter.${key}`)}</span>
     <select value=${query[key] ?? ''} onChange=${(event) => set({ [key]: event.target.value })}>
     <option value="">${t('filter.all')}</option>${values.map((one) => html`<option key=${one}>
@@ -76,6 +81,6 @@ function Charts({ data }) {
 }
 
 function markText({ code, values = {}, detail }) {
-  const said = t(`mark.${code}`, Object.fromEntries(Object.entries(values).map(([key, value]) => [key, typeof value === 'number' ? score(value) : value ?? '–'])));
+  const said = t(`mark.${code}`, { by: '–', ...Object.fromEntries(Object.entries(values).map(([key, value]) => [key, typeof value === 'number' ? score(value) : value ?? '–'])) });
   return detail ? `${said} (${detail})` : said;
 }

@@ -83,7 +83,7 @@ function options(series, band, marks, shown, least, box) {
   const span = (from, to) => (to - from > 2 * 86400 ? shortDay : to - from > 600 ? minute : clock);
   return {
     width: box.clientWidth, height: 240, cursor: { y: false }, legend: { show: false },
-    scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(least ?? low, low ?? 0), (high || 1) * 1.08] } },
+    scales: { x: { time: true, range: (_, from, to) => [from, Math.max(to, ...marks.map((mark) => mark.at))] }, y: { range: (_, low, high) => [Math.min(least ?? low, low ?? 0), (high || 1) * 1.08] } },
     axes: [
       { ...axis, values: (_, at) => at.map((seconds) => span(at[0], at[at.length - 1])(seconds * 1000)), space: 80 },
       { ...axis, values: (_, at) => at.map((value) => shown(value)), size: (_, said) => 24 + 8 * Math.max(4, ...(said ?? []).map((one) => one.length)) },

@@ -24,7 +24,7 @@ export function Frames({ detail, heat = 0.6 }) {
           ${pictures.frame?.url && html`<${Layer} picture=${pictures.overlay} opacity=${opacity} quiet />`}
           ${marked && peak && html`<${Peak} at=${peak} scale=${view.scale} shape=${shape} />`}
         <//></figure>
-      <figure><figcaption>${good ? t('detail.similar', { time: clock(good.verdict.at), likeness: percent(good.likeness, 0) }) : t('detail.similar.title')}
+      <figure><figcaption>${good ? t('detail.similar', { time: clock(good.verdict.at), likeness: percent(good.likeness, 1) }) : t('detail.similar.title')}
         </figcaption>
         <${Lens} view=${view} onView=${setView} shape=${shape} label=${t('detail.similar.title')}>
           ${good ? html`<${Layer} picture=${good.pictures.frame} />
