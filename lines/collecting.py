@@ -140,7 +140,7 @@ class Collecting:
         if self._without * self._share > _CERTAIN:
             raise InputError(
                 f"{self._line.file}: archive.sample: found {self._share:g}, expected that the line has read "
-                f"it, but it kept no picture of the last {self._without} passes: inspectctl reload; {self.kept}"
+                f"it, but it kept none of the last {self._without} passes: inspectctl reload; {self.kept}"
             )
 
     def _is_drawn(self, verdict: Verdict) -> bool:
