@@ -110,6 +110,7 @@ class _Process:
         self._boot = options["boot"]
         self._seq = 0
         self._product: str | None = options["product"]
+        self._let_go = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._publishing_ns: list[int] = []
         self._worst_send_ns = 0
@@ -219,10 +220,14 @@ class _Process:
         if arguments.get("product") == "broken":
             raise RuntimeError("out of memory")
         if arguments.get("product") == "slow":
-            await asyncio.sleep(3)
+            await self._let_go.wait()
         if command == "select":
             self._product = arguments["product"]
         return f"{command} {arguments}"
+
+    async def _let(self) -> None:
+        """Let the product be selected that takes its time."""
+        self._let_go.set()
 
     async def _tell_health(self) -> None:
         while True:
