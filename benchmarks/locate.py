@@ -5,8 +5,8 @@
     python benchmarks/locate.py --out xs.md --training --method efficientad --steps 1000
 
 Parts are moved by us: every picture is laid on a larger one, that continues its border, and is shifted and
-turned there by chance, but for the first good one, in which the part is taught. A model is fitted to the moved
-pictures as they are, to the same brought to their place, and to those that were not moved.
+turned there by chance, but for the first good one, in which the part is taught. A model is fitted to the moved pictures
+as they are, to the same brought to their place, and to those that were not moved.
 """
 
 import argparse
@@ -94,7 +94,8 @@ def _page(options: argparse.Namespace, folder: Path) -> list[str]:
         "# Parts that are moved, and masks",
         "",
         f"Shifted by up to {SHIFT:g} pixels and turned by up to {TURN:g}°, by chance (seed {options.seed}). "
-        f"Image AUROC, `train-model {' '.join(options.training)}`. `python benchmarks/locate.py --help` says how pictures were moved.",
+        f"Image AUROC, `train-model {' '.join(options.training)}`. `python benchmarks/locate.py --help` says "
+        "how pictures were moved.",
         "",
         f"    python {' '.join(sys.argv)}",
         "",
