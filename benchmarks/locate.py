@@ -5,8 +5,8 @@
     python benchmarks/locate.py --out xs.md --training --method efficientad --steps 1000
 
 Parts are moved by us: every picture is laid on a larger one, that continues its border, and is shifted and
-turned there by chance, but for the first good one, in which the part is taught. A model is fitted to the moved pictures
-as they are, to the same brought to their place, and to those that were not moved.
+turned there by chance, but for the first good one, in which the part is taught. A model is fitted to the
+moved pictures as they are, to the same brought to their place, and to those that were not moved.
 """
 
 import argparse
