@@ -164,7 +164,10 @@ class OpcuaServer:
         await server.start()
         self._loop, self._space = asyncio.get_running_loop(), space
         self._begun.set()
-        await sessions.guard(lambda: [] if server.bserver is None else server.bserver.clients)
+        try:
+            await sessions.guard(lambda: [] if server.bserver is None else server.bserver.clients)
+        finally:
+            await server.stop()
 
     async def _show_products(self, space: "Space") -> None:
         assert self._methods is not None
