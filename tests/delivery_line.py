@@ -16,6 +16,7 @@ from typing import Any
 
 from line_process import a_health, a_verdict
 from line_rig import free_address
+from patience import PATIENCE_S
 
 from verdicts import Verdict
 
@@ -85,7 +86,7 @@ class DeliveryLine:
         """End it in order."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
     def kill(self) -> None:
         self.process.kill()
