@@ -104,7 +104,8 @@ def test_a_gate_fires_when_the_part_is_there_and_rests_when_nobody_knows(
         # Parts on their way when the process is killed are found again in the journal.
         captured[9] = time.monotonic() - TOOK_S
         line.judge(9, 9, captured_at=now(-TOOK_S))
-        line.judge(10, 10, captured_at=now(0.1 - TOOK_S), decision="reject", score=0.9)
+        time.sleep(0.5)
+        line.judge(10, 10, captured_at=now(-TOOK_S), decision="reject", score=0.9)
         pid = running.process.pid
         [gates] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         running.process.kill()
@@ -112,6 +113,7 @@ def test_a_gate_fires_when_the_part_is_there_and_rests_when_nobody_knows(
     # Late enough for this machine to start it again.
     after_s = round(3 + 4 * start_s)
     config = write_plant(tmp_path, line, gates={"reject": gate | {"after": f"{after_s} s"}})
+    time.sleep(0.5)
     captured[11] = time.monotonic() - TOOK_S
     line.judge(11, 11, captured_at=now(-TOOK_S))
     with plant(config) as running:

@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 import pytest
 from brightness import SIZE
+from patience import PATIENCE_S
 from plant_rig import Plant, plant, until, write_plant
 from test_plant_alarms import Web
 
 from faults.preload import built
-from faults.trial import BELT, PATIENCE_S, Trial
+from faults.trial import BELT, Trial
 
 pytest.importorskip("prometheus_client", reason="needs the extra plant: pip install 'inspectd[plant]'")
 pytestmark = pytest.mark.slow
