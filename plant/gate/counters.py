@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from foundation.errors import InputError, refused_by_system
 from plant.gate.config import BeltConfig, GpioEncoder, ModbusEncoder, SimulatedBelt, peer_of
+from plant.modbus import reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -245,7 +246,7 @@ class ModbusCounter:
                 else:
                     self._trouble = "cannot be reached"
             except (ModbusException, OSError) as error:
-                self._trouble = " ".join(str(error).split())
+                self._trouble = reason(error)
             finally:
                 client.close()  # type: ignore[no-untyped-call]
             self._end.wait(_RETRY_S)
