@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import yaml
 from line_process import a_verdict
-from line_rig import COMMANDS, PATIENCE_S, running, write_config
+from line_rig import COMMANDS, running, write_config
+from patience import PATIENCE_S
 from test_daemon_reload import lost_nothing, rewrite
 
 from calibration.calibration_file import read_calibration

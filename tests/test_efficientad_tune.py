@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,7 @@ def test_machines_share_a_study_by_a_database(
         )
         while not (first / "trial-0.pt.partial").exists():
             assert killed.poll() is None
+            time.sleep(0.02)
         killed.kill()
         killed.wait()
         monkeypatch.setattr("models.tune.SILENT_S", 2)
