@@ -33,8 +33,11 @@ from pictures.appearance import (
 Cause = Literal["lamp", "focus", "position", "dirt", "parts"]
 
 PARTS_PER_FALSE_ALARM: Final = 1_000_000
-_ALLOWANCE: Final = 1.5
-"""Deviations that a mean may be off for ever: what varies slowly lies to one side for a while."""
+_ALLOWANCES: Final = (0.75, 1.5)
+"""Deviations that a mean may be off for ever, of values that do not depend on those before, and of those
+that do: what varies slowly lies to one side for a while."""
+_DEPENDENCES: Final = (4.0, 20.0)
+"""From the first to the second the allowance grows."""
 _ONE_SIDED_95: Final = 1.645
 _MOST: Final = 6.0
 """Deviations by which one part can count, so that a single odd one raises no alarm."""
@@ -49,7 +52,7 @@ _CEILING: Final = 1.5
 """Of a sum, in h: what is over can be noticed."""
 _FEW: Final = 0.06
 """Of the cells: so many may be dirt; more, and it is something else."""
-_SHOWS: Final = 2.0
+_SHOWS: Final = 1.5
 """Deviations of the recent mean that show a cause."""
 
 ADVICE: Final[dict[Cause, str]] = {
@@ -105,9 +108,8 @@ class DriftMonitor:
         """Parts so far."""
         self._mean = mean.astype(np.float32)
         self._deviation = deviation.astype(np.float32)
-        self._allowance = (_ALLOWANCE + _ONE_SIDED_95 * np.sqrt(dependence / baseline.images)).astype(
-            np.float32
-        )
+        varying = np.interp(dependence, _DEPENDENCES, _ALLOWANCES)
+        self._allowance = (varying + _ONE_SIDED_95 * np.sqrt(dependence / baseline.images)).astype(np.float32)
         certain = math.log(parts_per_false_alarm * 2 * VALUES)
         self._limit = (dependence * certain / (2 * self._allowance)).astype(np.float32)
         self._size = baseline.size

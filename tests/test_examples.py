@@ -158,7 +158,7 @@ def test_what_reads_files(line: tuple[Line, RunningLine], tmp_path: Path) -> Non
 
 def test_each_is_short_says_what_it_does_and_is_run_here() -> None:
     run_somewhere = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*_examples.py"))
-    run_somewhere += Path(__file__).read_text()
+    run_somewhere += Path(__file__).read_text() + Path(__file__).with_name("test_plant_opcua.py").read_text()
     examples = [path for path in EXAMPLES.glob("*.py") if path.name not in {"demo.py", "demo_line.py"}]
     assert len(examples) >= 20
     for path in examples:

@@ -268,6 +268,12 @@ def test_teach_and_try(tmp_path: Path) -> None:
     assert "000.png: shift +" in first and "001.png: not located: no part was found" in second
     assert "1 of 2 parts located" in last
     assert len(list((tmp_path / "shown").iterdir())) == 2
+    live = inspectctl("camera", "test", tmp_path / "test", "--each", "--locate", out, "--fps", "100")
+    assert live.returncode == 0, live.stderr
+    said = live.stdout.splitlines()
+    assert "taken: 000 (picture 1)  shift +" in said[0].replace(".png", "") and "residual 0." in said[0]
+    assert any("(picture 2)  not located: no part was found" in line for line in said)
+    assert any(" locate " in line and line.endswith(" ms") for line in said)
 
 
 @pytest.mark.parametrize(

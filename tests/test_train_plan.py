@@ -14,6 +14,7 @@ import yaml
 from data_set_folders import draw_part, mvtec_ad
 from in_process import refused, run
 from line_rig import COMMANDS
+from patience import PATIENCE_S
 
 from models.commands import train_model
 from models.plans.plan import finished, read_plan
@@ -147,7 +148,7 @@ def test_on_a_cluster_whose_worker_and_head_are_killed(products: Path, tmp_path:
                 time.sleep(0.05)
             before = done(out)
             cluster.kill()
-            said = first.communicate(timeout=120)[1]
+            said = first.communicate(timeout=PATIENCE_S)[1]
             if first.returncode:  # it may just have been done
                 assert first.returncode == 1, said
                 assert "the same command goes on with what is not done" in said.splitlines()[-1]
