@@ -80,7 +80,7 @@ class _Process:
 
         if self.client is not None:
             await self.client.disconnect()
-        client, self.client = Client(url, timeout=60), None
+        client, self.client = Client(url, timeout=how.get("timeout_s", 60)), None
         client.session_timeout = how.get("session_ms", 60_000)
         if "policy" in how:
             await client.set_security_string(
