@@ -3,9 +3,9 @@
     python benchmarks/belt_starts.py --seed 300 --seeds 3
 
 Presence alone, without a daemon, on drawn belts (docs/simulated-line.md): the camera begins while parts lie
-on the belt, which stands or runs; the light changes at once or slowly while the belt runs, or stands with parts
-in view. Printed for each kind: parts that were whole in view, of them without and with two pictures, and faults
-beyond those that are due: one for another light, one for each part that was never whole in view.
+on the belt, which stands or runs; the light changes at once or slowly while the belt runs, or stands with
+parts in view. Printed for each kind: parts that were whole in view, of them without and with two pictures,
+and faults beyond those that are due: one for another light, one for each part that was never whole in view.
 """
 
 import argparse
