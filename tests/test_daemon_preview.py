@@ -116,6 +116,18 @@ def test_a_camera_is_shown_twice_a_second_at_the_most(tmp_path: Path, product: P
         assert 1 <= len(seqs) <= 1 + lasted_s / 0.5
 
 
+def test_a_sandbox_that_forbids_priorities_forbids_no_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError("as seccomp does")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    preview = Preview(tmp_path)
+    leased(preview, tmp_path)
+    preview.close()
+
+
 def test_nothing_is_copied_while_nobody_looks(tmp_path: Path, product: Product) -> None:
     preview = Preview(tmp_path)
     os.utime(tmp_path / "lease", (time.time() + 60,) * 2)  # the clock was set back since

@@ -500,7 +500,7 @@ def test_the_line_is_calibrated_and_trained_again_from_the_page(browser: Any, si
         page.wait_for_selector(".job:first-child >> text=Done", timeout=PATIENCE_MS)
         assert read_calibration(folder / "flange.calibration.yaml").good_images >= 20
         page.get_by_role("button", name="Run here Train again with these").click()
-        page.wait_for_selector(".job:first-child >> text=Train again", timeout=PATIENCE_MS)
+        page.wait_for_selector(".job:first-child >> text=Train", timeout=PATIENCE_MS)
         page.wait_for_selector(".job:first-child >> text=Done", timeout=PATIENCE_MS)
         assert read_manifest(folder / "line3.engine").model == "line3"
         page.screenshot(path="/tmp/op/jobs.png", full_page=True)

@@ -450,7 +450,7 @@ def use_the_page(browser: Browser, line: str) -> str:
     done = browser.until(f"/api/jobs/{job}", lambda found: found["state"] not in {"waiting", "running"})
     assert done["state"] == "done", done
     with websockets.sync.client.connect(
-        f"{browser.address.replace('http', 'ws')}{line}/live", origin=browser.address
+        f"{browser.address.replace('http', 'ws')}{line}/live", origin=websockets.Origin(browser.address)
     ) as live:  # whose lease the line finds in its own folder
         live.send('{"previews": true}')
         while True:

@@ -15,6 +15,7 @@ import pytest
 from camera_rig import CameraRig, supervise
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE_S
 
 from daemon.capture.choice import Missed, Outcome, Taken
 from daemon.capture.drivers import CameraFailed, CameraSettings, Picture, Trigger
@@ -287,13 +288,13 @@ def test_edges_of_a_discrete_input_over_modbus(plc: Plc) -> None:
             came.put(at_ns)
 
     threading.Thread(target=listen, daemon=True).start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while None not in troubles and time.monotonic() < deadline:
         time.sleep(0.01)
     for _ in range(2):
         before_ns = time.monotonic_ns()
         plc.inputs[3] = True
-        at_ns = came.get(timeout=10)
+        at_ns = came.get(timeout=PATIENCE_S)
         assert before_ns - 50 * MS < at_ns <= time.monotonic_ns()
         plc.inputs[3] = False
         time.sleep(0.05)  # so that the falling edge is read, too

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from foundation.errors import InputError, refused_by_system
 from lines.gpio import request_lines
 from plant.gate.config import BeltConfig, GpioEncoder, ModbusEncoder, SimulatedBelt, peer_of
+from plant.modbus import reason
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -229,7 +230,7 @@ class ModbusCounter:
                 else:
                     self._trouble = "cannot be reached"
             except (ModbusException, OSError) as error:
-                self._trouble = " ".join(str(error).split())
+                self._trouble = reason(error)
             finally:
                 client.close()  # type: ignore[no-untyped-call]
             self._end.wait(_RETRY_S)

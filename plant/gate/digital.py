@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from foundation.errors import refused_by_system
 from lines.gpio import request_lines
 from plant.gate.config import GateOutput, GpioOutput, ModbusOutput, peer_of
+from plant.modbus import reason
 
 if TYPE_CHECKING:
     from pymodbus.client import ModbusTcpClient
@@ -137,7 +138,7 @@ class ModbusCoil:
                 else:
                     self.trouble = f"{self._config.address}: cannot be reached"
             except (ModbusException, OSError) as error:
-                self.trouble = f"{self._config.address}: {' '.join(str(error).split())}"
+                self.trouble = f"{self._config.address}: {reason(error)}"
             finally:
                 client.close()  # type: ignore[no-untyped-call]
             if self._end.wait(_RETRY_S):
