@@ -449,11 +449,10 @@ def test_a_tray_under_a_mask_that_a_reload_changes(
     without_spot = mask("without.yaml", Region(name="spot", polygon=hole, weight=0))
     everywhere = mask("everywhere.yaml")
     calibrated(without_spot)
-    located = {"reference": "part.locate.png", "parts": 2}
-    camera: dict[str, Any] = {"source": "parts", "roi": ROI._asdict(), "locate": located}
-    camera |= {"fps": 20, "loop": True}
+    locate = {"reference": "part.locate.png", "parts": 2}
+    camera: dict[str, Any] = {"source": "parts", "fps": 20, "loop": True, "roi": ROI._asdict()}
     watched = {"control": f"ipc://{line_folder}/control", "golden": {}, "journal": {"file": "line3.journal"}}
-    config = write_config(line_folder, {"top": camera}, mask="without.yaml", **watched)
+    config = write_config(line_folder, {"top": camera | {"locate": locate}}, mask="without.yaml", **watched)
     added = inspectctl("golden", "add", "--config", config, "--good", line_folder / "samples/000.png")
     assert added.returncode == 0, added.stderr
 
