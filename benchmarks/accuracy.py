@@ -240,11 +240,24 @@ positive = whole_number(1)
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="accuracy.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="accuracy.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[about_methods()],
     )
     made.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="one product each")
     made.add_argument("--natural", type=Path, required=True, metavar="DIR", help="images of anything else")
     made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for models")
+    made.add_argument("--steps", type=positive, default=2000, help="of each training (default: %(default)s)")
+    made.add_argument("--seeds", type=positive, default=1, help="trainings of each (default: %(default)s)")
+    made.add_argument("--json", type=Path, required=True, metavar="FILE", help="of the table, which grows")
+    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the page here")
+    return made
+
+
+def about_methods() -> argparse.ArgumentParser:
+    """Give the options that say what is measured: which methods, and what they need."""
+    made = argparse.ArgumentParser(add_help=False)
     made.add_argument(
         "--methods", type=names, default=WITHOUT_ASKING, help=f"default: {','.join(WITHOUT_ASKING)}"
     )
@@ -252,12 +265,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--teacher-s", type=Path, metavar="FILE", help="likewise, for ours and the peer's")
     made.add_argument("--teacher-m", type=Path, metavar="FILE", help="none is packaged")
     made.add_argument("--backbone", type=Path, metavar="FILE", help="ONNX, for the nearest neighbours")
-    made.add_argument("--steps", type=positive, default=2000, help="of each training (default: %(default)s)")
-    made.add_argument("--seeds", type=positive, default=1, help="trainings of each (default: %(default)s)")
     made.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)))
     made.add_argument("--peer-venv", type=Path, default=Path("/tmp/peer-venv"), metavar="DIR")
-    made.add_argument("--json", type=Path, required=True, metavar="FILE", help="of the table, which grows")
-    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the page here")
     return made
 
 

@@ -159,9 +159,9 @@ def unchanged(baseline: DriftBaseline, rows: Values, parts: int, random: np.rand
     return told
 
 
-def simulated(seed: int, first: int) -> Iterator[Frame]:
-    """Give the good parts of the simulated line from one on."""
-    line = SimulatedLine(seed=seed)
+def simulated(seed: int, first: int, side: int = 512) -> Iterator[Frame]:
+    """Give the good parts of the simulated line from one on, so many pixels along each side."""
+    line = SimulatedLine(seed=seed, width=side, height=side)
     index = first
     while True:
         yield line.frame(index)[0]
@@ -264,10 +264,10 @@ def _judge_of(engine: Callable[[], Path], seed: int) -> tuple[Judge, DriftBaseli
 
 
 def of_a_product(work: Path, product: Path, parts: int) -> dict[str, Any]:
-    """Run all of it on the good images of a product: a third trains, a third calibrates, a third is shown."""
+    """Run all of it on the good images of a product: a quarter trains, half calibrate, a quarter is shown."""
     files = sorted(path for path in (product / "train" / "good").iterdir() if path.is_file())
-    thirds = [files[start::3] for start in range(3)]
-    for name, chosen in zip(("train", "good"), thirds, strict=False):
+    trains, calibrates, shows = files[::4], files[1::2], files[2::4]
+    for name, chosen in (("train", trains), ("good", calibrates)):
         (work / name).mkdir(parents=True)
         for file in chosen:
             (work / name / file.name).symlink_to(file.resolve())
@@ -276,7 +276,7 @@ def of_a_product(work: Path, product: Path, parts: int) -> dict[str, Any]:
     baseline = measured.calibration.drift
     assert baseline is not None
     judge = Judge(open_engine(engine_file, threads=1), measured.calibration.quantiles_array(), baseline)
-    pictures = [read_image(file) for file in thirds[2]]
+    pictures = [read_image(file) for file in shows]
     drawn = Drawn(judge, pictures)
     told = [
         run(baseline, drawn.of(seed, name), name, seed)
@@ -287,7 +287,7 @@ def of_a_product(work: Path, product: Path, parts: int) -> dict[str, Any]:
     order = np.random.default_rng(0).integers(len(rows), size=2 * BLOCK)
     return {
         "told": [asdict(one) for one in told],
-        "calibrated_on": len(thirds[1]),
+        "calibrated_on": len(calibrates),
         "shown": len(pictures),
         "unchanged_parts": parts,
         "false_alarms": unchanged(baseline, rows[order], parts, np.random.default_rng(0)),

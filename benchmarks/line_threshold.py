@@ -27,25 +27,27 @@ from scipy import stats
 from tqdm import tqdm
 
 from calibration.calibrate import calibrate
+from calibration.calibration_file import Calibration
 from calibration.drift import DriftMonitor
 from calibration.drift_baseline import SCORE, Values
 from calibration.reestimate import JudgedParts, reestimate
 from calibration.tail import Threshold, fit_threshold
 from daemon.capture.drivers.simulated import SimulatedLine
+from engine_runtime.engine import Engine
 from engine_runtime.open import open_engine
 from foundation.errors import InputError
 from pictures.frames import Frame
 
 BASELINE = 300
-WANTED = 0.01
-JUDGED = 1500
-"""Parts that re-estimate after the drift was accepted: 25 minutes with one in a second."""
-AFTER = 1500
+WANTED = 0.02
+JUDGED = 600
+"""Parts that re-estimate after the drift was accepted: ten minutes with one in a second."""
+AFTER = 600
 """Good parts that come then, against which both are held."""
-CALIBRATING = 110
-"""Good parts for 1 in 100, as ``calibrate`` asks for."""
-SIDE = 64
-"""Pixels of the engine's input: a small model, so that many parts can be judged."""
+CALIBRATING = 100
+"""Good parts that calibrate where too many are rejected."""
+SIDE, DRAWN = 128, 256
+"""Pixels of the engine's input, and of the camera's picture: small, so that many parts can be judged."""
 CHANGES: dict[str, Callable[[Frame, float, np.random.Generator], Frame]] = {
     "lamp −15 %": lamp,
     "lamp +8 %": lambda picture, _, __: np.asarray(np.clip(picture * 1.08, 0, 255).round(), np.uint8),
@@ -56,16 +58,20 @@ LAWS = {"normal": stats.norm(1, 0.2), "gamma": stats.gamma(2), "exponential": st
 Floats = NDArray[np.float64]
 
 
-def of_a_seed(engine_file: Path, seed: int, name: str) -> dict[str, Any]:
-    """Calibrate, change, accept, re-estimate, and hold it against what comes after."""
+def calibrated(engine_file: Path, seed: int) -> Calibration:
+    """Calibrate on the first parts of a seed."""
     with tempfile.TemporaryDirectory() as held:
-        calibration = calibrate(
-            engine_file, write(Path(held) / "good", simulated(seed, 0), BASELINE), None, WANTED
-        )
-    made = calibration.calibration
+        good = write(Path(held) / "good", simulated(seed, 0, DRAWN), BASELINE)
+        return calibrate(engine_file, good, None, WANTED).calibration
+
+
+def after_a_change(engine: Engine, made: Calibration, seed: int, name: str) -> dict[str, Any]:
+    """Change something for good, accept it, re-estimate, and hold it against what comes after."""
     assert made.drift is not None
-    judge = Judge(open_engine(engine_file, threads=1), made.quantiles_array(), made.drift)
-    line, defective = SimulatedLine(seed=seed), SimulatedLine(seed=seed, defects=1.0)
+    judge = Judge(engine, made.quantiles_array(), made.drift)
+    line, defective = (
+        SimulatedLine(seed=seed, width=DRAWN, height=DRAWN, defects=defects) for defects in (0.0, 1.0)
+    )
 
     def values(number: int, *, bad: bool) -> Values:
         picture = (defective if bad else line).frame(BASELINE + number)[0]
@@ -207,10 +213,14 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        engine = options.engine or engine_of(work, write(work / "train", simulated(1000, 0), BASELINE), SIDE)
+        engine = options.engine or engine_of(
+            work, write(work / "train", simulated(1000, 0, DRAWN), BASELINE), SIDE
+        )
+        opened = open_engine(engine, threads=1)
         for seed in tqdm(range(*options.seeds), desc="seeds", disable=None):
+            made = calibrated(engine, seed)
             for name in CHANGES:
-                results.append(of_a_seed(engine, seed, name))
+                results.append(after_a_change(opened, made, seed, name))
                 content = {"line": results, "distributions": laws}
                 options.out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(table(results, laws))

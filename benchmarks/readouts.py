@@ -2,9 +2,9 @@
 
     python benchmarks/readouts.py --data DIR [DIR …] --models FOLDER --markdown docs/benchmarks/readouts.md
 
-FOLDER is the --out of accuracy.py, which trained them: FOLDER/<product>/xs-seed-0.pt and so on. `efficientad
-ablate` trains anew for each ingredient; here all rows are read out of the same networks, so that their
-differences are those of the maps alone.
+FOLDER is the --out of accuracy.py, which trained them: FOLDER/<product>/xs-seed-0.pt and so on, with
+`--method xs-lite0` xs-lite0-seed-0.pt. `efficientad ablate` trains anew for each ingredient; here all rows
+are read out of the same networks, so that their differences are those of the maps alone.
 """
 
 import argparse
@@ -46,13 +46,14 @@ def run(options: argparse.Namespace, command: str) -> int:
     """
     found: dict[str, dict[str, list[tuple[float, float | None]]]] = {row: {} for row in ROWS}
     for data in options.data:
-        models = sorted((options.models / data.name).glob("xs-seed-*.pt"))[: options.seeds]
+        named = f"{options.method}-seed-*.pt"
+        models = sorted((options.models / data.name).glob(named))[: options.seeds]
         if not models:
-            raise InputError(f"{options.models / data.name}: holds no xs-seed-0.pt, which accuracy.py trains")
+            raise InputError(f"{options.models / data.name}: holds no {named}, which accuracy.py trains")
         for model in tqdm(models, desc=data.name, unit="model"):
             for row, metrics in measured(model, data).items():
                 found[row].setdefault(data.name, []).append(metrics)
-    page = as_markdown(found, command)
+    page = as_markdown(found, options.method, command)
     if options.markdown is not None:
         with replacing(options.markdown) as file:
             file.write(page.encode())
@@ -82,14 +83,17 @@ def measured(model: Path, data: Path) -> dict[str, tuple[float, float | None]]:
     return metrics
 
 
-def as_markdown(found: dict[str, dict[str, list[tuple[float, float | None]]]], command: str) -> str:
+def as_markdown(
+    found: dict[str, dict[str, list[tuple[float, float | None]]]], method: str, command: str
+) -> str:
     """Lay the rows out, image AUROC and AU-PRO in each cell."""
     data = list(next(iter(found.values())))
     lines = [
         "# What each map is worth",
         "",
-        "All rows are read out of the same trained networks of XS. Image AUROC / AU-PRO 0.3, means over the"
-        " seeds, whose number stands beside the product; the last column is the mean image AUROC. Written by",
+        f"All rows are read out of the same trained networks of {called(method)}. Image AUROC / AU-PRO 0.3,"
+        " means over the seeds, whose number stands beside the product; the last column is the mean image"
+        " AUROC. Written by",
         "",
         f"    {command}",
         "",
@@ -107,6 +111,12 @@ def as_markdown(found: dict[str, dict[str, list[tuple[float, float | None]]]], c
     return "\n".join(lines) + "\n"
 
 
+def called(method: str) -> str:
+    """Name a method of accuracy.py as its page does."""
+    size, _, teacher = method.partition("-")
+    return size.upper() + (f" with {teacher} as teacher" if teacher else "")
+
+
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     made = argparse.ArgumentParser(
@@ -114,6 +124,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="one product each")
     made.add_argument("--models", type=Path, required=True, metavar="FOLDER", help="of accuracy.py")
+    made.add_argument("--method", default="xs", help="of accuracy.py, xs or xs-lite0 (default: %(default)s)")
     made.add_argument("--seeds", type=int, default=3, help="the most of each product (default: %(default)s)")
     made.add_argument("--markdown", type=Path, metavar="FILE", help="write the page here")
     return made

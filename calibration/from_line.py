@@ -14,9 +14,6 @@ from foundation.errors import InputError
 from lines.collecting import Collected, Collecting
 from lines.line_config import Product, read_line
 
-_MOST_REJECTED = 0.1
-"""Of all parts: beyond it what passed does not tell where good parts end."""
-
 
 @dataclass(frozen=True)
 class FromLine:
@@ -43,16 +40,11 @@ class FromLine:
             highest: of the scores here; rounding may have moved it beyond the threshold.
 
         Raises:
-            InputError: too many parts were rejected.
+            ValueError: too many parts were rejected.
         """
         found = self.collected
         if found.with_rejects:
             return None
-        if found.rejects > _MOST_REJECTED * (found.passes + found.rejects):
-            raise InputError(
-                f"found {found.rejects} rejects beside {found.passes} passes, expected at most one in ten: "
-                "what passed does not tell where good parts end; run good parts alone, with --with-rejects"
-            )
         at = float(np.maximum(self.calibration.threshold, highest))
         return Truncation(at, found.passes, 0, found.rejects)
 

@@ -12,9 +12,8 @@ from foundation.errors import InputError
 FEWEST_PASSES: Final = 100
 MOST_PASSES: Final = 50_000
 """Of the newest parts: more say hardly more, and take longer to fit."""
-_MOST_REJECTED: Final = 0.1
-"""Of the parts that were judged, as possible false rejects: beyond it the passes say nothing of the rest."""
 _MOST_ABOVE: Final = 0.2
+"""Of the passes, above a threshold that is asked for: a higher share is not a tail."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,6 @@ def reestimate(judged: JudgedParts, present: float, rate: float, at: float | Non
             f"found {len(passes)} parts that passed at this threshold, expected at least {FEWEST_PASSES}"
         )
     share = len(passes) / len(judged.passes)
-    most = judged.rejects - judged.defects
-    if most > _MOST_REJECTED * (most + len(judged.passes)):
-        raise InputError(
-            f"found {most} rejects beside {len(judged.passes)} passes, expected at most one in ten: what "
-            "passed does not tell where good parts end; say on the operators' page which are defects, or run "
-            "good parts and calibrate --camera"
-        )
     at = present if at is None else at
     above = float(np.mean(passes > at))
     if above > _MOST_ABOVE:
@@ -93,17 +85,20 @@ def reestimate(judged: JudgedParts, present: float, rate: float, at: float | Non
         )
     highest = np.sort(passes)[-tail_size(len(passes), rate) :]
     tau = float(dependence((passes >= highest[0]).astype(np.float64)[:, None], least=1.0)[0])
-    truncation = Truncation(
-        at=present,
-        passes=len(passes),
-        fewest=int(judged.false_rejects * share),
-        most=int(np.ceil(most * share)),
-        dependence=tau,
-    )
     try:
+        truncation = Truncation(
+            at=present,
+            passes=len(passes),
+            fewest=int(judged.false_rejects * share),
+            most=int(np.ceil((judged.rejects - judged.defects) * share)),
+            dependence=tau,
+        )
         threshold = fit_threshold(passes, rate, truncation)
         # The tail begins below the threshold that is asked for.
         [(_, expected, low, high)] = tail_curve(passes, max(rate, above), [at], truncation)
     except ValueError as error:
-        raise InputError(f"no threshold can be fitted to what passed: {error}") from error
+        raise InputError(
+            f"no threshold can be fitted to what passed: {error}; say on the operators' page which rejects "
+            "are defects, or run good parts alone and calibrate --camera --with-rejects"
+        ) from error
     return Estimate(expected, (low, high), threshold, len(passes), judged.rejects, tau)

@@ -21,6 +21,8 @@ NOTES: Final = "collected.json"
 _OVERLAY: Final = ".overlay.jpg"
 _PATIENCE: Final = 500
 """Verdicts after which a picture that is not there yet never will be: the archive left it out."""
+_CERTAIN: Final = 40
+"""So many pictures of passes are missing that it is no chance."""
 _SILENCE_S: Final = 10.0
 
 
@@ -61,7 +63,7 @@ class Collecting:
         self._line, self._model = line, model
         self._share, self._near_misses = _kept_passes(line)
         self._waiting: deque[tuple[Path, int]] = deque()
-        self._seen = 0
+        self._seen = self._without = 0
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -126,9 +128,20 @@ class Collecting:
         passed = verdict.decision == "pass"
         collected.passes += passed
         collected.rejects += not passed
+        if passed:
+            self._refuse_unkept(verdict)
         if verdict.archive is not None and (passed or collected.with_rejects) and self._is_drawn(verdict):
             self._waiting.append((Path(verdict.archive), self._seen))
         self._fetch()
+
+    def _refuse_unkept(self, verdict: Verdict) -> None:
+        """Refuse a line that has not read the config that says how many passes it shall keep."""
+        self._without = 0 if verdict.archive is not None else self._without + 1
+        if self._without * self._share > _CERTAIN:
+            raise InputError(
+                f"{self._line.file}: archive.sample: found {self._share:g}, expected that the line has read "
+                f"it, but it kept none of the last {self._without} passes: inspectctl reload; {self.kept}"
+            )
 
     def _is_drawn(self, verdict: Verdict) -> bool:
         """Say whether a part is one of those that are drawn by chance.

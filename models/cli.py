@@ -243,7 +243,7 @@ def _add_distill(commands: "Commands") -> None:
         "--backbone",
         required=True,
         metavar="FILE",
-        help="ONNX classifier, in float or quantised, or torchvision:NAME",
+        help="lite0, lite1, lite2, an ONNX classifier in float or quantised, or torchvision:NAME",
     )
     distill.add_argument(
         "--layers",
@@ -260,8 +260,8 @@ def _add_distill(commands: "Commands") -> None:
         "--crops",
         type=positive,
         metavar="N",
-        help="draw N crops once and learn from them again and again, several times as fast; each takes 0.8 MB"
-        " of disk for xs, 3.1 MB for s and m; default: new ones for each step",
+        help="draw N crops once and learn from them again and again, several times as fast; each takes 1 MB"
+        " of disk for xs, 3.3 MB for s and m; default: new ones for each step",
     )
     add_seed(distill, "weights and crops")
     distill.set_defaults(command=distill_command)

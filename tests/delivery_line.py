@@ -16,6 +16,7 @@ from typing import Any
 
 from line_process import a_health, a_verdict
 from line_rig import free_address
+from patience import PATIENCE_S
 
 from verdicts import Verdict
 
@@ -85,7 +86,7 @@ class DeliveryLine:
         """End it in order."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
     def kill(self) -> None:
         self.process.kill()
@@ -109,6 +110,7 @@ class _Process:
         self._boot = options["boot"]
         self._seq = 0
         self._product: str | None = options["product"]
+        self._let_go = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._publishing_ns: list[int] = []
         self._worst_send_ns = 0
@@ -218,10 +220,14 @@ class _Process:
         if arguments.get("product") == "broken":
             raise RuntimeError("out of memory")
         if arguments.get("product") == "slow":
-            await asyncio.sleep(3)
+            await self._let_go.wait()
         if command == "select":
             self._product = arguments["product"]
         return f"{command} {arguments}"
+
+    async def _let(self) -> None:
+        """Let the product be selected that takes its time."""
+        self._let_go.set()
 
     async def _tell_health(self) -> None:
         while True:

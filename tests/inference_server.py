@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from fleet_rig import free_port
 from line_rig import REPOSITORY
+from patience import PATIENCE_S
 
-PATIENCE_S = 120.0
 _GIVEN = os.environ.get("INSPECTD_MLSERVER") or shutil.which("mlserver")
 MLSERVER = Path(_GIVEN) if _GIVEN else None
 

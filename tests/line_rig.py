@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 import zmq
 from brightness import SIZE
+from connections import Connections
 from patience import PATIENCE_S
 
 from verdicts import Health, Verdict, decode
@@ -64,6 +65,7 @@ class RunningLine:
         self._socket.rcvhwm = 0
         self._socket.reconnect_ivl = 10  # the daemon binds a moment after this connects
         self._socket.subscribe(b"")
+        self._connections = Connections(self._socket)
         self._socket.connect(content["publish"])
         self.verdicts: list[Verdict] = []
         self.healths: list[Health] = []
@@ -93,7 +95,8 @@ class RunningLine:
     def until_end(self) -> str:
         """Listen to the daemon's end and give what it wrote to stderr."""
         _, errors = self.process.communicate(timeout=PATIENCE_S)
-        while self.listen(timeout_ms=300):
+        self._connections.wait_until_gone()
+        while self.listen(timeout_ms=0):
             pass
         return errors
 

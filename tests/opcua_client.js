@@ -46,7 +46,8 @@ async function main() {
     requestedPublishingInterval: 100, requestedMaxKeepAliveCount: 10, requestedLifetimeCount: 1000,
     publishingEnabled: true, maxNotificationsPerPublish: 100,
   });
-  const fields = ["Message", `${vision}:PartId`, `${vision}:ResultContent`, `${vision}:InternalRecipeId`, `${own}:Decision`];
+  const fields = ["Message", `${vision}:PartId`, `${vision}:ResultContent`, `${vision}:InternalRecipeId`, `${own}:Decision`,
+    `${vision}:ResultId`];
   const filter = opcua.constructEventFilter(fields, opcua.ofType(`ns=${vision};i=1024`));
   const item = opcua.ClientMonitoredItem.create(subscription,
     { nodeId: "i=2253", attributeId: opcua.AttributeIds.EventNotifier },
@@ -54,13 +55,13 @@ async function main() {
   const heard = new Promise((resolve) => item.on("changed", resolve));
   await new Promise((resolve) => item.on("initialized", resolve));
   console.log("listening");
-  const [, partId, content, recipe, decision] = await heard;
+  const [, partId, content, recipe, decision, resultId] = await heard;
   said.events.push({ partId: partId.value.id, decision: decision.value, content: content.value[0], recipe: recipe.value.schema.name });
 
   const call = async (object, method, inputArguments) => session.call({ objectId: id(object), methodId: id(`${object}.${method}`), inputArguments });
   const structure = async (number, text) => ({ dataType: "ExtensionObject",
     value: await session.constructExtensionObject(opcua.coerceNodeId(`ns=${vision};i=${number}`), { id: text }) });
-  const byId = await call("ResultManagement", "GetResultById", [await structure(3021, "aa-101"), { dataType: "Int32", value: 0 }]);
+  const byId = await call("ResultManagement", "GetResultById", [await structure(3021, resultId.value.id), { dataType: "Int32", value: 0 }]);
   const found = byId.outputArguments[1].value.resultContent[0].value;
   said.byId = { error: byId.outputArguments[2].value, seq: found.seq[1], score: found.score };
   const prepare = async (name) => call("RecipeManagement", "PrepareRecipe", [await structure(3002, name), await structure(3013, "")]);

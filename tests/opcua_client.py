@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import enum
 import json
 import subprocess
 import sys
@@ -47,8 +46,8 @@ class OpcuaClient:
 
     def call(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method; an argument is a number, or a list: name of a structure, then its Id."""
-        found: list[Any] = self.tell(do="call", method=method, arguments=arguments)
-        return found
+        found = self.tell(do="call", method=method, arguments=arguments)
+        return found if isinstance(found, list) else [found]
 
     def events(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.tell(do="events")
@@ -56,6 +55,10 @@ class OpcuaClient:
 
     def results(self) -> list[dict[str, Any]]:
         return [event for event in self.events() if "Decision" in event]
+
+    def count(self) -> int:
+        """Count the results that were heard."""
+        return int(self.tell(do="count"))
 
     def changes(self) -> list[Any]:
         found: list[Any] = self.tell(do="changes")
@@ -77,7 +80,7 @@ class _Process:
 
         if self.client is not None:
             await self.client.disconnect()
-        client, self.client = Client(url, timeout=60), None
+        client, self.client = Client(url, timeout=how.get("timeout_s", 60)), None
         client.session_timeout = how.get("session_ms", 60_000)
         if "policy" in how:
             await client.set_security_string(
@@ -128,7 +131,7 @@ class _Process:
         subscription = await self.client.create_subscription(100, self)
         event_types = [
             ua.NodeId("InspectionResultReadyEventType", self.own),
-            *(ua.NodeId(number, self.vision) for number in (1018, 1022)),
+            *(ua.NodeId(number, self.vision) for number in (1018, 1022, 1038)),
         ]
         await subscription.subscribe_events(self._node(""), event_types)
         await subscription.subscribe_data_change(self._node("VisionStateMachine.CurrentState"))
@@ -144,6 +147,9 @@ class _Process:
 
     async def events(self) -> list[Any]:
         return self.heard
+
+    async def count(self) -> int:
+        return sum("Decision" in event for event in self.heard)
 
     async def changes(self) -> list[Any]:
         return self.changed
@@ -177,8 +183,6 @@ def _intrude(client: Any, how: str) -> None:
 def as_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.name
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, datetime):

@@ -170,3 +170,21 @@ def test_an_object_without_good_test_images_is_tested_with_those_for_validation(
             "structural_anomalies",
         ]
         assert held_back.saturations() == open_data_set(root).saturations()
+
+
+def test_a_composition_knows_how_much_of_a_picture_shows_what_and_where(accuracy: Any) -> None:
+    import composition
+
+    assert accuracy.METHODS  # its folder is where benchmarks are imported from
+    draws = torch.Generator().manual_seed(0)
+    good = 0.3 * torch.randn(12, 40, 8, 8, generator=draws)
+    for index in range(len(good)):  # one thing above, and more or less of another on the right below it
+        good[index, :20, :4] += 3
+        good[index, 20:, 4:, 4 + index % 3 :] += 3
+    for softness in (0.0, 0.05):
+        head = composition.Head(good, 3, 0.0, softness)
+        areas = head.areas(good)
+        np.testing.assert_allclose(areas[:, :3].sum(1), 1, rtol=1e-5)
+        np.testing.assert_allclose(areas[:, :3], areas[:, 3:].reshape(12, 3, 4).mean(2), rtol=1e-4)
+        distance = composition.distance_from(good, head.areas)
+        assert distance(good[:1].flip(2))[0] > 5 * distance(good[1:2])[0]

@@ -10,12 +10,16 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from line_rig import COMMANDS, PATIENCE_S, running, write_config
+from line_process import a_verdict
+from line_rig import COMMANDS, running, write_config
+from patience import PATIENCE_S
 from test_daemon_reload import lost_nothing, rewrite
 
 from calibration.calibration_file import read_calibration
 from calibration.cli import main as calibrate
-from lines.collecting import NOTES
+from foundation.errors import InputError
+from lines.collecting import NOTES, Collected, Collecting
+from lines.line_config import read_line
 
 THRESHOLD = 0.38
 """A few parts in a hundred are above it."""
@@ -38,6 +42,7 @@ def line_of_parts(folder: Path, **archive: Any) -> Path:
         journal={"file": "line3.journal"},
         control=f"ipc://{folder}/control",
         archive={"folder": "archive", **archive},
+        deadline_ms=60_000,
     )
 
 
@@ -126,3 +131,13 @@ def test_what_cannot_be_collected_is_refused_in_one_line(
     assert "--count: found without --camera" in refused(engine, "--good", ".", "--count", "30")
     assert "expected an engine, or --camera" in refused("--good", ".")
     assert "--good DIR" in refused(engine)
+
+
+def test_a_line_that_has_not_read_its_config_is_noticed(line_folder: Path) -> None:
+    line = read_line(line_of_parts(line_folder, sample=0.5))
+    collecting = Collecting(line, line_folder / "good", Collected("ab", 0.5, False), "brightness")
+    told = {"score": 0.1, "threshold": 0.5, "model": "brightness", "archive": None}
+    with pytest.raises(InputError, match=r"archive.sample: found 0.5, .* of the last 81 passes: inspectctl"):
+        for number in range(1, 200):
+            collecting._take(a_verdict(number, **told))
+    assert collecting.collected.passes == 81

@@ -228,12 +228,12 @@ class Slow:
     def open(self) -> "Slow":
         self.opened += 1
         self.opening.set()
-        assert self.may_open.wait(30)
+        assert self.may_open.wait(PATIENCE_S)
         return self
 
     def infer(self, frames: list[object], *_: object) -> dict[str, NDArray[np.float32]]:
         self.judging.set()
-        assert self.may_judge.wait(30)
+        assert self.may_judge.wait(PATIENCE_S)
         return {
             SCORE: np.zeros(len(frames), np.float32),
             ANOMALY_MAP: np.zeros((len(frames), 1, 1), np.float32),
@@ -256,7 +256,7 @@ def test_a_lane_in_the_place_of_another_keeps_the_engines_of_all_products_open()
         waiting.wake()
 
     capture(1, flange)
-    assert flange.judging.wait(30)
+    assert flange.judging.wait(PATIENCE_S)
     [_] = lanes.replace_hung(0.0)
     for event in (flange.may_open, flange.may_judge, washer.may_open, washer.may_judge):
         event.set()
@@ -278,10 +278,10 @@ def test_opening_an_engine_anew_is_no_hang_but_judging_too_long_is() -> None:
     lanes.start()
     waiting.put(CapturedFrame(FrameKey("top", 1), product, source, 0, 0, 2**62, None, None))
     waiting.wake()
-    assert product.opening.wait(30)
+    assert product.opening.wait(PATIENCE_S)
     assert lanes.replace_hung(0.0) == []
     product.may_open.set()
-    assert product.judging.wait(30)
+    assert product.judging.wait(PATIENCE_S)
     [hung] = lanes.replace_hung(0.0)
     assert [frame.key.frame for frame in hung.frames] == [1]
     assert hung.error == "the engine has hung for 0 s"

@@ -135,7 +135,7 @@ def test_cameras_come_change_and_go(line_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda content: content.update(cameras={}), "cameras: expected"),
+        (lambda content: content.update(cameras={}), "cameras: found nothing in it, expected"),
         (lambda content: content.update(engine="gone.engine"), "gone.engine: cannot be read"),
         (lambda content: content.update(calibration="gone.yaml"), "gone.yaml: cannot be read"),
         (

@@ -132,7 +132,7 @@ def test_an_orderly_end_delivers_what_is_journaled(line: DeliveryLine) -> None:
         line.process.stdin.close()
         assert take(subscription, 500) == list(range(1, 501))
         subscription.acknowledge(subscription._last)  # type: ignore[arg-type]
-        assert line.process.wait(20) == 0
+        assert line.process.wait(PATIENCE_S) == 0
 
 
 def test_a_required_subscriber_that_never_came_is_absent_and_misses_nothing(line_maker: LineMaker) -> None:

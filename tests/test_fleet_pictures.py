@@ -35,6 +35,7 @@ class SeaweedFs:
         folder.mkdir()
         names = ("master", "volume", "filer", "s3")
         self.ports = {f"{name}.port{kind}": free_port() for name in names for kind in ("", ".grpc")}
+        self.ports |= {"s3.port.iceberg": 0, "s3.port.lance": 0}  # none of these
         identity = {
             "name": "fleet",
             "credentials": [{"accessKey": "name", "secretKey": "secret"}],

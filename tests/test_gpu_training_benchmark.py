@@ -87,6 +87,16 @@ def test_teachers_are_distilled_and_the_table_is_filled(
     (ours,) = (row for row in rows if row.endswith(f"| {cell['image_auroc']:.3f} |") and "= ours" in row)
     assert f"{cell['au_pro']:.3f}" in ours  # read out anew, it is what the training gave
 
+    import accuracy_per_minute
+
+    data = ["--data", str(tmp_path / "bottle"), "--natural", str(tmp_path / "photographs")]
+    turns = [*data, "--out", str(tmp_path / "turns"), "--methods", "xs-paper,xs", "--steps", "1", "2"]
+    assert accuracy_per_minute.main([*turns, "--markdown", str(page)]) == 0
+    cells = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| ours")]
+    assert [(name, steps) for name, _, steps, *_ in cells] == [
+        (f"| ours, XS{maps}", steps) for maps in ("", ", the paper's maps") for steps in ("1", "2")
+    ]
+
 
 def test_without_a_gpu_it_says_so(
     gpu_training: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

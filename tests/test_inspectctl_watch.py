@@ -104,7 +104,7 @@ def test_tail_ends_quietly_when_nobody_reads_on(line: LineProcess) -> None:
     assert tail.stdout is not None
     tail.stdout.close()
     line.publish(a_verdict(1), a_verdict(2))
-    assert tail.wait(30) == 0
+    assert tail.wait(PATIENCE_S) == 0
     assert tail.stderr is not None
     assert tail.stderr.read() == ""
 

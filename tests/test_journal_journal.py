@@ -192,7 +192,7 @@ def test_checkpoints_go_on_in_a_file_that_took_the_journals_place(tmp_path: Path
     def in_the_database_file(least: int) -> None:
         """Wait until so many rows are there without the log."""
         copy = tmp_path / "copy"
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up:
             # Not by this process: with its descriptor it would close the journal's locks.
             subprocess.run(["cp", journal.file, copy], check=True)
@@ -330,7 +330,7 @@ def test_a_query_left_open_is_told_and_does_not_stop_the_line(tmp_path: Path) ->
     query = sqlite3.connect(f"file:{journal.file}?mode=ro", uri=True)
     reading = query.execute("SELECT * FROM journal")
     reading.fetchone()
-    seq, give_up = 101, time.monotonic() + 30
+    seq, give_up = 101, time.monotonic() + PATIENCE_S
     while journal.trouble is None:
         assert time.monotonic() < give_up
         journal.write(verdicts(seq, seq + 9))

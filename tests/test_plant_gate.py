@@ -91,21 +91,29 @@ def test_a_gate_fires_when_the_part_is_there_and_rests_when_nobody_knows(
         for seq, decision in enumerate(decisions, 1):
             assert active_at(tmp_path, captured[seq] + 2) == (decision == "pass"), seq
             assert not active_at(tmp_path, captured[seq] + 1.75)
-        counted = running.health()["gates"]["reject"]
-        assert (counted["passed"], counted["ejected"], counted["late"]) == (4, 3, 1)
-        assert counted["unknown"] == 1
-        metrics = running.get("/metrics")[1]
-        assert 'inspectd_gate_parts_total{command="passed",gate="reject",line="line3"} 4.0' in metrics
-        assert 'inspectd_gate_margin_seconds_bucket{gate="reject",le="0.0",line="line3"} 1.0' in metrics
+
+        def counted() -> tuple[int, ...]:
+            now = running.health()["gates"]["reject"]
+            return tuple(now[key] for key in ("passed", "ejected", "late", "unknown"))
+
+        until(lambda: counted() == (4, 3, 1, 1), what=counted)
+        passed = 'inspectd_gate_parts_total{command="passed",gate="reject",line="line3"} 4.0'
+        late = 'inspectd_gate_margin_seconds_bucket{gate="reject",le="0.0",line="line3"} 1.0'
+        until(lambda: passed in (metrics := running.get("/metrics")[1]) and late in metrics)
 
         # Parts on their way when the process is killed are found again in the journal.
         captured[9] = time.monotonic() - TOOK_S
         line.judge(9, 9, captured_at=now(-TOOK_S))
-        line.judge(10, 10, captured_at=now(0.1 - TOOK_S), decision="reject", score=0.9)
+        time.sleep(0.5)
+        line.judge(10, 10, captured_at=now(-TOOK_S), decision="reject", score=0.9)
+        pid = running.process.pid
+        [gates] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         running.process.kill()
+        until(lambda: not Path("/proc", gates).exists())  # its outputs rest
     # Late enough for this machine to start it again.
     after_s = round(3 + 4 * start_s)
     config = write_plant(tmp_path, line, gates={"reject": gate | {"after": f"{after_s} s"}})
+    time.sleep(0.5)
     captured[11] = time.monotonic() - TOOK_S
     line.judge(11, 11, captured_at=now(-TOOK_S))
     with plant(config) as running:

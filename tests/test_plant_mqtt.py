@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from delivery_line import DeliveryLine
+from patience import PATIENCE_S
 from plant_rig import Plant, complaint, free_port, plant, until, write_plant
 
 mqtt = pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt: pip install 'inspectd[plant]'")
@@ -96,7 +97,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 @pytest.fixture
 def listener(broker: Broker) -> Iterator[Listener]:
     listener = Listener(broker.port)
-    assert listener.subscribed.wait(20)
+    assert listener.subscribed.wait(PATIENCE_S)
     yield listener
     listener.close()
 
@@ -150,7 +151,7 @@ def test_nothing_is_lost_while_the_broker_is_killed_or_hangs_or_this_process_is_
         # Who listens is to be there before the first message.
         running.process.send_signal(signal.SIGSTOP)
         broker.start()
-        assert listener.subscribed.wait(20)
+        assert listener.subscribed.wait(PATIENCE_S)
         running.process.send_signal(signal.SIGCONT)
         all_there(listener, 6000)
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,10 @@ class Served:
     def __init__(self, folder: Path, certificates: Path) -> None:
         self.folder = folder
         self.certificates = certificates
+        self._next = 1
         self.port = free_port()
         self.url = f"opc.tcp://127.0.0.1:{self.port}"
-        self.line = DeliveryLine(folder, product="flange")
+        self.line = DeliveryLine(folder, product="flange", control=f"ipc://{folder}/control")
         self.config = write_plant(folder, self.line, silence="1 s", opcua=self.section())
         for name in ("flange", "lid"):
             an_engine(folder / f"{name}.engine", f"{name}-xs")
@@ -153,6 +155,13 @@ class Served:
             "password": PASSWORD,
         } | changes
 
+    def judge(self, count: int = 1, **changes: Any) -> int:
+        """Have the line judge the next parts; give the first ``seq``."""
+        first = self._next
+        self._next += count
+        self.line.judge(first, first + count - 1, **changes)
+        return first
+
     def close(self) -> None:
         self.plant.close()
         self.line.kill()
@@ -186,6 +195,18 @@ def prepare(client: OpcuaClient, product: str) -> list[Any]:
     return client.call(
         f"{RECIPES}.PrepareRecipe", ["RecipeIdExternalDataType", product], ["RecipeIdInternalDataType", ""]
     )
+
+
+def outcome(client: OpcuaClient, product: str) -> int:
+    """Prepare a recipe, and give the error when it is over; after half a second an event tells of that."""
+    before = len(client.events())
+    _, completed, error = prepare(client, product)
+    if completed or error:
+        return int(error)
+    (told, *_) = until(
+        lambda: [one for one in client.events()[before:] if "ExternalId" in one or one["Severity"] == 600]
+    )
+    return 0 if "ExternalId" in told else -2
 
 
 def test_who_may_log_in(served: Served, client: OpcuaClient) -> None:
@@ -240,14 +261,13 @@ def test_who_may_log_in(served: Served, client: OpcuaClient) -> None:
 
 
 def test_results_and_state(served: Served, client: OpcuaClient) -> None:
-    line = served.line
     client.connect(served.url, **served.as_scada())
-    assert client.read(LAST)[0] == "BadWaitingForInitialData"
+    until(lambda: client.read(LAST)[0] == "BadWaitingForInitialData")
     client.tell(do="listen")
-    line.judge(1, 29)
-    line.judge(30, 30, decision="reject", part="Teil ä", peak={"x": 5, "y": 6}, model="lid-xs")
-    line.judge(31, 31, decision="fault", reason="deadline", score=None, peak=None, part=None)
-    until(lambda: len(client.results()) == 31, what=client.events)
+    served.judge(29)
+    served.judge(decision="reject", part="Teil ä", peak={"x": 5, "y": 6}, model="lid-xs")
+    served.judge(decision="fault", reason="deadline", score=None, peak=None, part=None)
+    until(lambda: client.count() == 31, what=client.events)
 
     # Events: typed fields, each verdict once and in order.
     found = client.results()
@@ -260,7 +280,7 @@ def test_results_and_state(served: Served, client: OpcuaClient) -> None:
     assert reject["CapturedAt"] == "2026-01-31T12:00:00.123456+00:00" and reject["TotalMs"] == 22.0
     assert (fault["Reason"], fault["ResultState"], fault["Severity"]) == ("deadline", 4, 700)
     assert "Score" not in fault and "PartId" not in fault and fault["Model"] == "flange-xs"
-    assert content(reject)["Decision"] == "Reject" and content(fault)["Score"] is None
+    assert content(reject)["Decision"] == 2 and content(fault)["Score"] is None
     assert reject["InternalRecipeId"]["Id"] == "lid" and fault["InternalConfigurationId"]["Id"] == "flange"
 
     # Variables.
@@ -268,13 +288,14 @@ def test_results_and_state(served: Served, client: OpcuaClient) -> None:
     assert quality == "Good" and last["ResultId"]["Id"] == "aa-31" and content(last)["Reason"] == "deadline"
     assert client.read(f"{LAST}.ResultState") == ("Good", 4)
     assert client.read(f"{LAST}.ProcessingTimes")[1]["ProcessingDuration"] == 22.0
-    assert client.read("SystemState")[1]["State"] == "PRD_1"
+    assert client.read("SystemState")[1]["State"] == 1  # production
     assert client.read("Cameras.top") == ("Good", "running")
     until(lambda: client.read("Passes") == ("Good", 31))
 
 
 def test_results_can_be_asked_for(served: Served, client: OpcuaClient) -> None:
-    # The last ones in a list, older ones by their ids.
+    """After the results of the test before: the last ones in a list, older ones by their ids."""
+    client.connect(served.url, **served.as_scada())
     anything = ["MeasIdDataType", ""]
     ids = [anything, ["PartIdDataType", ""], *([["RecipeIdExternalDataType", ""]] * 2)]
     ids += [*([["ConfigurationIdDataType", ""]] * 2), ["ProductIdDataType", ""], ["JobIdDataType", ""]]
@@ -300,28 +321,34 @@ def test_results_can_be_asked_for(served: Served, client: OpcuaClient) -> None:
 
 
 def test_recipes_and_configurations(served: Served, client: OpcuaClient) -> None:
+    client.connect(served.url, **served.as_scada())
+    client.tell(do="listen")
     # What the docs say of the hash.
     active = client.read(f"{CONFIGURATIONS}.ActiveConfiguration")[1]["InternalId"]
     both = (served.folder / "flange.engine").read_bytes() + b"flange"
     assert active["Id"] == "flange" and active["Hash"] == hashlib.sha256(both).hexdigest()
     _, count, _, known, _ = client.call(f"{CONFIGURATIONS}.GetConfigurationList", 0, 0, -1)
-    assert [one["InternalId"]["Id"] for one in known] == ["lid", "flange"] and count == 2
+    assert [one["InternalId"]["Id"] for one in known] == ["flange", "lid"] and count == 2
     assert "configuration slow: " in served.plant.log and "missing.engine" in served.plant.log
 
     # Select through the line's control address.
     state_before = client.read(f"{RECIPES}.Recipes.lid.IsPrepared")
     assert state_before == ("Good", False)
-    out, completed, error = prepare(client, "lid")
-    assert (out["Id"], completed, error) == ("lid", True, 0)
+    assert outcome(client, "lid") == 0
     prepared = until(lambda: [event for event in client.events() if "ExternalId" in event])
     assert [event["InternalId"]["Id"] for event in prepared] == ["lid"]
-    assert client.read(f"{RECIPES}.Recipes.lid.IsPrepared") == ("Good", True)
+    until(lambda: client.read(f"{RECIPES}.Recipes.lid.IsPrepared") == ("Good", True))
     assert prepare(client, "nothing")[1:] == [False, -1]
-    assert prepare(client, "unknown")[1:] == [False, -2]
+    assert outcome(client, "unknown") == -2
+    assert "unknown is not prepared: the line refuses: product: found unknown" in served.plant.log
     assert prepare(client, "slow")[1:] == [False, 0]
     assert prepare(client, "lid")[1:] == [False, -5]
+    served.line.tell(do="let")
     until(lambda: client.read(f"{RECIPES}.Recipes.slow.IsPrepared") == ("Good", True))
     assert client.read(f"{CONFIGURATIONS}.ActiveConfiguration")[0] == "BadConfigurationError"
+    assert client.call(f"{RECIPES}.Recipes.lid.Prepare")[1] == 0
+    assert client.call(f"{RECIPES}.Recipes.lid.Unprepare") == [-4]
+    until(lambda: client.read(f"{RECIPES}.Recipes.lid.IsPrepared") == ("Good", True))
     with pytest.raises(Refused, match="BadNotExecutable"):
         client.call("VisionStateMachine.Halt", -1, 0)
     with pytest.raises(Refused, match="BadNotWritable"):
@@ -333,9 +360,11 @@ def test_who_has_no_control_may_read(served: Served, client: OpcuaClient) -> Non
     historian = {"user_certificate": str(made / "historian.pem"), "user_key": str(made / "historian.key.pem")}
     how = {key: value for key, value in served.as_scada().items() if key not in ("user", "password")}
     client.connect(served.url, **how | historian | {"policy": "Aes256Sha256RsaPss"})
-    assert client.call(f"{RESULTS}.GetResultById", ["ResultIdDataType", "aa-30"], -1)[2] == 0
+    assert client.read(STATE)[0] == "Good"
     with pytest.raises(Refused, match="BadUserAccessDenied"):
         prepare(client, "lid")
+    with pytest.raises(Refused, match="BadUserAccessDenied"):
+        client.call(f"{RECIPES}.Recipes.lid.Prepare")
 
 
 @pytest.mark.skipif(
@@ -353,8 +382,10 @@ def test_node_opcua_reads_hears_and_calls(served: Served) -> None:
     )
     assert node.stdout is not None
     assert any(line == "listening\n" for line in node.stdout), node.communicate()
-    served.line.judge(101, 101, decision="reject", part="node")
-    said = json.loads(node.communicate(timeout=120)[0].splitlines()[-1])
+    seq = served.judge(decision="reject", part="node")
+    out, err = node.communicate(timeout=120)
+    assert node.returncode == 0, err
+    said = json.loads(out.splitlines()[-1])
     assert said["state"] == ["Operational", "Good"]
     assert said["types"] == {
         "": "VisionSystemType", "ResultManagement": "ResultManagementType",
@@ -367,44 +398,47 @@ def test_node_opcua_reads_hears_and_calls(served: Served) -> None:
     (event,) = said["events"]
     assert event["partId"] == "node" and event["decision"] == 2 and event["content"]["decision"] == 2
     assert event["content"]["camera"] == "top" and event["recipe"] == "RecipeIdInternalDataType"
-    assert said["byId"] == {"error": 0, "seq": 101, "score": 0.5}
+    assert said["byId"] == {"error": 0, "seq": seq, "score": 0.5}
     assert said["prepare"] == {"status": "Good", "error": 0, "id": "lid"}
     assert said["unknown"] == -1 and said["halt"] == "BadNotExecutable"
 
 
 def test_a_hung_client_holds_nobody_up_and_is_hung_up_on(served: Served, client: OpcuaClient) -> None:
-    hung, late = OpcuaClient(), OpcuaClient()
+    hung, third, fourth = OpcuaClient(), OpcuaClient(), OpcuaClient()
     try:
         client.connect(served.url, **served.as_scada())
         client.tell(do="listen")
-        heard = len(client.results())
+        heard = client.count()
         hung.connect(served.url, **served.as_scada(session_ms=5000))
         hung.tell(do="listen")
+        third.connect(served.url, **served.as_scada())
+        with pytest.raises(Refused):  # one more than the config lets in
+            fourth.connect(served.url, **served.as_scada(timeout_s=5))
         hung.process.send_signal(signal.SIGSTOP)
-        late.connect(served.url, **served.as_scada())
-        # One more than the config lets in.
-        fourth = OpcuaClient()
-        with pytest.raises(Refused):
-            fourth.connect(served.url, **served.as_scada())
-        served.line.judge(1001, 2500)
-        until(lambda: len(client.results()) - heard >= 1500, what=lambda: served.plant.log)
-        memory = served.plant.memory_mb()
-        served.line.judge(2501, 4000)
-        until(lambda: len(client.results()) - heard >= 3000, what=lambda: served.plant.log)
-        # 1,500 events of some 10 kB would be 15 MB; what is kept for the hung one does not grow any more.
-        assert served.plant.memory_mb() < memory + 10
+        memory = 0.0
+        for due in range(150, 1201, 150):
+            served.judge(150)
+            until(partial(has_heard, client, heard + due), what=lambda: served.plant.log)
+            if due == 600:
+                memory = served.plant.memory_mb()  # the hung one's queue is full
+        found = [event["Seq"] for event in client.results()[heard:]]
+        assert found == list(range(found[0], found[0] + 1200))
+        assert served.plant.memory_mb() < memory + 5
         # The hung one's place is free when its session has ended.
         assert until(lambda: tried(fourth, served)) == "Good"
-        fourth.close()
     finally:
-        for one in (hung, late):
+        for one in (hung, third, fourth):
             one.process.send_signal(signal.SIGCONT)
             one.close()
 
 
+def has_heard(client: OpcuaClient, results: int) -> bool:
+    return client.count() >= results
+
+
 def tried(client: OpcuaClient, served: Served) -> str | None:
     try:
-        client.connect(served.url, **served.as_scada())
+        client.connect(served.url, **served.as_scada(timeout_s=5))
     except Refused:
         return None
     return client.read("LineState")[0]
@@ -417,8 +451,8 @@ def test_the_example_of_the_docs(served: Served) -> None:
     )  # fmt: skip
     assert example.stdout is not None
     assert example.stdout.readline() == "listening\n", example.communicate()
-    served.line.judge(5001, 5001, decision="reject")
-    assert example.stdout.readline() == "reject 5001 top 0.5\n"
+    seq = served.judge(decision="reject")
+    assert example.stdout.readline() == f"reject {seq} top 0.5\n"
     example.kill()
     example.communicate()
 
@@ -429,7 +463,7 @@ def test_silence_is_bad_quality_and_a_killed_server_loses_nothing(
     client.connect(served.url, **served.as_scada())
     before = len(client.changes())
     client.tell(do="listen")
-    served.line.judge(6001, 6001)
+    seq = served.judge()
     until(lambda: client.read(f"{LAST}.ResultId")[1] is not None)
     served.line.kill()
     until(lambda: client.read(STATE)[0] == "BadNoCommunication")
@@ -445,10 +479,9 @@ def test_silence_is_bad_quality_and_a_killed_server_loses_nothing(
     served.plant.close()
     served.plant = Plant(served.config)
     assert until(lambda: tried_state(client, served)) == "BadNoCommunication"
-    assert served.plant.output("opcua")["state"] == "connecting"
     # What was delivered before the kill can be asked for.
-    _, result, error = client.call(f"{RESULTS}.GetResultById", ["ResultIdDataType", "aa-6001"], -1)
-    assert error == 0 and content(result)["Seq"] == 6001
+    _, result, error = client.call(f"{RESULTS}.GetResultById", ["ResultIdDataType", f"aa-{seq}"], -1)
+    assert error == 0 and content(result)["Seq"] == seq
     client.tell(do="listen")
     served.line.start(boot="bb")
     until(lambda: client.read(STATE)[0] == "Good")

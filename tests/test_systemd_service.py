@@ -199,6 +199,7 @@ def test_the_service_is_hardly_exposed(prefix: Path, unit: str) -> None:
     assert float(done.stdout.split("Overall exposure level for ")[1].split()[1]) <= MOST_EXPOSED
 
 
+@pytest.mark.slow
 def test_rules_and_dashboard_go_where_they_are_looked_for_and_changed_ones_are_left_alone(
     tmp_path: Path,
 ) -> None:

@@ -60,7 +60,7 @@ def test_parts_that_depend_on_each_other_count_as_fewer() -> None:
     ("passes", "rejects", "at", "expected"),
     [
         (99, 0, None, "found 99 parts that passed at this threshold, expected at least 100"),
-        (500, 100, None, "found 100 rejects beside 500 passes, expected at most one in ten"),
+        (500, 100, None, "fitted to what passed: 100 rejects beside 500 passes, expected at most one in ten"),
         (500, 0, 1.0, "threshold: found 1, above which 7.% of the parts that passed lie, expected a higher"),
     ],
 )

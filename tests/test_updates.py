@@ -314,7 +314,7 @@ def test_killed_at_each_step_the_line_has_all_of_the_old_or_all_of_the_new(desk:
     before = config.parent.with_name("before")
     shutil.copytree(config.parent, before)
     old = seen()
-    desk.config.write_text(desk.config.read_text() + "deadline_ms: 900\n")
+    desk.config.write_text(yaml.safe_dump(yaml.safe_load(desk.config.read_text()) | {"max_batch": 2}))
     desk.make(0.6)
     step, outcomes = 0, set()
     while True:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -10,6 +11,7 @@ from starlette.responses import Response
 from calibration.calibration_file import read_calibration
 from calibration.threshold_change import apply, counted_interval, digest, put_back
 from dashboard.labels import Entry, Labels
+from dashboard.rollup import Rollup
 from dashboard.threshold_change import (
     LineDidNotAnswer,
     LineRefused,
@@ -51,6 +53,7 @@ async def show(ask: Ask) -> Response:
             "since_at": window.since_us / 1000,
             **histogram,
             "tail": window.tail(rollup, histogram["edges"]),
+            "estimate": _estimate(watch, rollup, window),
             "writable": reason is None,
             "reason": None if reason is None else {"code": reason[0], "values": {}, "detail": reason[1]},
             "back": None if labels is None else _shown_back(_back(watch, labels, key.product)),
@@ -288,6 +291,34 @@ def _calibration(watch: LineWatch, product: str | None) -> dict[str, Any]:
                 "before": changed.before,
             },
         },
+    }
+
+
+def _estimate(watch: LineWatch, rollup: Rollup, window: Window) -> dict[str, Any] | None:
+    """Hold the promised false reject rate against what was judged since the threshold is what it is.
+
+    None where too little was judged, another threshold is in use, or scipy is not installed.
+    """
+    if find_spec("scipy") is None:
+        return None
+    from calibration.reestimate import reestimate
+
+    product = window.key.product
+    try:
+        found = read_calibration(calibration_of(watch.line, product))
+        since = _moment(found.made_at if found.changed is None else found.changed.at)
+        if since is None or window.key.camera is not None or _judged_by(watch, product) != found.threshold:
+            return None
+        judged = window.judged_since(rollup, int(since * 1000))
+        estimate = reestimate(judged, found.threshold, found.wanted_false_reject_rate)
+    except InputError:
+        return None
+    return {
+        "rate": estimate.rate,
+        "interval": list(estimate.interval),
+        "threshold": estimate.threshold.value,
+        "passes": estimate.parts,
+        "rejects": estimate.rejects,
     }
 
 

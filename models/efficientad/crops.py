@@ -100,15 +100,19 @@ class Crops:
     ) -> Iterator[Iterator[Batch]]:
         """Draw so many crops once, and give batches of them without end, epoch by epoch.
 
-        The features lie on disk, in half precision: 0.8 MB per crop for 96 channels.
+        Crops and features lie on disk, these in half precision: 1 MB per crop for 96 channels.
         """
         channels, side = projection.matrix.shape[1], CROP // 4
         rounds = -(-count // len(indices))
         order = np.concatenate([self._random.permutation(indices) for _ in range(rounds)])[:count]
-        images = np.empty((count, CROP, CROP, 3), np.uint8)
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "features.npy"
-            features = np.lib.format.open_memmap(file, "w+", np.float16, (count, channels, side, side))
+            images, features = (
+                np.lib.format.open_memmap(Path(folder) / f"{name}.npy", "w+", kind, (count, *shape))
+                for name, kind, shape in (
+                    ("crops", np.uint8, (CROP, CROP, 3)),
+                    ("features", np.float16, (channels, side, side)),
+                )
+            )
             with tqdm(desc="showing crops to the backbone", total=count, unit="crop") as bar:
                 for start in range(0, count, batch):
                     drawn, seen = self.of(order[start : start + batch])

@@ -81,7 +81,9 @@ def test_held_up(trial: Trial) -> None:
     ("change", "expected"),
     [
         pytest.param(
-            {"cameras": {}}, "cameras: expected", marks=pytest.mark.faults("Daemon", "reload: broken config")
+            {"cameras": {}},
+            "cameras: found nothing in it, expected",
+            marks=pytest.mark.faults("Daemon", "reload: broken config"),
         ),
         pytest.param(
             {"calibration": "gone.yaml"},

@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import yaml
 import zmq
+from connections import Connections
 from line_rig import COMMANDS, camera_processes, write_config
 from patience import PATIENCE_S
 
@@ -23,8 +24,8 @@ from daemon.journal.reader import JournalReader
 from verdicts import Health, Verdict, decode
 from verdicts.message import Reason, decode_verdict
 
-BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100, "waiting": 200}
-"""A camera whose frames may wait for two seconds, so that a busy machine alone makes no fault."""
+BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100, "waiting": 1000}
+"""A camera whose frames may wait for ten seconds, so that a busy machine alone makes no fault."""
 STEADY = 10
 """Judged parts in a row, without a fault among them, that make a camera a recovered one."""
 
@@ -104,6 +105,7 @@ class Trial:
         self._subscriber.reconnect_ivl = 10
         self._subscriber.reconnect_ivl_max = 50
         self._subscriber.subscribe(b"")
+        self._connections = Connections(self._subscriber)
 
     # The daemon.
 
@@ -399,7 +401,8 @@ class Trial:
 
     def note_end(self) -> None:
         """Hear the last words of a daemon that has ended, and note what its cameras counted."""
-        while self.listen(200):
+        self._connections.wait_until_gone()
+        while self.listen():
             pass
         for file, (boot, captured) in self._counts():
             camera = file.name.removesuffix(".captured").rpartition(".")[2]

@@ -56,7 +56,7 @@ class Background:
         """Mark where the pictures that it was made of showed the belt and parts about equally often."""
         spread = self._deviation.max(axis=2)
         most = max(self._contrast, _UNSTEADY * float(np.median(spread)))
-        mask = cv2.compare(spread, most, cv2.CMP_GT)
+        mask = (spread > most).astype(np.uint8) * 255
         return cast(Mask, cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _LARGE))
 
     def is_dark(self, picture: Frame) -> bool:

@@ -19,6 +19,7 @@ from verdicts import LineControl
 
 if TYPE_CHECKING:
     from plant.config import Plant
+    from plant.outputs.opcua.methods import Methods
     from plant.outputs.opcua.space import Space
 
 _START_S: Final = 120.0
@@ -49,11 +50,12 @@ class OpcuaServer:
         self._config = plant.config.opcua
         self._line = plant.line
         self._security = read_security(plant.file, self._config, plant.line.name)
-        check_nodeset()
+        _check_nodeset()
         self._products = Products(plant.line)
         self._looked_s = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._space: Space | None = None
+        self._methods: Methods | None = None
         self._trouble: str | None = None
         self._begun = threading.Event()
         self._thread: threading.Thread | None = None
@@ -82,7 +84,7 @@ class OpcuaServer:
         if now_s - self._looked_s > _LOOK_EVERY_S:
             self._looked_s = now_s
             if self._products.look():
-                self._do(self._space.show_products())
+                self._do(self._show_products(self._space))
         self._do(self._space.show(line))
 
     def close(self) -> None:
@@ -157,11 +159,20 @@ class OpcuaServer:
         await space.build()
         await asyncio.to_thread(self._products.look)
         await space.show_products()
-        Methods(space, self._select).link(server, sessions)
+        self._methods = Methods(server, sessions, space, self._select)
+        self._methods.link()
         await server.start()
         self._loop, self._space = asyncio.get_running_loop(), space
         self._begun.set()
-        await sessions.guard(lambda: [] if server.bserver is None else server.bserver.clients)
+        try:
+            await sessions.guard(lambda: [] if server.bserver is None else server.bserver.clients)
+        finally:
+            await server.stop()
+
+    async def _show_products(self, space: "Space") -> None:
+        assert self._methods is not None
+        await space.show_products()
+        self._methods.link_recipes()
 
     def _select(self, product: str) -> str:
         assert self._line.control is not None
@@ -169,7 +180,7 @@ class OpcuaServer:
             return control.select(product)
 
 
-def check_nodeset() -> None:
+def _check_nodeset() -> None:
     """See that the standard's nodeset is there.
 
     Raises:

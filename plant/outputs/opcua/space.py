@@ -44,6 +44,7 @@ _STATE_CHANGED: Final = 1018
 _ERROR: Final = 1019
 _ERROR_RESOLVED: Final = 1020
 _RECIPE_PREPARED: Final = 1022
+_INFORMATION: Final = 1038
 
 _STATES: Final = {"Preoperational": 5028, "Halted": 5029, "Error": 5030, "Operational": 5031}
 _CONTINUOUS: Final = ("ContinuousExecution", 5059)
@@ -167,6 +168,8 @@ class Space:
         for verdict, repeated in deliveries:
             self.results.add(verdict)
             await self._tell_result(verdict, repeated=repeated)
+        if self._told is None or _STATE_OF[self._told.state] != "Operational":
+            return  # what is shown of a line that does not judge has bad quality
         verdict, repeated = deliveries[-1]
         result = self.result_of(verdict, repeated=repeated)
         await self._write("ResultManagement.Results.LastResult", ua.Variant(result, Kind.ExtensionObject))
@@ -215,6 +218,11 @@ class Space:
         event_type = self._model.standard(_RECIPE_PREPARED)
         await self._tell(event_type, f"{self._line} judges {product}", 300, fields)
 
+    async def tell_failure(self, text: str) -> None:
+        """Tell that what a client asked for could not be done."""
+        _log.warning("opcua: %s", text)
+        await self._tell(self._model.standard(_INFORMATION), text, 600, {})
+
     async def _show_state(self, before: _Told | None, now: _Told) -> None:
         machine = _STATE_OF[now.state]
         if now.state == "silent":
@@ -257,6 +265,8 @@ class Space:
                 await self._add_variable("Cameras", camera, string, self._model.own)
                 self._cameras.add(camera)
             await self._write(f"Cameras.{camera}", ua.Variant(state_, Kind.String))
+        gone = self._cameras - now.cameras.keys()
+        await self._quality([f"Cameras.{camera}" for camera in gone], codes.BadOutOfService)
 
     async def _show_active(self) -> None:
         path = "ConfigurationManagement.ActiveConfiguration"
@@ -364,7 +374,7 @@ class Space:
         for node in (system, self._server.nodes.server):
             await node.set_event_notifier([ua.EventNotifier.SubscribeToEvents])
         await self._server.nodes.server.add_reference(system, ua.ObjectIds.HasNotifier)
-        told = [_STATE_CHANGED, _ERROR, _ERROR_RESOLVED, _RECIPE_PREPARED]
+        told = [_STATE_CHANGED, _ERROR, _ERROR_RESOLVED, _RECIPE_PREPARED, _INFORMATION]
         for event_type in [self._model.result_event, *map(self._model.standard, told)]:
             await system.add_reference(self._server.get_node(event_type), ua.ObjectIds.GeneratesEvent)
 
@@ -395,7 +405,7 @@ class Space:
         path = "ResultManagement.Results.LastResult"
         return [path, f"{path}.ResultContent", *(f"{path}.{name}" for name in RESULT_KINDS)]
 
-    async def _quality(self, paths: Sequence[str], code: int) -> None:
+    async def _quality(self, paths: Collection[str], code: int) -> None:
         now = datetime.now(UTC)
         for path in paths:
             await self._set(path, ua.DataValue(ua.Variant(None), ua.StatusCode(code), now, now))
