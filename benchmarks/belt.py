@@ -1,6 +1,6 @@
 """Whether each part on a moving belt gets one verdict, and what finding it costs.
 
-    python benchmarks/belt.py --parts 10000 --json docs/benchmarks/belt.json
+    python benchmarks/belt.py --parts 10000 --seed 5000 --json docs/benchmarks/belt.json
     python benchmarks/belt.py --parts 0 --video ../shared/data/video/bolts-on-belt.gif
 
 Parts come at random times, places, angles and speeds, several at a time and not at all for a while; the belt
@@ -45,12 +45,13 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--parts", type=int, default=10_000, help="on all belts (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first belt (default: %(default)s)")
     parser.add_argument("--video", type=Path, action="append", default=[], help="in which parts are counted")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     options = parser.parse_args()
     result: dict[str, Any] = {}
     if options.parts:
-        result["belts"] = judged_belts(options.parts)
+        result["belts"] = judged_belts(options.parts, options.seed)
     result["videos"] = {video.name: counted(video) for video in options.video}
     result["ms_per_picture"] = {
         f"{width}x{height}": times(width, height) for width, height in ((320, 240), (640, 480), (1280, 960))
@@ -60,7 +61,7 @@ def main() -> None:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def judged_belts(parts: int) -> list[dict[str, Any]]:
+def judged_belts(parts: int, seed: int) -> list[dict[str, Any]]:
     """Let parts pass a running daemon, and hold its journal against the truth, for each belt."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -68,7 +69,7 @@ def judged_belts(parts: int) -> list[dict[str, Any]]:
         cameras = {}
         counts = [round(share * parts) for share in SHARES]
         for number, (belt, count) in enumerate(zip(BELTS, counts, strict=True)):
-            source = f"simulated://belt?seed={number}&parts={count}&truth={folder}/truth{number}"
+            source = f"simulated://belt?seed={seed + number}&parts={count}&truth={folder}/truth{number}"
             cameras[f"belt{number}"] = {
                 "source": source + "".join(f"&{key}={value}" for key, value in belt.items()),
                 "present": {},
@@ -100,6 +101,7 @@ def judged_belts(parts: int) -> list[dict[str, Any]]:
             rows.append(
                 belt
                 | {
+                    "seed": seed + number,
                     "parts": len(truth),
                     "pictures": max(entry["seen"][1] for entry in truth),
                     "verdicts": len(mine),

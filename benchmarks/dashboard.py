@@ -163,7 +163,7 @@ def pixel(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     return {"verdicts": len(waits), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
 
 
-def heap(folder: Path, _: argparse.Namespace) -> dict[str, float]:
+def heap(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Have a page open while an hour's verdicts come; the heap is measured without its rubbish."""
     with (
         inspected(folder, FASTER_FPS) as (config, inspection),

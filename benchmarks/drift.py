@@ -8,10 +8,10 @@ engine, measured.
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import cv2
@@ -34,10 +34,16 @@ BASELINE = 300
 """Parts that the calibration has seen: more than the slowest drift of the simulated light needs."""
 WITHIN = 500
 """Parts within which a change must be told."""
-HOUR = 300
-"""Parts in an hour: one in twelve seconds."""
+HOUR = 1200
+"""Parts in an hour: one in three seconds."""
+LAMP_STEPS = 30
+"""In which a lamp that fades loses its 15 %: half a percent each, which no single part shows."""
+MEASURED = 500
+"""Unchanged parts of each seed that are judged and measured; those that are shown are drawn from these."""
 BLOCK = 250
 """Successive parts that are drawn together, so that they depend on each other as they came."""
+RUNS = 20
+"""Of each change of a real product."""
 
 Change = Callable[[Frame, float, np.random.Generator], Frame]
 """Changes a picture by a share of the whole change, 0 to 1."""
@@ -83,7 +89,7 @@ def lot(picture: Frame, _: float, random: np.random.Generator) -> Frame:
 
 CHANGES: dict[str, tuple[Change, int, str]] = {
     "lamp −15 % at once": (lamp, 0, "lamp"),
-    f"lamp −15 % over an hour ({HOUR} parts)": (lamp, HOUR, "lamp"),
+    f"lamp −15 % over an hour ({HOUR:,} parts)": (lamp, HOUR, "lamp"),
     "focus: blur σ 1.5": (focus, 0, "focus"),
     "position: shift 6 px": (position, 0, "position"),
     "dirt: a speck": (dirt, 0, "dirt"),
@@ -122,16 +128,19 @@ class Judge:
         return values
 
 
-def run(judge: Judge, baseline: DriftBaseline, pictures: Iterator[Frame], name: str, seed: int) -> Told:
-    """Show changed pictures until something is told, or for ``WITHIN`` parts after the change is whole."""
-    change, comes_over, _ = CHANGES[name]
+Save = Callable[[str, dict[str, Any]], object]
+Measure = Callable[[int, float], Values]
+"""Gives the values of part number n, of which a share of the whole change has come."""
+
+
+def run(baseline: DriftBaseline, measure: Measure, name: str, seed: int) -> Told:
+    """Show changed parts until something is told, or for ``WITHIN`` parts after the change is whole."""
+    comes_over = CHANGES[name][1]
     monitor = DriftMonitor(baseline)
-    for number, picture in enumerate(pictures):
-        if number >= comes_over + WITHIN:
-            break
+    for number in range(comes_over + WITHIN):
         share = min(1.0, (number + 1) / comes_over) if comes_over else 1.0
-        changed = change(picture, share, np.random.default_rng(seed))
-        if monitor.observe(number, judge.values(changed)) and monitor.alarm is not None:
+        stepped = round(share * LAMP_STEPS) / LAMP_STEPS
+        if monitor.observe(number, measure(number, stepped)) and monitor.alarm is not None:
             alarm = monitor.alarm
             after = number - comes_over if number >= comes_over else number
             return Told(name, seed, alarm.cause, after, alarm.since, alarm.amount)
@@ -150,13 +159,29 @@ def unchanged(baseline: DriftBaseline, rows: Values, parts: int, random: np.rand
     return told
 
 
-def simulated(seed: int, first: int) -> Iterator[Frame]:
-    """Give the good parts of the simulated line from one on."""
-    line = SimulatedLine(seed=seed)
+def simulated(seed: int, first: int, side: int = 512) -> Iterator[Frame]:
+    """Give the good parts of the simulated line from one on, so many pixels along each side."""
+    line = SimulatedLine(seed=seed, width=side, height=side)
     index = first
     while True:
         yield line.frame(index)[0]
         index += 1
+
+
+class Drawn:
+    """Measures changed pictures that are drawn by chance, with replacement; of equal ones one is measured."""
+
+    def __init__(self, judge: Judge, pictures: Sequence[Frame]) -> None:
+        self._judge, self._pictures = judge, pictures
+        self._measured = cache(self._measure)
+
+    def _measure(self, index: int, name: str, share: float, seed: int) -> Values:
+        return self._judge.values(CHANGES[name][0](self._pictures[index], share, np.random.default_rng(seed)))
+
+    def of(self, seed: int, name: str) -> Measure:
+        """Draw by a seed; the lamp, the lens and the bracket change a picture alike for all seeds."""
+        random, own = np.random.default_rng(seed), seed if CHANGES[name][0] in {dirt, lot} else 0
+        return lambda _, share: self._measured(int(random.integers(len(self._pictures))), name, share, own)
 
 
 def write(folder: Path, pictures: Iterator[Frame], count: int) -> Path:
@@ -167,59 +192,82 @@ def write(folder: Path, pictures: Iterator[Frame], count: int) -> Path:
     return folder
 
 
-def engine_of(folder: Path, images: Path) -> Path:
-    """Train PaDiM on images and build its engine."""
+def engine_of(folder: Path, images: Path, side: int = 256) -> Path:
+    """Train PaDiM on images and build its engine, for pictures of so many pixels along each side."""
     model = folder / "model.onnx"
-    assert train_model(["--data", str(images), "--out", str(model), "--method", "padim", "--seed", "0"]) == 0
+    method = ["--method", "padim", "--seed", "0", "--image-size", str(side)]
+    assert train_model(["--data", str(images), "--out", str(model), *method]) == 0
     assert build_engine([str(model), "--fast", "--runtime", "onnxruntime"]) == 0
     return model.with_suffix(".engine")
 
 
+class Measured:
+    """The values of one seed's parts, measured when asked for, and kept in a file for another run."""
+
+    def __init__(
+        self, file: Path | None, judge: Callable[[], tuple[Judge, DriftBaseline]], seed: int
+    ) -> None:
+        self._file, self._judge, self._seed = file, cache(judge), seed
+        self._rows: dict[str, list[Values]] = {}
+        kept = None if file is None or not file.exists() else np.load(file)
+        if kept is None:
+            self.baseline = self._judge()[1]
+        else:
+            self.baseline = DriftBaseline.model_validate_json(str(kept["baseline"]))
+            self._rows = {name: list(kept[name]) for name in kept.files if name != "baseline"}
+
+    def of(self, name: str) -> Measure:
+        """Measure the parts that come after those of the baseline, changed; or unchanged ones."""
+        rows = self._rows.setdefault(name, [])
+
+        def measure(number: int, share: float) -> Values:
+            if number == len(rows):
+                picture = SimulatedLine(seed=self._seed).frame(BASELINE + number)[0]
+                if name in CHANGES:
+                    picture = CHANGES[name][0](picture, share, np.random.default_rng(self._seed))
+                rows.append(self._judge()[0].values(picture))
+            return rows[number]
+
+        return measure
+
+    def keep(self) -> None:
+        """Write what was measured."""
+        if self._file is not None:
+            rows = {name: np.stack(some) for name, some in self._rows.items()}
+            np.savez_compressed(self._file, baseline=self.baseline.model_dump_json(), **rows)
+
+
 def of_the_simulated_line(
-    engine_file: Path, seeds: Iterable[int], parts: int, save: Callable[[str, dict[str, Any]], object]
+    engine: Callable[[], Path], seeds: Iterable[int], parts: int, save: Save, rows_in: Path | None
 ) -> None:
     """Run all of it on the simulated line, with a baseline of its own for each seed."""
-    engine = open_engine(engine_file, threads=1)
     for seed in tqdm(seeds, desc="seeds", disable=None):
-        with tempfile.TemporaryDirectory() as held:
-            good = write(Path(held) / "good", simulated(seed, 0), BASELINE)
-            measured = calibrate(engine_file, good, None, 0.01)
-        baseline = measured.calibration.drift
-        assert baseline is not None
-        judge = Judge(engine, measured.calibration.quantiles_array(), baseline)
-        told = [run(judge, baseline, simulated(seed, BASELINE), name, seed) for name in CHANGES]
-        pictures = zip(range(2 * BLOCK), simulated(seed, BASELINE), strict=False)
-        rows = np.stack([judge.values(picture) for _, picture in pictures])
-        cost = [
-            _cost(judge, baseline, picture) for _, picture in zip(range(30), simulated(seed, 0), strict=False)
-        ]
-        save(
-            f"simulated line, seed {seed}",
-            {
-                "told": [asdict(one) for one in told],
-                "unchanged_parts": parts,
-                "false_alarms": unchanged(baseline, rows, parts, np.random.default_rng(seed)),
-                "ms_per_part_measured": float(np.median(cost)),
-            },
-        )
+        file = None if rows_in is None else rows_in / f"{seed}.npz"
+        measured = Measured(file, partial(_judge_of, engine, seed), seed)
+        baseline = measured.baseline
+        told = [run(baseline, measured.of(name), name, seed) for name in CHANGES]
+        rows = np.stack([measured.of("unchanged")(number, 0.0) for number in range(MEASURED)])
+        measured.keep()
+        alarms = unchanged(baseline, rows, parts, np.random.default_rng(seed))
+        result = {"told": [asdict(one) for one in told], "unchanged_parts": parts, "false_alarms": alarms}
+        save(f"simulated line, seed {seed}", result)
 
 
-def _cost(judge: Judge, baseline: DriftBaseline, picture: Frame) -> float:
-    """Give the milliseconds that measuring and observing a part take, without the engine."""
-    frame = fit(picture, judge.engine.manifest.input_size)
-    judged = judge.engine.infer([frame], judge.quantiles, (SCORE, ANOMALY_MAP))
-    monitor, values = DriftMonitor(baseline), np.empty(VALUES, np.float32)
-    begin = perf_counter()
-    values_of(judge.appearance, frame, 0.0, judged[ANOMALY_MAP][0], values)
-    monitor.observe(1, values)
-    return (perf_counter() - begin) * 1000
+def _judge_of(engine: Callable[[], Path], seed: int) -> tuple[Judge, DriftBaseline]:
+    """Calibrate on the parts of a seed."""
+    with tempfile.TemporaryDirectory() as held:
+        good = write(Path(held) / "good", simulated(seed, 0), BASELINE)
+        calibration = calibrate(engine(), good, None, 0.01).calibration
+    assert calibration.drift is not None
+    judge = Judge(open_engine(engine(), threads=1), calibration.quantiles_array(), calibration.drift)
+    return judge, calibration.drift
 
 
-def of_a_product(work: Path, product: Path, seeds: int, parts: int) -> dict[str, Any]:
-    """Run all of it on the good images of a product: a third trains, a third calibrates, a third is shown."""
+def of_a_product(work: Path, product: Path, parts: int) -> dict[str, Any]:
+    """Run all of it on the good images of a product: a quarter trains, half calibrate, a quarter is shown."""
     files = sorted(path for path in (product / "train" / "good").iterdir() if path.is_file())
-    thirds = [files[start::3] for start in range(3)]
-    for name, chosen in zip(("train", "good"), thirds, strict=False):
+    trains, calibrates, shows = files[::4], files[1::2], files[2::4]
+    for name, chosen in (("train", trains), ("good", calibrates)):
         (work / name).mkdir(parents=True)
         for file in chosen:
             (work / name / file.name).symlink_to(file.resolve())
@@ -228,23 +276,18 @@ def of_a_product(work: Path, product: Path, seeds: int, parts: int) -> dict[str,
     baseline = measured.calibration.drift
     assert baseline is not None
     judge = Judge(open_engine(engine_file, threads=1), measured.calibration.quantiles_array(), baseline)
-    pictures = [read_image(file) for file in thirds[2]]
-
-    def drawn(seed: int) -> Iterator[Frame]:
-        random = np.random.default_rng(seed)
-        while True:
-            yield pictures[int(random.integers(len(pictures)))]
-
+    pictures = [read_image(file) for file in shows]
+    drawn = Drawn(judge, pictures)
     told = [
-        run(judge, baseline, drawn(seed), name, seed)
-        for seed in tqdm(range(seeds), desc=product.name, disable=None)
+        run(baseline, drawn.of(seed, name), name, seed)
+        for seed in tqdm(range(RUNS), desc=product.name, disable=None)
         for name in CHANGES
     ]
     rows = np.stack([judge.values(picture) for picture in pictures])
     order = np.random.default_rng(0).integers(len(rows), size=2 * BLOCK)
     return {
         "told": [asdict(one) for one in told],
-        "calibrated_on": len(thirds[1]),
+        "calibrated_on": len(calibrates),
         "shown": len(pictures),
         "unchanged_parts": parts,
         "false_alarms": unchanged(baseline, rows[order], parts, np.random.default_rng(0)),
@@ -275,14 +318,19 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs=2, default=(0, 20), metavar=("FIRST", "END"))
+    parser.add_argument("--seeds", type=int, nargs=2, default=(100, 120), metavar=("FIRST", "END"))
     parser.add_argument("--parts", type=int, default=100_000, help="unchanged ones (default: %(default)s)")
+    parser.add_argument(
+        "--rows", type=Path, metavar="DIR", help="where what was measured of the seeds is kept"
+    )
     parser.add_argument("--engine", type=Path, help="of the simulated line; trained when not given")
     parser.add_argument("--products", type=Path, nargs="*", default=[], metavar="DIR", help="with train/good")
     parser.add_argument("--add", type=Path, nargs="*", default=[], metavar="JSON", help="of other runs")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/drift.json"))
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    if options.rows is not None:
+        options.rows.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {}
     for other in options.add:
         results |= json.loads(other.read_text())
@@ -293,11 +341,14 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         work, seeds = Path(folder), range(*options.seeds)
-        if seeds:
-            engine = options.engine or engine_of(work, write(work / "train", simulated(1000, 0), BASELINE))
-            of_the_simulated_line(engine, seeds, options.parts // 20, save)
+
+        @cache
+        def engine() -> Path:
+            return options.engine or engine_of(work, write(work / "train", simulated(1000, 0), BASELINE))
+
+        of_the_simulated_line(engine, seeds, options.parts // 20, save, options.rows)
         for product in options.products:
-            save(product.name, of_a_product(work / product.name, product, 5, options.parts // 5))
+            save(product.name, of_a_product(work / product.name, product, options.parts))
     print(table(results))
 
 

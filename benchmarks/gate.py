@@ -33,7 +33,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # first: here is a dashboard.py, too
 
 from plant.gate.config import GateConfig, SimulatedBelt
 from plant.gate.counters import SimulatedCounter
@@ -114,6 +115,10 @@ class Motion:
                 moment_s = self._times[index] + (target - a) / speed
                 if begin_s <= moment_s <= end_s:
                     yield moment_s
+
+    def speed(self, moment_s: float) -> float:
+        """Give how fast the belt was around a moment."""
+        return (self.at(moment_s + 0.001) - self.at(moment_s - 0.001)) / 0.002
 
     @property
     def length_s(self) -> float:
@@ -307,6 +312,8 @@ def _quantiles(seconds: list[float]) -> dict[str, float]:
 
 FAST = 600
 """Pulses per second; where the belt is slower, one pulse of the encoder takes longer than that."""
+STOOD_S = (0.0, 0.05, 0.1, 0.15)
+"""So long ago the belt may have stood: a place of a part is passed in that time, and then looked around."""
 PROFILE: list[tuple[float, float]] = [
     *((5.0, 1000.0), (0.2, 600.0), (3.0, 400.0), (0.1, 200.0), (1.0, 0.0), (0.2, -200.0), (0.3, 0.0)),
     *((0.1, 400.0), (4.0, 1300.0), (0.1, 700.0)),
@@ -380,6 +387,17 @@ def _trusts(running: Any) -> bool:
     return bool(running.health()["gates"]["reject"]["state"] == "trusted")
 
 
+def _edges(
+    motion: Motion, target: float, half: float, span_s: tuple[float, float]
+) -> Iterator[tuple[float, float, bool]]:
+    """Give when a part's place begins and ends at the gate while the belt is fast, and how fast it is."""
+    for edge, active in ((target - half, True), (target + half, False)):
+        for moment_s in motion.crossings(edge, *span_s):
+            speed = motion.speed(moment_s)
+            if speed > FAST:
+                yield moment_s, speed, active
+
+
 def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float, float]]) -> dict[str, Any]:
     """Hold the output's file against the journal and the belt's true motion."""
     from daemon.journal.reader import JournalReader
@@ -396,17 +414,16 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
     shift_s, shift = first * lap_s, belt.at(first * lap_s)
     wall = time.time() - time.monotonic()
     half = 8.0
-    expected_let = wrong = missed = crossings = while_away = unknown = 0
+    expected_let = wrong = missed = crossings = while_away = unknown = stood = 0
+    off: list[dict[str, Any]] = []
     timings: list[float] = []
     pulses: list[float] = []
     with JournalReader(folder / "line3.journal") as reader:
         verdicts = [decode_verdict(payload) for _, payload in reader.after(0, 1_000_000)]
-    targets = []
-    for verdict in verdicts:
-        captured_s = datetime.fromisoformat(verdict.captured_at).timestamp() - wall
-        if captured_s < begin_s:
-            continue
-        targets.append((belt.at(captured_s) + WAY, captured_s, verdict))
+    captured = [
+        (datetime.fromisoformat(verdict.captured_at).timestamp() - wall, verdict) for verdict in verdicts
+    ]
+    targets = [(belt.at(at_s) + WAY, at_s, verdict) for at_s, verdict in captured if at_s >= begin_s]
     for target, captured_s, verdict in targets:
         if any(a - 0.2 <= captured_s <= b for a, b in away):
             unknown += 1  # nobody watched the belt when it was captured: thrown out
@@ -417,6 +434,9 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
             if any(a <= at_s <= b + 0.2 for a, b in away):
                 while_away += 1
                 continue
+            if any(motion.speed(moment_s - ago_s) == 0 for ago_s in STOOD_S):
+                stood += 1  # parts came while the belt stood: until it has moved, all is thrown out
+                continue
             if near:
                 continue  # captured while the belt stood or went back: two pictures of one place
             crossings += 1
@@ -425,17 +445,27 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
             if switched.at(at_s) != expected:
                 wrong += not expected
                 missed += expected
+                off.append(
+                    {
+                        "seq": verdict.seq,
+                        "expected": verdict.decision,
+                        "verdict_took_ms": verdict.latency_ms.total,
+                        "pulses_per_second": round(motion.speed(moment_s)),
+                        "seconds_after_kills": [round(at_s - b, 2) for _, b in away],
+                        "way_s": round(at_s - captured_s, 2),
+                        "changes_ms": [
+                            round((at - at_s) * 1000, 1) for at in switched.times if abs(at - at_s) < 0.05
+                        ],
+                    }
+                )
         if near or verdict.decision != "pass":
             continue
-        for edge, active in ((target - half, True), (target + half, False)):
-            for edge_s in motion.crossings(edge - shift, captured_s - shift_s, end_s - shift_s):
-                speed = (motion.at(edge_s + 0.001) - motion.at(edge_s - 0.001)) / 0.002
-                at_s = edge_s + shift_s
-                if speed <= FAST or any(a <= at_s <= b + 0.2 for a, b in away):
-                    continue
-                off_s = switched.nearest(at_s, active) - at_s
-                timings.append(abs(off_s))
-                pulses.append(abs(off_s * speed))
+        span_s = captured_s - shift_s, end_s - shift_s
+        for edge_s, speed, active in _edges(motion, target - shift, half, span_s):
+            at_s = edge_s + shift_s
+            if not any(a <= at_s <= b + 0.2 for a, b in away):
+                timings.append(abs(switched.nearest(at_s, active) - at_s))
+                pulses.append(timings[-1] * speed)
     return {
         "seconds": round(end_s - begin_s, 1),
         "parts": len(targets),
@@ -443,10 +473,12 @@ def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float,
         "of_them_let_through": expected_let,
         "wrong": wrong,
         "missed": missed,
+        "which": off[:20],
         "kills": len(away),
         "away_s": round(statistics.mean(b - a for a, b in away), 2) if away else None,
         "thrown_out_because_nobody_watched": unknown,
         "at_the_gate_while_away": while_away,
+        "at_the_gate_as_the_belt_stood": stood,
         "timing_ms_above_600_pulses_per_second": _quantiles(timings),
         "switched": len(timings),
         "off_in_thousandths_of_a_pulse": _quantiles(pulses),

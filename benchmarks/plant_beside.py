@@ -24,7 +24,8 @@ from typing import Any
 import yaml
 from inspection import BIN, Inspection, cpu_ms, memory_mb, watch
 
-sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # first: here is a dashboard.py, too
 from brightness import THRESHOLD, brightness_model, calibrate
 from dashboard_rig import write_line
 from plant_rig import Plant, free_port, until

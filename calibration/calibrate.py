@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from calibration.tail import (
     CONFIDENCE,
     FEWEST_SCORES,
     Threshold,
+    Truncation,
     fit_threshold,
     scores_needed,
 )
@@ -40,6 +42,9 @@ from pictures.tile_merge import TileMerge
 from pictures.tiles import Tiles, lay_tiles
 from pictures.trained_on import trained_on, trained_pixels
 from pictures.view import View
+
+if TYPE_CHECKING:
+    from calibration.from_line import FromLine
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,13 @@ class Measured:
     """The good images with the highest scores, highest first."""
     compared: Compared | None
     """An earlier calibration, where one was given."""
+    from_line: "FromLine | None"
+    """What a running line judged by, where the images were collected from one."""
+
+    @property
+    def truncation(self) -> Truncation | None:
+        """What is known of good parts that are missing because a line rejected them."""
+        return _truncation(self.from_line, self.part_scores)
 
 
 def calibrate(
@@ -83,6 +95,7 @@ def calibrate(
     tiles: Tiles | None = None,
     mask: Path | None = None,
     compare_with: Path | None = None,
+    from_line: "FromLine | None" = None,
 ) -> Measured:
     """Measure quantiles and threshold on the engine itself.
 
@@ -100,6 +113,7 @@ def calibrate(
         mask: file that says where to look; everywhere when None. Regions with a threshold of their own do not
             count for the one that is measured.
         compare_with: an earlier calibration; the images are judged by it, too, if it is of this engine.
+        from_line: what a running line judged by, whose parts the images show; its quantiles are kept.
 
     Raises:
         InputError: a file, folder or image is wrong, or there are too few good images.
@@ -134,10 +148,12 @@ def calibrate(
             geometry = manifest.geometry if merge is None else merge.geometry
             cells = cells_of(mask, look_at, good.files[0], shown, geometry)
         quantiles = measure_quantiles(engine, good.files, seen, None if cells is None else cells.looks)
+        if from_line is not None:
+            quantiles = from_line.quantiles
         parts = groups(seen.thumbnails)
         score = partial(measure_scores, engine, quantiles, good.files, seen.prepare)
         good_scores, highest, threshold = _of_good(
-            good_folder, score, parts, rate, (mask, cells), recorder=recorder
+            good_folder, score, parts, rate, (mask, cells), recorder=recorder, from_line=from_line
         )
         weights = None if cells is None else cells.weights(threshold.value)
         defective_scores = np.empty(0)
@@ -160,7 +176,9 @@ def calibrate(
         format_version=1,
         model=manifest.model,
         engine_sha256=manifest.payload_sha256,
-        quantiles=dict(zip(manifest.maps, quantiles.tolist(), strict=True)),
+        quantiles=dict(zip(manifest.maps, quantiles.tolist(), strict=True))
+        if from_line is None
+        else from_line.calibration.quantiles,
         threshold=threshold.value,
         wanted_false_reject_rate=rate,
         false_reject_rate_interval=threshold.rate_interval,
@@ -187,7 +205,7 @@ def calibrate(
         good_scores=good_scores,
         groups=parts,
         suspects=found,
-        threshold_without=_threshold_without(found, good_scores, parts, rate),
+        threshold_without=_threshold_without(found, good_scores, parts, rate, from_line),
         least_overlap=merge.least_overlap if merge is not None and len(merge.grid) > 1 else 0,
         trained_on=_trained_on(good, seen.digests, manifest.model_metadata),
         defective=defective,
@@ -198,6 +216,7 @@ def calibrate(
             manifest.geometry if merge is None else merge.geometry, merge, threshold.value
         ),
         compared=compared,
+        from_line=from_line,
     )
 
 
@@ -209,6 +228,7 @@ def _of_good(
     looked_at: tuple[Path | None, MaskCells | None],
     *,
     recorder: Recorder,
+    from_line: "FromLine | None",
 ) -> tuple[Floats, Highest, Threshold]:
     """Score the good images, and fit the threshold to them.
 
@@ -227,7 +247,8 @@ def _of_good(
     weights = None if cells is None else cells.weights(None)
     scores = score("good scores", weights=weights, look=look)
     try:
-        threshold = fit_threshold(_of_parts(scores, parts), rate)
+        part_scores = _of_parts(scores, parts)
+        threshold = fit_threshold(part_scores, rate, _truncation(from_line, part_scores))
     except ValueError as error:
         raise InputError(f"{folder}: no threshold can be fitted: {error}") from error
     if cells is None or not cells.has_thresholds:
@@ -241,6 +262,10 @@ def _of_good(
     recorder.measure_again()
     weights = cells.weights(threshold.value)
     return score("scores with own thresholds", weights=weights, look=look), highest, threshold
+
+
+def _truncation(from_line: "FromLine | None", scores: Floats) -> Truncation | None:
+    return None if from_line is None else from_line.truncation(float(scores.max()))
 
 
 def _judged_by(
@@ -304,14 +329,16 @@ def _of_parts(scores: Floats, parts: list[int]) -> Floats:
     return highest if len(highest) >= FEWEST_SCORES else scores
 
 
-def _threshold_without(found: list[int], scores: Floats, parts: list[int], rate: float) -> float | None:
+def _threshold_without(
+    found: list[int], scores: Floats, parts: list[int], rate: float, from_line: "FromLine | None"
+) -> float | None:
     if not found:
         return None
     kept = [index for index in range(len(scores)) if index not in set(found)]
     numbers = {part: number for number, part in enumerate(dict.fromkeys(parts[index] for index in kept))}
     others = _of_parts(scores[kept], [numbers[parts[index]] for index in kept])
     try:
-        return fit_threshold(others, rate).value
+        return fit_threshold(others, rate, _truncation(from_line, others)).value
     except ValueError:
         return None
 

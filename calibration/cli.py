@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
+    from calibration.from_line import FromLine
     from engine_runtime.signatures import SigningKey
 
 PROG = "calibrate"
@@ -21,25 +22,26 @@ def _run(argv: list[str] | None) -> int:
     import sys
 
     arguments = command_line().parse_args(argv)
-    engine: Path = arguments.engine
-    target: Path = arguments.output or engine.with_suffix(".calibration.yaml")
-    from calibration.calibrate import calibrate
-    from calibration.calibration_file import calibration_text, write_text
-    from calibration.evidence import as_json, evidence
-    from calibration.page import page
-    from calibration.report import comparison, next_step, report, warnings
     from foundation.errors import EngineFailed, InputError
     from foundation.files import check_writable
 
-    if target.resolve() == engine.resolve():
-        raise InputError(f"{target}: is the engine itself; name another file with -o")
+    target = _target(arguments)
     good, defects = _folders(arguments)
     shown: Path = arguments.report or target.with_suffix(".html")
     for file in (target, shown, shown.with_suffix(".json")):
         check_writable(file)
     if shown.suffix != ".html":
         raise InputError(f"--report: found {shown}, expected the name of a page, such as line3.html")
+    # What can be refused without them is refused at once: they take a second.
+    from calibration.calibrate import calibrate
+    from calibration.calibration_file import calibration_text, write_text
+    from calibration.evidence import as_json, evidence
+    from calibration.page import page
+    from calibration.report import comparison, next_step, report, warnings
+
     key = None if arguments.sign is None else _signing_key(arguments.sign)
+    from_line = None if arguments.camera is None else _collected(arguments)
+    engine: Path = arguments.engine
     try:
         measured = calibrate(
             engine,
@@ -50,6 +52,7 @@ def _run(argv: list[str] | None) -> int:
             tiles=arguments.tiles,
             mask=arguments.mask,
             compare_with=arguments.compare,
+            from_line=from_line,
         )
     except EngineFailed as error:
         raise EngineFailed(f"{error}; {target} was not written") from error
@@ -73,13 +76,44 @@ def _run(argv: list[str] | None) -> int:
     return 0
 
 
+def _target(arguments: "argparse.Namespace") -> "Path":
+    """Give where the calibration goes; with a line, what its config says stands in for what is not given."""
+    from foundation.errors import InputError
+
+    if arguments.camera is not None:
+        from calibration.from_line import fill_in
+
+        fill_in(arguments)
+    for option in ("product", "count", "with_rejects", "key", "server_key"):
+        if arguments.camera is None and getattr(arguments, option):
+            raise InputError(f"--{option.replace('_', '-')}: found without --camera, expected both")
+    if arguments.engine is None:
+        raise InputError("model.engine: found nothing, expected an engine, or --camera LINE.yaml")
+    engine: Path = arguments.engine
+    target: Path = arguments.output or engine.with_suffix(".calibration.yaml")
+    if target.resolve() == engine.resolve():
+        raise InputError(f"{target}: is the engine itself; name another file with -o")
+    return target
+
+
+def _collected(arguments: "argparse.Namespace") -> "FromLine":
+    from calibration.from_line import collect
+
+    return collect(arguments)
+
+
 def _folders(arguments: "argparse.Namespace") -> "tuple[Path, Path | None]":
     """Give the folders of good and of defective images."""
     from foundation.errors import InputError
 
+    if arguments.camera is not None and arguments.from_labels is not None:
+        raise InputError("which images: expected --camera or --from-labels, not both")
     labels: Path | None = arguments.from_labels
     if (labels is None) == (arguments.good is None) or (labels is not None and arguments.defects is not None):
-        raise InputError("which images: expected --good DIR, with --defects DIR or not, or --from-labels DIR")
+        raise InputError(
+            "which images: expected --good DIR, with --defects DIR or not, or --from-labels DIR, or --camera "
+            "LINE.yaml"
+        )
     if labels is None:
         return arguments.good, arguments.defects
     if not (labels / "good").is_dir():
@@ -109,7 +143,7 @@ def command_line() -> "argparse.ArgumentParser":
     """Describe the command line."""
     from pathlib import Path
 
-    from foundation.option_types import share
+    from foundation.option_types import share, whole_number
     from foundation.parser import Parser
     from pictures.option_types import region, tiles
 
@@ -118,12 +152,41 @@ def command_line() -> "argparse.ArgumentParser":
         description="Measure on good parts how an engine's anomaly maps are scaled and from which score on "
         "a part is rejected.",
     )
-    parser.add_argument("engine", type=Path, metavar="model.engine", help="written by build-engine")
+    parser.add_argument(
+        "engine", type=Path, nargs="?", metavar="model.engine", help="written by build-engine"
+    )
     parser.add_argument(
         "--good",
         type=Path,
         metavar="DIR",
-        help="images of good parts the model was not trained on",
+        help="images of good parts the model was not trained on; with --camera, where they are collected",
+    )
+    parser.add_argument(
+        "--camera",
+        type=Path,
+        metavar="LINE.yaml",
+        help="collect good parts from the running line of this config first, out of its archive (which needs "
+        "the key sample), and calibrate its engine on them, beside the calibration that it has",
+    )
+    parser.add_argument(
+        "--count",
+        type=whole_number(20),
+        metavar="N",
+        help="with --camera: how many parts (default: what the wanted rate needs)",
+    )
+    parser.add_argument(
+        "--with-rejects",
+        action="store_true",
+        help="with --camera: only good parts run now, so rejected ones count, too",
+    )
+    parser.add_argument(
+        "--product", metavar="NAME", help="with --camera: of several (default: the first one)"
+    )
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", help="with --camera: your secret key, for a line that encrypts"
+    )
+    parser.add_argument(
+        "--server-key", type=Path, metavar="FILE", help="with --camera: the public key of such a line"
     )
     parser.add_argument(
         "--defects", type=Path, metavar="DIR", help="images of defective parts, to report how many are caught"
@@ -182,6 +245,11 @@ def command_line() -> "argparse.ArgumentParser":
         help="sign the calibration, for lines with trusted_keys: an Ed25519 private key in PEM",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="default: the engine's name with .calibration.yaml"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="default: the engine's name with .calibration.yaml; with --camera, new- and the name of the "
+        "line's own",
     )
     return parser

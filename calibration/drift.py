@@ -33,8 +33,11 @@ from pictures.appearance import (
 Cause = Literal["lamp", "focus", "position", "dirt", "parts"]
 
 PARTS_PER_FALSE_ALARM: Final = 1_000_000
-_ALLOWANCE: Final = 1.5
-"""Deviations that a mean may be off for ever: what varies slowly lies to one side for a while."""
+_ALLOWANCES: Final = (0.75, 1.5)
+"""Deviations that a mean may be off for ever, of values that do not depend on those before, and of those
+that do: what varies slowly lies to one side for a while."""
+_DEPENDENCES: Final = (4.0, 20.0)
+"""From the first to the second the allowance grows."""
 _ONE_SIDED_95: Final = 1.645
 _MOST: Final = 6.0
 """Deviations by which one part can count, so that a single odd one raises no alarm."""
@@ -49,8 +52,11 @@ _CEILING: Final = 1.5
 """Of a sum, in h: what is over can be noticed."""
 _FEW: Final = 0.06
 """Of the cells: so many may be dirt; more, and it is something else."""
-_SHOWS: Final = 2.0
+_SHOWS: Final = 1.5
 """Deviations of the recent mean that show a cause."""
+
+_ON_ITS_WAY: Final = 0.5
+"""Of a sum's limit: so much of it is no chance."""
 
 ADVICE: Final[dict[Cause, str]] = {
     "lamp": "clean or replace the lamp, or set its brightness and the exposure as they were",
@@ -105,9 +111,8 @@ class DriftMonitor:
         """Parts so far."""
         self._mean = mean.astype(np.float32)
         self._deviation = deviation.astype(np.float32)
-        self._allowance = (_ALLOWANCE + _ONE_SIDED_95 * np.sqrt(dependence / baseline.images)).astype(
-            np.float32
-        )
+        varying = np.interp(dependence, _DEPENDENCES, _ALLOWANCES)
+        self._allowance = (varying + _ONE_SIDED_95 * np.sqrt(dependence / baseline.images)).astype(np.float32)
         certain = math.log(parts_per_false_alarm * 2 * VALUES)
         self._limit = (dependence * certain / (2 * self._allowance)).astype(np.float32)
         self._size = baseline.size
@@ -202,7 +207,8 @@ class DriftMonitor:
             "parts": float(max(finish)),
         }
         cause = max(shown, key=lambda name: shown[name])
-        if shown[cause] < _SHOWS:
+        # Where scores alone have moved, a slow change of the picture may be on its way.
+        if shown[cause] < _SHOWS and self._sums_of(cause).max() < _ON_ITS_WAY:
             cause = "parts"
         since = self._since(over, cause, number)
         return Drift(cause, since, number, self._amount(cause, moved))
@@ -213,6 +219,15 @@ class DriftMonitor:
 
     def _since(self, over: NDArray[np.bool_], cause: Cause, number: int) -> int:
         """Give where the sums that show the cause left zero; of several the one with the largest sum."""
+        sums = self._sums_of(cause) * over
+        if not sums.any():
+            sums = np.maximum(self._up, self._down) / self._limit * over
+        index = int(sums.argmax())
+        since = self._since_up if self._up[index] >= self._down[index] else self._since_down
+        return min(number, int(since[index]))
+
+    def _sums_of(self, cause: Cause) -> Values:
+        """Give the sums of the values that show a cause, in their limits, and 0 for the others."""
         chosen = np.zeros(VALUES, np.bool_)
         match cause:
             case "lamp":
@@ -225,12 +240,7 @@ class DriftMonitor:
                 chosen[FIRST_CELL:] = True
             case "parts":
                 chosen[:FIRST_CELL] = True
-        if not (chosen & over).any():
-            chosen = over
-        sums = np.maximum(self._up, self._down) / self._limit * (chosen & over)
-        index = int(sums.argmax())
-        since = self._since_up if self._up[index] >= self._down[index] else self._since_down
-        return min(number, int(since[index]))
+        return np.asarray(np.maximum(self._up, self._down) / self._limit * chosen)
 
     def _amount(self, cause: Cause, moved: NDArray[np.bool_]) -> str:
         shift = self._recent * self._deviation

@@ -183,14 +183,15 @@ def _deviations(rows: NDArray[np.float64], size: Size) -> NDArray[np.float64]:
     return np.asarray(np.maximum(found, least))
 
 
-def dependence(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Estimate how many successive parts say as much as one independent part would, 4 to 40.
+def dependence(rows: NDArray[np.float64], least: float = _FEWEST_DEPENDENT) -> NDArray[np.float64]:
+    """Estimate how many successive parts say as much as one independent part would, at most 40.
 
     It is the integrated autocorrelation time, by the initial positive sequence (Geyer, "Practical Markov
     chain Monte Carlo", 1992). Images that are not in the order of time look independent.
 
     Args:
         rows: n×k values, in the order of time.
+        least: it is no less.
     """
     count = len(rows)
     centred = rows - rows.mean(axis=0)
@@ -200,4 +201,4 @@ def dependence(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     pairs = correlation[0 : count // 2 * 2 : 2] + correlation[1 : count // 2 * 2 : 2]
     positive = np.cumprod(pairs > 0, axis=0)
     found: NDArray[np.float64] = 2 * (pairs * positive).sum(axis=0) - 1
-    return np.asarray(np.clip(found, _FEWEST_DEPENDENT, _MOST_DEPENDENT))
+    return np.asarray(np.clip(found, least, _MOST_DEPENDENT))

@@ -1,6 +1,7 @@
 """What a calibration rests on, in numbers: the content of its page, and of the JSON file beside it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from calibration.calibrate import Measured
 from calibration.detection import Floats, auroc, share_interval
 from calibration.report import next_step, warnings
-from calibration.tail import CONFIDENCE, FEWEST_SCORES, fit_threshold, tail_curve, with_more
+from calibration.tail import CONFIDENCE, FEWEST_SCORES, Truncation, fit_threshold, tail_curve, with_more
 
 FORMAT_VERSION: Final = 1
 _POINTS: Final = 28
@@ -76,8 +77,8 @@ def evidence(measured: Measured) -> Evidence:
     rate = threshold.wanted_rate
     least = float(np.quantile(scores, 0.5))
     most = max(float(scores.max()), threshold.value) + 0.35 * (threshold.value - least)
-    curve = tail_curve(scores, rate, np.linspace(least, most, _POINTS).tolist())
-    return Evidence(curve, _choices(measured, curve), _more(scores, rate), _stability(scores, rate))
+    curve = tail_curve(scores, rate, np.linspace(least, most, _POINTS).tolist(), measured.truncation)
+    return Evidence(curve, _choices(measured, curve), _more(measured), _stability(measured))
 
 
 def _choices(
@@ -92,17 +93,21 @@ def _choices(
     return [(at, rate, float(np.mean(defects > at)) if defects.size else None) for at, rate in points]
 
 
-def _more(scores: Floats, rate: float) -> list[More]:
-    found = []
+def _more(measured: Measured) -> list[More]:
+    scores, rate, found = measured.part_scores, measured.threshold.wanted_rate, []
     for images in (0, *_MORE):
-        threshold = with_more(scores, rate, images)
+        threshold = with_more(scores, rate, images, measured.truncation)
         found.append(More(images, threshold.value, threshold.rate_interval))
     return found
 
 
-def _stability(scores: Floats, rate: float) -> Stability | None:
+def _stability(measured: Measured) -> Stability | None:
     from scipy.stats import ks_2samp
 
+    scores, half_of = (
+        measured.part_scores,
+        partial(_half, measured.threshold.wanted_rate, measured.truncation),
+    )
     middle = len(scores) // 2
     if middle < FEWEST_SCORES:
         return None
@@ -112,16 +117,16 @@ def _stability(scores: Floats, rate: float) -> Stability | None:
         for _ in range(_SPLITS):
             order = random.permutation(len(scores))
             one, other = scores[order[:middle]], scores[order[middle:]]
-            halves += [_half(one, other, rate), _half(other, one, rate)]
+            halves += [half_of(one, other), half_of(other, one)]
         first, second = scores[:middle], scores[middle:]
         same = float(ks_2samp(first, second).pvalue)
-        return Stability(halves, _half(first, second, rate), _half(second, first, rate), same)
+        return Stability(halves, half_of(first, second), half_of(second, first), same)
     except ValueError:  # the upper scores of a half are all equal
         return None
 
 
-def _half(scores: Floats, others: Floats, rate: float) -> Half:
-    threshold = fit_threshold(scores, rate).value
+def _half(rate: float, truncation: Truncation | None, scores: Floats, others: Floats) -> Half:
+    threshold = fit_threshold(scores, rate, truncation).value
     return Half(threshold, int(np.count_nonzero(others > threshold)), len(others))
 
 
@@ -134,6 +139,7 @@ def as_json(measured: Measured, found: Evidence, engine: str, target: str) -> di
         "format_version": FORMAT_VERSION,
         "calibration": calibration.model_dump(mode="json"),
         "engine": engine,
+        "from_line": None if measured.from_line is None else asdict(measured.from_line.collected),
         "confidence": CONFIDENCE,
         "good": [
             {"file": file.name, "score": float(score), "part": part}

@@ -6,7 +6,7 @@ person looked at these parts.
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from foundation.files import replacing, sha256
 from foundation.yaml_file import read_text, read_yaml, yaml_text
 from pictures.frames import Frame, fit
 from pictures.image_file import read_image
+from pictures.locating.reference import Reference
 from pictures.mask import Levels, weigh
 from pictures.recording_note import note_of
 from pictures.region import seen_region
@@ -103,7 +104,12 @@ def allowed(calibration: Calibration, score: float) -> float:
 
 
 def load_golden(
-    path: Path, calibration: Calibration, manifest: Manifest, merge: TileMerge | None
+    path: Path,
+    calibration: Calibration,
+    manifest: Manifest,
+    merge: TileMerge | None,
+    *,
+    references: Iterable[Reference],
 ) -> tuple[GoldenSample, ...]:
     """Read the golden samples of a calibration.
 
@@ -112,6 +118,8 @@ def load_golden(
         calibration: what it says.
         manifest: of its engine.
         merge: of the tiles; None where a picture is one frame.
+        references: that the line's cameras look for; one of them brings the parts to their place, where the
+            calibration says so.
 
     Raises:
         InputError: there are none, one was altered, is damaged or of another size, or they were made for
@@ -122,20 +130,56 @@ def load_golden(
     if found is None or not found.samples:
         raise InputError(f"{folder}: holds no golden samples; expected some: run inspectctl golden add")
     _refuse_other_engine(folder, found, calibration)
-    return tuple(_sample(folder, entry, calibration, manifest, merge) for entry in found.samples)
+    reference = _reference_of(calibration, manifest, references)
+    return tuple(
+        _sample(folder, entry, calibration, manifest, merge, reference=reference) for entry in found.samples
+    )
+
+
+def _reference_of(
+    calibration: Calibration, manifest: Manifest, references: Iterable[Reference]
+) -> Reference | None:
+    """Find the reference that brought the calibration's parts to their place: a camera's, or the model's.
+
+    Raises:
+        InputError: there is none.
+    """
+    if calibration.locate is None:
+        return None
+    of_model = trained_on(manifest.model_metadata).reference
+    for reference in [*references, *([] if of_model is None else [of_model])]:
+        if reference.digest == calibration.locate:
+            return reference
+    raise InputError(
+        f"locate: found no reference {calibration.locate[:12]}… at the line's cameras, expected the one of "
+        "the calibration"
+    )
 
 
 def _sample(
-    folder: Path, entry: Entry, calibration: Calibration, manifest: Manifest, merge: TileMerge | None
+    folder: Path,
+    entry: Entry,
+    calibration: Calibration,
+    manifest: Manifest,
+    merge: TileMerge | None,
+    *,
+    reference: Reference | None,
 ) -> GoldenSample:
     file = folder / entry.file
     if sha256(file) != entry.sha256:
         raise InputError(f"{file}: was altered: its SHA-256 is not the one in {LIST}; add it again")
-    frame = frame_of(file, calibration, manifest, merge)
+    frame = frame_of(file, calibration, manifest, merge, reference=reference)
     return GoldenSample(entry.file, frame, entry.expected, entry.score, allowed(calibration, entry.score))
 
 
-def frame_of(file: Path, calibration: Calibration, manifest: Manifest, merge: TileMerge | None) -> Frame:
+def frame_of(
+    file: Path,
+    calibration: Calibration,
+    manifest: Manifest,
+    merge: TileMerge | None,
+    *,
+    reference: Reference | None,
+) -> Frame:
     """Read a picture as the camera's process would give it to the engine.
 
     Raises:
@@ -143,7 +187,6 @@ def frame_of(file: Path, calibration: Calibration, manifest: Manifest, merge: Ti
             size than its camera's pictures.
     """
     picture = read_image(file)
-    reference = None if calibration.locate is None else trained_on(manifest.model_metadata).reference
     known = TrainedOn(calibration.roi, calibration.tiles, calibration.camera_picture, reference)
     shown, size = seen_region([file], None, known), manifest.input_size
     cut = shown.cut
@@ -218,6 +261,7 @@ def judge_again(
     merge: TileMerge | None,
     *,
     weights: Levels | None,
+    references: Iterable[Reference],
 ) -> list[tuple[GoldenSample, float]]:
     """Have an engine score the samples beside a calibration, whichever engine gave their scores.
 
@@ -231,7 +275,11 @@ def judge_again(
         EngineFailed: the runtime raised.
     """
     folder = folder_of(path)
-    samples = [_sample(folder, entry, calibration, engine.manifest, merge) for entry in found.samples]
+    reference = _reference_of(calibration, engine.manifest, references)
+    samples = [
+        _sample(folder, entry, calibration, engine.manifest, merge, reference=reference)
+        for entry in found.samples
+    ]
     return [(sample, _score(sample.frame, calibration, engine, weights)) for sample in samples]
 
 
@@ -243,6 +291,7 @@ def add_samples(
     merge: TileMerge | None,
     *,
     weights: Levels | None,
+    references: Iterable[Reference],
 ) -> list[Entry]:
     """Have an engine score pictures, and keep copies of them beside a calibration; all of them or none.
 
@@ -253,6 +302,7 @@ def add_samples(
         engine: the one of the calibration, opened; with tiles, the one that merges them.
         merge: of the tiles; None where a picture is one frame.
         weights: of the map's cells, where a mask says where to look; None: everywhere.
+        references: that the line's cameras look for.
 
     Returns:
         What was added.
@@ -270,6 +320,7 @@ def add_samples(
         raise InputError(
             f"{folder}: would hold {len(kept) + len(files)} samples; expected at most {MOST_SAMPLES}"
         )
+    reference = _reference_of(calibration, engine.manifest, references)
     hashes = {entry.sha256: entry for entry in kept}
     names = {entry.file for entry in kept}
     added: list[Entry] = []
@@ -278,7 +329,7 @@ def add_samples(
         if digest in hashes:
             same = hashes[digest]
             raise InputError(f"{file}: is there already, as {same.file} ({same.expected})")
-        frame = frame_of(file, calibration, engine.manifest, merge)
+        frame = frame_of(file, calibration, engine.manifest, merge, reference=reference)
         score = _score(frame, calibration, engine, weights)
         found = "reject" if score > calibration.threshold else "pass"
         if found != expected:

@@ -65,6 +65,7 @@ def _tiles(measured: Measured) -> str:
     caught = int(np.count_nonzero(defects > threshold.value))
     low, high = threshold.rate_interval
     parts = len(measured.part_scores)
+    above = int(np.count_nonzero(measured.part_scores > threshold.value))
     shown = [
         ("threshold", f"{threshold.value:.4g}", "a part with a higher score is rejected"),
         (
@@ -72,7 +73,7 @@ def _tiles(measured: Measured) -> str:
             rate_text(threshold.wanted_rate),
             f"expected; {CONFIDENCE:.0%} interval {rate_text(low, high)}",
         ),
-        ("good parts", f"{parts}", f"in {len(measured.good_scores)} images"),
+        ("good parts", f"{parts}", f"in {len(measured.good_scores)} images; {above} above the threshold"),
     ]
     if defects.size:
         least, most = share_interval(caught, len(defects))
@@ -147,8 +148,21 @@ def _tail(measured: Measured, found: Evidence) -> str:
         "What is wanted lies beyond what so many parts show, so the tail of their scores is extrapolated: a "
         f"generalised Pareto distribution, fitted on the {threshold.tail_size} highest. The dots should lie "
         "in the "
-        "band; the wider the band at the threshold, the less is known there.",
+        "band; the wider the band at the threshold, the less is known there." + _where_it_ends(measured),
         chart.svg(),
+    )
+
+
+def _where_it_ends(measured: Measured) -> str:
+    """Say how parts are missing from the tail that a line rejected."""
+    known = measured.truncation
+    if known is None:
+        return ""
+    return (
+        f" These parts were collected from the line, which rejects what scores above {known.at:.4g}, so good "
+        "parts above it are missing here. The fit takes the tail for cut off there. Of "
+        f"{known.passes + known.most} parts that were judged meanwhile {known.most} were rejected: no more "
+        "good ones can be missing."
     )
 
 
@@ -350,20 +364,32 @@ def _defects(measured: Measured) -> str:
 
 
 def _facts(target: Path, engine: Path, measured: Measured) -> str:
-    calibration = measured.calibration
+    calibration, from_line = measured.calibration, measured.from_line
+    tolerance = calibration.score_tolerance
     rows = [
         ("calibration", str(target)),
-        ("engine", f"{engine} ({calibration.engine_sha256})"),
+        ("engine", f"{engine} (payload {calibration.engine_sha256})"),
         ("good images", f"{measured.good.folder}, digest {calibration.good_images_sha256}"),
+        ("wanted false rejects", rate_text(calibration.wanted_false_reject_rate)),
         ("region of interest", f"{calibration.roi}" if calibration.roi else "whole picture"),
+        ("reference of the place", calibration.locate or "none: parts are judged where they lie"),
+        ("mask", calibration.mask or "none: all is looked at"),
         ("tiles", f"{calibration.tiles}" if calibration.tiles else "none"),
         *(
             (f"q_a, q_b of the {name} map", f"{a:.6g}, {b:.6g}")
             for name, (a, b) in calibration.quantiles.items()
         ),
+        (
+            "golden samples",
+            "a score may move by 2 % of itself" + (f", or by {tolerance:.3g}" if tolerance else ""),
+        ),
+        ("drift", "how these parts look is kept" if calibration.drift else "too few images to tell it"),
     ]
+    if from_line is not None:
+        found = from_line.collected
+        rows.append(("from the line", f"while it passed {found.passes} and rejected {found.rejects} parts"))
     steps = "".join(f"<p>{escape(line)}</p>" for line in next_step(engine, target, measured).splitlines())
-    return _section("Facts", "", _table(("", ""), rows) + steps)
+    return _section("Facts", "", _table(("", ""), rows)) + _section("What to do next", "", steps)
 
 
 def _section(title: str, said: str, content: str) -> str:

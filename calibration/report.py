@@ -30,6 +30,7 @@ def report(target: Path, measured: Measured) -> str:
         *([("mask", f"{calibration.mask[:12]}…")] if calibration.mask else []),
         *_tile_rows(calibration),
         ("good images", f"{len(scores)}{copies}"),
+        *_line_rows(measured),
         (
             "quantiles q_a, q_b",
             "; ".join(
@@ -140,11 +141,26 @@ def next_step(engine: Path, target: Path, measured: Measured) -> str:
         )
     else:
         lines.append("how many defects it catches is not known: give --defects DIR, with images of them")
+    if measured.from_line is not None and measured.compared is not None:
+        lines.append(
+            f"next: look at the evidence; then mv {target} {measured.compared.file}, and inspectctl reload"
+        )
+        return "\n".join(lines)
     lines.append(
         f"next: write engine: {engine} and calibration: {target} into the line's config, then inspectd"
         " --config FILE --check"
     )
     return "\n".join(lines)
+
+
+def _line_rows(measured: Measured) -> list[tuple[str, str]]:
+    if measured.from_line is None:
+        return []
+    found = measured.from_line.collected
+    which = (
+        "rejects are among them" if found.with_rejects else "a part above the line's threshold is not seen"
+    )
+    return [("from the line", f"while it passed {found.passes} and rejected {found.rejects} parts; {which}")]
 
 
 def _tile_rows(calibration: Calibration) -> list[tuple[str, str]]:

@@ -28,6 +28,7 @@ def health_of(
     cameras: Mapping[str, CameraHealth],
     product: Product,
     lanes_failing: bool,
+    servers: str | None,
     golden: GoldenHealth | None,
     drift: Mapping[str, DriftHealth] | None,
     journal: JournalHealth | None,
@@ -50,6 +51,7 @@ def health_of(
         cameras: by name.
         product: what is judged now.
         lanes_failing: whether the last batch of a lane failed.
+        servers: what is wrong with those that judge for the lanes; None where nothing is.
         golden: what golden samples say; None where the config asks for none.
         drift: camera to what has changed there; None where nobody looks.
         journal: how it fares; None without one.
@@ -66,6 +68,7 @@ def health_of(
         _cameras_in_order(cameras)
         and _journal_in_order(journal)
         and not lanes_failing
+        and servers is None
         and _golden_in_order(golden)
         and not any(entry.cause for entry in (drift or {}).values())
         and all(subscribers[name].present for name in required_subscribers)
@@ -75,7 +78,7 @@ def health_of(
         boot=boot,
         seq=seq,
         state="degraded" if phase == "running" and not in_order else phase,
-        error=given_up,
+        error=given_up or servers,
         cameras=cameras,
         product=product.name,
         engine=product.engine_name,
@@ -116,6 +119,7 @@ def health_now(
         },
         product=product,
         lanes_failing=on.lanes.failing,
+        servers=on.lanes.trouble,
         golden=golden,
         drift=None if drift is None else drift.health(product.name, list(cameras)),
         journal=publisher.journal_health(),

@@ -110,7 +110,7 @@ def load_setup(path: Path, running: Setup | None = None) -> Setup:
         same = {product.fingerprint: product for product in running.products.values()}
         products = {name: same.get(product.fingerprint, product) for name, product in products.items()}
     kept = set() if running is None else set(running.products.values())
-    golden = _golden(config, products.values())
+    golden = _golden(config, products.values(), references)
     hashes |= _golden_hashes(golden)
     _try_out(_unproven(products.values(), config, running))
     opened: list[dict[Product, Engine]] = [{} for _ in range(config.lanes)]
@@ -211,12 +211,20 @@ def load_products(
     return products
 
 
-def _golden(config: Config, products: Iterable[Product]) -> dict[Product, Sequence[GoldenSample]]:
+def _golden(
+    config: Config, products: Iterable[Product], references: Mapping[str, Reference]
+) -> dict[Product, Sequence[GoldenSample]]:
     """Read the golden samples of all products, if the config asks for them."""
     if config.golden is None:
         return {}
     return {
-        product: load_golden(product.calibration, product.calibrated, product.manifest, product.merge)
+        product: load_golden(
+            product.calibration,
+            product.calibrated,
+            product.manifest,
+            product.merge,
+            references=references.values(),
+        )
         for product in products
     }
 

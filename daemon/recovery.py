@@ -66,4 +66,5 @@ def unfinished_verdicts(
                 latency_ms=Latency(wait=None, infer=None, total=0),
                 model=product.manifest.model,
                 archive=None,
+                mask=product.calibrated.mask,
             )

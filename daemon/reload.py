@@ -169,7 +169,7 @@ async def reload(running: Running, beside: Beside, golden: Golden) -> str:
     Raises:
         InputError: it cannot be done; the line runs on as before.
     """
-    change = Reload(running, beside)
+    change, before = Reload(running, beside), running.setup.products
     try:
         await change.prepare()
         await change.prove(golden)
@@ -182,10 +182,28 @@ async def reload(running: Running, beside: Beside, golden: Golden) -> str:
     retired, product = change.commit(), running.intake.product
     setup = running.setup
     running.note("reload", {"product": product.name, "sha256": setup.hashes, "proven": setup.proven})
+    for name, old in before.items():
+        if name in setup.products and setup.products[name].threshold != old.threshold:
+            _note_threshold(running, old, setup.products[name])
     _log.info("%s: runs on the new config, engine %s", running.line, product.engine_name)
     if retired is not None:
         await asyncio.to_thread(retired.close)
     return f"{running.path}: taken up, engine {product.engine_name}"
+
+
+def _note_threshold(running: Running, old: Product, new: Product) -> None:
+    """Note another threshold, with who chose it where a person did."""
+    changed = new.calibrated.changed
+    said = None if changed is None or changed.before != old.threshold else changed
+    content = {
+        "product": new.name,
+        "from": old.threshold,
+        "to": new.threshold,
+        "interval": list(new.calibrated.false_reject_rate_interval),
+        "by": None if said is None else said.by,
+        "reason": None if said is None else said.reason,
+    }
+    running.note("threshold", content)
 
 
 def select(running: Running, name: str) -> str:

@@ -189,14 +189,16 @@ def run_command(job: Job, command: list[str], folder: Path) -> None:
     ours, its = os.openpty()  # our commands show their progress on a terminal alone
     termios.tcsetwinsize(its, _TERMINAL)
     with os.fdopen(ours, "rb", buffering=0) as output:
-        process = subprocess.Popen(
-            ["nice", "-n", "10", *command],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=its,
-            stderr=its,
-        )
-        os.close(its)
+        try:
+            process = subprocess.Popen(
+                ["nice", "-n", "10", *command],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=its,
+                stderr=its,
+            )
+        finally:
+            os.close(its)
         watcher = threading.Thread(target=_end_when_stopped, args=(job, process), daemon=True)
         watcher.start()
         line = b""

@@ -7,13 +7,16 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dashboard.records import LABELS, PASS, REJECT, Shown
 from dashboard.rollup import NO_PRODUCT, Rollup
+
+if TYPE_CHECKING:
+    from calibration.reestimate import JudgedParts
 
 MOST_VERDICTS: Final = 2_000_000
 _MOST_WINDOWS: Final = 3
@@ -119,6 +122,35 @@ class Window:
             threshold,
         )
         return int(found[0][0])
+
+    def judged_since(self, rollup: Rollup, at_us: int) -> "JudgedParts":
+        """Give what was judged since a time, and what people said of the rejects among it."""
+        from calibration.reestimate import JudgedParts
+
+        first = rollup.fetch(
+            "SELECT coalesce(min(row), ?) FROM verdicts WHERE row >= ? AND at >= ?",
+            self.last + 1,
+            max(self.first, rollup.first_row_since(at_us)),
+            at_us,
+        )[0][0]
+        order = np.argsort(self.passes.rows)
+        later = self.passes.rows[order] >= first
+        passes = self.passes.scores[order][later].astype(np.float64)
+        labelled = dict(
+            rollup.fetch(
+                f"SELECT label, count(*) FROM verdicts INDEXED BY verdicts_label WHERE {self.condition} "
+                "AND label > 0 AND decision = ? AND row >= ? GROUP BY label",
+                *self.values,
+                REJECT,
+                first,
+            )
+        )
+        return JudgedParts(
+            passes,
+            rejects=int(np.count_nonzero(self.rejects.rows >= first)),
+            false_rejects=labelled.get(_FALSE_REJECT, 0),
+            defects=labelled.get(_DEFECTS[0], 0),  # a disputed one may be either
+        )
 
     def changing(self, rollup: Rollup, threshold: float, offset: int, limit: int) -> list[Shown]:
         """Give parts that would change sides, nearest to the threshold first."""

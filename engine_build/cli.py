@@ -29,6 +29,9 @@ def _run(argv: list[str] | None) -> int:
     from foundation.errors import EngineFailed, InputError, WorkFailed
     from foundation.files import check_writable
 
+    if arguments.triton_repository is not None:
+        return _serve(arguments)
+    _refuse_server_options(arguments)
     busy, cores = os.getloadavg()[0], usable_cores()
     if target.resolve() == source.resolve():
         raise InputError(f"{target}: is the model itself; name another file with -o")
@@ -60,6 +63,46 @@ def _run(argv: list[str] | None) -> int:
         )
     print(f"next: calibrate {target} --good DIR, with images of good parts that the model was not trained on")
     return 0
+
+
+def _serve(arguments: "argparse.Namespace") -> int:
+    from engine_build.served import serve
+    from foundation.errors import InputError
+    from foundation.files import check_folder
+
+    if arguments.calibration is None:
+        raise InputError("--triton-repository: needs --calibration FILE, whose quantiles go in")
+    check_folder(arguments.triton_repository)
+    served = serve(
+        arguments.model,
+        arguments.triton_repository,
+        arguments.calibration,
+        name=arguments.model_name,
+        addresses=arguments.server,
+        timeout_ms=arguments.server_timeout,
+        engine=arguments.output or arguments.model.with_suffix(".served.engine"),
+        max_batch=arguments.max_batch,
+        parity_images=arguments.parity_images,
+    )
+    print(f"model   {arguments.triton_repository / served.model.name}, version {served.model.version}")
+    if served.engine is None:
+        print("next: have a server load it; --server grpc://HOST:PORT gives lines an engine that asks there")
+    else:
+        print(f"engine  {served.engine}, calibration {served.calibration}")
+        print("next: have the servers load the model, then inspectd --check; it is proven when it is opened")
+    return 0
+
+
+def _refuse_server_options(arguments: "argparse.Namespace") -> None:
+    from foundation.errors import InputError
+
+    given = {
+        "--calibration": arguments.calibration,
+        "--server": arguments.server,
+        "--model-name": arguments.model_name,
+    }
+    for option in (option for option, value in given.items() if value):
+        raise InputError(f"{option}: is for --triton-repository DIR; expected both or neither")
 
 
 def table(target: "Path", manifest: "Manifest") -> str:
@@ -191,6 +234,30 @@ def command_line() -> "argparse.ArgumentParser":
         metavar="MB",
         help="most memory that the engine may use between its layers on a GPU (default: what there is)",
     )
+    serving = parser.add_argument_group("for an inference server that several lines share")
+    serving.add_argument(
+        "--triton-repository",
+        type=Path,
+        metavar="DIR",
+        help="write the model there, with the calibration's quantiles inside, instead of an engine",
+    )
+    serving.add_argument("--calibration", type=Path, metavar="FILE", help="made on an engine of this model")
+    serving.add_argument("--model-name", metavar="NAME", help="on the server (default: the model's)")
+    serving.add_argument(
+        "--server",
+        type=_server,
+        action="append",
+        default=[],
+        metavar="URL",
+        help="grpc://HOST:PORT, or grpcs: also write an engine that asks there; several: one after the other",
+    )
+    serving.add_argument(
+        "--server-timeout",
+        type=number(1, 600_000),
+        default=200.0,
+        metavar="MS",
+        help="milliseconds that one server may take (default: 200)",
+    )
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
         "--time-limit",
@@ -203,3 +270,18 @@ def command_line() -> "argparse.ArgumentParser":
         "--fast", action="store_true", help="measure nothing: the model as it stands, always the same payload"
     )
     return parser
+
+
+def _server(text: str) -> str:
+    import argparse
+
+    from pydantic import TypeAdapter, ValidationError
+
+    from engine_runtime.manifest import ServerAddress
+
+    try:
+        return TypeAdapter(ServerAddress).validate_python(text)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(
+            f"found {text!r:.60}, expected grpc://HOST:PORT, or grpcs:// with TLS"
+        ) from error

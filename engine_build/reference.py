@@ -22,13 +22,16 @@ from pictures.frames import Frame
 from pictures.map_quantiles import MAP_NORMALISATION, PEAKS, map_quantiles, weighted, weights_in
 
 
-def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], object]) -> Reference:
+def run_reference(
+    graph: Graph, frames: Sequence[Frame], advance: Callable[[], object], quantiles: Quantiles | None = None
+) -> Reference:
     """Run every frame alone through ONNX Runtime with all graph optimisations off.
 
     Args:
         graph: keeps contract 1 by its declared inputs and outputs.
         frames: H×W×3 uint8, BGR, of the graph's input size.
         advance: called after each of the ``2 * len(frames)`` runs.
+        quantiles: K×2, with which answers are wanted; measured on the frames when None.
 
     Raises:
         InputError: the graph cannot be run, its outputs have other shapes than contract 1 says, its maps are
@@ -40,10 +43,10 @@ def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], o
     try:
         session = onnxruntime.InferenceSession(graph.content, options, providers=["CPUExecutionProvider"])
 
-        def run(quantiles: Quantiles) -> dict[str, NDArray[np.float32]]:
+        def run(given: Quantiles) -> dict[str, NDArray[np.float32]]:
             rows = []
             for frame in frames:
-                rows.append(session.run(list(graph.outputs), {FRAMES: frame[None], QUANTILES: quantiles}))
+                rows.append(session.run(list(graph.outputs), {FRAMES: frame[None], QUANTILES: given}))
                 advance()
             return {
                 name: np.concatenate(arrays).astype(np.float32)
@@ -52,7 +55,8 @@ def run_reference(graph: Graph, frames: Sequence[Frame], advance: Callable[[], o
 
         raw = run(uncalibrated(graph.maps))
         _check_shapes(raw, len(frames))
-        quantiles = _quantiles(graph, raw)
+        if quantiles is None:
+            quantiles = _quantiles(graph, raw)
         outputs = run(quantiles)
     except InputError:
         raise

@@ -18,6 +18,8 @@ def environment_of(manifest: Manifest) -> str:
     Raises:
         EngineRefused: the runtime is not installed.
     """
+    if manifest.server is not None:
+        return f"kserve {runtime_module('kserve').VERSION} on {', '.join(manifest.server.addresses)}"
     device = _gpu() if manifest.executed_on == "cuda" or manifest.runtime == "tensorrt" else cpu_model()
     return f"{manifest.runtime} {runtime_module(manifest.runtime).VERSION} on {device}"
 

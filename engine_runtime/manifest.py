@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -8,7 +9,7 @@ from pictures.heatmap import MapGeometry
 
 FORMAT_VERSION: Final = 1
 
-Runtime = Literal["openvino", "onnxruntime", "tensorrt"]
+Runtime = Literal["openvino", "onnxruntime", "tensorrt", "kserve"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Device = Literal["cpu", "cuda"]
 
@@ -84,6 +85,33 @@ class Measurement(BaseModel):
     chosen: bool
 
 
+def _is_server(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        sound = parts.scheme in {"grpc", "grpcs"} and bool(parts.hostname and parts.port) and not parts.path
+    except ValueError:
+        sound = False
+    if not sound or not address.isprintable():
+        raise ValueError("expected grpc://HOST:PORT, or grpcs:// with TLS")
+    return address
+
+
+ServerAddress = Annotated[str, AfterValidator(_is_server)]
+
+
+class Server(BaseModel):
+    """What runs the engine in another process: servers of the Open Inference Protocol."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    addresses: tuple[ServerAddress, ...] = Field(
+        min_length=1, max_length=8, description="when one does not answer, the next one is asked"
+    )
+    model: str = Field(min_length=1, description="its name there")
+    version: str = Field(description="of the model there; empty: whichever it chooses")
+    timeout_ms: float = Field(gt=0, le=600_000, description="an answer of a server that takes longer is none")
+
+
 class Manifest(BaseModel):
     """The first entry of an engine file (contract 2)."""
 
@@ -120,6 +148,7 @@ class Manifest(BaseModel):
     model_metadata: dict[str, str] = Field(default_factory=dict, description="the ONNX file's own metadata")
     built_at: str = Field(description="ISO 8601, UTC")
     tool_version: str
+    server: Server | None = Field(default=None, description="of the runtime kserve")
     winograd: dict[str, int] = Field(
         default_factory=dict, description="rewritten convolution, by its output in the ONNX file → tile size"
     )

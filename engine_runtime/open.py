@@ -9,10 +9,18 @@ from typing import cast
 import numpy as np
 
 from engine_runtime.engine import SCORE, Engine, uncalibrated
-from engine_runtime.engine_file import read_engine
+from engine_runtime.engine_file import read_engine, read_parity
 from engine_runtime.manifest import Manifest, Runtime
+from engine_runtime.proof import ProofFailed, refuse_difference
 from engine_runtime.signatures import TrustedKeys
-from foundation.errors import EngineFailed, EngineRefused, GpuNotWorking, InputError
+from foundation.errors import (
+    EngineAway,
+    EngineFailed,
+    EngineRefused,
+    EngineUnavailable,
+    GpuNotWorking,
+    InputError,
+)
 
 
 def open_engine(path: Path, *, threads: int | None = None, trusted: TrustedKeys | None = None) -> Engine:
@@ -33,9 +41,12 @@ def open_engine(path: Path, *, threads: int | None = None, trusted: TrustedKeys 
     """
     manifest, payload = read_engine(path, trusted)
     try:
-        return load(manifest, payload, threads)
-    except GpuNotWorking as error:
-        raise GpuNotWorking(f"{path}: {error}") from error
+        engine = load(manifest, payload, threads)
+        if manifest.server is not None:
+            _prove_server(path, engine)
+        return engine
+    except (GpuNotWorking, EngineUnavailable) as error:
+        raise type(error)(f"{path}: {error}") from error
     except InputError as error:
         raise EngineRefused(f"{path}: {error}") from error
 
@@ -54,12 +65,35 @@ def load(manifest: Manifest, payload: bytes, threads: int | None = None) -> Engi
         _warm_up(engine)
     except EngineRefused:
         raise
+    except EngineAway as error:
+        raise EngineUnavailable(str(error)) from error
     except Exception as error:
         # Every runtime has its own exceptions, and what they say of a graph fills many lines.
         raise EngineRefused(
             f"{manifest.runtime} {module.VERSION} does not accept it: {one_line(error)}"
         ) from error
     return engine
+
+
+def _prove_server(path: Path, engine: Engine) -> None:
+    """See that a server computes what the graph computes: it may have been given another model since.
+
+    Raises:
+        EngineRefused: it computes something else; ``EngineUnavailable`` while none answers.
+    """
+    frames, reference = read_parity(path, engine.manifest)
+    most = engine.manifest.max_batch
+    try:
+        for start in range(0, len(frames), most):
+            rows = range(start, min(start + most, len(frames)))
+            batch = [frames[row] for row in rows]
+            results = engine.infer(batch, reference.quantiles, engine.manifest.outputs)
+            differences = reference.largest_differences(results, rows)
+            refuse_difference(engine.manifest.precision, differences, len(batch))
+    except (ProofFailed, EngineFailed) as error:
+        engine.close()
+        refused = EngineUnavailable if isinstance(error, EngineAway) else EngineRefused
+        raise refused(str(error)) from error
 
 
 def _threads(manifest: Manifest) -> int | None:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,8 @@ class Reference:
     """What the FP32 graph answers to the parity frames."""
 
     quantiles: Quantiles
-    """Measured on the parity frames as calibration would, so that scores have their usual magnitude."""
+    """Measured on the parity frames as calibration would, so that scores have their usual magnitude; or those
+    that a server has inside."""
     outputs: dict[str, NDArray[np.float32]]
     """Every output of contract 1, row i belonging to frame i."""
 
@@ -80,19 +81,14 @@ def prove(
         EngineFailed: the runtime raised.
     """
     manifest = engine.manifest
-    limit = PARITY_LIMIT[manifest.precision]
     largest: dict[str, float] = dict.fromkeys(manifest.outputs, 0.0)
     for size in batch_sizes(manifest.max_batch):
         for start in range(len(frames)):
             rows = [(start + row) % len(frames) for row in range(size)]
             results = engine.infer([frames[row] for row in rows], reference.quantiles, manifest.outputs)
-            for name, difference in reference.largest_differences(results, rows).items():
-                largest[name] = max(largest[name], difference)
-                if difference > limit:
-                    raise ProofFailed(
-                        f"parity failed: in a batch of {size}, {name} differs from the FP32 graph by "
-                        f"{difference:.1e} of its largest value; {manifest.precision} allows {limit:.0e}"
-                    )
+            differences = reference.largest_differences(results, rows)
+            refuse_difference(manifest.precision, differences, size)
+            largest = {name: max(largest[name], difference) for name, difference in differences.items()}
             advance()
         equal = engine.infer([frames[0]] * size, reference.quantiles, (SCORE,))[SCORE]
         spread = float(np.ptp(equal)) / _largest(reference.outputs[SCORE])
@@ -112,6 +108,26 @@ def prove(
             for size in batch_sizes(manifest.max_batch)
         },
     )
+
+
+def refuse_difference(precision: Precision, differences: Mapping[str, float], size: int) -> None:
+    """Hold differences from the reference against the limit.
+
+    Args:
+        precision: in which the engine computes.
+        differences: see ``Reference.largest_differences``.
+        size: of the batch.
+
+    Raises:
+        ProofFailed: one is over the limit.
+    """
+    limit = PARITY_LIMIT[precision]
+    for name, difference in differences.items():
+        if difference > limit:
+            raise ProofFailed(
+                f"parity failed: in a batch of {size}, {name} differs from the FP32 graph by "
+                f"{difference:.1e} of its largest value; {precision} allows {limit:.0e}"
+            )
 
 
 def _difference(

@@ -52,20 +52,36 @@ def command_line() -> "argparse.ArgumentParser":
         ("forward", _forward, "take what lines have journaled to the hub, and acknowledge what it has"),
         ("lake", _lake, "take what comes into the hub to a lake of Parquet files, each verdict once"),
         (
+            "pictures",
+            _pictures,
+            "take what lines of this machine have archived to a store that speaks S3, each picture once",
+        ),
+        (
             "status",
             _status,
-            "tell how forward and lake fare on this machine; exit code 1: something is wrong",
+            "tell how the others fare on this machine; exit code 1: something is wrong",
         ),
     ):
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         command.add_argument("--config", type=Path, metavar="FILE", required=True, help="the YAML config")
         command.set_defaults(run=run)
         if name != "status":
-            command.add_argument(
-                "--check", action="store_true", help="check config, packages, hub and lake, then exit"
-            )
+            command.add_argument("--check", action="store_true", help="check all that it needs, then exit")
+    _add_picture(commands)
     _add_report(commands)
     return parser
+
+
+def _add_picture(commands: "argparse._SubParsersAction[Parser]") -> None:
+    from pathlib import Path
+
+    text = "fetch the pictures of a verdict from the store"
+    picture = commands.add_parser("picture", help=text, description=text.capitalize() + ".")
+    picture.set_defaults(run=_picture)
+    picture.add_argument("--config", type=Path, metavar="FILE", required=True, help="the YAML config")
+    picture.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to (default: here)")
+    picture.add_argument("line", metavar="LINE", help="its name")
+    picture.add_argument("verdict", metavar="BOOT:SEQ", help="as report part shows them")
 
 
 def _add_report(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -130,6 +146,21 @@ def _lake(arguments: "argparse.Namespace") -> int:
     from fleet.lake import check, lake
 
     return check(fleet) if arguments.check else lake(fleet)
+
+
+def _pictures(arguments: "argparse.Namespace") -> int:
+    from fleet.config import load_fleet
+    from fleet.pictures import check, pictures
+
+    fleet = load_fleet(arguments.config)
+    return check(fleet) if arguments.check else pictures(fleet)
+
+
+def _picture(arguments: "argparse.Namespace") -> int:
+    from fleet.config import load_fleet
+    from fleet.pictures import fetch
+
+    return fetch(load_fleet(arguments.config), arguments.line, arguments.verdict, arguments.out)
 
 
 def _report(arguments: "argparse.Namespace") -> int:

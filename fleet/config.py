@@ -125,6 +125,19 @@ class LakeConfig(Section):
     most_rows: int = Field(default=100_000, ge=1, le=10_000_000, description="written before that time")
 
 
+class PicturesConfig(Section):
+    """A store that speaks S3."""
+
+    endpoint: Annotated[str, AfterValidator(_web)] = Field(description="such as https://s3.example.org")
+    bucket: Name = Field(description="is there already")
+    region: Annotated[str, Field(min_length=1, max_length=64)] = "us-east-1"
+    access_key: Annotated[str, Field(min_length=1)] = Field(
+        description="file with the key's name, mode 0600, or credential:NAME of the service"
+    )
+    secret_key: Annotated[str, Field(min_length=1)] = Field(description="likewise, with the key itself")
+    timeout_s: float = Field(default=10, ge=0.1, le=600, description="an answer that takes longer is none")
+
+
 class FleetConfig(Section):
     """Many lines. Relative paths count from this file's folder."""
 
@@ -133,6 +146,7 @@ class FleetConfig(Section):
     lines: tuple[LineSection, ...] = Field(default=(), description="for forward")
     hub: HubConfig | None = Field(default=None, description="for forward and lake")
     lake: LakeConfig | None = Field(default=None, description="for lake and report")
+    pictures: PicturesConfig | None = Field(default=None, description="for pictures and picture")
     state: File | None = Field(
         default=None,
         description="folder of own files; StateDirectory under systemd, else fleet beside this file",
@@ -154,11 +168,13 @@ class Line:
         name: of the line.
         control: where it answers.
         curve: keys; None without encryption.
+        journal: its file; None where the line's config is not on this machine, or names none.
     """
 
     name: str
     control: str
     curve: CurveKeys | None
+    journal: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +214,17 @@ class Fleet:
         if self.config.lake is None:
             raise self.missing("lake", "the folder of the Parquet files")
         return self.config.lake
+
+    @property
+    def pictures(self) -> PicturesConfig:
+        """The section ``pictures``.
+
+        Raises:
+            InputError: it is missing.
+        """
+        if self.config.pictures is None:
+            raise self.missing("pictures", "the store of pictures")
+        return self.config.pictures
 
     @property
     def plant(self) -> str:
@@ -244,7 +271,7 @@ def _line(path: Path, number: int, section: LineSection) -> Line:
                 f"{section.config}: control: missing; expected it here: {path} needs a line that keeps its "
                 "place in its journal"
             )
-        return Line(line.name, line.control, line.curve)
+        return Line(line.name, line.control, line.curve, line.journal)
     if section.line is None or section.control is None:
         raise InputError(f"{at}: expected config, or line and control")
     try:

@@ -11,6 +11,7 @@ from foundation.errors import InputError, printable, refused_by_system
 
 _STALE_S: Final = 10.0
 _MOST_BYTES: Final = 10_000_000
+_OF_PICTURES: Final = ("stored", "missing")
 
 
 class StatusFile:
@@ -77,10 +78,10 @@ def print_status(state: Path) -> int:
     Raises:
         InputError: a file is not ours, or none of the commands has ever run here.
     """
-    found = {command: read_status(state, command) for command in ("forward", "lake")}
+    found = {command: read_status(state, command) for command in ("forward", "lake", "pictures")}
     known = {command: content for command, content in found.items() if content is not None}
     if not known:
-        raise InputError(f"{state}: neither forward nor lake has run with this config on this machine")
+        raise InputError(f"{state}: no command has run with this config on this machine")
     for command, content in known.items():
         print(" ".join([f"{command}: {content['state']}", *_rest(content)]))
         for line, health in content.get("lines", {}).items():
@@ -90,7 +91,7 @@ def print_status(state: Path) -> int:
 
 def _rest(content: dict[str, Any]) -> list[str]:
     shown = ("behind", "forwarded", "lost", "position", "waiting", "written", "twice", "malformed", "newest")
-    counts = [f"{key} {content[key]}" for key in shown if content.get(key) not in (None, 0)]
+    counts = [f"{key} {content[key]}" for key in (*shown, *_OF_PICTURES) if content.get(key) not in (None, 0)]
     return [
         printable(text) for text in [*counts, *([f"({content['error']})"] if content.get("error") else [])]
     ]

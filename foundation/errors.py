@@ -5,6 +5,7 @@
 #         └── GpuNotWorking    its GPU does not answer
 # WorkFailed               the work itself failed though the input was fine: one line, exit code 1
 # ├── EngineFailed         an engine that was fine broke while running
+# │   └── EngineAway           what runs it elsewhere does not answer
 # ├── ProofFailed          an engine that does not compute what its graph computes (engine_runtime)
 # └── TrainingFailed       a training that cannot go on (models)
 
@@ -107,3 +108,7 @@ class WorkFailed(Exception):
 
 class EngineFailed(WorkFailed):
     """The runtime raised while it judged frames; the engine must be opened anew."""
+
+
+class EngineAway(EngineFailed):
+    """What runs the engine elsewhere does not answer in time; it is asked again with the next frames."""

@@ -9,6 +9,9 @@ from typing import BinaryIO
 
 from foundation.errors import InputError, refused_by_system
 
+_RANDOM = "[a-z0-9_]" * 8
+"""What ``tempfile`` adds to a name."""
+
 
 @contextmanager
 def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
@@ -41,6 +44,22 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def remove_left_over(folder: Path, names: str) -> None:
+    """Remove what ``replacing`` left in a folder when its process or the machine died.
+
+    Nobody else may write there.
+
+    Args:
+        folder: in which the files lie.
+        names: of the files, a pattern such as ``*.png``.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    for path in folder.glob(f".{names}.{_RANDOM}"):
+        _remove(path)
 
 
 def check_writable(path: Path, size: int = 1) -> None:

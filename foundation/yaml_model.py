@@ -63,6 +63,8 @@ def _describe(problem: ErrorDetails, document: yaml.Node | None, model: type[Bas
             wanted = "expected keys and values"
         case "named_tuple_type":
             wanted = f"expected {{{', '.join(f'{name}: …' for kind in kinds for name in _fields(kind))}}}"
+        case "too_short" if problem["ctx"]["actual_length"] == 0:
+            wanted = "found nothing in it, expected at least one entry"
         case "bool_type":
             wanted = "expected true or false"
         case "string_type" | "path_type":

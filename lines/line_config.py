@@ -18,6 +18,7 @@ class Product:
 
     engine: Path
     calibration: Path
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,9 @@ def _products(path: Path, folder: Path, content: Mapping[str, Any]) -> dict[str 
             continue
         engine, calibration = section.get("engine"), section.get("calibration")
         if isinstance(engine, str) and isinstance(calibration, str):
-            products[name] = Product(folder / engine, folder / calibration)
+            mask = section.get("mask")
+            masked = folder / mask if isinstance(mask, str) else None
+            products[name] = Product(folder / engine, folder / calibration, masked)
     return products
 
 

@@ -211,6 +211,13 @@ def _add_tune(commands: "Commands") -> None:
         add(tune)
     add_seed(tune, "split, weights and search")
     tune.add_argument(
+        "--storage",
+        type=_database,
+        metavar="URL",
+        help="postgresql://USER@HOST/DATABASE that keeps the study, by the folder's name, for several "
+        "machines; the password in PGPASSWORD or ~/.pgpass",
+    )
+    tune.add_argument(
         "--time-limit", type=rate, metavar="MINUTES", help="begin no trial after so long; default: none"
     )
     tune.set_defaults(
@@ -263,15 +270,17 @@ def _add_distill(commands: "Commands") -> None:
 def train_command(options: argparse.Namespace) -> None:
     """Train a model on good images; after a kill the same command resumes."""
     check_writable(options.out)
+    from models.datasets.open import open_data_set
+
+    # Refused before images are read, and before torch is loaded.
+    data_set = open_data_set(options.data, options.layout)
+
     from models import training_images
     from models.datasets.contents import contents
-    from models.datasets.open import open_data_set
     from models.efficientad.method import EfficientAdMethod
     from models.efficientad.teacher import open_teacher
 
-    # Refused before images are read.
     open_teacher(options.size, options.teacher, options.image_size)
-    data_set = open_data_set(options.data, options.layout)
     split = training_images.load(data_set, options.image_size, options.roi, options.seed, tiles=options.tiles)
     print(contents(data_set), file=sys.stderr)
     if options.roi is None and options.tiles is None and len(split.sizes) > 1:
@@ -367,6 +376,21 @@ def ablate_command(options: argparse.Namespace) -> None:
     print(f"{page}\n{options.out}: ablation.md, ablation.json")
 
 
+def _database(text: str) -> str:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in {"postgresql", "postgres"} and parts.port != 0 and len(parts.path) > 1
+    except ValueError:
+        sound = False
+    if not sound or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"found {text!r:.60}, expected postgresql://USER@HOST/DATABASE")
+    if parts.password is not None:
+        raise argparse.ArgumentTypeError("expected no password in the address, but in ~/.pgpass")
+    return text
+
+
 def tune_command(options: argparse.Namespace) -> None:
     """Search for learning rate, weight decay, size, image size and steps, without looking at test images."""
     import json
@@ -416,13 +440,17 @@ def tune_command(options: argparse.Namespace) -> None:
     options.out.mkdir(exist_ok=True)
     limit_s = None if options.time_limit is None else 60 * options.time_limit
     search = Search(base, teachers, materials, options.steps)
-    table = tune(search, trials=options.trials, limit_s=limit_s, out=options.out)
+    table = tune(search, trials=options.trials, limit_s=limit_s, out=options.out, storage=options.storage)
     page = as_markdown(table, options.data.absolute().name)
     with replacing(options.out / "tune.json") as file:
         file.write(json.dumps(table, indent=2).encode() + b"\n")
     with replacing(options.out / "tune.md") as file:
         file.write(page.encode())
     print(f"{page}\n{options.out}: tune.md, tune.json")
+    if options.storage is not None and table["best"] is not None:
+        print(
+            f"the best model of all is best.pt on {table['best']['machine']}, trial {table['best']['trial']}"
+        )
     if table["best"] is None and table["trials"]:
         reasons = [row["note"] for row in table["trials"] if row["note"]]
         raise TrainingFailed(

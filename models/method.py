@@ -1,9 +1,9 @@
 """The seam of the methods: good images in, a model out that gives anomaly maps and can be exported."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from foundation.errors import InputError
 from pictures.frames import Size
+from pictures.heatmap import MapGeometry
+from pictures.mask import Mask, cells_of
 from pictures.region import Seen
 from pictures.tiles import Tiles
 from pictures.trained_on import PIXEL_DIGESTS, TrainedOn, as_metadata
@@ -22,9 +24,24 @@ MODEL_METHOD = "method"
 """Key of the metadata: by which method a model was learned."""
 TRAINING_IMAGES = "training_images"
 """Key of the metadata: number of the good images that a model has seen."""
+TRAINING_MASK = "training_mask"
+"""Key of the metadata: SHA-256 of the mask under which the training's quantiles were measured."""
 
 
 HELD_OUT_SHARE = 0.1
+
+Looks = Callable[[Size, Mapping[str, str]], NDArray[np.bool_]]
+"""See ``GoodImages.looks``."""
+
+
+class GivenMask(NamedTuple):
+    """Where to look in the images."""
+
+    file: Path
+    """Of the mask."""
+    mask: Mask
+    image: Path
+    """One of the images."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,24 @@ class GoodImages:
     """SHA-256 over names and contents of the files."""
     pixel_digests: str
     """Of the files' pictures, see ``pack_digests``."""
+    mask: "GivenMask | None" = None
+
+    def looks(self, map_size: Size, metadata: Mapping[str, str]) -> NDArray[np.bool_]:
+        """Say where a map counts for the quantiles, h×w: where the mask looks, by no threshold of its own.
+
+        Args:
+            map_size: h and w.
+            metadata: of the model; a map covers the whole image where it does not say how it lies.
+
+        Raises:
+            InputError: the mask is one of another picture, or leaves nothing to look at.
+        """
+        if self.mask is None:
+            return np.ones(map_size, dtype=bool)
+        geometry = MapGeometry.of(self.size, map_size, metadata)
+        cells = cells_of(self.mask.file, self.mask.mask, self.mask.image, self.seen, geometry)
+        looks: NDArray[np.bool_] = cells.weights(None) > 0
+        return looks
 
     def check(self, fewest: int = FEWEST_IMAGES) -> None:
         """Refuse what nothing can be learned from.
@@ -68,6 +103,8 @@ class GoodImages:
             TRAINING_IMAGES: str(self.pictures),
             PIXEL_DIGESTS: self.pixel_digests,
         }
+        if self.mask is not None:
+            entries[TRAINING_MASK] = self.mask.mask.digest
         seen = self.seen
         return entries | as_metadata(TrainedOn(seen.roi, self.tiles, seen.camera_picture, seen.reference))
 

@@ -3,7 +3,7 @@
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from foundation.option_types import number, whole_number
 
@@ -16,6 +16,8 @@ LAYOUTS = ("csv", "mvtec-loco", "visa", "mvtec-ad", "folders", "images")
 """The keys of ``models.datasets.open.LAYOUTS``, which would import OpenCV."""
 SIZES = ("xs", "s", "m")
 """The keys of ``models.efficientad.networks.SIZES``, which would import torch."""
+SMALLEST_SIDE = 128
+"""Pixels. Below, the first decoder map of EfficientAD's autoencoder, of side // 64 - 1, would be empty."""
 DEFAULT_STEPS = 5_000
 """Of a training of EfficientAD; the paper's are 70,000 (appendix A)."""
 
@@ -31,7 +33,6 @@ share = number(0, below=1)
 
 def image_size(text: str) -> "Size":
     """Parse ``N`` or ``HxW``."""
-    from models.efficientad.networks import SMALLEST_SIDE
     from pictures.frames import Size
 
     sides = text.lower().replace("×", "x").split("x")
@@ -47,9 +48,7 @@ def image_size(text: str) -> "Size":
 
 def teacher_of_size(text: str) -> "tuple[ModelSize, Path]":
     """Parse ``SIZE=FILE``."""
-    from models.efficientad.networks import SIZES
-
     size, equals, file = text.partition("=")
     if size not in SIZES or not equals or not file:
         raise argparse.ArgumentTypeError(f"{text!r}: expected SIZE=FILE, SIZE one of {', '.join(SIZES)}")
-    return size, Path(file)
+    return cast("ModelSize", size), Path(file)

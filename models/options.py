@@ -34,6 +34,16 @@ def add_locate(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_mask(command: argparse.ArgumentParser) -> None:
+    """Where to look."""
+    command.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="where to look, of 'inspectctl mask': the rest counts for no quantile (default: everywhere)",
+    )
+
+
 def add_tiles(command: argparse.ArgumentParser) -> None:
     """Into what a picture is cut."""
     command.add_argument(

@@ -14,6 +14,7 @@ from models.options import (
     add_data,
     add_image_size,
     add_locate,
+    add_mask,
     add_penalty,
     add_region,
     add_seed,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:  # torch, for which --help should not wait
     import numpy as np
     from numpy.typing import NDArray
 
-    from models.method import GoodImages, Method, Model
+    from models.method import GivenMask, GoodImages, Method, Model
     from pictures.locating.reference import Reference
 
 PROG = "train-model"
@@ -37,8 +38,13 @@ METHODS = ("auto", "padim", "patchcore", "stfpm", "efficientad")
 
 def run(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if any(word.partition("=")[0] == "--plan" for word in words):
+        from models import plan_cli
+
+        return plan_cli.run(words)
     command = parser()
-    apply_settings(command, sys.argv[1:] if argv is None else argv)
+    apply_settings(command, words)
     options = command.parse_args(argv)
     try:
         update(options) if options.update is not None else train(options)
@@ -59,6 +65,7 @@ def _kept(options: argparse.Namespace) -> str:
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     command = Parser(prog=PROG, description="Learn from images of good parts what a good part looks like.")
+    command.epilog = "Many models at once: train-model --plan FILE --help"
     add_data(command)
     target = command.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="FILE", help="the model, for instance line3.onnx")
@@ -78,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     add_image_size(command, default=None)
     add_region(command)
     add_locate(command)
+    add_mask(command)
     add_tiles(command)
     command.add_argument(
         "--backbone",
@@ -135,6 +143,7 @@ def update(options: argparse.Namespace) -> None:
     """Let a model learn more images."""
     began = time.monotonic()
     _check_target(options.update)
+    from models.method import TRAINING_MASK
     from models.padim.sums_file import load_sums, sums_file
     from pictures.trained_on import trained_on
 
@@ -162,7 +171,14 @@ def update(options: argparse.Namespace) -> None:
     options.image_size, options.roi, options.tiles = size, trained.roi, trained.tiles
     good = good_images(options, trained.reference)
     _check_defects(options.defects)
-    model = before.with_more(good.images, good.pictures, good.digest)
+    if (good.mask.mask.digest if good.mask else None) != before.about.get(TRAINING_MASK):
+        was = before.about.get(TRAINING_MASK)
+        expected = "none" if was is None else f"the mask {was[:12]}…"
+        raise InputError(
+            f"--mask: found {options.mask or 'none'}, but {options.update} was fitted with {expected}"
+        )
+    looks = good.looks(before.trunk.grid, {})
+    model = before.with_more(good.images, good.pictures, good.digest, looks)
     model.export(options.update)
     print(
         f"{options.update}: {good.pictures} good images more, {model.about['training_images']} in all,"
@@ -209,7 +225,20 @@ def good_images(options: argparse.Namespace, reference: "Reference | None") -> "
         tiles=options.tiles,
         digest=set_digest(data_set.root, files),
         pixel_digests=pack_digests(pictures.digests),
+        mask=_given_mask(options, files[0]),
     )
+
+
+def _given_mask(options: argparse.Namespace, image: Path) -> "GivenMask | None":
+    """Read the mask that ``--mask`` names."""
+    from models.method import GivenMask
+    from pictures.mask import read_mask
+
+    if options.mask is None:
+        return None
+    if options.tiles is not None:
+        raise InputError(f"--mask {options.mask}: not with --tiles: give it to calibrate")
+    return GivenMask(options.mask, read_mask(options.mask), image)
 
 
 def _methods(options: argparse.Namespace) -> "dict[str, Method]":

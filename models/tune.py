@@ -3,26 +3,30 @@
 import fcntl
 import json
 import os
+import platform
 import sqlite3
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import torch
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 from tqdm import tqdm
 
 from calibration.ranking import Ranking
-from foundation.errors import InputError
+from foundation.errors import InputError, Unavailable
 from models.efficientad.checkpoint import Run, progress_file
 from models.efficientad.model import EfficientAd
 from models.efficientad.networks import ModelSize
@@ -78,10 +82,13 @@ class Search:
     """Of one training; a quarter of them is the least."""
 
 
-def tune(search: Search, *, trials: int, limit_s: float | None, out: Path) -> dict[str, Any]:
+def tune(
+    search: Search, *, trials: int, limit_s: float | None, out: Path, storage: str | None = None
+) -> dict[str, Any]:
     """Train with different settings until so many trials are finished; go on where a killed study stopped.
 
-    Several processes may work on one study; a trial whose process was killed is taken up by another.
+    Several processes may work on one study; a trial whose process was killed is taken up by another. With
+    ``storage`` they may be on several machines, each with a folder of its own.
 
     A trial's score is the AUROC by which its model tells held-out good images from the same images with
     painted defects. Trials that fall behind the median of the others are given up.
@@ -90,15 +97,25 @@ def tune(search: Search, *, trials: int, limit_s: float | None, out: Path) -> di
         search: the settings.
         trials: that are to be finished, those of earlier calls included.
         limit_s: begin no trial after so many seconds.
-        out: existing folder of the study, which keeps the best model.
+        out: existing folder of the study, which keeps the best model; with ``storage``, this machine's best.
+        storage: address of the PostgreSQL database that keeps the study, by the folder's name; else a file in
+            the folder does.
 
     Returns:
         The study, as it stands in ``tune.json``.
 
     Raises:
-        InputError: the study in ``out`` is another one's, or damaged; a file cannot be written.
+        InputError: the study is another one's, or damaged; a file cannot be written; the database refuses, or
+            is away (``Unavailable``).
     """
-    study, number = _open(search, out), -1
+    with _database(storage):
+        return _tuned(_open(search, out, storage), search, trials, limit_s, out)
+
+
+def _tuned(
+    study: optuna.Study, search: Search, trials: int, limit_s: float | None, out: Path
+) -> dict[str, Any]:
+    number = -1
 
     def objective(trial: optuna.Trial) -> float:
         nonlocal number
@@ -141,36 +158,30 @@ def as_markdown(table: dict[str, Any], data: str) -> str:
         "Scores are AUROC on held-out good images against the same with painted defects, "
         "no test image among them.",
         "",
-        "| trial | score | size | pixels | steps | learning rate | weight decay | seconds | |",
-        f"|{' --- |' * 9}",
+        "| trial | score | size | pixels | steps | learning rate | weight decay | seconds | machine | |",
+        f"|{' --- |' * 10}",
     ]
     for row in table["trials"]:
         height, width = row["image_size"]
         score = "" if row["score"] is None else f"{row['score']:.4f}"
         lines.append(
             f"| {row['trial']} | {score} | {row['size']} | {height}×{width} | {row['steps']} | "
-            f"{row['learning_rate']:.2g} | {row['weight_decay']:.2g} | {row['seconds']:.0f} | {row['note']} |"
+            f"{row['learning_rate']:.2g} | {row['weight_decay']:.2g} | {row['seconds']:.0f} | "
+            f"{row['machine']} | {row['note']} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _open(search: Search, out: Path) -> optuna.Study:
+def _open(search: Search, out: Path, address: str | None) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=ExperimentalWarning)  # of heartbeats
-    file = out / "study.db"
+    where = str(out / "study.db") if address is None else f"{address}: study {out.absolute().name}"
     told = json.loads(json.dumps(_identity(search)))
     try:
         with _alone(out):
             study = optuna.create_study(
-                storage=RDBStorage(
-                    "sqlite://",
-                    # Not by an address: a path may hold what would mean something there.
-                    engine_kwargs={"creator": lambda: sqlite3.connect(file, timeout=_PATIENCE_S)},
-                    heartbeat_interval=HEARTBEAT_S,
-                    grace_period=SILENT_S,
-                    heartbeat_stale_trial_callback=_take_up,
-                ),
-                study_name="tune",
+                storage=_storage(out, address),
+                study_name="tune" if address is None else out.absolute().name,
                 direction="maximize",
                 load_if_exists=True,
                 pruner=optuna.pruners.MedianPruner(
@@ -181,21 +192,60 @@ def _open(search: Search, out: Path) -> optuna.Study:
             found = study.user_attrs.get("search", told)
             study.set_user_attr("search", found)
             study.set_user_attr("calls", calls + 1)
-        # Processes that begin at the same time must not try the same.
+        # Processes that begin at the same time must not try the same; the lock holds on one machine only.
         seed = search.base.seed + calls + len(study.trials)
-        study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        seed += 0 if address is None else zlib.crc32(f"{platform.node()} {os.getpid()}".encode())
+        study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32, constant_liar=True)
     except OSError as error:
-        raise InputError(f"{file}: cannot be used: {error.strerror}") from error
+        raise InputError(f"{where}: cannot be used: {error.strerror}") from error
+    except InputError:
+        raise
     except Exception as error:  # what a damaged file raises is not documented
-        raise InputError(f"{file}: is not a study of 'efficientad tune', or damaged") from error
+        if address is not None:
+            raise
+        raise InputError(f"{where}: is not a study of 'efficientad tune', or damaged") from error
     differing = [key for key, value in told.items() if found.get(key) != value]
     if differing:
         key = differing[0]
         raise InputError(
-            f"{file}: belongs to a study with {key} {found.get(key)}, this one has {told[key]}; "
+            f"{where}: belongs to a study with {key} {found.get(key)}, this one has {told[key]}; "
             f"give the same options to go on with it, or another --out"
         )
     return study
+
+
+@contextmanager
+def _database(address: str | None) -> Iterator[None]:
+    """Say in one line that a database is away, also in the middle of a study."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        if address is None:
+            raise
+        cause = error.__cause__ or error
+        said = " ".join(str(getattr(cause, "orig", None) or cause).split())
+        raise Unavailable(
+            f"{address}: {said:.300}; the same command goes on where this one stopped"
+        ) from error
+
+
+def _storage(out: Path, address: str | None) -> RDBStorage:
+    """Open what keeps the study: a file of its folder, or a database."""
+    arguments: dict[str, Any]
+    if address is None:
+        # Not by an address: a path may hold what would mean something there.
+        arguments = {"creator": lambda: sqlite3.connect(out / "study.db", timeout=_PATIENCE_S)}
+    else:
+        if find_spec("psycopg") is None:
+            raise InputError("--storage needs psycopg: pip install 'inspectd[fleet]'")
+        arguments = {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
+    return RDBStorage(
+        "sqlite://" if address is None else f"postgresql+psycopg://{address.partition('://')[2]}",
+        engine_kwargs=arguments,
+        heartbeat_interval=HEARTBEAT_S,
+        grace_period=SILENT_S,
+        heartbeat_stale_trial_callback=_take_up,
+    )
 
 
 def _identity(search: Search) -> dict[str, Any]:
@@ -240,6 +290,7 @@ def _score(trial: optuna.Trial, search: Search, out: Path) -> float:
     good = material.split.validation
     defective = _defective(good, search.base.seed)
     began_s, score = time.monotonic(), 0.0
+    trial.set_user_attr("machine", platform.node())
 
     def watch(step: int, model: EfficientAd) -> None:
         nonlocal score
@@ -365,6 +416,7 @@ def _rows(study: optuna.Study, search: Search) -> Iterator[dict[str, Any]]:
             "learning_rate": run.learning_rate,
             "weight_decay": run.weight_decay,
             "seconds": trial.user_attrs.get("seconds", 0.0),
+            "machine": trial.user_attrs.get("machine", ""),
             "note": note,
         }
 

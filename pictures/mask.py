@@ -213,7 +213,47 @@ def read_mask(path: Path) -> Mask:
     Raises:
         InputError: the file is missing or is no mask, or it leaves nothing to look at.
     """
-    mask = _read_regions(path) if path.suffix.lower() in _YAML else _read_picture(path)
+    if path.suffix.lower() in _YAML:
+        return Mask.of_regions(*_read_file(path))
+    mask = _read_picture(path)
+    _check(path, mask)
+    return mask
+
+
+def read_regions(path: Path, picture: Size) -> tuple[Region, ...]:
+    """Read the regions of a mask that was drawn on pictures of a size.
+
+    Raises:
+        InputError: the file is missing or is no such mask.
+    """
+    size, regions = _read_file(path)
+    if size != picture:
+        raise InputError(
+            f"{path}: was drawn on a picture of {size.width}×{size.height} pixels, but this one has "
+            f"{picture.width}×{picture.height}"
+        )
+    return regions
+
+
+def check_regions(path: Path, picture: Size, regions: tuple[Region, ...]) -> None:
+    """Refuse regions that ``read_mask`` would refuse once they are written.
+
+    Raises:
+        InputError: they do not lie in the picture, or leave nothing to look at.
+    """
+    if not regions:
+        raise InputError(f"{path}: has no region; expected one where to look")
+    for region in regions:
+        corners = np.array(region.polygon)
+        if (corners.max(axis=0) < 0).any() or (corners.min(axis=0) >= (picture.width, picture.height)).any():
+            raise InputError(
+                f"{path}: the region {region.name} does not lie inside the picture of "
+                f"{picture.width}×{picture.height} pixels"
+            )
+    _check(path, Mask.of_regions(picture, regions))
+
+
+def _check(path: Path, mask: Mask) -> None:
     if not (mask.weights > 0).any():
         raise InputError(f"{path}: leaves nothing to look at; expected {A_MASK}")
     if not (mask.weights[mask.thresholds == 0] > 0).any():
@@ -221,10 +261,9 @@ def read_mask(path: Path) -> Mask:
             f"{path}: each region has a threshold of its own; expected one without, on which calibrate "
             "measures the threshold"
         )
-    return mask
 
 
-def _read_regions(path: Path) -> Mask:
+def _read_file(path: Path) -> tuple[Size, tuple[Region, ...]]:
     file = read_yaml(path, A_MASK)
     try:
         content = _File.model_validate_json(file.json)
@@ -237,14 +276,8 @@ def _read_regions(path: Path) -> Mask:
             f"{path}: {f'{key}: ' if key else ''}{said}{f', found {found}' if found and key else ''}"
         ) from error
     picture = Size(content.picture["height"], content.picture["width"])
-    for region in content.regions:
-        corners = np.array(region.polygon)
-        if (corners.max(axis=0) < 0).any() or (corners.min(axis=0) >= (picture.width, picture.height)).any():
-            raise InputError(
-                f"{path}: the region {region.name} does not lie inside the picture of "
-                f"{picture.width}×{picture.height} pixels"
-            )
-    return Mask.of_regions(picture, content.regions)
+    check_regions(path, picture, content.regions)
+    return picture, content.regions
 
 
 def _read_picture(path: Path) -> Mask:

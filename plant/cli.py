@@ -19,7 +19,7 @@ def _run(argv: list[str] | None) -> int:
 
     logging.basicConfig(level=logging.INFO, format=f"{PROG}: %(message)s")
     # What concerns people is told by whoever uses it.
-    for library in ("pymodbus", "paho", "asyncio", "asyncua"):
+    for library in ("pymodbus", "paho", "asyncio", "asyncua", "asyncuagds"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     if arguments.schema:
         from plant.schema import schema_text

@@ -13,7 +13,7 @@ from foundation.yaml_model import read_model
 from lines.line_config import LineConfig, read_line
 from lines.section import File, Name, Section
 from plant.alarms.config import AlarmsConfig
-from plant.gate.config import BeltConfig, GateConfig
+from plant.gate.config import BeltConfig, GateConfig, peer_of
 from plant.listener import MetricsConfig
 from plant.outputs.modbus_client import ModbusClientConfig
 from plant.outputs.modbus_server import ModbusServerConfig
@@ -21,7 +21,7 @@ from plant.outputs.mqtt import MqttConfig
 from plant.outputs.opcua.config import OpcuaConfig
 from plant.outputs.registers import WORDS
 from plant.outputs.webhook import WebhookConfig
-from plant.section import OutputSection, Seconds, quantity
+from plant.section import Duration, OutputSection, quantity
 from verdicts import CurveKeys
 
 A_CONFIG: Final = "the YAML config of inspectd-plant"
@@ -40,7 +40,7 @@ class PlantConfig(Section):
         default=None,
         description="folder of own files; StateDirectory under systemd, else plant beside this file",
     )
-    silence: Seconds = Field(default="3 s", description="without health, until the line counts as silent")
+    silence: Duration = Field(default="3 s", description="without health, until the line counts as silent")
     metrics: MetricsConfig | None = Field(default=None, description="for Prometheus and probes; read-only")
     belt: BeltConfig | None = Field(
         default=None, description="where the belt is; without it the clock alone counts"
@@ -174,7 +174,8 @@ def _output_of(gate: GateConfig) -> str:
     if output.gpio is not None:
         return f"line {output.gpio.line} of {output.gpio.chip}"
     if output.modbus is not None:
-        return f"coil {output.modbus.coil} of {output.modbus.address}"
+        host, port = peer_of(output.modbus.address)
+        return f"coil {output.modbus.coil} of unit {output.modbus.unit} at {host}:{port}"
     return str(output.simulated)
 
 
@@ -201,7 +202,7 @@ def _check_registers(path: Path, config: PlantConfig) -> None:
     client, encoder = config.modbus_client, None if config.belt is None else config.belt.modbus
     if client is None or encoder is None or encoder.kind != "holding":
         return
-    if (client.address, client.unit) != (encoder.address, encoder.unit):
+    if (peer_of(client.address), client.unit) != (peer_of(encoder.address), encoder.unit):
         return
     read = range(encoder.register_, encoder.register_ + encoder.words)
     written = range(client.register_, client.register_ + WORDS)

@@ -19,7 +19,7 @@ from foundation.secret_file import read_secret
 from foundation.secrets import masked
 from lines.section import File, Section
 from plant.outputs import PeerFailed
-from plant.section import Seconds, seconds
+from plant.section import Duration, seconds
 
 _URL: Final = re.compile(
     r"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?(?:/[!-~]*)?", re.ASCII
@@ -41,7 +41,7 @@ class WebAddress(Section):
         default=None, description="file with the key of the signature, or credential:NAME of the service"
     )
     ca: File | None = Field(default=None, description="certificates that may have signed the server's, PEM")
-    timeout: Seconds = "10 s"
+    timeout: Duration = "10 s"
 
 
 class Poster:

@@ -55,8 +55,14 @@ def _seconds(text: str) -> str:
     return text
 
 
+def _duration(text: str) -> str:
+    if quantity(text, "s").value <= 0:
+        raise ValueError("expected more than 0, such as 1.25 s or 80 ms")
+    return text
+
+
 def seconds(text: str) -> float:
-    """Give the seconds of a text that ``Seconds`` has checked."""
+    """Give the seconds of a text that ``Seconds`` or ``Duration`` has checked."""
     return quantity(text, "s").value
 
 
@@ -74,6 +80,7 @@ def whole_port(text: str) -> int:
 Seconds = Annotated[
     str, AfterValidator(_seconds), WithJsonSchema({"type": "string", "examples": ["1.25 s", "80 ms"]})
 ]
+Duration = Annotated[Seconds, AfterValidator(_duration)]
 Finite = Annotated[float, Field(ge=-math.inf, allow_inf_nan=False)]
 
 

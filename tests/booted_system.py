@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from patience import PATIENCE_S
 
-PATIENCE_S = 120.0
 _INCLUDED = ("systemd", "systemd-sysv", "dbus", "python3")
 _CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
 # Keeps two systems that run at the same time out of each other's cgroups.
@@ -128,7 +128,7 @@ class BootedSystem:
     def close(self) -> None:
         self._process.terminate()  # a request to power off
         try:
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from patience import PATIENCE_S
 
 from daemon.capture.counter import CaptureCounter
 from daemon.capture.drivers import CameraSettings
@@ -11,7 +14,6 @@ from daemon.capture.supervisor import Arrival, DaemonCamera
 from pictures.frames import Size
 
 SIZE = Size(64, 64)
-PATIENCE_S = 120.0  # only a failure takes as long; beside other work a start may take half a minute
 
 
 class CameraRig:
@@ -21,6 +23,7 @@ class CameraRig:
         self.cameras: dict[str, DaemonCamera] = {}
         self.arrivals: dict[str, list[Arrival]] = {}
         self.states: dict[str, list[tuple[str, str | None]]] = {}
+        self.changed_s: dict[str, list[float]] = {}
         self.holding = False
         self.checking = True
         self._news = asyncio.Event()
@@ -31,7 +34,7 @@ class CameraRig:
             name, CameraSettings(**settings), SIZE, judged_at_once=1, sink=self, counter=counter
         )
         self.cameras[name] = camera
-        self.arrivals[name], self.states[name] = [], []
+        self.arrivals[name], self.states[name], self.changed_s[name] = [], [], []
         camera.start()
         return camera
 
@@ -43,6 +46,7 @@ class CameraRig:
 
     def camera_changed(self, camera: str) -> None:
         self.states[camera].append((self.cameras[camera].state, self.cameras[camera].error))
+        self.changed_s[camera].append(time.monotonic())
         self._news.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,13 +26,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is in the list of slow tests, and each fault, before ``-m`` looks at marks."""
+def pytest_configure(config: pytest.Config) -> None:
+    # pytest-xdist would hand out the files with the most tests first; ours come with the longest first.
+    config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Mark what is in the list of slow tests, and each fault, before ``-m`` looks at marks.
+
+    Beside each other, the files that take longest come first, so that no process is left with one at the end.
+    """
     slow = slow_tests()
     for item in items:
         if item.nodeid.split("[")[0] in slow or item.get_closest_marker("faults"):
             item.add_marker(pytest.mark.slow)
+    yield
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist
+        longest_first(items, slow)
+
+
+def longest_first(items: list[pytest.Item], slow: dict[str, float]) -> None:
+    """Sort whole files: by the seconds of their slow tests, then by how many tests they have."""
+    tests = Counter(_file(item) for item in items)
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for name in {item.nodeid.split("[")[0] for item in items}:
+        seconds[name.split("::")[0]] += slow.get(name, 0)
+    items.sort(key=lambda item: (-seconds[_file(item)], -tests[_file(item)]))
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.split("::")[0]
 
 
 @pytest.fixture(scope="session")

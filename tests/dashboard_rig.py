@@ -14,7 +14,8 @@ import httpx
 import numpy as np
 import yaml
 from brightness import SIZE
-from line_rig import COMMANDS, PATIENCE_S, free_address, write_config
+from line_rig import COMMANDS, free_address, write_config
+from patience import PATIENCE_S
 
 from dashboard.access import secret_of
 from dashboard.labels import Labels

@@ -16,6 +16,7 @@ from typing import Any
 
 from line_process import a_health, a_verdict
 from line_rig import free_address
+from patience import PATIENCE_S
 
 from verdicts import Verdict
 
@@ -34,6 +35,7 @@ class DeliveryLine:
             "curve": None,
             "keep_days": 90,
             "boot": "aa",
+            "product": None,
         } | options
         self.publish_address = str(self.options["publish"])
         self.control_address = str(self.options["control"])
@@ -84,7 +86,7 @@ class DeliveryLine:
         """End it in order."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
     def kill(self) -> None:
         self.process.kill()
@@ -107,6 +109,8 @@ class _Process:
 
         self._boot = options["boot"]
         self._seq = 0
+        self._product: str | None = options["product"]
+        self._let_go = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._publishing_ns: list[int] = []
         self._worst_send_ns = 0
@@ -215,7 +219,15 @@ class _Process:
             raise InputError("product: found unknown, expected flange")
         if arguments.get("product") == "broken":
             raise RuntimeError("out of memory")
+        if arguments.get("product") == "slow":
+            await self._let_go.wait()
+        if command == "select":
+            self._product = arguments["product"]
         return f"{command} {arguments}"
+
+    async def _let(self) -> None:
+        """Let the product be selected that takes its time."""
+        self._let_go.set()
 
     async def _tell_health(self) -> None:
         while True:
@@ -225,7 +237,8 @@ class _Process:
     def send_health(self) -> None:
         from verdicts import encode
 
-        message = encode(a_health(self._seq, boot=self._boot, subscribers=dict(self.control.subscribers)))
+        changes = {"boot": self._boot, "product": self._product}
+        message = encode(a_health(self._seq, **changes, subscribers=dict(self.control.subscribers)))
         self.publisher.send(message)
         self.control.health(*message)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 
 FIREFOX = "/usr/bin/firefox-esr"
-PATIENCE_S = 120.0
 KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Escape": "\ue00c", "PageDown": "\ue00f", "End": "\ue010"}
 PREFERENCES = {
     "intl.accept_languages": "en-GB",
@@ -127,6 +127,6 @@ def firefox(profile: Path) -> Iterator[Page]:
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(10)
+            process.wait(PATIENCE_S)
         process.kill()
         process.wait()

@@ -16,8 +16,8 @@ from typing import Any
 import psycopg
 import yaml
 from line_rig import COMMANDS, free_address
+from patience import PATIENCE_S
 
-PATIENCE_S = 60.0
 NATS = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)), None)
 

@@ -15,12 +15,13 @@ import numpy as np
 import yaml
 import zmq
 from brightness import SIZE
+from connections import Connections
+from patience import PATIENCE_S
 
 from verdicts import Health, Verdict, decode
 
 COMMANDS = Path(sys.executable).parent
 REPOSITORY = Path(__file__).resolve().parents[1]
-PATIENCE_S = 120.0  # only a failure takes as long; beside other work a start may take half a minute
 
 
 def free_address() -> str:
@@ -47,6 +48,7 @@ def write_config(folder: Path, cameras: dict[str, Any], **keys: Any) -> Path:
         "engine": "brightness.engine",
         "calibration": "brightness.calibration.yaml",
         "publish": free_address(),
+        "deadline_ms": 20_000,  # a busy machine alone makes no fault
         "cameras": cameras,
     } | keys
     path.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -63,6 +65,7 @@ class RunningLine:
         self._socket.rcvhwm = 0
         self._socket.reconnect_ivl = 10  # the daemon binds a moment after this connects
         self._socket.subscribe(b"")
+        self._connections = Connections(self._socket)
         self._socket.connect(content["publish"])
         self.verdicts: list[Verdict] = []
         self.healths: list[Health] = []
@@ -92,7 +95,8 @@ class RunningLine:
     def until_end(self) -> str:
         """Listen to the daemon's end and give what it wrote to stderr."""
         _, errors = self.process.communicate(timeout=PATIENCE_S)
-        while self.listen(timeout_ms=300):
+        self._connections.wait_until_gone()
+        while self.listen(timeout_ms=0):
             pass
         return errors
 

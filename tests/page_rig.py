@@ -11,8 +11,9 @@ import pytest
 import yaml
 from brightness import calibrate
 from dashboard_rig import Dashboard, write_dashboard
-from line_rig import COMMANDS, PATIENCE_S, write_config
+from line_rig import COMMANDS, write_config
 from mean_part import SIZE, mean_part_model
+from patience import PATIENCE_S
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from line_rig import COMMANDS, PATIENCE_S, free_address
+from line_rig import COMMANDS, free_address
+from patience import PATIENCE_S
 
 
 def free_port() -> int:
@@ -99,7 +100,7 @@ class Plant:
 
     def get(self, path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(self.address + path, timeout=10) as answer:
+            with urllib.request.urlopen(self.address + path, timeout=PATIENCE_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -1,11 +1,10 @@
 """A line's folder, a repository beside it, and what ``inspectctl release`` and ``update`` say."""
 
-import io
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from subprocess import CompletedProcess
 
 from brightness import THRESHOLD
+from in_process import run
 
 from calibration.calibration_file import read_calibration, write_calibration
 from daemon.inspectctl.cli import main
@@ -13,10 +12,7 @@ from daemon.inspectctl.cli import main
 
 def inspectctl(*arguments: object) -> CompletedProcess[str]:
     """Run the command, in this process."""
-    words, out, err = list(map(str, arguments)), io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = main(words)
-    return CompletedProcess(words, code, out.getvalue(), err.getvalue())
+    return run(main, *arguments)
 
 
 class Desk:
@@ -52,10 +48,3 @@ class Desk:
 def threshold_of(config: Path) -> float:
     """Give the threshold by which the line of a config judges, or would when it starts."""
     return read_calibration(config.parent / "brightness.calibration.yaml").threshold
-
-
-def refused(done: CompletedProcess[str], code: int = 2) -> str:
-    """Give the one line that a command said."""
-    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
-    [line] = done.stderr.splitlines()
-    return line

@@ -1,4 +1,4 @@
-"""The list of tests that ``make test-fast`` leaves out, besides those that are marked slow.
+"""The tests that ``make test-fast`` leaves out, besides those that are marked slow, and the seconds of each.
 
 ``pytest --junitxml=durations.xml && python tests/slow_tests.py durations.xml`` writes it. Tests that did not
 run keep their entry.
@@ -14,9 +14,10 @@ LONGEST_S = 0.8
 """With its fixtures; of a test with parameters, all together."""
 
 
-def slow_tests() -> frozenset[str]:
-    """Give the names in the list, such as ``tests/test_x.py::test_y``."""
-    return frozenset(LIST.read_text().split())
+def slow_tests() -> dict[str, float]:
+    """Give the names in the list, such as ``tests/test_x.py::test_y``, and how many seconds each takes."""
+    entries = (line.rpartition(" ") for line in LIST.read_text().splitlines())
+    return {name: float(seconds) for name, _, seconds in entries}
 
 
 def main(report: Path) -> None:
@@ -25,8 +26,9 @@ def main(report: Path) -> None:
     for case in ElementTree.parse(report).iter("testcase"):
         module = case.attrib["classname"].replace(".", "/")
         took[f"{module}.py::{case.attrib['name'].split('[')[0]}"] += float(case.attrib["time"])
-    slow = slow_tests() - set(took) | {name for name, seconds in took.items() if seconds > LONGEST_S}
-    LIST.write_text("".join(f"{name}\n" for name in sorted(slow)))
+    kept = {name: seconds for name, seconds in slow_tests().items() if name not in took}
+    slow = kept | {name: seconds for name, seconds in took.items() if seconds > LONGEST_S}
+    LIST.write_text("".join(f"{name} {seconds:.1f}\n" for name, seconds in sorted(slow.items())))
 
 
 if __name__ == "__main__":

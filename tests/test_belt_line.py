@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from line_rig import COMMANDS, part_image, running, write_config
+from patience import PATIENCE_S
 
 from verdicts import LineControl
 
@@ -15,7 +16,7 @@ BELT = "simulated://belt?seed=7&width=160&height=120&diameter=58"
 
 def inspectctl(*arguments: str | Path, code: int = 0) -> str:
     done = subprocess.run(
-        [COMMANDS / "inspectctl", *arguments], capture_output=True, text=True, check=False, timeout=60
+        [COMMANDS / "inspectctl", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert done.returncode == code, done.stdout + done.stderr
     return (done.stdout if code == 0 else done.stderr).strip()
@@ -35,7 +36,7 @@ def test_each_part_of_a_belt_has_one_verdict_and_the_rest_none(line_folder: Path
     with running(config) as line:
         line.until(lambda line: line.health.cameras["belt"].state == "ended")
         line.until(lambda line: len([v for v in line.verdicts if v.camera == "belt"]) == 25)
-        with LineControl(f"ipc://{line_folder}/control") as control:
+        with LineControl(f"ipc://{line_folder}/control", timeout_s=PATIENCE_S) as control:
             statistics = control.statistics()
         status = inspectctl("status", "--config", str(config))
         line.stop()
@@ -68,7 +69,9 @@ def test_a_part_that_a_command_announces_is_named_in_its_verdict(line_folder: Pa
         said = inspectctl("trigger", "top", "--part", "4711 ü", "--config", str(config))
         assert said == "camera top: triggered, part 4711 ü"
         line.until(lambda line: any(verdict.part == "4711 ü" for verdict in line.verdicts))
-        with LineControl(f"ipc://{line_folder}/control") as control:  # the same as a ZeroMQ message
+        with LineControl(
+            f"ipc://{line_folder}/control", timeout_s=PATIENCE_S
+        ) as control:  # the same as a ZeroMQ message
             control.trigger("top", "4712")
         line.until(lambda line: any(verdict.part == "4712" for verdict in line.verdicts))
         refused = {

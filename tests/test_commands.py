@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from data_set_folders import draw_part
 from engine_graphs import little_model, save
+from patience import PATIENCE_S
 
 from foundation.errors import Unavailable
 from foundation.files import replacing
@@ -189,7 +190,7 @@ def test_a_second_ctrl_c_says_nothing() -> None:
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=20)[1] == "x: interrupted\n"
+    assert process.communicate(timeout=PATIENCE_S)[1] == "x: interrupted\n"
 
 
 @pytest.mark.parametrize(

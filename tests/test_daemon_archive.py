@@ -1,12 +1,14 @@
 """Pictures of rejects: kept within the space they may take, whatever else happens in their folder."""
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from brightness import SIZE
 from line_rig import write_config
+from patience import PATIENCE_S
 
 from daemon.config import load_config
 from daemon.delivery import archive as module
@@ -85,20 +87,40 @@ def test_passes_do_not_drive_rejects_out(tmp_path: Path, product: Product) -> No
     assert not [*folder.glob("*-pass.*")]
 
 
+def hanging_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Have no file synced until this is set."""
+    answers, sync = threading.Event(), os.fsync
+
+    def answered(file: int) -> None:
+        answers.wait(PATIENCE_S)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", answered)
+    return answers
+
+
 def test_rejects_come_first_while_many_pictures_wait(
     tmp_path: Path, product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LONGEST_CLOSE_S", 0.1)
     archive = Archive(tmp_path / "rejects", max_mb=1, near_misses=0.1)
-    os.mkfifo(tmp_path / "rejects" / "0.png")
-    keep(archive, product, "0")  # its disk hangs
+    answers = hanging_disk(monkeypatch)
+    keep(archive, product, "0")
     anomaly_map = np.ones((product.geometry.map.height, product.geometry.map.width), np.float32)
     passes = [archive.keep_pass(f"{n}", NOISE, anomaly_map, product) for n in range(1, 40)]
     assert passes[0] is not None and passes[-1] is None
     assert archive.keep("reject", NOISE, anomaly_map, product) is not None
-    with (tmp_path / "rejects" / "0.png").open("rb") as reading:
-        reading.read()
+    answers.set()
     archive.close()
+
+
+def test_what_a_dead_process_left_half_written_goes_at_the_start(tmp_path: Path) -> None:
+    left = [tmp_path / f".1.{kind}.ab_c12xy" for kind in ("png", "overlay.jpg")]
+    kept = [tmp_path / name for name in ("1.png", "1.overlay.jpg", ".1.png.mine")]
+    for path in (*left, *kept):
+        path.touch()
+    Archive(tmp_path, max_mb=1).close()
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 def test_which_passes_are_kept(tmp_path: Path) -> None:
@@ -118,13 +140,13 @@ def test_a_disk_that_hangs_does_not_keep_the_line_from_ending(
 ) -> None:
     monkeypatch.setattr(module, "_LONGEST_CLOSE_S", 0.1)
     archive = Archive(tmp_path / "rejects", max_mb=1)
-    hanging = tmp_path / "rejects" / "1.png"
-    os.mkfifo(hanging)  # whoever opens it to write waits until somebody reads
+    answers = hanging_disk(monkeypatch)
     keep(archive, product, *(str(number) for number in range(1, 30)))
     archive.close()
     assert f"archive: {tmp_path / 'rejects'} hangs" in caplog.text
-    with hanging.open("rb") as reading:
-        assert reading.read().startswith(b"\x89PNG")
+    assert not list((tmp_path / "rejects").glob("[!.]*")), "a picture has its name before it is whole"
+    answers.set()
+    archive.close()
 
 
 def test_a_picture_that_cannot_be_drawn_keeps_no_other_back(

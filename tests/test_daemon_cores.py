@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from line_rig import COMMANDS, running, write_config
+from patience import PATIENCE_S
 
 BELT: dict[str, Any] = {"source": "simulated://?width=64&height=64&cached=4", "fps": 50}
 CORES = sorted(os.sched_getaffinity(0))
@@ -62,7 +63,7 @@ def test_a_core_that_is_not_there_is_refused(
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         assert done.returncode == 2
         assert expected in done.stderr.splitlines()[-1]
@@ -82,7 +83,7 @@ def test_a_reload_gives_a_camera_other_cores_and_the_daemon_none(line_folder: Pa
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
 
     with running(config) as line:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from line_rig import COMMANDS, PATIENCE_S, free_address, part_image, running, write_config
+from line_rig import COMMANDS, free_address, part_image, running, write_config
+from patience import PATIENCE_S
 
 from daemon.capture.counter import read_counter
 from daemon.journal.reader import JournalReader

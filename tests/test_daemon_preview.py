@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from brightness import SIZE
 from line_process import a_verdict
-from line_rig import PATIENCE_S, part_image, running, write_config
+from line_rig import part_image, running, write_config
+from patience import PATIENCE_S
 
 from daemon.config import load_config
 from daemon.delivery import preview as module
@@ -113,6 +114,18 @@ def test_a_camera_is_shown_twice_a_second_at_the_most(tmp_path: Path, product: P
     preview.close()
     for seqs in shown.values():
         assert 1 <= len(seqs) <= 1 + lasted_s / 0.5
+
+
+def test_a_sandbox_that_forbids_priorities_forbids_no_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError("as seccomp does")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    preview = Preview(tmp_path)
+    leased(preview, tmp_path)
+    preview.close()
 
 
 def test_nothing_is_copied_while_nobody_looks(tmp_path: Path, product: Product) -> None:

@@ -15,6 +15,7 @@ import yaml
 import zmq
 from brightness import THRESHOLD
 from line_rig import COMMANDS, RunningLine, running, slow_reload, write_config
+from patience import PATIENCE_S
 from treacherous import replace_engine
 
 from engine_runtime.engine_file import read_engine
@@ -27,7 +28,7 @@ OTHER_THRESHOLD = 0.001
 
 def inspectctl(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [COMMANDS / "inspectctl", *arguments], capture_output=True, text=True, check=False, timeout=60
+        [COMMANDS / "inspectctl", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
 
 
@@ -134,7 +135,7 @@ def test_cameras_come_change_and_go(line_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda content: content.update(cameras={}), "cameras: expected"),
+        (lambda content: content.update(cameras={}), "cameras: found nothing in it, expected"),
         (lambda content: content.update(engine="gone.engine"), "gone.engine: cannot be read"),
         (lambda content: content.update(calibration="gone.yaml"), "gone.yaml: cannot be read"),
         (
@@ -206,7 +207,7 @@ def test_whoever_asked_for_a_reload_hears_at_once_that_the_daemon_was_killed(lin
         asked = subprocess.Popen(asking, stderr=subprocess.PIPE, text=True)
         with asked, config.open("w"):  # opens when the line reads
             line.process.kill()
-            _, said = asked.communicate(timeout=10)
+            _, said = asked.communicate(timeout=PATIENCE_S)
     assert said == f"inspectctl: the daemon at {control} ended before it answered\n"
     assert asked.returncode == 1
 
@@ -225,12 +226,12 @@ def test_a_line_that_dies_is_noticed_however_fast_it_was_connected(
     line = zmq.Context()
     socket = line.socket(zmq.ROUTER)
     socket.bind(address)
-    with LineControl(address, timeout_s=20) as control, ThreadPoolExecutor(1) as beside:
+    with LineControl(address, timeout_s=PATIENCE_S) as control, ThreadPoolExecutor(1) as beside:
         answer = beside.submit(control.reload)
-        assert socket.poll(5000), "it was asked"
+        assert socket.poll(PATIENCE_S * 1000), "it was asked"
         line.destroy(linger=0)
         with pytest.raises(ControlSilent, match="ended before it answered"):
-            answer.result(timeout=5)
+            answer.result(timeout=PATIENCE_S)
 
 
 def test_a_reload_that_the_end_overtakes_starts_no_camera(line_folder: Path) -> None:

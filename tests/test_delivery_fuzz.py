@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import zmq
 from delivery_line import DeliveryLine
+from patience import PATIENCE_S
 
 from verdicts import LineControl
 from verdicts.request import LARGEST, Acknowledge, Replay, ReplaySince, Request, Status, encode_request
@@ -61,7 +62,7 @@ def test_random_requests_do_no_harm(tmp_path: Path, seed: int) -> None:
             socket.send_multipart(_mutated(chance))
             while socket.poll(0):
                 socket.recv_multipart()
-        with LineControl(line.control_address, timeout_s=20) as control:
+        with LineControl(line.control_address, timeout_s=PATIENCE_S) as control:
             assert [verdict.seq for verdict in control.replay("aa", 1, 60)] == list(range(1, 61))
             assert control.status().line == "line3"
         snapshot = line.until(lambda snapshot: snapshot["dropped"] > 500)

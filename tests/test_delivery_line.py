@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from line_rig import free_address, part_image, running, write_config
+from patience import PATIENCE_S
 
 from verdicts import ControlRefused, CurveKeys, LineControl, acknowledged
 
@@ -18,7 +19,7 @@ INSPECTCTL = Path(sys.executable).with_name("inspectctl")
 
 def inspectctl(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     command = [INSPECTCTL, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def control_of(config: Path) -> str:
 
 def test_a_gate_gets_every_verdict_once_over_the_end_of_the_daemon(config: Path) -> None:
     with running(config) as first:
-        with acknowledged(control_of(config), line="line3", name="gate", silence_s=20) as gate:
+        with acknowledged(control_of(config), line="line3", name="gate", silence_s=PATIENCE_S) as gate:
             received = [next(gate) for _ in range(40)]
             os.kill(first.process.pid, signal.SIGKILL)
             first.process.wait()
@@ -64,7 +65,7 @@ def test_an_absent_required_gate_degrades_the_line(config: Path) -> None:
     with running(config) as line:
         line.until(lambda line: line.health.state == "degraded")
         assert not line.health.subscribers["gate"].present
-        with acknowledged(control_of(config), line="line3", name="gate", silence_s=20) as gate:
+        with acknowledged(control_of(config), line="line3", name="gate", silence_s=PATIENCE_S) as gate:
             for _ in range(5):
                 next(gate)
             while gate.health is None or gate.health.state != "running":
@@ -74,7 +75,7 @@ def test_an_absent_required_gate_degrades_the_line(config: Path) -> None:
 def test_commands_are_refused_without_keys_and_taken_over_a_guarded_file(config: Path) -> None:
     with running(config) as line:
         line.until(lambda line: line.health.seq > 0)
-        with LineControl(control_of(config)) as control:
+        with LineControl(control_of(config), timeout_s=PATIENCE_S) as control:
             with pytest.raises(ControlRefused, match="reload needs keys"):
                 control.reload()
             assert control.status().line == "line3"
@@ -84,7 +85,7 @@ def test_commands_are_refused_without_keys_and_taken_over_a_guarded_file(config:
     with running(config) as line:
         line.until(lambda line: line.health.seq > 0)
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
-        with LineControl(f"ipc://{path}", timeout_s=20) as control:
+        with LineControl(f"ipc://{path}", timeout_s=PATIENCE_S) as control:
             with pytest.raises(ControlRefused):
                 control.select("nothing-of-the-kind")
             control.reload()
@@ -114,7 +115,7 @@ def test_a_line_on_all_interfaces_lets_its_clients_in_and_nobody_else(config: Pa
                 content["control"].replace("*", "127.0.0.1"),
                 line="line3",
                 name="gate",
-                silence_s=20,
+                silence_s=PATIENCE_S,
                 curve=gate_key,
             ) as gate:
                 assert [next(gate).seq for _ in range(10)] == list(range(1, 11))

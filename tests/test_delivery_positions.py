@@ -10,6 +10,7 @@ import pytest
 import zmq
 from delivery_line import DeliveryLine
 from line_process import a_verdict
+from patience import PATIENCE_S
 
 from daemon.journal.chain import POWER_CUT
 from daemon.journal.journal import Journal
@@ -186,7 +187,7 @@ def test_the_mark_stands_where_older_subscribers_read_a_reply_too(line: Delivery
     line.until(lambda snapshot: "gate" in snapshot["subscribers"])
     line.judge(2, 2)
     while len(texts) < 2:  # the second time because nothing acknowledged it
-        assert socket.poll(10_000)
+        assert socket.poll(PATIENCE_S * 1000)
         reply = json.loads(socket.recv_multipart()[0])
         assert reply.keys() == REPLY_KEYS
         if reply["reply"] == "verdicts":

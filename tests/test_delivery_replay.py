@@ -13,6 +13,7 @@ import zmq
 from delivery_line import DeliveryLine
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE_S
 
 from verdicts import (
     ControlRefused,
@@ -50,7 +51,7 @@ def inspectctl(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
         env=os.environ | {"TZ": "UTC"},
     )
 
@@ -158,9 +159,9 @@ def test_a_line_whose_control_is_silent_reports_the_loss(line: DeliveryLine) -> 
 
 
 def test_a_new_subscriber_hears_health_without_waiting_for_the_next(line: DeliveryLine) -> None:
-    assert read_health(line.publish_address, line="line3").seq == 0
+    assert read_health(line.publish_address, line="line3", timeout_s=PATIENCE_S).seq == 0
     line.judge(1, 7)
-    assert read_health(line.publish_address, line="line3").seq == 7
+    assert read_health(line.publish_address, line="line3", timeout_s=PATIENCE_S).seq == 7
 
 
 def test_joining_a_busy_line_is_no_loss(line: DeliveryLine) -> None:
@@ -221,7 +222,7 @@ def test_replay_by_number_and_by_time(line: DeliveryLine) -> None:
     line.tell(do="wait", seconds=0.01)
     between = datetime.now(UTC)
     line.judge(1201, 2600)
-    with LineControl(line.control_address) as control:
+    with LineControl(line.control_address, timeout_s=PATIENCE_S) as control:
         assert [v.seq for v in control.replay("aa", 1, LARGEST)] == list(range(1, 2601))
         assert [v.seq for v in control.replay("aa", 400, 1000)] == list(range(400, 1001))
         assert [v.seq for v in control.replay("aa", 500, 500)] == [500]
@@ -233,14 +234,14 @@ def test_replay_by_number_and_by_time(line: DeliveryLine) -> None:
 
 
 def test_a_replay_of_nothing_is_empty(line: DeliveryLine) -> None:
-    with LineControl(line.control_address) as control:
+    with LineControl(line.control_address, timeout_s=PATIENCE_S) as control:
         assert list(control.replay_since(datetime.now(UTC) - timedelta(days=1))) == []
         assert control.kept_from is None
 
 
 def test_a_journal_that_is_gone_is_refused_and_one_that_is_back_is_read(line: DeliveryLine) -> None:
     line.judge(1, 3)
-    with LineControl(line.control_address) as control:
+    with LineControl(line.control_address, timeout_s=PATIENCE_S) as control:
         assert len(list(control.replay("aa", 1, 3))) == 3
         aside = line.journal.with_name("aside")
         line.journal.rename(aside)

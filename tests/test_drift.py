@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from line_rig import running, write_config
+from patience import PATIENCE_S
 from test_daemon_reload import inspectctl, rewrite
 from test_golden import notes
 
@@ -17,12 +20,29 @@ from calibration.cli import main as calibrate
 from calibration.drift import DriftMonitor
 from calibration.drift_baseline import VALUES, DriftBaseline, Recorder, Values, dependence, values_of
 from daemon.cli import main as inspectd
+from daemon.config import load_config
 from daemon.delivery.drift_watch import DriftWatch
+from daemon.judging.ledger import CapturedFrame, FrameKey
+from daemon.load import load_products
 from foundation.errors import InputError
 from pictures.appearance import BRIGHTNESS, DOWN, RIGHT, Appearance
 from pictures.frames import Frame
 
 SIDE = 128
+
+
+class _Slot:
+    """A source of one frame."""
+
+    picture_size = None
+
+    def __init__(self, frame: Frame) -> None:
+        self.slots = [frame]
+
+    def free(self, slot: int) -> None:
+        pass
+
+
 Change = Callable[[Frame, int], Frame]
 
 
@@ -152,8 +172,45 @@ def test_place_and_brightness_are_measured_in_their_units(baseline: DriftBaselin
 def test_too_few_parts_are_no_new_normal() -> None:
     watch = DriftWatch(1_000_000, None, lambda news: None)
     with pytest.raises(InputError, match="found 0 parts that were looked at, expected at least 30"):
-        watch.accept(None, None).result(timeout=10)
+        watch.accept(None, None).result(timeout=PATIENCE_S)
     watch.close()
+
+
+def test_a_frame_leaves_no_memory_behind(line_folder: Path) -> None:
+    """Neither what the event loop does for a frame nor what the thread does keeps memory."""
+    file = line_folder / "brightness.calibration.yaml"
+    recorder = Recorder()
+    pictures = [part(seed, 64) for seed in range(20)]
+    for picture in pictures:
+        recorder.see(picture)
+    for picture in pictures:
+        recorder.measure(picture, 0.1, np.zeros((8, 8), np.float32))
+    write_calibration(file, read_calibration(file).model_copy(update={"drift": recorder.baseline()}))
+    config = write_config(line_folder, {"top": {"source": "."}})
+    [product] = load_products(load_config(config), config, {}).values()
+    watch, news = DriftWatch(1_000_000, None, lambda told: None), FrameKey("top", 1)
+    watch.take_up([product])
+    source = _Slot(pictures[0])
+    captured = CapturedFrame(news, product, source, 0, 0, 1, None, None)
+    anomaly_map = np.zeros((8, 8), np.float32)
+
+    def offer(times: int) -> int:
+        for _ in range(times):
+            watch.offer(captured, 0.1, anomaly_map)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        give_up_s = time.monotonic() + 60
+        while watch.health(None, ["top"])["top"].parts < 2:
+            assert time.monotonic() < give_up_s
+            offer(100)
+        before = offer(2000)
+        grown = offer(20_000) - before
+    finally:
+        tracemalloc.stop()
+        watch.close()
+    assert grown < 20_000  # less than a byte for each
 
 
 def test_dependence_is_that_of_the_order_of_time() -> None:

@@ -99,8 +99,8 @@ def test_throughput_is_measured_with_full_batches(model: Path, tmp_path: Path) -
 @pytest.mark.slow
 def test_wide_convolutions_are_rewritten(tmp_path: Path) -> None:
     # So wide that rewritten it takes 0.6 of the time: other tests on the same cores do not turn that round.
-    wide = save(little_model(96, 96, channels=128), tmp_path / "wide.onnx")
-    photo = np.random.default_rng(1).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    wide = save(little_model(64, 64, channels=128), tmp_path / "wide.onnx")
+    photo = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     (tmp_path / "parity").mkdir()
     cv2.imwrite(str(tmp_path / "parity" / "photo.png"), photo)
     on_one_thread = (
@@ -111,7 +111,7 @@ def test_wide_convolutions_are_rewritten(tmp_path: Path) -> None:
         "--parity-images",
         str(tmp_path / "parity"),
     )
-    manifest = built(wide, tmp_path / "wide.engine", *on_one_thread, "--time-limit", "6")
+    manifest = built(wide, tmp_path / "wide.engine", *on_one_thread, "--time-limit", "3")
     assert manifest.winograd
     assert manifest.proof.largest_score_difference <= 1e-4
     _, payload = read_engine(tmp_path / "wide.engine")
@@ -121,7 +121,7 @@ def test_wide_convolutions_are_rewritten(tmp_path: Path) -> None:
     assert by_rewrites[len(manifest.winograd)] < by_rewrites[0]
     # And it judges as the graph does.
     built(wide, tmp_path / "plain.engine", "--runtime", "onnxruntime", "--fast")
-    frames: list[Frame] = list(np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8))
+    frames: list[Frame] = list(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
     engines = [open_engine(tmp_path / f"{name}.engine", threads=1) for name in ("wide", "plain")]
     found, expected = (engine.infer(frames, UNCALIBRATED, OUTPUTS) for engine in engines)
     for name in OUTPUTS:

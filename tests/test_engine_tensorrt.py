@@ -344,7 +344,7 @@ def test_half_precision_changes_no_verdict(tmp_path: Path, shared_data: Path) ->
         subprocess.run([BIN / str(words[0]), *map(str, words[1:])], check=True, capture_output=True)
 
     bottle = shared_data / "bottle"
-    small = ("--steps", 100, "--image-size", 128)
+    small = ("--steps", 30, "--image-size", 128)
     run("efficientad", "train", "--data", bottle / "train/good", "--out", tmp_path / "b.pt", *small)
     run("efficientad", "export", tmp_path / "b.pt", "-o", tmp_path / "b.onnx")
     run("build-engine", tmp_path / "b.onnx", "--fast", "--max-batch", 1)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from line_rig import COMMANDS, REPOSITORY, RunningLine, free_address, part_image, running, write_config
+from patience import PATIENCE_S
 
 EXAMPLES = REPOSITORY / "examples"
 LONGEST = 40
@@ -24,7 +25,7 @@ def start(example: str, *arguments: object) -> "subprocess.Popen[str]":
 
 def run(example: str, *arguments: object, code: int = 0) -> str:
     with start(example, *arguments) as process:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code, said
     return said
 
@@ -118,7 +119,7 @@ def test_what_listens_until_the_line_is_silent(line: tuple[Line, RunningLine], t
         seen = len(line[1].verdicts)
         line[1].until(lambda heard: len(heard.verdicts) > seen + 200)  # the others have connected, too
         line[1].process.kill()
-        said = [process.communicate(timeout=60)[0] for process in (count, log, stop)]
+        said = [process.communicate(timeout=PATIENCE_S)[0] for process in (count, log, stop)]
     assert re.search(r"top +reject +\d+\n", said[0]) and re.search(r"top +pass +\d+\n", said[0])
     assert "ends here" in said[1]
     assert table.read_text().splitlines()[1].split(",")[1] == "top"
@@ -157,7 +158,7 @@ def test_what_reads_files(line: tuple[Line, RunningLine], tmp_path: Path) -> Non
 
 def test_each_is_short_says_what_it_does_and_is_run_here() -> None:
     run_somewhere = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*_examples.py"))
-    run_somewhere += Path(__file__).read_text()
+    run_somewhere += Path(__file__).read_text() + Path(__file__).with_name("test_plant_opcua.py").read_text()
     examples = [path for path in EXAMPLES.glob("*.py") if path.name not in {"demo.py", "demo_line.py"}]
     assert len(examples) >= 20
     for path in examples:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from foundation.errors import InputError
 from foundation.yaml_file import read_yaml
@@ -222,7 +223,10 @@ def test_replay_from_an_altered_journal_is_refused_and_not_left_unanswered(
         closing(Control(address, file, commands=lambda name, arguments: Future(), access=access)) as control,
     ):
         control.start()
-        with LineControl(address) as client, pytest.raises(ControlRefused, match="is damaged"):
+        with (
+            LineControl(address, timeout_s=PATIENCE_S) as client,
+            pytest.raises(ControlRefused, match="is damaged"),
+        ):
             list(client.replay("aa", 1, 10))
 
 
@@ -269,7 +273,7 @@ def test_an_engine_that_kills_its_runtime_is_refused_at_the_start(line_folder: P
     config = write_config(line_folder, {"top": BELT}, **deadly_line(line_folder))
     for arguments in ((), ("--check",)):
         command = [COMMANDS / "inspectd", "--config", config, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1].startswith(f"inspectd: {line_folder}/deadly.engine: ")
         assert "when it was tried" in done.stderr or "does not accept it" in done.stderr

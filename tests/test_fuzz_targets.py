@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def fuzz(*options: object, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fuzzing", *map(str, options)]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=200)
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
 def test_no_input_of_a_short_run_does_harm(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_no_input_of_a_short_run_does_harm(tmp_path: Path) -> None:
     targets += " config_file calibration_file camera journal live_line"
     result = tmp_path / "fuzz.json"
     done = fuzz(
-        "--inputs", 4_000, "--findings", tmp_path / "found", "--json", result, "--targets", *targets.split()
+        "--inputs", 2_000, "--findings", tmp_path / "found", "--json", result, "--targets", *targets.split()
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(result.read_text())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from line_process import a_verdict
 from line_rig import COMMANDS, running, write_config
+from patience import PATIENCE_S
 
 from daemon.delivery.tally import Tally
 from daemon.inspectctl.this_machine import running_configs
@@ -100,7 +101,7 @@ def test_status_shows_reasons_rates_latencies_and_the_last_fault(line_folder: Pa
             text=True,
             check=False,
         )
-        with LineControl(f"ipc://{line_folder}/control") as control:
+        with LineControl(f"ipc://{line_folder}/control", timeout_s=PATIENCE_S) as control:
             assert control.status().line == "line3"
         line.stop()
     rows = dict(re.split(r"\s+", row, maxsplit=1) for row in done.stdout.splitlines() if " " in row)
@@ -144,7 +145,9 @@ def test_with_one_line_on_the_machine_commands_find_it(line_folder: Path) -> Non
         kill $daemon; wait $daemon
     """
     alone = ["unshare", "--pid", "--fork", "--mount-proc", "bash", "-c", script]
-    done = subprocess.run(alone, cwd=line_folder, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        alone, cwd=line_folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     if "unshare" in done.stderr:
         pytest.skip(f"cannot be alone here: {done.stderr.strip()}")
     assert done.stderr.splitlines() == [

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from line_process import a_verdict
+from patience import PATIENCE_S
 
 from daemon.journal.audit import audit
 from daemon.journal.journal import Journal, JournalFailed
@@ -191,7 +192,7 @@ def test_checkpoints_go_on_in_a_file_that_took_the_journals_place(tmp_path: Path
     def in_the_database_file(least: int) -> None:
         """Wait until so many rows are there without the log."""
         copy = tmp_path / "copy"
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up:
             # Not by this process: with its descriptor it would close the journal's locks.
             subprocess.run(["cp", journal.file, copy], check=True)
@@ -317,7 +318,7 @@ def test_readers_in_other_threads_see_every_row_once_while_it_is_written(tmp_pat
     thread.start()
     for first in range(1, 4001, 2):
         journal.write(verdicts(first, first + 1))
-    thread.join(timeout=60)
+    thread.join(timeout=PATIENCE_S)
     assert not failures and seen == payloads(1, 4000)
     assert journal.trouble is None
     journal.close()
@@ -329,7 +330,7 @@ def test_a_query_left_open_is_told_and_does_not_stop_the_line(tmp_path: Path) ->
     query = sqlite3.connect(f"file:{journal.file}?mode=ro", uri=True)
     reading = query.execute("SELECT * FROM journal")
     reading.fetchone()
-    seq, give_up = 101, time.monotonic() + 30
+    seq, give_up = 101, time.monotonic() + PATIENCE_S
     while journal.trouble is None:
         assert time.monotonic() < give_up
         journal.write(verdicts(seq, seq + 9))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from line_process import a_verdict
+from patience import PATIENCE_S
 
 from daemon.journal.audit import audit
 from daemon.journal.chain import UNJOURNALED
@@ -40,7 +41,7 @@ class Rig:
     def answers(self, count: int) -> list[Exception | None]:
         answers: list[Exception | None] = []
         while len(answers) < count:
-            assert self.answered.acquire(timeout=10)
+            assert self.answered.acquire(timeout=PATIENCE_S)
             answers += self.writer.answers()
         return answers
 

@@ -287,6 +287,7 @@ def test_the_line_looks_where_the_mask_says(line_folder: Path) -> None:
         line.until_end()
         first, second = line.verdicts
     assert (first.decision, second.decision) == ("pass", "reject")
+    assert first.mask == second.mask == read_mask(mask).digest
     assert first.score is not None and first.score < 0.2
     assert second.peak is not None and second.peak.x > 32 and second.archive is not None
     overlay = read_image(Path(second.archive))

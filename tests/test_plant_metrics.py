@@ -17,6 +17,7 @@ import pytest
 import yaml
 from dashboard_rig import write_line
 from line_rig import REPOSITORY
+from patience import PATIENCE_S
 from plant_rig import complaint, free_port, plant, run_plant, until, write_plant
 
 pytest.importorskip("prometheus_client", reason="needs prometheus-client: pip install 'inspectd[plant]'")
@@ -71,7 +72,7 @@ def test_who_may_ask_and_what_is_wrong_is_said(tmp_path: Path) -> None:
 def ask(port: int, query: str) -> list[Any]:
     address = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": query})
     try:
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=PATIENCE_S) as answer:
             content = json.load(answer)
     except OSError:
         return []
@@ -136,7 +137,7 @@ def test_a_real_prometheus_answers_every_panel_and_counters_never_fall(line_fold
             }
             assert len(queries) > 20
             for title, query in sorted(queries):
-                until(partial(ask, port, query), within_s=30, what=f"{title}: {query}")
+                until(partial(ask, port, query), what=f"{title}: {query}")
 
             def total() -> float:
                 found = re.findall(r'^inspectd_verdicts_total\{.*"\} (.*)$', running.get("/metrics")[1], re.M)
@@ -153,7 +154,7 @@ def test_a_real_prometheus_answers_every_panel_and_counters_never_fall(line_fold
             until(lambda: total() > again + 20)
             until(lambda: not ask(port, "resets(inspectd_verdicts_total[1m]) > 0"))
             assert not ask(port, "resets(inspectd_verdicts_total[1m]) > 0")
-            until(lambda: ask(port, 'ALERTS{alertname="InspectdRestarted"}'), within_s=30)
+            until(lambda: ask(port, 'ALERTS{alertname="InspectdRestarted"}'))
     finally:
         for process in (daemon, prometheus):
             process.send_signal(signal.SIGTERM)
@@ -167,17 +168,18 @@ def test_a_client_that_does_not_read_or_hangs_on_holds_nobody_up(tmp_path: Path)
     with plant(config) as running:
         port = int(running.address.rpartition(":")[2])
         hanging = [socket.create_connection(("127.0.0.1", port)) for _ in range(10)]
-        begin_s = time.monotonic()
         assert running.get("/healthz")[0] == 200
-        assert time.monotonic() - begin_s < 2
+        for connection in hanging:  # none had to be given up for it
+            with pytest.raises(BlockingIOError):
+                connection.recv(1, socket.MSG_DONTWAIT)
         threads = running.threads()
         hanging += [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
         time.sleep(0.2)
         assert running.threads() <= threads + 16
         for connection in hanging:
             connection.close()
-        until(lambda: running.get("/metrics")[0] == 200, within_s=20)
+        until(lambda: running.get("/metrics")[0] == 200)
         assert running.get("/secret")[0] == 404
         post = urllib.request.Request(running.address + "/healthz", data=b"x")
         with pytest.raises(urllib.error.HTTPError, match="501"):
-            urllib.request.urlopen(post, timeout=10)
+            urllib.request.urlopen(post, timeout=PATIENCE_S)

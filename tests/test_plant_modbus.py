@@ -5,13 +5,13 @@ import shutil
 import struct
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from delivery_line import DeliveryLine
+from patience import PATIENCE_S
 from plant_rig import complaint, free_port, plant, until, write_plant
 
 pytest.importorskip("pymodbus", reason="needs pymodbus: pip install 'inspectd[plant]'")
@@ -53,7 +53,7 @@ class Plc:
         self._begun = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
-        assert self._begun.wait(10)
+        assert self._begun.wait(PATIENCE_S)
 
     async def _serve(self) -> None:
         device = SimDevice(1, [SimData(0, values=[0] * 200, datatype=DataType.REGISTERS)], action=self._asked)
@@ -77,7 +77,7 @@ class Plc:
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop)  # type: ignore[no-untyped-call]
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
 
 
 def test_a_verdict_is_written_when_the_plc_may_read_it_and_none_is_lost(
@@ -196,7 +196,11 @@ def test_a_plc_polls_and_acknowledges(line: DeliveryLine, tmp_path: Path) -> Non
             subprocess.run(["gcc", "plc.c", "-o", "plc", "-lmodbus"], cwd=tmp_path, check=True)
             plc.close()
             done = subprocess.run(
-                [tmp_path / "plc", str(port), "25"], capture_output=True, text=True, check=False, timeout=60
+                [tmp_path / "plc", str(port), "25"],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=PATIENCE_S,
             )
             assert done.returncode == 0
             assert [line.split()[1] for line in done.stdout.splitlines()] == [
@@ -204,8 +208,7 @@ def test_a_plc_polls_and_acknowledges(line: DeliveryLine, tmp_path: Path) -> Non
             ]
             assert plc.connect()
         beat = result()["heartbeat"]
-        time.sleep(1.1)
-        assert result()["heartbeat"] != beat
+        until(lambda: result()["heartbeat"] != beat)
         line.kill()
         until(lambda: result()["state"] == 0)
         plc.close()
@@ -224,6 +227,9 @@ ENCODER = {"modbus": {"address": "tcp://p", "register": 43}}
         ({"modbus_client": PLC | {"register": 65500}}, "register: found 65500, expected at most"),
         ({"modbus_client": {"address": "p:502"}}, "modbus_client.address: found"),
         ({"modbus_server": {"listen": "tcp://127.0.0.1"}}, "modbus_server.listen: found"),
+        ({"modbus_server": {"listen": "tcp://1.2.3.4.5:502"}}, "expected an address of this machine"),
+        ({"modbus_client": PLC | {"address": "tcp://p:502"}, "belt": ENCODER, "gates": GATES}, "overlaps"),
+        ({"modbus_client": PLC | {"timeout": "0 s"}}, "timeout: found '0 s', expected more than 0"),
         ({"modbus_client": PLC, "belt": ENCODER, "gates": GATES}, "which overlaps modbus_client's 0 to 43"),
     ],
 )

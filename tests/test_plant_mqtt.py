@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from delivery_line import DeliveryLine
-from plant_rig import Plant, free_port, plant, until, write_plant
+from patience import PATIENCE_S
+from plant_rig import Plant, complaint, free_port, plant, until, write_plant
 
 mqtt = pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt: pip install 'inspectd[plant]'")
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/bin")
@@ -96,7 +97,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 @pytest.fixture
 def listener(broker: Broker) -> Iterator[Listener]:
     listener = Listener(broker.port)
-    assert listener.subscribed.wait(20)
+    assert listener.subscribed.wait(PATIENCE_S)
     yield listener
     listener.close()
 
@@ -150,7 +151,7 @@ def test_nothing_is_lost_while_the_broker_is_killed_or_hangs_or_this_process_is_
         # Who listens is to be there before the first message.
         running.process.send_signal(signal.SIGSTOP)
         broker.start()
-        assert listener.subscribed.wait(20)
+        assert listener.subscribed.wait(PATIENCE_S)
         running.process.send_signal(signal.SIGCONT)
         all_there(listener, 6000)
 
@@ -250,3 +251,31 @@ def test_tls_and_passwords_are_checked_on_both_sides(line: DeliveryLine, tmp_pat
         running.close()
     finally:
         broker.kill()
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted"),
+    [
+        ({"broker": "mqtts://h", "ca": "none.pem"}, "mqtt.ca: {folder}/none.pem No such file"),
+        ({"broker": "mqtts://h", "ca": "text"}, "mqtt.ca: {folder}/text holds no certificate in PEM"),
+        ({"broker": "mqtts://h", "ca": "."}, "Is a directory"),
+        ({"broker": "mqtts://h", "certificate": "text"}, "expected it together with certificate_key"),
+        ({"broker": "mqtts://h", "certificate": "text", "certificate_key": "text"}, "are no pair in PEM"),
+        ({"broker": "mqtt://h", "ca": "text"}, "mqtt.ca: found beside mqtt://h; expected a broker mqtts://"),
+        ({"broker": "mqtt://h", "user": "u", "password": "text"}, "text has mode 0644; expected 0600"),
+        ({"broker": "mqtt://h", "password": "text"}, "expected the key user, too"),
+        ({"broker": "mqtt://u:geheim@h"}, "found 'mqtt://u:***@h', expected mqtt://HOST:PORT"),
+        ({"broker": "mqtt://h:99999"}, "expected a port from 1 to 65535"),
+        ({"broker": "mqtt://h", "topic": "a/#"}, "expected levels such as factory/line3"),
+        ({"broker": "mqtt://h", "tpoic": "a"}, "mqtt.tpoic: unknown key; did you mean topic?"),
+        ({"broker": "mqtt://h", "decisions": []}, "mqtt.decisions: found nothing in it"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tmp_path: Path, keys: dict[str, Any], wanted: str) -> None:
+    (tmp_path / "line3.yaml").write_text(
+        "line: line3\npublish: ipc://p\ncontrol: ipc://c\njournal: {file: j}\n"
+    )
+    (tmp_path / "text").write_text("no PEM at all\n")
+    (tmp_path / "text").chmod(0o644)
+    said = complaint(write_plant(tmp_path, mqtt=keys))
+    assert wanted.format(folder=tmp_path) in said and "geheim" not in said

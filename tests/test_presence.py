@@ -216,6 +216,80 @@ def test_a_part_that_lay_there_when_the_background_was_learned_leaves_no_ghost()
     assert seen.presence.whole == [] and seen.taken[-1].captured_ns > 80 * PERIOD_NS
 
 
+Places = list[tuple[float, ...] | None]
+
+ROW = (-30.0, 30.0, 20.0, 80.0, 75.0, 32.0, 130.0, 85.0)
+"""Four parts: one comes, three are in view."""
+
+
+def ahead(row: tuple[float, ...], way: float) -> tuple[float, ...]:
+    """The same parts after the belt has moved."""
+    return tuple(value if at % 2 else value + way for at, value in enumerate(row))
+
+
+def moving(row: tuple[float, ...], step: float) -> Places:
+    return [ahead(row, way) for way in np.arange(step, 230, step).tolist()]
+
+
+@pytest.mark.parametrize("step", [1.5, 5.0, 14.0])
+@pytest.mark.parametrize("stands", [1, 12, 60])
+def test_parts_that_lie_there_at_the_start_are_taken_once_each(step: float, stands: int) -> None:
+    start: Places = [ROW] * stands
+    seen = Seen(drawn(start + moving(ROW, step) + EMPTY + crossing(5)))
+    assert len(seen.taken) == 5 and not seen.missed
+    assert seen.presence.whole == []  # no ghost is left behind
+
+
+def test_a_belt_that_is_indexed_from_the_start() -> None:
+    places: Places = [ROW] * 40
+    for halt in range(40, 240, 40):
+        places += [ahead(ROW, way) for way in np.arange(halt - 35, halt + 1, 5).tolist()]
+        places += [places[-1]] * 40
+    seen = Seen(drawn(places + EMPTY))
+    assert len(seen.taken) == 4 and not seen.missed
+
+
+@pytest.mark.parametrize("per_picture", [0.05, 0.2, 2.0])
+def test_the_light_rises_while_parts_come(per_picture: float) -> None:
+    places = EMPTY + [(x, 34.0, x - 60, 83.0, x - 110, 40.0) for x in np.arange(-15, 420, 4).tolist()]
+    seen = Seen(
+        drawn(places + EMPTY, light=lambda number: 1 + min(1.6, max(0.0, per_picture * (number - 60))))
+    )
+    assert len(seen.taken) == 3
+    assert ["background has changed" in missed.error for missed in seen.missed] == [True]
+    assert seen.presence.trouble is None
+
+
+def test_another_light_while_the_belt_stands_with_parts_in_view() -> None:
+    way = moving(ROW, 4)
+    stop = 18  # one part is past the middle and has its verdict, one lies short of it, one comes in
+    places = EMPTY + way[:stop] + [way[stop]] * 70 + way[stop:]
+    change = len(EMPTY) + stop + 20
+    seen = Seen(drawn(places + EMPTY, light=lambda number: 1.0 if number < change else 2.6))
+    assert len(seen.taken) == 4
+    assert ["background has changed" in missed.error for missed in seen.missed] == [True]
+
+
+def test_parts_that_pass_while_the_lamp_is_off_do_not_lend_their_verdict() -> None:
+    def from_to(first: float, last: float) -> Places:
+        return [(x, 60.0) for x in np.arange(first, last, 5).tolist()]
+
+    before, gone = from_to(-20, 80), from_to(80, 205)
+    off = range(len(EMPTY + before), len(EMPTY + before + gone))
+    another: Places = [(90.0, 60.0)] * 20  # nearly where the first one was seen last
+    places = EMPTY + before + gone + another + from_to(90, 190) + EMPTY
+    seen = Seen(drawn(places, light=lambda number: 0.03 if number in off else 1.0))
+    assert len(seen.taken) == 2
+
+
+def test_pictures_that_are_too_many_to_be_kept_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.capture.presence.learning._MOST_KEPT_BYTES", 12 * 120 * 160 * 3)
+    seen = Seen(drawn([ROW] * 20 + moving(ROW, 5) + EMPTY + crossing(5)))
+    errors = [missed.error for missed in seen.missed]
+    assert "parts may have gone by in" in errors[0]
+    assert 2 <= len(seen.taken) < 5
+
+
 def test_it_looks_in_the_region_of_interest_alone() -> None:
     beside = [(x, 20.0) for x in np.arange(-15, 180, 5)]
     roi = Roi(10, 50, 140, 70)

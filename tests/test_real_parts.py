@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from dashboard_rig import Browser
+from patience import PATIENCE_S
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -66,4 +67,4 @@ def test_the_demo_in_short(tmp_path: Path) -> None:
         assert page.ok("/api/lines/line3/verdicts")["total"] >= figures["caught"]
     finally:
         os.killpg(goes_on.pid, signal.SIGINT)
-        assert goes_on.wait(30) == 0
+        assert goes_on.wait(PATIENCE_S) == 0

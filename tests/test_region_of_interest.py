@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from hypothesis import strategies as st
 from line_rig import COMMANDS, running, write_config
 
 from calibration.calibration_file import load_calibration
+from calibration.cli import main as calibrate
+from daemon.inspectctl.cli import main as inspectctl
 from engine_runtime.engine_file import read_engine, write_engine
 from foundation.errors import InputError
 from models import training_images
@@ -31,13 +35,19 @@ CAMERA = Size(128, 160)
 
 def command(*arguments: object, code: int = 0) -> str:
     """Run a command; give what it says: on stdout, or where it is to fail, its one line on stderr."""
-    done = subprocess.run(
-        [COMMANDS / str(arguments[0]), *map(str, arguments[1:])], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stderr
+    name, *words = map(str, arguments)
+    if name == "inspectd":  # opens cameras
+        done = subprocess.run([COMMANDS / name, *words], capture_output=True, text=True, check=False)
+        ended, said, errors = done.returncode, done.stdout, done.stderr
+    else:
+        main = {"calibrate": calibrate, "inspectctl": inspectctl}[name]
+        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+            ended = main(words)
+        said, errors = out.getvalue(), err.getvalue()
+    assert ended == code, errors
     if code == 0:
-        return done.stdout
-    (line,) = [line for line in done.stderr.splitlines() if "it/s]" not in line and line]
+        return said
+    (line,) = [line for line in errors.splitlines() if "it/s]" not in line and line]
     return line
 
 
@@ -92,13 +102,13 @@ def test_a_recording_says_what_it_cut_out(recorded: Path, tmp_path: Path) -> Non
 
 def test_a_forgotten_or_doubled_region_is_found_at_each_step(recorded: Path, line_folder: Path) -> None:
     engine, calibration = line_folder / "brightness.engine", line_folder / "brightness.calibration.yaml"
-    calibrate = ("calibrate", engine, "-o", calibration, "--good")
-    said = command(*calibrate, recorded / "cut", "--roi", ROI.option, code=2)
+    calibration_of = ("calibrate", engine, "-o", calibration, "--good")
+    said = command(*calibration_of, recorded / "cut", "--roi", ROI.option, code=2)
     assert "was recorded with the region 128×128+16+0, and --roi 16,0,128,128 would cut it once more" in said
     mixed = line_folder / "mixed"
     shutil.copytree(recorded / "cut", mixed)
     shutil.copy(pictures(recorded / "whole")[0], mixed / "whole.png")
-    said = command(*calibrate, mixed, code=2)
+    said = command(*calibration_of, mixed, code=2)
     assert "whole.png: shows the whole of a picture of 160×128, but " in said
     assert "shows the region 128×128+16+0 of a picture of 160×128" in said
     manifest, payload = read_engine(engine)
@@ -108,17 +118,17 @@ def test_a_forgotten_or_doubled_region_is_found_at_each_step(recorded: Path, lin
         (TrainedOn(ROI, None, Size(256, 320)), "whole"),
     ):
         write_engine(engine, manifest.model_copy(update={"model_metadata": as_metadata(trained)}), payload)
-        assert "but the model was trained on the " in command(*calibrate, recorded / good, code=2)
+        assert "but the model was trained on the " in command(*calibration_of, recorded / good, code=2)
     write_engine(
         engine,
         manifest.model_copy(update={"model_metadata": as_metadata(TrainedOn(ROI, None, CAMERA))}),
         payload,
     )
-    said = command(*calibrate, recorded / "whole", "--roi", "8,0,128,128", code=2)
+    said = command(*calibration_of, recorded / "whole", "--roi", "8,0,128,128", code=2)
     assert "--roi: found 8,0,128,128, but the model was trained on the region 128×128+16+0" in said
     thresholds = []
     for good in ("whole", "cut"):  # cut by calibrate, or by the recording: the same
-        command(*calibrate, recorded / good)
+        command(*calibration_of, recorded / good)
         made = load_calibration(calibration, manifest.payload_sha256, manifest.maps)
         assert (made.roi, made.camera_picture) == (ROI, CAMERA)
         thresholds.append(made.threshold)

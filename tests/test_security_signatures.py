@@ -16,10 +16,12 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from line_rig import COMMANDS, part_image, running, write_config
+from patience import PATIENCE_S
 
 from calibration.calibration_file import read_calibration
+from calibration.threshold_change import apply, put_back
 from daemon.cli import main as inspectd
-from dashboard.threshold_change import LineRefused, apply, put_back, why_not
+from dashboard.threshold_change import LineRefused, in_use, why_not
 from engine_runtime.engine_file import read_engine
 from engine_runtime.signatures import SigningKey, TrustedKeys
 from foundation.errors import EngineRefused, InputError
@@ -50,7 +52,11 @@ def signed(line_folder: Path) -> tuple[Path, Ed25519PrivateKey]:
 
 def refused(config: Path) -> str:
     done = subprocess.run(
-        [COMMANDS / "inspectd", "--config", config], capture_output=True, text=True, timeout=60, check=False
+        [COMMANDS / "inspectd", "--config", config],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
@@ -121,7 +127,7 @@ def test_a_reload_to_an_unsigned_engine_is_refused_and_the_line_runs_on(
 
     def reload() -> subprocess.CompletedProcess[str]:
         command = [COMMANDS / "inspectctl", "reload", "--config", config]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     with running(config) as line:
         line.until(lambda line: len(line.verdicts) > 10)
@@ -164,14 +170,14 @@ def test_a_changed_threshold_is_signed_or_refused(signed: tuple[Path, Ed25519Pri
     assert why_not(own, None) is None
     with running(config) as line:
         line.until(lambda line: len(line.verdicts) > 10)
-        change = {"by": "anna", "reason": "a test", "share": (0, 10)}
+        change = {"by": "anna", "reason": "a test", "interval": (0.0, 0.1)}
         with pytest.raises(LineRefused, match="of unknown origin"):
-            apply(stranger, None, 0.25, **change)  # type: ignore[arg-type]
+            apply(in_use(stranger, None), 0.25, **change)  # type: ignore[arg-type]
         assert calibration.read_text() == before
-        apply(own, None, 0.25, **change)  # type: ignore[arg-type]
+        apply(in_use(own, None), 0.25, **change)  # type: ignore[arg-type]
         line.until(lambda line: line.verdicts[-1].threshold == 0.25)
         assert read_calibration(calibration).threshold == 0.25
-        put_back(own, None, before)
+        put_back(in_use(own, None), before)
         line.until(lambda line: line.verdicts[-1].threshold == 0.5)
         line.stop()
     assert calibration.read_text() == before

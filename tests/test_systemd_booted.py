@@ -15,11 +15,12 @@ import pytest
 import websockets.sync.client
 import yaml
 import zmq
-from booted_system import PATIENCE_S, BootedSystem, debian_12
+from booted_system import BootedSystem, debian_12
 from brightness import SIZE, THRESHOLD, brightness_model, calibrate
 from c_library import c_library
 from dashboard_rig import Browser
 from line_rig import COMMANDS, REPOSITORY, free_address
+from patience import PATIENCE_S
 
 from engine_runtime.tensorrt_library import is_installed
 from release.distributions import build_distributions, copy_sources
@@ -449,7 +450,7 @@ def use_the_page(browser: Browser, line: str) -> str:
     done = browser.until(f"/api/jobs/{job}", lambda found: found["state"] not in {"waiting", "running"})
     assert done["state"] == "done", done
     with websockets.sync.client.connect(
-        f"{browser.address.replace('http', 'ws')}{line}/live", origin=browser.address
+        f"{browser.address.replace('http', 'ws')}{line}/live", origin=websockets.Origin(browser.address)
     ) as live:  # whose lease the line finds in its own folder
         live.send('{"previews": true}')
         while True:

@@ -6,12 +6,12 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
-from line_rig import PATIENCE_S, RunningLine, part_image, running, write_config
+from line_rig import RunningLine, part_image, running, write_config
+from patience import PATIENCE_S
 
 Told = dict[str, str]
 
@@ -112,16 +112,16 @@ def test_ready_is_never_told_of_a_camera_that_does_not_open(
 
 
 def test_the_watchdog_is_fed_each_second(config: Path, service_manager: NotifySocket) -> None:
-    with running(config):
+    with running(config) as line:
         service_manager.until("READY")
         service_manager.until("WATCHDOG")
-        fed_s = [time.monotonic()]
+        inspecting(line)
+        begun = len(line.verdicts)
         for _ in range(3):
             assert service_manager.until("WATCHDOG")[-1]["WATCHDOG"] == "1"
-            fed_s.append(time.monotonic())
-        gaps_s = [after - before for before, after in pairwise(fed_s)]
-        assert max(gaps_s) < 5.0  # half of the unit's WatchdogSec, as systemd advises
-        assert fed_s[-1] - fed_s[0] > 1.5  # no mere echo of every frame
+        while line.listen(timeout_ms=0):
+            pass
+        assert len(line.verdicts) - begun > 10, "it is fed with every frame"
 
 
 def test_the_watchdog_starves_while_the_daemon_hangs(config: Path, service_manager: NotifySocket) -> None:
@@ -146,13 +146,12 @@ def test_a_camera_that_hangs_does_not_starve_the_watchdog(
         inspecting(line)
         (camera,) = line.camera_processes()
         service_manager.rest()
-        hung_s = time.monotonic()
         os.kill(camera, signal.SIGSTOP)
+        service_manager.until("WATCHDOG")
+        assert camera in line.camera_processes(), "it is fed only after the camera was replaced"
         line.until(lambda line: camera not in line.camera_processes())
         line.until(lambda line: len(line.camera_processes()) == 1)
         inspecting(line, beyond=len(line.verdicts))
-        fed = [told for told in service_manager.rest() if "WATCHDOG" in told]
-        assert len(fed) >= (time.monotonic() - hung_s) / 2
 
 
 def test_stopping_is_told_before_the_end(config: Path, service_manager: NotifySocket) -> None:

@@ -21,6 +21,7 @@ FILES = (
     "systemd/system/inspectd-plant@.service",
     "systemd/system/inspectd-fleet-forward.service",
     "systemd/system/inspectd-fleet-lake.service",
+    "systemd/system/inspectd-fleet-pictures.service",
 )
 MOST_EXPOSED = 1.5
 
@@ -169,6 +170,7 @@ def test_uninstall_is_refused_while_a_line_is_enabled(prefix: Path) -> None:
     [
         *("inspectd@line3.service", "inspectd-dashboard.service", "inspectd-plant@line3.service"),
         *("inspectd-fleet-forward.service", "inspectd-fleet-lake.service"),
+        "inspectd-fleet-pictures.service",
     ],
 )
 def test_systemd_finds_no_fault_in_the_unit(prefix: Path, unit: str) -> None:
@@ -197,6 +199,7 @@ def test_the_service_is_hardly_exposed(prefix: Path, unit: str) -> None:
     assert float(done.stdout.split("Overall exposure level for ")[1].split()[1]) <= MOST_EXPOSED
 
 
+@pytest.mark.slow
 def test_rules_and_dashboard_go_where_they_are_looked_for_and_changed_ones_are_left_alone(
     tmp_path: Path,
 ) -> None:

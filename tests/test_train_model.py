@@ -123,9 +123,8 @@ def test_the_graph_scores_pictures_as_the_fit_did(padim: Path) -> None:
     basis, origin = torch.from_numpy(model.basis), torch.from_numpy(model.origin)
     projected = functional.conv2d(seen, basis[:, :, None, None], -basis @ origin)
     means = seen.mean((2, 3)).numpy()
-    expected = _judged(
-        model.statistics, model.pictures, with_context(projected, model.context, model.fine), means
-    )
+    values, looks = with_context(projected, model.context, model.fine), np.ones(model.trunk.grid, bool)
+    expected = _judged(model.statistics, model.pictures, values, means, looks)
     found = run_graph(model.graph(), frame)
     np.testing.assert_allclose(found["local"].max(), expected.peak[0], rtol=1e-3)
     peak, picture = expected.peak / model.deviations.peak, expected.picture / model.deviations.picture
@@ -363,3 +362,34 @@ def test_bottles(tmp_path: Path) -> None:
     assert train_model(["--data", str(bottle), "--method", "padim", "--out", str(out)]) == 0
     assert out.stat().st_size < 60_000_000
     assert auroc(out, bottle, tmp_path / "report")["image"] > 0.995
+
+
+@pytest.mark.parametrize("method", ["padim", "patchcore", "efficientad"])
+def test_what_a_mask_leaves_out_counts_for_no_quantile_of_the_training(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    white = np.full((SIDE, SIDE), 255, np.uint8)
+    white[:, : SIDE // 3] = 0
+    assert cv2.imwrite(str(tmp_path / "mask.png"), white)
+    for index in range(16):
+        picture = cv2.imread(str(draw(tmp_path / "good" / f"{index:03}.png", index, shift=20)))
+        assert picture is not None
+        for _ in range(3):  # dust beside the part
+            x, y = random.integers(2, SIDE // 3 - 12), random.integers(2, SIDE - 8)
+            cv2.circle(picture, (int(x), int(y)), 4, (250, 250, 250), -1)
+        assert cv2.imwrite(str(tmp_path / "good" / f"{index:03}.png"), picture)
+    start = ["--data", str(tmp_path / "good"), "--method", method, "--image-size", "128", "--steps", "2"]
+    highest = {}
+    for name, more in (("all", []), ("masked", ["--mask", str(tmp_path / "mask.png")])):
+        out = tmp_path / f"{name}.onnx"
+        assert train_model([*start, "--out", str(out), *more]) == 0
+        about = read_graph(out).metadata
+        highest[name] = float(about["training_quantiles"].split(",")[1])
+        assert ("training_mask" in about) == (bool(more) and method != "efficientad")
+    assert highest["masked"] < (0.999 if method == "efficientad" else 0.9) * highest["all"]
+    capsys.readouterr()
+    if method == "padim":
+        update = ["--data", str(tmp_path / "good"), "--update", str(tmp_path / "masked.onnx")]
+        assert train_model(update) == 2
+        assert "--mask: found none, but" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ import yaml
 from brightness import THRESHOLD
 from hypothesis import given
 from hypothesis import strategies as st
-from line_rig import part_image, write_config
+from line_rig import COMMANDS, REPOSITORY, part_image, write_config
 
 pytest.importorskip("tuf", reason="needs tuf: pip install 'inspectd[update]'")
 
-from release_rig import Desk, inspectctl, refused, threshold_of
+from in_process import refused
+from release_rig import Desk, inspectctl, threshold_of
 
 from daemon.updates import update as updating
 from daemon.updates.canary import Tally, is_rise, trouble
@@ -69,6 +71,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updating, "_check", lambda *_: None)
 
 
+@pytest.mark.slow
 def test_from_the_desk_to_the_line_and_back(desk: Desk, config: Path, line_folder: Path) -> None:
     """With the real commands: init, make, update twice, what is refused, and back."""
     good = part_image(line_folder / "good.png", bright=False)
@@ -230,6 +233,8 @@ def test_what_was_altered_or_is_foreign_is_refused(desk: Desk, config: Path, lin
     with pytest.raises(InputError, match="not signed by the keys that this line knows"):
         take_up(desk, config, address=foreign.repository)
     says("not signed by the keys", root=foreign.root)
+    kept = Installed(config).folder / "seen/trusted.root.json"
+    assert kept.read_bytes() == desk.root.read_bytes()  # the mistake changed nothing
     says("is timestamp.json of a repository; expected its root.json", root=stamp)
     says("is no root.json", root=config)
     text = config.read_text()
@@ -309,7 +314,7 @@ def test_killed_at_each_step_the_line_has_all_of_the_old_or_all_of_the_new(desk:
     before = config.parent.with_name("before")
     shutil.copytree(config.parent, before)
     old = seen()
-    desk.config.write_text(desk.config.read_text() + "deadline_ms: 900\n")
+    desk.config.write_text(yaml.safe_dump(yaml.safe_load(desk.config.read_text()) | {"max_batch": 2}))
     desk.make(0.6)
     step, outcomes = 0, set()
     while True:
@@ -333,6 +338,46 @@ def test_killed_at_each_step_the_line_has_all_of_the_old_or_all_of_the_new(desk:
         take_up(desk, config)
         assert threshold_of(config) == 0.6 and Installed(config).state.trial is None
     assert outcomes == {"old", "new"} and step > 20
+
+
+PLAYBOOK = shutil.which("ansible-playbook", path=f"{COMMANDS}:{os.environ['PATH']}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PLAYBOOK is None, reason="ansible-playbook is not installed: pip install ansible-core")
+def test_a_playbook_brings_it_to_a_group_of_lines(desk: Desk, config: Path, line_folder: Path) -> None:
+    """On one line first; when that fails, no other one is touched."""
+    desk.make(0.6)
+    second = line_folder / "second" / config.name
+    shutil.copytree(config.parent, second.parent)
+    inventory = line_folder / "lines.ini"
+
+    def roll_out(root: Path) -> str:
+        about = f"ansible_connection=local ansible_python_interpreter={sys.executable} root={root}"
+        inventory.write_text(f"[lines]\na {about} line_config={config}\nb {about} line_config={second}\n")
+        assert PLAYBOOK is not None
+        done = subprocess.run(
+            [
+                *(PLAYBOOK, "-i", inventory, REPOSITORY / "configs/fleet/update.yml"),
+                *("-e", f"inspectctl={COMMANDS / 'inspectctl'}", "-e", f"repository={desk.repository}"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ
+            | {"ANSIBLE_LOCALHOST_WARNING": "0", "HOME": str(line_folder), "LC_ALL": "C.UTF-8"},
+        )
+        return done.stdout + done.stderr
+
+    said = roll_out(line_folder / "nowhere.json")
+    assert "nowhere.json: cannot be read" in said and "failed=1" in said, said
+    assert (
+        threshold_of(config) == threshold_of(second) == THRESHOLD
+        and not (second.parent / "line3.releases").exists()
+    )
+    said = roll_out(desk.root)
+    assert threshold_of(config) == threshold_of(second) == 0.6, said
+    assert said.count("changed=1") == 2 and "release 1 is installed" in said
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from line_process import LineProcess, a_health, a_verdict
+from patience import PATIENCE_S
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 EXAMPLES = DOCS.parent / "examples"
@@ -64,7 +65,7 @@ def node(folder: Path) -> list[str]:
         "--no-fund",
         "zeromq@6.8.0",
     ]
-    done = subprocess.run(install, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(install, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     if done.returncode:
         pytest.skip(
             f"npm cannot install zeromq: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}"

@@ -62,6 +62,7 @@ def verdicts(draw: st.DrawFn) -> Verdict:
         model=draw(texts),
         archive=draw(st.none() | texts),
         score_parts=None if fault else draw(st.none() | st.dictionaries(texts, numbers, max_size=4)),
+        mask=draw(st.none() | st.text("0123456789abcdef", min_size=64, max_size=64)),
     )
 
 
@@ -114,7 +115,9 @@ def test_the_payload_is_what_the_standard_librarys_json_writes(message: Verdict 
     _, payload = encode(message)
     compact = {"ensure_ascii": False, "separators": (",", ":")}
     assert payload.decode() == json.dumps(json.loads(payload), **compact)  # type: ignore[arg-type]
-    unasked = {key for key in ("golden", "drift", "score_parts") if getattr(message, key, None) is None}
+    unasked = {
+        key for key in ("golden", "drift", "score_parts", "mask") if getattr(message, key, None) is None
+    }
     names = [entry.name for entry in fields(message) if entry.name not in unasked]
     assert list(json.loads(payload)) == names
 
@@ -207,6 +210,8 @@ def changed(message: Verdict | Health, **changes: Any) -> bytes:
         (changed(a_verdict(1), captured_at="2026-02-30T12:00:00.000000Z"), "captured_at"),
         (changed(a_verdict(1), captured_at="2026-01-31T12:00:00.000000+01:00"), "expected a time in UTC"),
         (changed(a_verdict(1), part="\ud800"), "UTF-8"),
+        (changed(a_verdict(1), mask=None), "mask: found None, expected a value, or no such key"),
+        (changed(a_verdict(1), mask="A" * 64), "mask: found 'AAA"),
         (changed(a_verdict(1), camera="side"), "topic: found b'line3/top/pass', expected b'line3/side/pass'"),
     ],
 )

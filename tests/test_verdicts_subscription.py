@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from line_process import LineProcess, a_health, a_verdict
+from patience import PATIENCE_S
 
 from verdicts import Health, LineSilent, Lost, Verdict, VerdictsLost, encode, read_health, subscribe
 from verdicts.message import MAX_BYTES
@@ -66,7 +67,7 @@ def next_but_silence(subscription: Subscription) -> Verdict:
 
 
 def take(subscription: Subscription, count: int) -> list[int]:
-    return [next(subscription).seq for _ in range(count)]
+    return [next_but_silence(subscription).seq for _ in range(count)]
 
 
 def test_verdicts_come_as_they_were_sent(line: LineProcess) -> None:
@@ -146,12 +147,12 @@ def test_a_killed_daemon_is_silent_and_its_next_boot_is_joined(line_process: Lin
         killed.publish(a_health(0), a_verdict(1))
         assert take(subscription, 1) == [1]
         killed.kill()
-        started = time.monotonic()
         with pytest.raises(LineSilent) as silence:
             next(subscription)
+        told_s = time.monotonic()
         with pytest.raises(LineSilent):
             next(subscription)
-        assert 0.7 < time.monotonic() - started < 5
+        assert time.monotonic() - told_s > 0.3
         assert silence.value.health == a_health(0)
 
         restarted = line_process(port=killed.port)
@@ -211,18 +212,18 @@ def test_health_alone_is_life(line: LineProcess) -> None:
     """On a line without parts nothing but health comes, and health is enough."""
 
     def publish() -> None:
-        for _ in range(12):
+        for _ in range(25):
             line.publish(a_health(0))
             never.wait(0.1)
         line.publish(a_verdict(1, decision="reject"))
 
     never = threading.Event()
-    with joined(line, decisions={"reject"}, silence_s=0.8) as subscription:
+    with joined(line, decisions={"reject"}, silence_s=2) as subscription:
         started = time.monotonic()
         daemon = threading.Thread(target=publish)
         daemon.start()
-        assert take(subscription, 1) == [1]
-        assert time.monotonic() - started > 1.0
+        assert next(subscription).seq == 1
+        assert time.monotonic() - started > 2
         daemon.join()
 
 
@@ -312,7 +313,7 @@ def test_wrong_arguments_are_named(options: dict[str, Any], complaint: str) -> N
 def test_read_health_gives_the_next_health(line: LineProcess) -> None:
     health = a_health(1, state="degraded")
     with published_again_and_again(line, a_verdict(1), health):
-        assert read_health(line.address, line="line3", timeout_s=10) == health
+        assert read_health(line.address, line="line3", timeout_s=PATIENCE_S) == health
 
 
 def test_read_health_of_a_silent_line_ends(line: LineProcess) -> None:

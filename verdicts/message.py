@@ -32,7 +32,7 @@ _CAMERA_STATES: Final = frozenset(get_args(CameraState))
 _JOURNAL_STATES: Final = frozenset(get_args(JournalState))
 _DRIFT_CAUSES: Final = frozenset(get_args(DriftCause))
 _GOLDEN_STATES: Final = frozenset(get_args(GoldenState))
-_HEAD: Final = re.compile(r"[0-9a-f]{64}")
+_SHA_256: Final = re.compile(r"[0-9a-f]{64}")
 _BOOT: Final = re.compile(r"[0-9a-f]{1,64}")
 _STAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|\+00:00)", re.ASCII)
 _LARGEST: Final = 2**53 - 1  # beyond it JavaScript and most JSON readers round
@@ -88,6 +88,7 @@ class Verdict:
         score_parts: name of each anomaly map to what it has in the score where the score was taken, whose
             mean is the score; None, and no key on the wire, where the config does not ask for it or there is
             no score.
+        mask: SHA-256 of the mask under which the frame is judged; None, and no key on the wire, without one.
     """
 
     schema: int = field(default=SCHEMA, kw_only=True)
@@ -107,6 +108,7 @@ class Verdict:
     model: str
     archive: str | None
     score_parts: Mapping[str, float] | None = None
+    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +208,11 @@ class Health:
         line: name of the line.
         boot: the same as in the verdicts of this start of the daemon.
         seq: the ``seq`` of the last verdict published; 0 before the first.
-        state: "degraded" while a camera, lane, the journal, a golden sample or a required subscriber is out
-            of order; "stopping" is the last word of a boot, "failed" that of one that had to give the line
-            up.
-        error: one line about the line's own trouble; None while there is none.
+        state: "degraded" while a camera, lane, the journal, a golden sample, a server that judges or a
+            required subscriber is out of order; "stopping" is the last word of a boot, "failed" that of one
+            that had to give the line up.
+        error: one line about the line's own trouble, or that of servers that judge for it; None while there
+            is none.
         cameras: name of the camera to its health.
         product: the product that is judged; None when the config names none.
         engine: name of the model and the start of its SHA-256.
@@ -265,6 +268,7 @@ def encode(message: Verdict | Health) -> tuple[bytes, bytes]:
 def _verdict_json(verdict: Verdict) -> str:
     """Write a checked verdict; a line gives thousands per second, and ``json`` would take longer."""
     peak, latency = verdict.peak, verdict.latency_ms
+    mask_json = "" if verdict.mask is None else f',"mask":"{verdict.mask}"'
     peak_json = "null" if peak is None else f'{{"x":{peak.x},"y":{peak.y}}}'
     return (
         f'{{"schema":{verdict.schema},"line":"{verdict.line}","camera":"{verdict.camera}",'
@@ -274,7 +278,7 @@ def _verdict_json(verdict: Verdict) -> str:
         f'"peak":{peak_json},"captured_at":"{verdict.captured_at}","latency_ms":{{'
         f'"wait":{_number_json(latency.wait)},"infer":{_number_json(latency.infer)},'
         f'"total":{_number_json(latency.total)}}},"model":{_text_json(verdict.model)},'
-        f'"archive":{_text_json(verdict.archive)}{_score_parts_json(verdict.score_parts)}}}'
+        f'"archive":{_text_json(verdict.archive)}{_score_parts_json(verdict.score_parts)}{mask_json}}}'
     )
 
 
@@ -362,10 +366,11 @@ def _topic(message: Verdict | Health) -> bytes:
 
 
 def _verdict(content: object) -> Verdict:
-    asked = ("score_parts",) if isinstance(content, dict) and "score_parts" in content else ()
+    asked = [key for key in _ASKED_OF_VERDICTS if isinstance(content, dict) and key in content]
     values = check_object(content, (*_VERDICT_KEYS, *asked), "payload")
-    if asked and values["score_parts"] is None:
-        raise _wrong("score_parts", None, "an object")
+    for key in asked:
+        if values[key] is None:
+            raise _wrong(key, None, "a value, or no such key")
     if values["peak"] is not None:
         values["peak"] = Peak(**check_object(values["peak"], _PEAK_KEYS, "peak"))
     values["latency_ms"] = Latency(**check_object(values["latency_ms"], _LATENCY_KEYS, "latency_ms"))
@@ -433,6 +438,8 @@ def _check_verdict(verdict: Verdict) -> None:
     check_text("archive", verdict.archive, optional=True)
     if verdict.score_parts is not None:
         _check_score_parts(verdict.score_parts, verdict.score)
+    if verdict.mask is not None and not (isinstance(verdict.mask, str) and _SHA_256.fullmatch(verdict.mask)):
+        raise _wrong("mask", verdict.mask, "a SHA-256 in 64 hexadecimal digits")
 
 
 def _check_score_parts(parts: Mapping[str, float], score: float | None) -> None:
@@ -465,8 +472,8 @@ def _check_health(health: Health) -> None:
     if health.journal is not None:
         check_one_of("journal.state", health.journal.state, _JOURNAL_STATES)
         check_count("journal.entries", health.journal.entries)
-        if not isinstance(health.journal.head, str) or not _HEAD.fullmatch(health.journal.head):
-            raise _wrong("journal.head", health.journal.head, "64 hexadecimal digits")
+        if not isinstance(health.journal.head, str) or not _SHA_256.fullmatch(health.journal.head):
+            raise _wrong("journal.head", health.journal.head, "a SHA-256 in 64 hexadecimal digits")
         check_text("journal.error", health.journal.error, optional=True)
     for name, subscriber in health.subscribers.items():
         check_name("subscribers", name)
@@ -608,7 +615,9 @@ def keys_of(kind: type[Any]) -> tuple[str, ...]:
     return tuple(entry.name for entry in fields(kind))
 
 
-_VERDICT_KEYS: Final = tuple(key for key in keys_of(Verdict) if key != "score_parts")
+_ASKED_OF_VERDICTS: Final = ("score_parts", "mask")
+"""There only where the config asks for them."""
+_VERDICT_KEYS: Final = tuple(key for key in keys_of(Verdict) if key not in _ASKED_OF_VERDICTS)
 _ASKED_KEYS: Final = ("golden", "drift")
 """Of health: there only where the config asks for them."""
 _HEALTH_KEYS: Final = tuple(key for key in keys_of(Health) if key not in _ASKED_KEYS)

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 
@@ -55,7 +56,7 @@ from foundation.errors import InputError, Unavailable
 from pictures.frames import Roi, cut_out, fit
 from pictures.locating.reference import parse_reference
 from pictures.tiles import Tiles
-from pictures.view import Looked, View
+from pictures.view import Looked, Matrix, View
 
 _PR_SET_PDEATHSIG = 1
 _CATCH_UP_NS = 20_000_000
@@ -65,7 +66,17 @@ _IDLE_MS = 20
 _PAGE_BYTES = resource.getpagesize()
 
 
-_NOT_STORED = Arrival(0, None, 0, None, None, None)
+class _Stored(NamedTuple):
+    """What became of what was seen of one part; see ``Arrival``."""
+
+    slot: int | None = None
+    region: Roi | None = None
+    placed: Matrix | None = None
+    lost: bool = False
+    error: str | None = None
+
+
+_NOT_STORED = _Stored()
 
 
 class CameraProcess:
@@ -73,7 +84,7 @@ class CameraProcess:
 
     def __init__(self, link: CameraLink, told: Settings, slots: FrameSlots, counter: CaptureCounter) -> None:
         self._settings = settings_of(told)
-        self._grid = self._settings.grid()
+        self._grid, self._parts = self._settings.grid(), self._settings.parts
         self._reference = None if told.reference is None else parse_reference(told.reference)
         self._view = View.of(self._settings.roi, self._reference)
         self._link = link
@@ -226,34 +237,38 @@ class CameraProcess:
     ) -> int:
         """Number a frame and tell the daemon of it; give when it was captured, which is now if not known."""
         with self._numbering:
-            parts = self._settings.parts
+            parts = self._parts
             self._counter.captured = self._frame + parts - 1
             examined = captured_ns is not None
             captured_ns = captured_ns or time.monotonic_ns()
             if picture is not None and len(self._free) < parts:
                 self._hear()  # some may have become free during the exposure
-            looked: list[Looked | None] = [None] * parts
+            looked: list[Looked] | None = None
             if picture is not None and suspicion is not None:
                 try:
                     if not examined:
                         suspicion.examine(picture)
                     if self._free:
-                        looked = [*self._view.look_at_all(picture.pixels, parts)]
+                        looked = self._view.look_at_all(picture.pixels, parts)
                 except (InputError, BadPicture) as wrong:
                     error = str(wrong)
-            for number, look in enumerate(looked, start=1):
+            for number in range(1, parts + 1):
                 stored = _NOT_STORED
-                if look is not None and suspicion is not None:
-                    stored = self._stored(look, suspicion)
+                if looked is not None and suspicion is not None:
+                    stored = self._stored(looked[number - 1], suspicion)
                 wrong_with = error or stored.error
                 name = part if parts == 1 else f"{'' if part is None else f'{part} '}{number} of {parts}"
                 self._link.send(
-                    stored._replace(
-                        frame=self._frame,
-                        captured_ns=captured_ns,
-                        part=None if name is None else sendable(name),
-                        error=None if wrong_with is None else sendable(wrong_with),
-                        trigger=trigger if number == 1 else None,
+                    Arrival(
+                        self._frame,
+                        stored.slot,
+                        captured_ns,
+                        None if name is None else sendable(name),
+                        stored.region,
+                        None if wrong_with is None else sendable(wrong_with),
+                        stored.placed,
+                        stored.lost,
+                        trigger if number == 1 else None,
                     )
                 )
                 self._frame += 1
@@ -292,11 +307,12 @@ class CameraProcess:
                 case Missed(error, part, captured_ns, trigger):
                     self._announce(None, part, error, None, captured_ns=captured_ns, trigger=trigger)
 
-    def _stored(self, looked: Looked, suspicion: Suspicion) -> Arrival:
+    def _stored(self, looked: Looked, suspicion: Suspicion) -> _Stored:
         """Write what was seen of a part into the next free slot, which stays free if that cannot be."""
         locate = self._settings.locate
-        if looked.lost is not None and locate is not None and locate.not_found == "fault":
-            return _NOT_STORED._replace(error=f"locate: {looked.lost}")
+        lost = looked.lost is not None
+        if lost and locate is not None and locate.not_found == "fault":
+            return _Stored(error=f"locate: {looked.lost}")
         if not self._free:
             return _NOT_STORED
         height, width = looked.seen.shape[:2]
@@ -309,10 +325,9 @@ class CameraProcess:
                 self._grid.cut(looked.seen, self._size, out=self._slots[slot])
             suspicion.examine_stored(self._slots[slot])
         except (InputError, BadPicture) as wrong:
-            return _NOT_STORED._replace(error=str(wrong))
+            return _Stored(error=str(wrong))
         self._free.popleft()
-        lost = looked.lost is not None
-        return _NOT_STORED._replace(slot=slot, region=region, placed=looked.placed, lost=lost)
+        return _Stored(slot, region, looked.placed, lost)
 
     def _weigh(self, max_mb: int) -> None:
         resident, shared = Path("/proc/self/statm").read_text().split()[1:3]
@@ -329,7 +344,7 @@ class CameraProcess:
                     self._stop = True
                 case Free(slots):
                     self._free.extend(slots)
-                case None if for_room and len(self._free) < self._settings.parts:
+                case None if for_room and len(self._free) < self._parts:
                     self._inbox.wait(None)
                 case None if for_trigger and self._idle:
                     self._inbox.wait(_IDLE_MS)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from daemon.judging.product import Product
 from foundation.errors import refused_by_system
+from foundation.files import remove_left_over, replacing
 from pictures.frames import Frame, Roi, Size
 from pictures.heatmap import overlay, shaded
 from pictures.recording_note import RecordingNote, with_note
@@ -89,6 +90,8 @@ class Archive:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for pattern in ("*.png", f"*{_OVERLAY}"):
+                remove_left_over(folder, pattern)
             found = sorted((_changed_ns(path), path) for path in folder.glob(f"*{_OVERLAY}"))
         except OSError as error:
             text = f"archive.folder: {folder} cannot be made or read: {error.strerror}"
@@ -192,8 +195,11 @@ class Archive:
         png = cv2.imencode(".png", seen)[1].tobytes()
         if picture.taken is not None:
             png = with_note(png, _note(picture.taken))
-        _frame_of(picture.path).write_bytes(png)
-        picture.path.write_bytes(cv2.imencode(".jpg", shown)[1].tobytes())
+        jpeg = cv2.imencode(".jpg", shown)[1].tobytes()
+        # Whoever looks, also after a power cut, finds a whole picture or none.
+        for path, content in ((_frame_of(picture.path), png), (picture.path, jpeg)):
+            with replacing(path) as file:
+                file.write(content)
         (self._passes if picture.path.name.endswith(_PASS) else self._rejects).add(picture.path)
 
 

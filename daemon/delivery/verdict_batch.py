@@ -198,6 +198,7 @@ class VerdictBatch:
             model=captured.product.manifest.model,
             archive=None if scored is None else scored.archive,
             score_parts=None if scored is None else scored.parts,
+            mask=captured.product.calibrated.mask,
         )
         self._verdicts.append(verdict)
         return verdict

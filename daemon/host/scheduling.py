@@ -33,4 +33,5 @@ def can_give_way() -> bool:
 def go_last() -> None:
     """Have the calling thread run where nobody else wants the core, as far as the system allows it."""
     give_way()
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # of a thread: Linux's way
+    with contextlib.suppress(OSError):  # a sandbox may forbid this, too
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # of a thread: Linux's way

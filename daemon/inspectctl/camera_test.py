@@ -5,12 +5,13 @@ import sys
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
 
-from daemon.capture.choice import Choice, Missed, Outcome
+from daemon.capture.choice import Choice, Missed, Outcome, Taken
 from daemon.capture.drivers import BadPicture, Camera, CameraFailed, CameraSettings, Picture
 from daemon.capture.drivers.open import open_camera
 from daemon.capture.presence.presence import Presence
@@ -18,6 +19,8 @@ from daemon.capture.triggers.open import open_input
 from daemon.capture.triggers.triggers import Triggers
 from foundation.errors import InputError, printable
 from pictures.frames import cut_out
+from pictures.locating.locator import Locator, NotLocated, Place
+from pictures.locating.reference_file import read_reference
 
 _SHOWN_S: Final = 0.25
 _USUAL_FPS: Final = 30.0
@@ -55,6 +58,7 @@ class _Figures:
         self.pictures = self.parts = self.faults = self.bad = 0
         self.times: deque[float] = deque(maxlen=60)
         self.used_ms: deque[float] = deque(maxlen=60)
+        self.located_ms: deque[float] = deque(maxlen=60)
         self.sharpness = 0.0
 
     def fps(self) -> float:
@@ -76,29 +80,32 @@ def show(settings: CameraSettings, seconds: float | None) -> None:
     """
     shown, figures = _Shown(), _Figures()
     try:
-        choice = _choice(settings)
+        choice, locator = _choice(settings), _locator(settings)
         camera = open_camera(settings)
     except CameraFailed as error:
         raise InputError(str(error)) from error
     try:
         with contextlib.suppress(KeyboardInterrupt):  # the usual end
-            _look(settings, camera, choice, seconds=seconds, shown=shown, figures=figures)
+            look = _Look(settings, camera, choice, locator, shown=shown, figures=figures)
+            look.until_end(seconds)
     except CameraFailed as error:
         raise InputError(str(error)) from error
     finally:
         camera.close()
-    watch = choice.watch()
+    without = "" if choice is None else f", {choice.watch().empty} without a part or trigger"
     shown.say(
         f"ended after {time.monotonic() - figures.began_s:.1f} s: {figures.pictures} pictures, "
-        f"{figures.parts} taken, {figures.faults} faults, {watch.empty} without a part or trigger"
+        f"{figures.parts} taken, {figures.faults} faults{without}"
     )
 
 
-def _choice(settings: CameraSettings) -> Choice:
+def _choice(settings: CameraSettings) -> Choice | None:
+    """Set up what chooses among the pictures, as the daemon would; None where each is judged."""
     trigger, present = settings.trigger, settings.looked_for
-    if present is not None or trigger is None:
-        assert present is not None
+    if present is not None:
         return Presence(settings, present)
+    if trigger is None:
+        return None
     triggers = Triggers(trigger, time.monotonic_ns())
     edges = open_input(trigger, triggers)
     if edges is not None:
@@ -111,61 +118,107 @@ def _choice(settings: CameraSettings) -> Choice:
     return triggers
 
 
-def _look(
-    settings: CameraSettings,
-    camera: Camera,
-    choice: Choice,
-    *,
-    seconds: float | None,
-    shown: _Shown,
-    figures: _Figures,
-) -> None:
-    period_s = 0.0 if camera.live else 1 / (settings.fps or _USUAL_FPS)
-    due_s = figures.began_s
-    while seconds is None or time.monotonic() - figures.began_s < seconds:
-        if period_s:
-            due_s = max(due_s + period_s, time.monotonic() - period_s)
-            time.sleep(max(0.0, due_s - time.monotonic()))
-        try:
-            picture = camera.grab()
-        except BadPicture as bad:
-            figures.bad += 1
-            shown.say(f"fault: {bad}")
-            figures.faults += 1
-            continue
-        if picture is None:
-            _tell(choice.finish(time.monotonic_ns()), shown, figures)
-            return
-        figures.pictures += 1
-        figures.times.append(time.monotonic())
+def _locator(settings: CameraSettings) -> Locator | None:
+    return None if settings.locate is None else Locator(read_reference(Path(settings.locate.reference)))
+
+
+class _Look:
+    """Looks at one picture after the other, and tells of each."""
+
+    def __init__(
+        self,
+        settings: CameraSettings,
+        camera: Camera,
+        choice: Choice | None,
+        locator: Locator | None,
+        *,
+        shown: _Shown,
+        figures: _Figures,
+    ) -> None:
+        self._settings, self._camera, self._choice, self._locator = settings, camera, choice, locator
+        self._shown, self._figures = shown, figures
+
+    def until_end(self, seconds: float | None) -> None:
+        """Look until the source ends, or so many seconds are over."""
+        camera, figures, settings = self._camera, self._figures, self._settings
+        period_s = 0.0 if camera.live else 1 / (settings.fps or _USUAL_FPS)
+        due_s = figures.began_s
+        while seconds is None or time.monotonic() - figures.began_s < seconds:
+            if period_s:
+                due_s = max(due_s + period_s, time.monotonic() - period_s)
+                time.sleep(max(0.0, due_s - time.monotonic()))
+            try:
+                picture = camera.grab()
+            except BadPicture as bad:
+                self._fault(str(bad))
+                continue
+            if picture is None:
+                self._tell([] if self._choice is None else self._choice.finish(time.monotonic_ns()))
+                return
+            figures.pictures += 1
+            figures.times.append(time.monotonic())
+            began = time.perf_counter()
+            now_ns = time.monotonic_ns()
+            taken: list[Outcome] = [Taken(picture, picture.part, now_ns)]
+            outcomes = taken if self._choice is None else self._choice.look(picture, now_ns)
+            figures.used_ms.append((time.perf_counter() - began) * 1e3)
+            figures.sharpness = _sharpness(settings, picture)
+            self._tell(outcomes)
+            self._shown.show(self._line())
+
+    def _fault(self, text: str) -> None:
+        self._figures.faults += 1
+        self._shown.say(f"fault{text if text.startswith(':') else f': {text}'}")
+
+    def _tell(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            named = "" if outcome.part is None else f": {outcome.part}"
+            if isinstance(outcome, Missed):
+                self._fault(f"{named}: {outcome.error}")
+                continue
+            self._figures.parts += 1
+            where = self._located(outcome.picture)
+            self._shown.say(f"taken{named} (picture {self._figures.pictures}){where}")
+
+    def _located(self, picture: Picture) -> str:
+        """Say where the locator finds the parts of a picture."""
+        if self._locator is None or self._settings.locate is None:
+            return ""
+        wrong = self._locator.reference.fault_of(picture.pixels)
+        if wrong is not None:
+            raise InputError(wrong)
         began = time.perf_counter()
-        outcomes = choice.look(picture, time.monotonic_ns())
-        figures.used_ms.append((time.perf_counter() - began) * 1e3)
-        figures.sharpness = _sharpness(settings, picture)
-        _tell(outcomes, shown, figures)
-        shown.show(_line(camera, choice, figures))
+        places = self._locator.locate_all(picture.pixels, self._settings.locate.parts)
+        self._figures.located_ms.append((time.perf_counter() - began) * 1e3)
+        return "".join(map(_where, places))
+
+    def _line(self) -> str:
+        figures = self._figures
+        exposure: Any = getattr(self._camera, "exposure_us", None)
+        located = f"  locate {np.median(figures.located_ms):.2f} ms" if figures.located_ms else ""
+        return (
+            f"{figures.fps():.1f} fps  exposure {'unknown' if exposure is None else f'{exposure:g} µs'}  "
+            f"sharpness {figures.sharpness:.0f}{self._state()}  taken {figures.parts}  "
+            f"faults {figures.faults}  used {np.median(figures.used_ms):.2f} ms{located}"
+        )
+
+    def _state(self) -> str:
+        """Say what presence or the trigger make of the last picture."""
+        if self._choice is None:
+            return ""
+        watch = self._choice.watch()
+        presence = self._choice if isinstance(self._choice, Presence) else None
+        state = presence.state if presence is not None else watch.trouble or f"{watch.triggers} triggers"
+        speed = "" if watch.speed is None else f"  belt {np.hypot(*watch.speed):.0f} pixels/s"
+        return f"  {state}{speed}"
 
 
-def _tell(outcomes: list[Outcome], shown: _Shown, figures: _Figures) -> None:
-    for outcome in outcomes:
-        named = "" if outcome.part is None else f": {outcome.part}"
-        if isinstance(outcome, Missed):
-            figures.faults += 1
-            shown.say(f"fault{named}: {outcome.error}")
-        else:
-            figures.parts += 1
-            shown.say(f"taken{named} (picture {figures.pictures})")
-
-
-def _line(camera: Camera, choice: Choice, figures: _Figures) -> str:
-    exposure: Any = getattr(camera, "exposure_us", None)
-    watch = choice.watch()
-    state = choice.state if isinstance(choice, Presence) else watch.trouble or f"{watch.triggers} triggers"
-    speed = "" if watch.speed is None else f"  belt {np.hypot(*watch.speed):.0f} pixels/s"
+def _where(place: Place | NotLocated) -> str:
+    if isinstance(place, NotLocated):
+        return f"  not located: {place.reason}"
     return (
-        f"{figures.fps():.1f} fps  exposure {'unknown' if exposure is None else f'{exposure:g} µs'}  "
-        f"sharpness {figures.sharpness:.0f}  {state}{speed}  taken {figures.parts}  faults {figures.faults}  "
-        f"used {np.median(figures.used_ms):.2f} ms"
+        f"  shift {place.dx:+.1f} {place.dy:+.1f}  turn {place.turn:+.1f}°  scale {place.scale:.3f}  "
+        f"residual {place.residual:.2f}"
     )
 
 

@@ -19,6 +19,7 @@ COMMANDS = (
     "selftest",
     "expect",
     "drift",
+    "threshold",
     "record",
     "locate",
     "mask",

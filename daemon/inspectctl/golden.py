@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from calibration.golden import Entry, Expected, GoldenList
     from daemon.judging.product import Product
     from engine_runtime.engine import Engine
+    from pictures.locating.reference import Reference
 
 
 def add(commands: Any) -> None:
@@ -67,7 +68,7 @@ def _add(options: argparse.Namespace) -> int:
     files += [(file, "reject") for file in options.bad]
     if not files:
         raise InputError("golden add: found no pictures, expected --good FILE or --bad FILE")
-    product = _product(options)
+    product, references = _product(options)
     with _opened(product) as engine:
         added = add_samples(
             product.calibration,
@@ -76,6 +77,7 @@ def _add(options: argparse.Namespace) -> int:
             engine,
             product.merge,
             weights=product.weights,
+            references=references,
         )
     for entry in added:
         print(_told(entry))
@@ -84,7 +86,7 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    _, found = _samples(options)
+    *_, found = _samples(options)
     for entry in found.samples:
         print(_told(entry))
     return 0
@@ -93,7 +95,7 @@ def _list(options: argparse.Namespace) -> int:
 def _remove(options: argparse.Namespace) -> int:
     from calibration.golden import folder_of, write_list
 
-    product, found = _samples(options)
+    product, _, found = _samples(options)
     folder, named = folder_of(product.calibration), set(options.names)
     for name in sorted(named - {entry.file for entry in found.samples}):
         raise InputError(f"{folder}: found no sample {name}, expected one that golden list shows")
@@ -107,7 +109,7 @@ def _remove(options: argparse.Namespace) -> int:
 def _test(options: argparse.Namespace) -> int:
     from calibration.golden import folder_of, judge_again, write_list
 
-    product, found = _samples(options)
+    product, references, found = _samples(options)
     with _opened(product) as engine:
         judged = judge_again(
             product.calibration,
@@ -116,6 +118,7 @@ def _test(options: argparse.Namespace) -> int:
             engine,
             product.merge,
             weights=product.weights,
+            references=references,
         )
     threshold = product.calibrated.threshold
     wrong = [sample for sample, score in judged if (score > threshold) != (sample.expected == "reject")]
@@ -138,31 +141,33 @@ def _test(options: argparse.Namespace) -> int:
     return 0
 
 
-def _product(options: argparse.Namespace) -> "Product":
+def _product(options: argparse.Namespace) -> "tuple[Product, list[Reference]]":
+    """Give the product that is meant, and what the line's cameras look for."""
     from daemon.config import load_config
     from daemon.load import load_products, load_references
 
     path = options.config or only_line()
     config = load_config(path)
-    products = load_products(config, path, load_references(config, path))
+    references = load_references(config, path)
+    products = load_products(config, path, references)
     name = options.product
     if name is None:
-        return next(iter(products.values()))
+        return next(iter(products.values())), list(references.values())
     if name not in products:
         known = ", ".join(known for known in products if known) or "the config names none"
         raise InputError(f"{path}: product {name!r}: unknown; expected one of its products: {known}")
-    return products[name]
+    return products[name], list(references.values())
 
 
-def _samples(options: argparse.Namespace) -> "tuple[Product, GoldenList]":
+def _samples(options: argparse.Namespace) -> "tuple[Product, list[Reference], GoldenList]":
     from calibration.golden import folder_of, read_list
 
-    product = _product(options)
+    product, references = _product(options)
     folder = folder_of(product.calibration)
     found = read_list(folder)
     if found is None:
         raise InputError(f"{folder}: holds no golden samples; expected some: run inspectctl golden add")
-    return product, found
+    return product, references, found
 
 
 @contextmanager

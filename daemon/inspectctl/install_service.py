@@ -21,6 +21,7 @@ _FILES = {
     Path("systemd/system/inspectd-plant@.service"): "inspectd-plant@.service",
     Path("systemd/system/inspectd-fleet-forward.service"): "inspectd-fleet-forward.service",
     Path("systemd/system/inspectd-fleet-lake.service"): "inspectd-fleet-lake.service",
+    Path("systemd/system/inspectd-fleet-pictures.service"): "inspectd-fleet-pictures.service",
 }
 """Where under the prefix each file goes, and its name among those that came with the package."""
 _MODE = 0o644

@@ -3,7 +3,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundation.option_types import number
+from foundation.option_types import number, whole_number
 
 if TYPE_CHECKING:
     from pictures.frames import Size
@@ -38,12 +38,13 @@ def add(commands: Any) -> None:
     suggest.set_defaults(run=_suggest)
     draw = what.add_parser(
         "draw",
-        help="make a mask of polygons, or of a picture",
-        description="Make a mask of polygons, or of a picture that is white where to look.",
+        help="draw a mask on a page, or make it of polygons or a picture",
+        description="Draw a mask over a picture on a page for your browser, or make it of polygons, or of a "
+        "picture that is white where to look. The page begins with the regions that --out holds already.",
     )
     draw.add_argument("picture", type=Path, help="a picture of the camera, of the size of the mask")
     draw.add_argument("--out", type=Path, required=True, metavar="FILE", help="such as part.mask.yaml")
-    how = draw.add_mutually_exclusive_group(required=True)
+    how = draw.add_mutually_exclusive_group()
     how.add_argument(
         "--region",
         action="append",
@@ -52,6 +53,13 @@ def add(commands: Any) -> None:
         help="a polygon to look into; several may follow, later ones hold where they overlap",
     )
     how.add_argument("--white", type=Path, metavar="PICTURE", help="white where to look, black elsewhere")
+    draw.add_argument(
+        "--port",
+        type=whole_number(1, 65535),
+        default=0,
+        metavar="N",
+        help="of the page (default: a free one)",
+    )
     draw.add_argument("--show", type=Path, metavar="PNG", help="write a picture of what is looked at")
     draw.set_defaults(run=_draw)
 
@@ -126,10 +134,33 @@ def _draw(options: argparse.Namespace) -> int:
                 f"{options.picture} has {size.width}×{size.height}"
             )
         regions = regions_of(mask)
+    elif options.region is None:
+        return _draw_on_a_page(options, picture, size)
     else:
         regions = tuple(_checked(*given, size=size) for given in options.region)
     _write(options.out, size, regions)
     return _said(options, picture)
+
+
+def _draw_on_a_page(options: argparse.Namespace, picture: Any, size: "Size") -> int:
+    from pictures.drawing.server import DrawingPage
+    from pictures.mask import check_regions, read_regions
+
+    before = read_regions(options.out, size) if options.out.exists() else ()
+
+    def save(regions: "tuple[Region, ...]") -> str:
+        check_regions(options.out, size, regions)
+        _write(options.out, size, regions)
+        _said(options, picture)
+        return f"saved in {options.out}: go on, or press Ctrl-C at the terminal"
+
+    with DrawingPage(picture, before, save, options.port) as page:
+        print(f"open {page.address} in a browser on this machine, draw, and save; Ctrl-C ends", flush=True)
+        try:
+            page.serve_forever(poll_interval=0.1)
+        except KeyboardInterrupt:
+            print()
+    return 0
 
 
 def _checked(

@@ -9,6 +9,7 @@ from daemon.inspectctl.this_machine import only_line, running_configs
 from daemon.inspectctl.values import seconds
 from foundation.errors import InputError, printable
 from foundation.option_types import share, whole_number
+from foundation.terminal import drop_unread
 
 
 def add(commands: Any) -> None:
@@ -66,6 +67,7 @@ def add(commands: Any) -> None:
 
 def _update(options: argparse.Namespace) -> int:
     require_tuf("update")
+    drop_unread()  # an update goes on when nobody reads what it says
     from daemon.config import load_config
     from daemon.updates.installed import SEEN, Installed
     from daemon.updates.source import Source

@@ -161,6 +161,11 @@ class JournalReader:
             raise JournalFailed(f"{self.file}: is damaged: a row of kind {kind} holds no object")
         return content
 
+    def last_noted(self, kind: str) -> str | None:
+        """Tell when the newest event of a kind was written, as in ``written_at``; None without one."""
+        found = self._fetch(_EVENTS.format("written_at") + " DESC LIMIT 1", kind)
+        return str(found[0][0]) if found else None
+
     def last_seq(self, boot: str) -> int:
         """Give the ``seq`` of the last verdict of a boot; 0 when it has none."""
         return int(self._fetch("SELECT max(seq) AS seq FROM journal WHERE boot = ?", boot)[0][0] or 0)

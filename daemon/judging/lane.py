@@ -17,7 +17,7 @@ from daemon.judging.product import Product
 from daemon.judging.queue import WaitingFrames
 from daemon.judging.score_parts import score_parts
 from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine
-from foundation.errors import EngineFailed, InputError
+from foundation.errors import EngineAway, EngineFailed, InputError
 from pictures.mask import weigh
 
 _log = logging.getLogger("inspectd")
@@ -95,6 +95,8 @@ class Lane(threading.Thread):
         """How often in a row it has failed."""
         self.work: Work | None = None
         """What it is at; None while it waits."""
+        self.trouble: str | None = None
+        """What is wrong with the servers of its engine, if it has some; as of the last batch."""
         self._engines = dict(engines)
         self._wanted = frozenset(wanted)
         self._arriving: queue.SimpleQueue[tuple[frozenset[Product], Mapping[Product, Engine]]]
@@ -142,13 +144,24 @@ class Lane(threading.Thread):
         try:
             self._take_up_adopted(frames[0].product)
             result = self._judge(frames)
+        except EngineAway as error:
+            # The engine asks again by itself; to open it anew, or to give the line up, would help nobody.
+            self._note_servers(frames[0].product)
+            return NotJudged(self, frames, str(error))
         except Exception as error:  # whatever a driver raises, the frames must get their verdict
             self.failures += 1
             _log.error("the engine failed (%d in a row): %s", self.failures, error)
             self._close(frames[0].product)
             return NotJudged(self, frames, str(error))
         self.failures = 0
+        self._note_servers(frames[0].product)
         return result
+
+    def _note_servers(self, product: Product) -> None:
+        trouble = getattr(self._engines.get(product), "trouble", None)
+        if trouble != self.trouble:
+            _log.warning("engine: %s", trouble or "all servers answer again")
+        self.trouble = trouble
 
     def _judge(self, frames: Sequence[CapturedFrame]) -> Judged:
         product = frames[0].product

@@ -41,6 +41,11 @@ class Lanes:
         """Whether the last batch of one of them failed."""
         return any(lane.failures for lane in self._lanes)
 
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the servers that judge for them; None where nothing is, or there are none."""
+        return next((lane.trouble for lane in self._lanes if lane.trouble), None)
+
     def start(self) -> None:
         """Start all of them."""
         for lane in self._lanes:

@@ -98,10 +98,11 @@ class Installed:
         except OSError as error:
             raise refused_by_system(f"{self.folder}: cannot be written: {error.strerror}", error) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Unavailable(f"{self.config}: another update of this line is running") from error
             yield
-        except BlockingIOError as error:
-            raise Unavailable(f"{self.config}: another update of this line is running") from error
         finally:
             os.close(descriptor)
 

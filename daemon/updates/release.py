@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from calibration.golden import LIST, folder_of, load_golden, read_list
 from daemon.config import Config, load_config
-from daemon.load import load_products
+from daemon.load import load_products, load_references
 from engine_runtime.signatures import signature_of
 from foundation.errors import InputError, refused_by_system
 from lines.section import Name
@@ -93,9 +93,16 @@ def described(path: Path) -> tuple[str, tuple[ReleasedFile, ...]]:
     """
     # Who may have signed engines is checked on the line; its keys need not be here.
     config = load_config(path).model_copy(update={"trusted_keys": None})
-    for product in load_products(config, path).values():
+    references = load_references(config, path)
+    for product in load_products(config, path, references).values():
         if config.golden is not None or read_list(folder_of(product.calibration)) is not None:
-            load_golden(product.calibration, product.calibrated, product.manifest, product.merge)
+            load_golden(
+                product.calibration,
+                product.calibrated,
+                product.manifest,
+                product.merge,
+                references=references.values(),
+            )
     files = [_listed(path, file) for file in dict.fromkeys((path, *files_of(config)))]
     return config.line, tuple(files)
 

@@ -56,15 +56,18 @@ class Source:
             raise InputError(f"--from: found {address}, expected https://HOST/…")
         if is_folder and not Path(address).is_dir():
             raise Unavailable(f"{address}: no such folder; expected one that inspectctl release init made")
-        self._where = address.rstrip("/")
+        where = address.rstrip("/")
+        # TUF's own copy has no name while it is exchanged.
+        self._kept_root = state / "trusted.root.json"
+        self._root = _trusted_root(address, self._kept_root, root)
         with _told(address):
             self._updater = Updater(
                 str(state),
-                f"{self._where}/metadata/",
-                target_base_url=f"{self._where}/targets/",
+                f"{where}/metadata/",
+                target_base_url=f"{where}/targets/",
                 fetcher=_FromFolder() if is_folder else Urllib3Fetcher(_SILENCE_S),
                 config=UpdaterConfig(),
-                bootstrap=_trusted_root(address, state, root),
+                bootstrap=self._root,
             )
 
     def newest(self, line: str, scratch: Path) -> Release:
@@ -80,6 +83,8 @@ class Source:
         """
         with _told(self.address):
             self._updater.refresh()
+            with replacing(self._kept_root) as kept:
+                kept.write(self._root)
             target = self._updater.get_targetinfo(release_target(line))
             if target is None:
                 raise InputError(f"{self.address}: holds no release of line {line}")
@@ -103,9 +108,8 @@ class Source:
             self._updater.download_target(target, str(to))
 
 
-def _trusted_root(address: str, state: Path, given: Path | None) -> bytes:
-    """Read by what the repository is known, and keep it: TUF's own copy has no name while it is exchanged."""
-    kept = state / "trusted.root.json"
+def _trusted_root(address: str, kept: Path, given: Path | None) -> bytes:
+    """Read by what the repository is known."""
     if given is None and not kept.exists():
         raise InputError(
             f"{address}: not known yet; expected --root root.json, which inspectctl release init wrote"
@@ -113,7 +117,7 @@ def _trusted_root(address: str, state: Path, given: Path | None) -> bytes:
     file = given or kept
     try:
         content = file.read_bytes()
-        (state / "root_history").mkdir(parents=True, exist_ok=True)
+        (kept.parent / "root_history").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise refused_by_system(f"{file}: cannot be read: {error.strerror}", error) from error
     try:
@@ -122,9 +126,6 @@ def _trusted_root(address: str, state: Path, given: Path | None) -> bytes:
         raise InputError(f"{file}: is no root.json of a repository") from error
     if known.type != "root":
         raise InputError(f"{file}: is {known.type}.json of a repository; expected its root.json")
-    if given is not None:
-        with replacing(kept) as written:
-            written.write(content)
     return content
 
 

@@ -3,19 +3,20 @@
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from typing import Any, Final
 
 from starlette.responses import Response
 
 from calibration.calibration_file import read_calibration
+from calibration.threshold_change import apply, counted_interval, digest, put_back
 from dashboard.labels import Entry, Labels
+from dashboard.rollup import Rollup
 from dashboard.threshold_change import (
     LineDidNotAnswer,
     LineRefused,
-    apply,
     calibration_of,
-    digest,
-    put_back,
+    in_use,
     why_not,
 )
 from dashboard.watch import LineWatch
@@ -52,6 +53,7 @@ async def show(ask: Ask) -> Response:
             "since_at": window.since_us / 1000,
             **histogram,
             "tail": window.tail(rollup, histogram["edges"]),
+            "estimate": _estimate(watch, rollup, window),
             "writable": reason is None,
             "reason": None if reason is None else {"code": reason[0], "values": {}, "detail": reason[1]},
             "back": None if labels is None else _shown_back(_back(watch, labels, key.product)),
@@ -204,20 +206,20 @@ async def _apply(ask: Ask, wished: _Wished) -> Response:
         present = read_calibration(calibration_of(line, product)).threshold
         if present != wished.now:
             raise Refused(409, "changed_meanwhile", threshold=present)
-        rollup = watch.need_rollup()
+        rollup, used = watch.need_rollup(), in_use(line, product)
         window = ask.site.windows[line.name].of(rollup, Key(product, _model(watch, product), None, 24.0))
         what_if = window.preview(rollup, threshold)
         known_defects = window.defects_rejected(rollup, threshold)
         if wished.text is None:
-            share = (max(0, what_if.rejected - known_defects), window.total)
-            done = apply(line, product, threshold, by=user, reason=wished.reason, share=share)
+            false = max(0, what_if.rejected - known_defects)
+            interval = counted_interval(false, window.total)
+            done = apply(used, threshold, by=user, reason=wished.reason, interval=interval)
         else:
-            done = put_back(line, product, wished.text)
-        said, text_before, written, before = done
-        content = {"product": product, "from": before, "to": threshold, "reason": wished.reason}
-        content |= {"text_before": text_before, "written": written, "back": wished.text is not None}
-        labels.add(user, "threshold", line.name, content)
-        return said
+            done = put_back(used, wished.text)
+        content = {"product": product, "from": done.before, "to": threshold, "reason": wished.reason}
+        content |= {"text_before": done.text_before, "written": digest(used.file)}
+        labels.add(user, "threshold", line.name, content | {"back": wished.text is not None})
+        return done.said
 
     try:
         said = await beside(work)
@@ -289,6 +291,34 @@ def _calibration(watch: LineWatch, product: str | None) -> dict[str, Any]:
                 "before": changed.before,
             },
         },
+    }
+
+
+def _estimate(watch: LineWatch, rollup: Rollup, window: Window) -> dict[str, Any] | None:
+    """Hold the promised false reject rate against what was judged since the threshold is what it is.
+
+    None where too little was judged, another threshold is in use, or scipy is not installed.
+    """
+    if find_spec("scipy") is None:
+        return None
+    from calibration.reestimate import reestimate
+
+    product = window.key.product
+    try:
+        found = read_calibration(calibration_of(watch.line, product))
+        since = _moment(found.made_at if found.changed is None else found.changed.at)
+        if since is None or window.key.camera is not None or _judged_by(watch, product) != found.threshold:
+            return None
+        judged = window.judged_since(rollup, int(since * 1000))
+        estimate = reestimate(judged, found.threshold, found.wanted_false_reject_rate)
+    except InputError:
+        return None
+    return {
+        "rate": estimate.rate,
+        "interval": list(estimate.interval),
+        "threshold": estimate.threshold.value,
+        "passes": estimate.parts,
+        "rejects": estimate.rejects,
     }
 
 

@@ -16,7 +16,7 @@ from models.efficientad.model import EfficientAd
 from models.efficientad.networks import ModelSize
 from models.efficientad.teacher import open_teacher
 from models.efficientad.train import Trained, train
-from models.method import GoodImages
+from models.method import GoodImages, Looks
 from models.training_images import Split, load_natural
 from pictures.frames import Size
 from pictures.tiles import Tiles
@@ -56,17 +56,20 @@ class EfficientAdMethod:
             pixel_digests=good.pixel_digests,
             seen=good.seen,
         )
-        run, trained = self.learn(split, good.size, good.tiles)
+        run, trained = self.learn(split, good.size, good.tiles, good.looks)
         _, model = load_model(self.checkpoint)
         return EfficientAdModel(run, model, np.array(trained.scores, dtype=np.float64))
 
-    def learn(self, split: Split, size: Size, tiles: Tiles | None) -> tuple[Run, Trained]:
+    def learn(
+        self, split: Split, size: Size, tiles: Tiles | None, looks: Looks | None = None
+    ) -> tuple[Run, Trained]:
         """Train, and write the checkpoint.
 
         Args:
             split: images, resized.
             size: of them.
             tiles: into which pictures were cut.
+            looks: see ``GoodImages.looks``; the maps count everywhere when None.
 
         Raises:
             InputError, TrainingFailed: see ``Method.fit``.
@@ -98,6 +101,7 @@ class EfficientAdMethod:
             penalty=penalty.images if penalty else None,
             out=self.checkpoint,
             checkpoint_every=self.checkpoint_every,
+            looks=looks,
         )
         return run, trained
 

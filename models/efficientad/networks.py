@@ -25,9 +25,6 @@ AUTOENCODER_WIDTHS: dict[ModelSize, tuple[int, int]] = {"xs": (16, 32), "s": (32
 STRIDE = 4
 """Pixels from cell to cell of every PDN, which pools twice."""
 
-SMALLEST_SIDE = 128
-"""Pixels. Below, the autoencoder's first decoder map, of side // 64 - 1, would be empty."""
-
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Of ImageNet, RGB in [0, 1]."""
@@ -151,7 +148,7 @@ def autoencoder(
 
     Args:
         size: of the model.
-        image: height and width of the input, at least ``SMALLEST_SIDE`` each.
+        image: height and width of the input, at least ``models.option_types.SMALLEST_SIDE`` each.
         anomalib: for its weights, of size S or M; the image then has sides of 256 at least.
         like: of a backbone that is the teacher; a PDN's when None. Its map is coarser, and the decoder goes
             without the steps beyond it.

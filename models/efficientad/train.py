@@ -31,12 +31,15 @@ from models.efficientad.checkpoint import (
 )
 from models.efficientad.losses import hard_feature_loss, pretraining_penalty, squared_error
 from models.efficientad.model import EfficientAd, combined
-from models.efficientad.networks import ModelSize, normalised
+from models.efficientad.networks import STRIDE, ModelSize, normalised
 from models.efficientad.picture import summary
 from models.efficientad.positions import pooled
 from models.efficientad.teacher import Teacher
 from models.efficientad.weights import map_weights
 from models.errors import TrainingFailed
+from models.method import Looks
+from pictures.frames import Size
+from pictures.heatmap import MAP_STRIDE
 from pictures.map_quantiles import map_quantiles, weighted
 
 LEARNING_RATE: dict[ModelSize, float] = {"xs": 1e-3, "s": 1e-4, "m": 1e-4}
@@ -84,6 +87,7 @@ def train(
     out: Path,
     checkpoint_every: int,
     watch: Watch | None = None,
+    looks: Looks | None = None,
 ) -> Trained:
     """Train a model and write it; go on where a killed run with the same settings stopped.
 
@@ -99,6 +103,7 @@ def train(
         out: file of the model; its progress is kept beside it.
         checkpoint_every: steps between two checkpoints.
         watch: is shown the model at each checkpoint and at the end.
+        looks: where the maps of the validation images count, see ``GoodImages.looks``; everywhere when None.
 
     Raises:
         InputError: the folder of ``out`` cannot be written or the progress beside it is another run's.
@@ -151,7 +156,7 @@ def train(
                 _show(watch, done, model, training, device)
 
     fit_usual_maps(model, training, device)
-    result = validate(model, validation, run, first, device)
+    result = validate(model, validation, run, first, device, looks=looks)
     _show(watch, run.steps, model, training, device)
     if not _finite(model.quantiles):
         raise TrainingFailed(diverged(out, run.steps, math.inf, kept, rate))
@@ -380,6 +385,8 @@ def validate(
     run: Run,
     resumed_at: int,
     device: torch.device,
+    *,
+    looks: Looks | None = None,
 ) -> Trained:
     """Set the model's quantiles from the maps of the validation images and score these images."""
     model.eval()
@@ -389,6 +396,10 @@ def validate(
     ]
     losses = [float(torch.cat(kind).mean()) for kind in zip(*(raw for raw, _ in found), strict=True)]
     maps = [torch.cat(kind).cpu() for kind in zip(*(maps for _, maps in found), strict=True)]
+    if looks is not None:
+        lie = {MAP_STRIDE: str(STRIDE)} if model.trunk is None else {}
+        there = torch.from_numpy(looks(Size(*maps[0].shape[1:]), lie))
+        maps = [kind[:, there][:, None] for kind in maps]
     for row, kind in enumerate(maps):
         model.quantiles[row] = torch.from_numpy(map_scale(kind.numpy(), run.map_normalisation))
     if model.trunk is not None:

@@ -100,7 +100,9 @@ class Padim:
             context=context,
             statistics=sums.statistics,
             pictures=np.concatenate(sums.pictures),
-            seen_first=_cross_validated(sums.statistics, np.concatenate(sums.pictures), kept, chosen),
+            seen_first=_cross_validated(
+                sums.statistics, np.concatenate(sums.pictures), kept, chosen, good.looks(trunk.grid, {})
+            ),
             about={MODEL_METHOD: "padim", "backbone": trunk.name, "backbone_licence": trunk.licence}
             | good.metadata(),
         )
@@ -194,7 +196,12 @@ class PadimModel:
                 )
 
     def with_more(
-        self, images: Tensor, pictures: int, digest: str, threads: int | None = None
+        self,
+        images: Tensor,
+        pictures: int,
+        digest: str,
+        looks: NDArray[np.bool_],
+        threads: int | None = None,
     ) -> "PadimModel":
         """Add good images; they are judged before they are learned from, and so held out.
 
@@ -202,6 +209,7 @@ class PadimModel:
             images: N×3×H×W uint8, RGB.
             pictures: number of their files.
             digest: over their names and contents.
+            looks: h×w, where their maps count.
             threads: to compute with; as many as there are cores when None.
         """
         check_memory(self.trunk.grid, len(self.basis) + 2 * len(self.context))
@@ -210,7 +218,7 @@ class PadimModel:
         sums.statistics = self.statistics
         kept, chosen = sums.add(images, most_kept=HELD_OUT)
         means = np.concatenate(sums.pictures)[chosen]
-        before = _judged(self.statistics, self.pictures, kept, means)
+        before = _judged(self.statistics, self.pictures, kept, means, looks)
         assert sums.statistics is not None
         seen = int(self.about["training_images"]) + pictures
         model = replace(
@@ -386,7 +394,11 @@ def _batches(images: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def _cross_validated(
-    statistics: Statistics, pictures: NDArray[np.float32], kept: Tensor, chosen: NDArray[np.int64]
+    statistics: Statistics,
+    pictures: NDArray[np.float32],
+    kept: Tensor,
+    chosen: NDArray[np.int64],
+    looks: NDArray[np.bool_],
 ) -> "SeenFirst":
     """Judge each of some images by what the others say, a part of them at a time.
 
@@ -395,6 +407,7 @@ def _cross_validated(
         pictures: the mean features of all images.
         kept: the projected features of some with their context, M×(2K+D)×h×w.
         chosen: M, which these are.
+        looks: h×w, where the maps count.
     """
     count = len(kept)
     folds = FOLDS if count >= 6 * FOLDS else min(count, 2 * FOLDS)
@@ -404,14 +417,18 @@ def _cross_validated(
         out = fold_of == fold
         part = kept[torch.from_numpy(out)]
         others = np.delete(pictures, chosen[out], axis=0)
-        judged = _judged(statistics.minus(Statistics.of(part)), others, part, pictures[chosen[out]])
+        judged = _judged(statistics.minus(Statistics.of(part)), others, part, pictures[chosen[out]], looks)
         for values, some in zip(found, judged, strict=True):
             values[out] = some
     return found
 
 
 def _judged(
-    statistics: Statistics, pictures: NDArray[np.float32], projected: Tensor, means: NDArray[np.float32]
+    statistics: Statistics,
+    pictures: NDArray[np.float32],
+    projected: Tensor,
+    means: NDArray[np.float32],
+    looks: NDArray[np.bool_],
 ) -> SeenFirst:
     """Judge images by others: by their projected features with context and their mean features, N×C."""
     height, width = projected.shape[2:]
@@ -421,7 +438,7 @@ def _judged(
     maps = squares.T.reshape(-1, 1, height, width)
     averaged = functional.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
     return SeenFirst(
-        averaged.amax((1, 2, 3)).sqrt().numpy(),
+        averaged[:, 0, torch.from_numpy(looks)].amax(1).sqrt().numpy(),
         _distances(of_pictures(pictures), means),
     )
 

@@ -54,9 +54,10 @@ class PatchCore:
         scale = 1 / patches.std(0).clamp(min=1e-6)
         patches *= scale
         members = patches[greedy_coreset(patches, min(self.coreset, len(patches)), self.seed)]
+        looks = torch.from_numpy(good.looks(trunk.grid, {}))
         peaks = np.array(
             [
-                _peak(torch.from_numpy(features(good.images[index : index + 1])), scale, members)
+                _peak(torch.from_numpy(features(good.images[index : index + 1])), scale, members, looks)
                 for index in tqdm(held_out, desc="judging held-out images", unit="image")
             ],
             dtype=np.float32,
@@ -99,12 +100,12 @@ class PatchCore:
             )
 
 
-def _peak(seen: Tensor, scale: Tensor, members: Tensor) -> float:
-    """Give the largest value of the map of one image's features, 1×C×h×w."""
+def _peak(seen: Tensor, scale: Tensor, members: Tensor, looks: Tensor) -> float:
+    """Give the largest value of the map of one image's features, 1×C×h×w, where the map counts."""
     patches = seen[0].flatten(1).T * scale
     distances = torch.cdist(patches, members).amin(1).reshape(1, 1, *seen.shape[2:])
     averaged = functional.avg_pool2d(distances, 3, stride=1, padding=1, count_include_pad=False)
-    return float(averaged.max())
+    return float(averaged[0, 0, looks].max())
 
 
 @dataclass(frozen=True)

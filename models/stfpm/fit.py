@@ -27,6 +27,7 @@ from models.method import MODEL_METHOD, GoodImages, HeldOut, as_text, hold_out, 
 from models.option_types import STFPM_STEPS
 from models.stfpm.graph import EPSILON, LOCAL, graph_of
 from models.stfpm.network import Network
+from pictures.frames import Size
 
 BATCH = 8
 LEARNING_RATE = 2e-3
@@ -57,7 +58,8 @@ class Stfpm:
         about = {MODEL_METHOD: "stfpm", "backbone": trunk.name, "backbone_licence": trunk.licence}
         model = StfpmModel(trunk, student.eval().folded(), {}, about | good.metadata())
         frames = good.images[torch.from_numpy(held_out)].flip(1).permute(0, 2, 3, 1).contiguous()
-        peaks = model.maps(frames.numpy())[LOCAL].max((1, 2))
+        maps = model.maps(frames.numpy())[LOCAL]
+        peaks = maps[:, good.looks(Size(*maps.shape[1:]), {})].max(1)
         if not (np.isfinite(peaks).all() and peaks.std() > 0):
             raise TrainingFailed(
                 "the map local does not tell the held-out good images apart: the model sees nothing in them"

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lines.section import File, Section
 from plant.http_post import WebAddress
-from plant.section import Seconds, whole_port
+from plant.section import Duration, Seconds, whole_port
 
 _SERVER: Final = re.compile(r"(smtps?)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]+))?/?", re.ASCII)
 _MAIL: Final = re.compile(r"[!-?A-~]{1,64}@[A-Za-z0-9_.-]{1,255}", re.ASCII)
@@ -49,7 +49,7 @@ class MailConfig(Section):
         default=None, description="file with the password, or credential:NAME of the service"
     )
     ca: File | None = Field(default=None, description="certificates that may have signed the server's, PEM")
-    timeout: Seconds = "20 s"
+    timeout: Duration = "20 s"
 
     @model_validator(mode="after")
     def _user_has_password(self) -> Self:

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from lines.section import File, Name, Section
-from plant.section import Quantity, Seconds, quantity, whole_port
+from plant.section import Duration, Quantity, quantity, whole_port
 
 _PEER: Final = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]+))?", re.ASCII)
 MODBUS_PORT: Final = 502
@@ -51,6 +51,12 @@ class GpioEncoder(Section):
     a: _Line = Field(description="line of track A")
     b: _Line | None = Field(default=None, description="line of track B; without it the belt never reverses")
 
+    @model_validator(mode="after")
+    def _has_two_tracks(self) -> Self:
+        if self.a == self.b:
+            raise ValueError(f"b: found {self.b}, which is also track a; expected another line")
+        return self
+
 
 class ModbusEncoder(Section):
     """A counter in a register of a PLC."""
@@ -60,6 +66,12 @@ class ModbusEncoder(Section):
     register_: Address = Field(alias="register")
     kind: Literal["holding", "input"] = "holding"
     words: Literal[1, 2] = Field(default=2, description="registers, high word first")
+
+    @model_validator(mode="after")
+    def _ends_in_the_map(self) -> Self:
+        if self.register_ + self.words > 65536:
+            raise ValueError(f"register: found {self.register_}, expected at most {65536 - self.words}")
+        return self
 
 
 class SimulatedBelt(Section):
@@ -159,7 +171,7 @@ class GateConfig(Section):
         default="pass",
         description="pass: the output lets a part pass and its rest throws out; eject: the reverse",
     )
-    pulse: Seconds | None = Field(default=None, description="how long the output stays active at least")
+    pulse: Duration | None = Field(default=None, description="how long the output stays active at least")
     output: GateOutput
 
     @model_validator(mode="after")

@@ -206,6 +206,12 @@ class Gates:
             self._trouble(gate, "an error of this program; see its log")
             self._move(gate, gate.config.fires == "eject", None)
 
+    def distrust_what_is_on_its_way(self) -> None:
+        """Let nothing pass by mistake that nobody can tell of: for a gate that is active to throw out."""
+        if self._before is not None:
+            for gate in self.gates.values():
+                gate.distrust_until = self._before[1] + gate.way + gate.parts.half
+
     def oldest_on_its_way(self) -> float | None:
         """Give the wall clock's time before which nothing was captured that is still on its way.
 

@@ -1,6 +1,6 @@
 """Which parts are on their way, and what the gate does where the belt is now. It knows no clock."""
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -124,7 +124,7 @@ class Parts:
                 ]
             return min(edges, default=None)
         for part in self._parts[max(0, index - 8) : index + 8]:
-            edges += [edge for edge in (part.target - self.half, part.target + self.half) if edge < position]
+            edges += [edge for edge in (part.target - self.half, part.target + self.half) if edge <= position]
         return max(edges, default=None)
 
     def forget(self, position: float) -> None:
@@ -141,7 +141,8 @@ class Parts:
         self._furthest = float("-inf")
 
     def _near(self, position: float) -> list[Part]:
-        begin = bisect_left(self._parts, position - self.half, key=lambda part: part.target)
+        """Give the parts whose place is at the gate; its beginning belongs to it, its end does not."""
+        begin = bisect_right(self._parts, position - self.half, key=lambda part: part.target)
         near = []
         for part in self._parts[begin:]:
             if part.target > position + self.half:

@@ -1,54 +1,33 @@
-"""The gates in a process of their own: nothing else there can make one of them late.
+"""The gates' own process, as seen from the rest of ``inspectd-plant``.
 
-It is forked before this process has threads, and speaks with it in packets of JSON. Verdicts and how the line
-fares go there; how the gates fare, and their figures, come back. When either ends the other does, too: then
+It is forked before there are threads, and spoken with in packets of JSON. Verdicts and how the line fares go
+there; how the gates fare, and their figures, come back. When either process ends the other does, too: then
 every output rests.
 """
 
 import contextlib
-import ctypes
-import gc
 import json
-import logging
 import os
-import select
 import signal
 import socket
 import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from foundation.errors import InputError, Unavailable
-from lines.line_config import LineConfig
 from plant.config import Plant
-from plant.gate.gates import GateCounts, GateNow, Gates, Judged
-from plant.gate.open import open_gates
+from plant.gate.gates import GateCounts, GateNow, Judged
+from plant.gate.turning import live
 from plant.outputs import LineNow
 from verdicts import ControlRefused, ControlSilent, LineControl, MalformedMessage, Verdict
 
-_log = logging.getLogger(__name__)
-_PRIORITY: Final = 1
-_PR_SET_TIMERSLACK: Final = 29
-_SPIN_S: Final = 0.0003
-"""So long before the gate has to move the process sleeps no more: waking up would take as long."""
-_LONGEST_SPIN_S: Final = 0.002
-"""A belt that is slower than it was makes the moment come later."""
-_SHORTEST_SLEEP_S: Final = 0.0002
-_REPORT_EVERY_S: Final = 0.1
-_QUIET_S: Final = 0.002
-"""Reports are written where the gates have at least so much time."""
 _TELL_EVERY_S: Final = 0.1
-_NO_SIGN_OF_LIFE_S: Final = 2.0
 _HANGS_AFTER_S: Final = 5.0
-_MOST_FIGURES: Final = 2000
-_PACKET: Final = 1 << 20
-_MOST_PACKETS: Final = 50
-_NOT_HEARD_YET: Final = "the line has not been heard yet"
+_LARGEST_REPORT: Final = 1 << 18
+_LONGEST_RECOVERY_S: Final = 60.0
 
 
 class GateProcess:
@@ -81,7 +60,7 @@ class GateProcess:
         self._pid = os.fork()
         if self._pid == 0:
             self._socket.close()
-            _live(plant, theirs)
+            live(plant, theirs)
         theirs.close()
         kind, *content = self._received() or ("gone",)
         if kind != "ready":
@@ -152,7 +131,7 @@ class GateProcess:
     def _recover(self, captured_at: float) -> None:
         """Ask the journal for the parts that were on their way when this process began."""
         assert self._line.control is not None
-        give_up_s = time.monotonic() + 60
+        give_up_s = time.monotonic() + _LONGEST_RECOVERY_S
         moment = datetime.fromtimestamp(captured_at, UTC)
         while self.ended is None and time.monotonic() < give_up_s:
             with (
@@ -161,8 +140,10 @@ class GateProcess:
             ):
                 for verdict in control.replay_since(moment):
                     self.came(verdict, recovered=True)
+                self._send("recovered", True)
                 return
             time.sleep(0.5)
+        self._send("recovered", False)
 
     def _send(self, *packet: object) -> None:
         try:
@@ -175,7 +156,7 @@ class GateProcess:
     def _received(self) -> Any:
         """Take one packet; None when the process has ended."""
         try:
-            content = self._socket.recv(_PACKET)
+            content = self._socket.recv(_LARGEST_REPORT)
         except ConnectionError:
             return None
         return json.loads(content) if content else None
@@ -203,132 +184,3 @@ def _stamp() -> str:
 
 def _timeval(seconds: float) -> bytes:
     return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-
-
-# From here on: what runs in the process of the gates.
-
-
-def _live(plant: Plant, channel: socket.socket) -> NoReturn:
-    """Open what there is to open, and turn until the other process ends."""
-    code = 1
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # to the whole group; the other process tells when to end
-        line = _LineHeard()
-        try:
-            gates = open_gates(plant, line.trouble)
-        except InputError as error:
-            channel.send(json.dumps(("refused", isinstance(error, Unavailable), str(error))).encode())
-        else:
-            channel.send(b'["ready"]')
-            _come_first()
-            gc.collect()
-            gc.freeze()  # what was imported is not looked through again
-            _Turning(gates, line, channel, plant.line).run()
-            gates.close()
-            code = 0
-    except BaseException:
-        _log.exception("the gates")
-    finally:
-        os._exit(code)
-
-
-class _LineHeard:
-    """What the other process last said of the line."""
-
-    def __init__(self) -> None:
-        self._said: str | None = _NOT_HEARD_YET
-        self._heard_s = time.monotonic()
-
-    def hear(self, trouble: str | None) -> None:
-        self._said, self._heard_s = trouble, time.monotonic()
-
-    def trouble(self) -> str | None:
-        if time.monotonic() - self._heard_s > _NO_SIGN_OF_LIFE_S:
-            return "inspectd-plant gives no sign of life to its gates"
-        return self._said
-
-
-class _Turning:
-    """One thread, without anything beside it that holds the interpreter."""
-
-    def __init__(self, gates: Gates, line: _LineHeard, channel: socket.socket, config: LineConfig) -> None:
-        self._gates = gates
-        self._line = line
-        self._channel = channel
-        self._recovers = config.control is not None
-        self._margins: deque[tuple[str, float]] = deque(maxlen=_MOST_FIGURES)
-        self._timings: deque[tuple[str, float]] = deque(maxlen=_MOST_FIGURES)
-        gates.on_margin = lambda *figure: self._margins.append(figure)
-        gates.on_timing = lambda *figure: self._timings.append(figure)
-        self._reported_s = 0.0
-
-    def run(self) -> None:
-        """Turn until the other process has ended."""
-        slept_s = time.monotonic()
-        while True:
-            wait_s = self._turn()
-            now_s = time.monotonic()
-            if wait_s > _QUIET_S and now_s - self._reported_s >= _REPORT_EVERY_S:
-                self._report(now_s)
-            if wait_s <= _SPIN_S and now_s - slept_s < _LONGEST_SPIN_S:
-                continue
-            if not self._listen(max(_SHORTEST_SLEEP_S, wait_s - _SPIN_S)):
-                return
-            slept_s = time.monotonic()
-
-    def _turn(self) -> float:
-        try:
-            wait_s = self._gates.turn()
-        except Exception:
-            _log.exception("gates")
-            self._gates.fail()
-            return 1.0
-        if self._recovers and self._gates.has_looked:
-            self._recovers = False
-            captured_at = self._gates.oldest_on_its_way()
-            if captured_at is not None:
-                self._channel.send(json.dumps(("recover", captured_at)).encode())
-        return wait_s
-
-    def _listen(self, timeout_s: float) -> bool:
-        """Wait for packets; False when the other process has ended."""
-        for _ in range(_MOST_PACKETS):
-            # select() alone waits for less than a millisecond.
-            if not select.select([self._channel], [], [], timeout_s)[0]:
-                return True
-            try:
-                packet = self._channel.recv(_PACKET)
-            except ConnectionError:
-                return False
-            if not packet:
-                return False
-            kind, *content = json.loads(packet)
-            if kind == "judged":
-                self._gates.came(Judged(*content))
-            else:
-                self._line.hear(*content)
-            timeout_s = 0.0
-        return True
-
-    def _report(self, now_s: float) -> None:
-        """Tell how the gates fare; figures that find no room wait."""
-        gates = {name: asdict(gate.now()) for name, gate in self._gates.gates.items()}
-        packet = json.dumps(("gates", gates, list(self._margins), list(self._timings))).encode()
-        self._reported_s = now_s
-        with contextlib.suppress(OSError):  # full, or its end shows in the next wait
-            self._channel.send(packet, socket.MSG_DONTWAIT)
-            self._margins.clear()
-            self._timings.clear()
-
-
-def _come_first() -> None:
-    """Have the system run this process before all others as soon as it wakes; it sleeps nearly always."""
-    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # by default it may be woken 50 µs late
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
-    except OSError as error:
-        _log.info(
-            "the gates' process has no realtime priority (%s): on a busy machine it may wake late",
-            error.strerror,
-        )

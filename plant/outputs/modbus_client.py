@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final, Self
 from pydantic import Field, model_validator
 
 from plant.gate.config import Address, Peer, Unit, peer_of
+from plant.modbus import reason
 from plant.outputs import Delivery, LineNow, PeerFailed, PeerWaits
 from plant.outputs.registers import MAP, WORDS, status_words, verdict_words
-from plant.section import OutputSection, Seconds, seconds
+from plant.section import Duration, OutputSection, seconds
 
 if TYPE_CHECKING:
     from pymodbus.client import ModbusTcpClient
@@ -26,7 +27,9 @@ class Handshake(OutputSection):
     acknowledge: Address = Field(
         default=100, description="register that the PLC sets to 1 when it has read, then 0"
     )
-    timeout: Seconds = Field(default="5 s", description="a PLC that does not acknowledge for so long is away")
+    timeout: Duration = Field(
+        default="5 s", description="a PLC that does not acknowledge for so long is away"
+    )
 
     @model_validator(mode="after")
     def _registers_do_not_overlap(self) -> Self:
@@ -140,7 +143,7 @@ class ModbusClient:
         try:
             answer = ask()
         except (ModbusException, OSError) as error:
-            raise PeerFailed(f"{self._config.address}: {' '.join(str(error).split())}") from error
+            raise PeerFailed(f"{self._config.address}: {reason(error)}") from error
         if answer.isError():
             raise PeerFailed(
                 f"{self._config.address}: refuses registers {self._config.register_} to "

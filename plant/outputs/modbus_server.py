@@ -1,6 +1,7 @@
 """Registers that a PLC polls, with the same handshake: a verdict stays until the PLC has acknowledged it."""
 
 import asyncio
+import ipaddress
 import re
 import threading
 import time
@@ -21,12 +22,17 @@ if TYPE_CHECKING:
 _LISTEN: Final = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[0-9.]+):([0-9]+)", re.ASCII)
 _BEATS_PER_S: Final = 2
 _START_S: Final = 5.0
+_READS_OF_NOTHING: Final = 2
+"""So often a PLC has to have read valid 0 before the first verdict: it may have acknowledge 1 from before."""
 
 
 def _listen(text: str) -> str:
     match = _LISTEN.fullmatch(text)
-    if match is None:
-        raise ValueError("expected an address of this machine such as tcp://127.0.0.1:502")
+    try:
+        ipaddress.ip_address(match[1].strip("[]") if match else "")
+    except ValueError:
+        raise ValueError("expected an address of this machine such as tcp://127.0.0.1:502") from None
+    assert match is not None
     whole_port(match[2])
     return text
 
@@ -53,6 +59,7 @@ class ModbusServer:
         self._words = [0] * (WORDS - MAP["valid"].offset)
         self._lying: tuple[str, int] | None = None
         self._acknowledged = 0
+        self._reads_of_nothing = 0
         self._changed = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: ModbusTcpServer | None = None
@@ -75,7 +82,7 @@ class ModbusServer:
             key = delivery.verdict.boot, delivery.verdict.seq
             if self._lying != key:  # else it lies there still, and a PLC may have read it
                 self._words = [0, *self._words[1:]]
-                self._wait_for(0)
+                self._wait_for(0, reads=_READS_OF_NOTHING)
                 self._words = [1, *verdict_words(delivery, self._cameras)]
                 self._lying = key
             self._wait_for(1)
@@ -93,17 +100,19 @@ class ModbusServer:
         if loop is not None and server is not None:
             asyncio.run_coroutine_threadsafe(server.shutdown(), loop)  # type: ignore[no-untyped-call]
 
-    def _wait_for(self, wanted: int) -> None:
+    def _wait_for(self, wanted: int, reads: int = 0) -> None:
         give_up_s = time.monotonic() + self._timeout_s
-        while self._acknowledged != wanted:
+        while True:
             self._changed.clear()
-            if self._acknowledged == wanted:
+            if self._acknowledged == wanted and self._reads_of_nothing >= reads:
                 return
             left_s = give_up_s - time.monotonic()
             if left_s <= 0:
                 raise PeerWaits(
                     f"{self._config.listen}: no PLC acknowledges: register {self._config.acknowledge} is "
                     f"{self._acknowledged}, expected {wanted}"
+                    if self._acknowledged != wanted
+                    else f"{self._config.listen}: no PLC reads the registers"
                 )
             self._changed.wait(left_s)
 
@@ -154,6 +163,10 @@ class ModbusServer:
             self._acknowledged = int(values[0])
             self._changed.set()
             return None
+        valid = self._config.register_ + MAP["valid"].offset
+        if self._reads_of_nothing < _READS_OF_NOTHING and address <= valid < address + count:
+            self._reads_of_nothing += not self._words[0]
+            self._changed.set()
         begin = self._config.register_ - start
         beat = int(time.monotonic() * _BEATS_PER_S)
         registers[begin : begin + WORDS] = status_words(self._now(), beat) + self._words

@@ -15,7 +15,7 @@ from foundation.errors import InputError
 from foundation.secret_file import read_secret
 from lines.section import File
 from plant.outputs import Delivery, LineNow, PeerFailed
-from plant.section import OutputSection, Seconds, seconds, whole_port
+from plant.section import Duration, OutputSection, seconds, whole_port
 from verdicts.message import Health
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class MqttConfig(OutputSection):
     ca: File | None = Field(default=None, description="certificates that may have signed the broker's, PEM")
     certificate: File | None = Field(default=None, description="to show to the broker, PEM")
     certificate_key: File | None = Field(default=None, description="its private key, PEM")
-    timeout: Seconds = Field(default="10 s", description="a broker that takes longer to answer is away")
+    timeout: Duration = Field(default="10 s", description="a broker that takes longer to answer is away")
     topic: Annotated[str, AfterValidator(_topic)] | None = Field(
         default=None, description="what all topics begin with; inspectd/LINE when absent"
     )

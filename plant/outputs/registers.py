@@ -1,4 +1,4 @@
-"""The registers in which a PLC finds the line and one verdict (docs/plant.md has the same table)."""
+"""The registers in which a PLC finds the line and one verdict (docs/plc.md has the same table)."""
 
 import math
 import struct

@@ -23,7 +23,8 @@ def trial(request: pytest.FixtureRequest, line_folder: Path) -> Iterator[Trial]:
     yield trial
     trial.close()
     if trial.finished:
-        request.config.stash[ROWS].add(request.node.nodeid, trial.row)
+        for number, row in enumerate(trial.rows):
+            request.config.stash[ROWS].add(f"{request.node.nodeid} {number}", row)
 
 
 @pytest.hookimpl(hookwrapper=True)

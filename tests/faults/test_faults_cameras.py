@@ -16,6 +16,7 @@ import pytest
 from brightness import calibrate
 from http_camera import HttpCamera, http_camera, jpeg
 from line_rig import part_image
+from patience import PATIENCE_S
 from video_files import write_video
 
 from daemon.capture.drivers.simulated import SimulatedLine
@@ -95,7 +96,7 @@ def test_held_up(trial: Trial) -> None:
     trial.uninterrupted("side", verdicts=100)
     os.kill(process, signal.SIGCONT)
     trial.not_told()
-    trial.uninterrupted("top", verdicts=100, pause_s=5)
+    trial.uninterrupted("top", verdicts=100)
     trial.finish()
 
 
@@ -106,7 +107,7 @@ def test_stopped_at_the_end(trial: Trial) -> None:
     trial.inject()
     trial.send(signal.SIGTERM)
     trial.detected(health("stopping", lambda health: health.state == "stopping"))
-    trial.exited(0, within_s=10)
+    trial.exited(0)
     trial.finish(possible={("top", "camera")})  # a frame that was counted and not delivered yet
 
 
@@ -367,7 +368,7 @@ def triggered(trial: Trial, **trigger: float) -> LineControl:
     trial.launch()
     trial.connect()
     trial.wait_for(health("running", lambda health: health.state == "running"), since_s=0)
-    return LineControl(f"ipc://{trial.folder}/control")
+    return LineControl(f"ipc://{trial.folder}/control", timeout_s=PATIENCE_S)
 
 
 def trigger_steadily(trial: Trial, control: LineControl, count: int = STEADY + 1) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import websockets
 from dashboard_rig import Browser, Dashboard, add_users, dashboard, write_dashboard
+from patience import PATIENCE_S
 
 from faults.preload import built
 from faults.test_faults_journal import fill
@@ -112,14 +113,14 @@ def test_dashboard_flooded(trial: Trial) -> None:
         trial.inject()
         with contextlib.ExitStack() as stack:
             for _ in range(1000):
-                stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+                stack.enter_context(socket.create_connection((host, int(port)), timeout=PATIENCE_S))
             request = (
                 f"GET {LINE}/live HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {served.address}\r\n"
                 "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                 "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
             )
             for _ in range(50):
-                page = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+                page = stack.enter_context(socket.create_connection((host, int(port)), timeout=PATIENCE_S))
                 page.sendall(request.encode())
             trial.not_told()
             trial.uninterrupted(verdicts=300)

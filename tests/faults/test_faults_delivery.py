@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import zmq
 from line_rig import free_address
+from patience import PATIENCE_S
 
 from faults.trial import BELT, Trial, health
 
@@ -192,7 +193,7 @@ def test_requests(trial: Trial, requests: list[bytes]) -> None:
         trial.uninterrupted("top")
     with asking(trial.content["control"]) as dealer:  # others are answered as before
         dealer.send(b'{"schema":1,"request":"status","id":7}')
-        assert dealer.poll(10_000)
+        assert dealer.poll(PATIENCE_S * 1000)
         assert json.loads(dealer.recv_multipart()[0])["id"] == 7
     trial.finish()
 
@@ -250,7 +251,7 @@ def test_key_without_the_right(trial: Trial) -> None:
         trial.inject()
         viewer.send(b'{"schema":1,"request":"reload","id":1}')
         trial.detected(DROPPED)
-        assert viewer.poll(10_000)
+        assert viewer.poll(PATIENCE_S * 1000)
         assert json.loads(viewer.recv_multipart()[0])["reply"] == "refused"
         trial.uninterrupted("top")
     trial.finish()

@@ -59,9 +59,9 @@ def test_deadlines_while_it_hangs(trial: Trial) -> None:
     camera = parts(trial, *[GOOD] * 25, HANGS, *[GOOD] * 75)
     trial.start({"top": camera}, max_batch=1, engine_timeout_s=1.0, deadline_ms=500)
     trial.injected_after(25)
-    trial.detected(faulted("deadline"), within_s=5)
+    trial.detected(faulted("deadline"))
     trial.recovered()
-    trial.finish(faults={("top", "deadline")})
+    trial.finish(faults={("top", "deadline")}, possible={("top", "engine")})
 
 
 @pytest.mark.parametrize(

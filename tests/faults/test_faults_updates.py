@@ -8,7 +8,8 @@ from line_rig import COMMANDS
 
 pytest.importorskip("tuf", reason="needs tuf: pip install 'inspectd[update]'")
 
-from release_rig import Desk, inspectctl, refused, threshold_of
+from in_process import refused
+from release_rig import Desk, inspectctl, threshold_of
 
 from daemon.updates import repository
 from faults.trial import BELT, Sign, Trial
@@ -32,10 +33,10 @@ def desk(trial: Trial, tmp_path: Path) -> Desk:
     """Where releases of the trial's line are made; the line runs, and has release 1."""
     trial.start({"top": RARELY_BAD})
     made = Desk(tmp_path, trial.folder, trial.config)
-    made.make(0.8)
+    made.make(0.9)
     done = inspectctl(*_update(trial, made), "--root", made.root, "--parts", 50)
     assert done.returncode == 0, done.stderr
-    assert threshold_of(trial.config) == 0.8
+    assert threshold_of(trial.config) == 0.9
     return made
 
 
@@ -45,7 +46,7 @@ def _update(trial: Trial, desk: Desk) -> tuple[object, ...]:
 
 @pytest.mark.faults("Updates", "`inspectctl update` killed (SIGKILL) while its release is watched")
 def test_killed_while_it_watches(trial: Trial, desk: Desk) -> None:
-    desk.make(0.6)
+    desk.make(0.85)
     command = [COMMANDS / "inspectctl", *map(str, _update(trial, desk)), "--parts", "1000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as update:
         assert update.stdout is not None
@@ -55,26 +56,26 @@ def test_killed_while_it_watches(trial: Trial, desk: Desk) -> None:
         update.kill()
     trial.not_told()
     trial.uninterrupted()
-    assert threshold_of(trial.config) == 0.6
-    desk.make(0.5)  # the next update first gives the line what it had
+    assert threshold_of(trial.config) == 0.85
+    desk.make(0.8)  # the next update first gives the line what it had
     done = inspectctl(*_update(trial, desk), "--parts", 50)
     assert "the update to 2 was interrupted: rolled back" in done.stdout
     assert done.returncode == 0, done.stderr
-    for threshold in (0.8, 0.5):
+    for threshold in (0.9, 0.8):
         trial.wait_for(judged_by(threshold))
     trial.finish()
 
 
 @pytest.mark.faults("Updates", "the repository has expired")
 def test_expired(trial: Trial, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.make(0.6)
+    desk.make(0.85)
     monkeypatch.setattr(repository, "DAYS", repository.DAYS | {"timestamp": -1})
     repository.renew(desk.repository, desk.keys)
     trial.inject()
     assert "has expired" in refused(inspectctl(*_update(trial, desk)))
     trial.told_by_command("`inspectctl update`")
     trial.uninterrupted()
-    assert threshold_of(trial.config) == 0.8
+    assert threshold_of(trial.config) == 0.9
     trial.finish()
 
 
@@ -84,9 +85,9 @@ def test_rejects_rise(trial: Trial, desk: Desk) -> None:
     trial.inject()
     said = refused(inspectctl(*_update(trial, desk)), code=1)
     assert "release 2: rejects rose: " in said and said.endswith("rolled back")
+    trial.wait_for(judged_by(UNFIT))
     trial.told_by_command("`inspectctl update`")
-    trial.recovered_when(judged_by(0.8))
-    rejected = [verdict for verdict in trial.verdicts if verdict.threshold == UNFIT]
-    assert rejected and threshold_of(trial.config) == 0.8
+    trial.recovered_when(judged_by(0.9))
+    assert threshold_of(trial.config) == 0.9
     assert "was rolled back here (rejects rose" in refused(inspectctl(*_update(trial, desk)))
     trial.finish()

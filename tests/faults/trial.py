@@ -14,7 +14,9 @@ from typing import IO, Any, NamedTuple
 
 import yaml
 import zmq
+from connections import Connections
 from line_rig import COMMANDS, camera_processes, write_config
+from patience import PATIENCE_S
 
 from daemon.capture.counter import read_counter
 from daemon.journal.audit import audit
@@ -22,9 +24,8 @@ from daemon.journal.reader import JournalReader
 from verdicts import Health, Verdict, decode
 from verdicts.message import Reason, decode_verdict
 
-BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100, "waiting": 200}
-"""A camera whose frames may wait for two seconds, so that a busy machine alone makes no fault."""
-PATIENCE_S = 120.0  # only a failure takes as long; beside other work a start may take half a minute
+BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100, "waiting": 1000}
+"""A camera whose frames may wait for ten seconds, so that a busy machine alone makes no fault."""
 STEADY = 10
 """Judged parts in a row, without a fault among them, that make a camera a recovered one."""
 
@@ -85,6 +86,7 @@ class Trial:
     def __init__(self, folder: Path, row: Row) -> None:
         self.folder = folder
         self.row = row
+        self.rows = [row]
         self.config = folder / "line3.yaml"
         self.journal = folder / "line3.journal"
         self.log_file = folder / "stderr.txt"
@@ -103,6 +105,7 @@ class Trial:
         self._subscriber.reconnect_ivl = 10
         self._subscriber.reconnect_ivl_max = 50
         self._subscriber.subscribe(b"")
+        self._connections = Connections(self._subscriber)
 
     # The daemon.
 
@@ -111,7 +114,6 @@ class Trial:
         keys = {
             "journal": {"file": str(self.journal)},
             "control": f"ipc://{self.folder}/control",
-            "deadline_ms": 20_000,
             "threads": 1,
         } | keys
         write_config(self.folder, dict(cameras), **keys)
@@ -200,12 +202,10 @@ class Trial:
         self.messages.append((time.monotonic(), decode(topic, payload)))
         return True
 
-    def wait_for(
-        self, sign: Sign, *, since_s: float | None = None, within_s: float = PATIENCE_S
-    ) -> tuple[float, Message]:
+    def wait_for(self, sign: Sign, *, since_s: float | None = None) -> tuple[float, Message]:
         """Give the first message since then (or the fault) that shows a sign, and when it came."""
         since_s = self._injected_s if since_s is None else since_s
-        give_up_s = time.monotonic() + within_s
+        give_up_s = time.monotonic() + PATIENCE_S
         index = 0
         while True:
             while index < len(self.messages):
@@ -214,13 +214,13 @@ class Trial:
                 if came_s >= since_s and sign.shows(message):
                     return came_s, message
             assert time.monotonic() < give_up_s, (
-                f"{sign.label}: not within {within_s:g} s; last: {self.messages[-1:]}\n{self.log[-2000:]}"
+                f"{sign.label}: not within {PATIENCE_S:g} s; last: {self.messages[-1:]}\n{self.log[-2000:]}"
             )
             self.listen(100)
 
-    def wait_for_log(self, text: str, *, within_s: float = PATIENCE_S) -> float:
+    def wait_for_log(self, text: str) -> float:
         """Wait until the daemon has logged a text since the fault, and give the time."""
-        give_up_s = time.monotonic() + within_s
+        give_up_s = time.monotonic() + PATIENCE_S
         while text not in self.log[self._log_length :]:
             assert time.monotonic() < give_up_s, f"not logged: {text!r}\n{self.log[-2000:]}"
             self.listen(10)
@@ -252,6 +252,13 @@ class Trial:
 
     # The fault.
 
+    def another(self, fault: str) -> None:
+        """Go on with another fault on the same line; what is measured from now on is a row of its own."""
+        self.row.verdicts = len(self.verdicts) - sum(row.verdicts for row in self.rows[:-1])
+        self.row.lost = self.row.duplicates = 0  # ``finish`` accounts for the frames of all of them
+        self.row = Row(self.row.group, fault)
+        self.rows.append(self.row)
+
     def inject(self) -> None:
         """Note that the fault is brought about now."""
         while self.listen():
@@ -273,38 +280,42 @@ class Trial:
         # Not when the next frame was due: where this one was late, the next comes before that.
         self._injected_s = _seconds(message.captured_at) - time.time() + time.monotonic()
 
-    def detected(self, sign: Sign, *, within_s: float = 10.0) -> Message:
+    def detected(self, sign: Sign) -> Message:
         """Measure how long it took until a message told of the fault."""
         came_s, message = self.wait_for(sign)
-        self._note_detection(sign.label, came_s, within_s)
+        self._note_detection(sign.label, came_s)
         return message
 
-    def detected_in_log(self, text: str, *, within_s: float = 10.0) -> None:
+    def detected_in_log(self, text: str) -> None:
         """Measure how long it took until the log told of the fault."""
-        self._note_detection("log", self.wait_for_log(text), within_s)
+        self._note_detection("log", self.wait_for_log(text))
 
-    def detected_by_audit(self, *, within_s: float = 10.0) -> None:
+    def detected_by(self, label: str, condition: Callable[[], object]) -> None:
+        """Measure how long it took until somebody else told of the fault."""
+        self.wait_until(lambda: bool(condition()))
+        self._note_detection(label, time.monotonic())
+
+    def detected_by_audit(self) -> None:
         """Measure how long it took until somebody who audits the journal knew."""
         done = subprocess.run(
             [COMMANDS / "inspectctl", "audit", self.journal], capture_output=True, text=True, check=False
         )
         assert done.returncode == 1, done.stdout + done.stderr
-        self._note_detection("`inspectctl audit`", time.monotonic(), within_s)
+        self._note_detection("`inspectctl audit`", time.monotonic())
 
-    def told_by_command(self, command: str, *, within_s: float = 60.0) -> None:
+    def told_by_command(self, command: str) -> None:
         """Measure how long it took until a command that has just ended told of the fault."""
-        self._note_detection(command, time.monotonic(), within_s)
+        self._note_detection(command, time.monotonic())
 
     def not_told(self) -> None:
         """Note that there is nothing to tell of: nothing but the one who makes the fault has any harm."""
-        self._note_detection("nothing to tell", self._injected_s, 0)
+        self._note_detection("nothing to tell", self._injected_s)
 
-    def _note_detection(self, told_by: str, came_s: float, within_s: float) -> None:
-        detected_s = came_s - self._injected_s
-        assert detected_s <= within_s, f"detected after {detected_s:.2f} s, expected within {within_s:g} s"
+    def _note_detection(self, told_by: str, came_s: float) -> None:
         self._told_s = came_s
         self.row.told_by = told_by
-        self.row.detected_ms = None if told_by == "nothing to tell" else round(detected_s * 1000, 1)
+        detected_ms = round((came_s - self._injected_s) * 1000, 1)
+        self.row.detected_ms = None if told_by == "nothing to tell" else detected_ms
         for at_s, message in self.messages:
             if at_s <= came_s:
                 self._pass_by(message)
@@ -320,19 +331,17 @@ class Trial:
             key = (message.boot, camera)
             self._behind[key] = max(frame, self._behind.get(key, 0))
 
-    def recovered(self, *cameras: str, within_s: float = 20.0, healthy: bool = True) -> None:
+    def recovered(self, *cameras: str, healthy: bool = True) -> None:
         """Measure how long it took until parts captured after the detection are judged again."""
         recovered_s = max(self._steady_since(camera, self._told_s) for camera in cameras or ("top",))
         self.row.recovered_ms = round((recovered_s - self._injected_s) * 1000, 1)
-        assert recovered_s - self._injected_s <= within_s, f"recovered after {self.row.recovered_ms:.0f} ms"
         if healthy:
             self.wait_for(health("running", lambda h: h.state == "running"), since_s=recovered_s)
 
-    def recovered_when(self, sign: Sign, *, within_s: float = 20.0) -> None:
+    def recovered_when(self, sign: Sign) -> None:
         """Measure how long it took until a message said that the fault is over."""
         came_s, _ = self.wait_for(sign, since_s=self._told_s)
         self.row.recovered_ms = round((came_s - self._injected_s) * 1000, 1)
-        assert came_s - self._injected_s <= within_s, f"recovered after {self.row.recovered_ms:.0f} ms"
 
     def _steady_since(self, camera: str, since_s: float) -> float:
         streak = 0
@@ -358,11 +367,8 @@ class Trial:
         ]
         return run[-STEADY]
 
-    def uninterrupted(self, *cameras: str, verdicts: int = 100, pause_s: float = 5.0) -> None:
-        """Measure the longest pause between two verdicts while the fault lasts.
-
-        Beside other tests the disk alone has held a transaction up for 2.5 s.
-        """
+    def uninterrupted(self, *cameras: str, verdicts: int = 100) -> None:
+        """Wait for so many verdicts while the fault lasts, and measure the longest pause between two."""
         pauses = []
         for camera in cameras or ("top",):
             came = [self._injected_s]
@@ -374,12 +380,11 @@ class Trial:
                 at_s, _ = self.wait_for(Sign(f"verdicts of {camera}", shows), since_s=came[-1] + 1e-9)
                 came.append(at_s)
             pauses.append(max(b - a for a, b in itertools.pairwise(came)))
-        assert max(pauses) <= pause_s, f"the line paused for {max(pauses):.2f} s"
         self.row.longest_pause_ms = round(max(pauses) * 1000, 1)
 
-    def exited(self, code: int, *, within_s: float = PATIENCE_S) -> None:
+    def exited(self, code: int) -> None:
         """Measure how long it took until the daemon ended as it should."""
-        give_up_s = self._injected_s + within_s
+        give_up_s = time.monotonic() + PATIENCE_S
         while self.process.poll() is None:
             assert time.monotonic() < give_up_s, f"has not ended\n{self.log[-2000:]}"
             self.listen(10)
@@ -396,7 +401,8 @@ class Trial:
 
     def note_end(self) -> None:
         """Hear the last words of a daemon that has ended, and note what its cameras counted."""
-        while self.listen(200):
+        self._connections.wait_until_gone()
+        while self.listen():
             pass
         for file, (boot, captured) in self._counts():
             camera = file.name.removesuffix(".captured").rpartition(".")[2]
@@ -463,7 +469,7 @@ class Trial:
         unwritten = (
             wire.keys() - {(v.boot, v.seq) for v in written} if journal_complete and journal_intact else set()
         )
-        self.row.verdicts = len(both)
+        self.row.verdicts = len(both) - sum(row.verdicts for row in self.rows[:-1])
         unexpected = len(captured - frames.keys()) + len(unwritten)
         self.row.lost = unexpected + len(told_lost)
         self.row.duplicates = (

@@ -13,6 +13,8 @@ _LEAST_DEVIATION: Final = 1.0
 _DEVIATIONS: Final = 5.0
 _RING: Final = 2  # pixels at the border, which a whole part never covers
 _COVERED: Final = 0.9  # of the ring: that is no part, but another background
+_LEAST_GAIN: Final = 0.5
+_MOST_GAIN: Final = 2.0
 _DARKER: Final = 0.3
 _DARK: Final = 8.0
 """Grey level that the brightest hundredth of a lit picture is above."""
@@ -46,13 +48,15 @@ class Background:
         ring[_RING:-_RING, _RING:-_RING] = False
         self._ring = np.flatnonzero(ring)[::2]
         self._lessons = 0
+        self._gain = 1.0
+        """How much brighter the lamp shone than usual, in the picture that was looked at last."""
         self._refresh()
 
     def undecided(self) -> Mask:
         """Mark where the pictures that it was made of showed the belt and parts about equally often."""
         spread = self._deviation.max(axis=2)
         most = max(self._contrast, _UNSTEADY * float(np.median(spread)))
-        mask = cv2.compare(spread, most, cv2.CMP_GT)
+        mask = (spread > most).astype(np.uint8) * 255
         return cast(Mask, cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _LARGE))
 
     def is_dark(self, picture: Frame) -> bool:
@@ -61,7 +65,8 @@ class Background:
 
     def foreground(self, picture: Frame) -> Mask:
         """Mark what is not background."""
-        expected = cv2.convertScaleAbs(self._mean, alpha=self._lamp(picture))
+        self._gain = self._measured_gain(picture)
+        expected = cv2.convertScaleAbs(self._mean, alpha=self._gain)
         different = cv2.compare(cv2.absdiff(picture, expected), self._limit, cv2.CMP_GT)
         mask = cv2.max(cv2.max(different[..., 0], different[..., 1]), different[..., 2])
         mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, _SMALL)
@@ -70,7 +75,12 @@ class Background:
         return cast(Mask, cv2.morphologyEx(framed, cv2.MORPH_CLOSE, _SMALL)[2:-2, 2:-2])
 
     def is_another(self, mask: Mask) -> bool:
-        """Whether the foreground covers the border all around: no part does that."""
+        """Whether nothing of the picture that was looked at last is as usual.
+
+        Its light is far brighter or darker, or the foreground covers the border all around.
+        """
+        if not _LEAST_GAIN < self._gain < _MOST_GAIN:
+            return True
         return float(np.count_nonzero(mask.reshape(-1)[self._ring])) > _COVERED * len(self._ring)
 
     def is_ghost(self, picture: Frame, mask: Mask, blob: Blob, *, is_new: bool) -> bool:
@@ -94,13 +104,15 @@ class Background:
         return any(self.is_ghost(picture, mask, track.blob, is_new=track not in known) for track in seen)
 
     def follow(self, picture: Frame, mask: Mask) -> None:
-        """Learn from what is not foreground."""
+        """Learn from what is not foreground in the picture that was looked at last."""
         self._lessons += 1
         if self._lessons % _EVERY:
             return
         free = cv2.bitwise_not(cv2.dilate(mask, _LARGE))
-        difference = cv2.absdiff(picture.astype(np.float32), self._mean)
-        cv2.accumulateWeighted(picture, self._mean, _PACE, mask=free)
+        # As the lamp usually shines: what parts cover now would be left behind if the rest followed the lamp.
+        usual = picture.astype(np.float32) / np.float32(self._gain)
+        difference = cv2.absdiff(usual, self._mean)
+        cv2.accumulateWeighted(usual, self._mean, _PACE, mask=free)
         # 1.25: the deviation of normal noise over its mean absolute difference.
         cv2.accumulateWeighted(1.25 * difference, self._deviation, _PACE, mask=free)
         self._refresh()
@@ -108,7 +120,7 @@ class Background:
     def absorb(self, picture: Frame, mask: Mask) -> None:
         """Take for background what a mask marks."""
         there = cv2.dilate(mask, _LARGE) > 0
-        self._mean[there] = picture[there]
+        self._mean[there] = picture[there] / np.float32(self._gain)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -117,10 +129,9 @@ class Background:
         self._ring_mean = self._mean.reshape(-1, 3)[self._ring].sum(axis=1)
         self._brightness = _brightness(self._mean.astype(np.uint8))
 
-    def _lamp(self, picture: Frame) -> float:
-        """How much brighter the lamp shines than usual."""
+    def _measured_gain(self, picture: Frame) -> float:
         seen = picture.reshape(-1, 3)[self._ring].sum(axis=1, dtype=np.float32)
-        return float(np.median((seen + 1) / (self._ring_mean + 1)).clip(0.5, 2.0))
+        return float(np.median((seen + 1) / (self._ring_mean + 1)))
 
 
 def is_dark(picture: Frame) -> bool:

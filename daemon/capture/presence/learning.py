@@ -30,7 +30,7 @@ class Learned(NamedTuple):
     background: Background
     shots: list[Shot]
     is_certain: bool
-    """Whether something moved over it, and left nothing behind that would be a part taken for background."""
+    """Whether something has crossed the picture, and nothing was seen that is a ghost."""
     lost: str | None = None
     """Why parts may have gone by that nobody can tell of any more; None when there are none."""
 
@@ -73,7 +73,7 @@ class Learning:
         trial = Trial(background, self._present, self._smalls)
         is_enough = trial.is_right or not (trial.is_wrong or self._is_doubted)
         if is_enough and (trial.is_decided or len(self._smalls) >= _MOST_LEARNED_FROM):
-            return self._learned(background, is_certain=trial.is_right)
+            return self._learned(background, is_certain=trial.is_certain)
         self._is_doubted = True
         if len(self._smalls) < _MOST_LEARNED_FROM:
             return None
@@ -97,7 +97,7 @@ class Learning:
             background = self._background(self._smalls)
             trial = Trial(background, self._present, self._smalls)
             if trial.is_right and trial.is_decided:
-                return self._learned(background, is_certain=True)
+                return self._learned(background, is_certain=trial.is_certain)
         background = self._background(self._still)
         if Trial(background, self._present, self._smalls).is_wrong:
             return None
@@ -122,6 +122,7 @@ class Trial:
     Attributes:
         is_wrong: something was seen that is a ghost.
         is_right: nothing was, and something has moved by its own length.
+        is_certain: nothing was, and something has crossed the picture.
         is_decided: it is known of each place whether what was seen there most of the time is the belt.
     """
 
@@ -130,7 +131,7 @@ class Trial:
         height, width = pictures[0].shape[:2]
         tracks = Tracks(width, height)
         least = present.min_area * height * width
-        self.is_wrong = self.is_right = False
+        self.is_wrong = self.is_right = self.is_certain = False
         self.is_decided = not blobs_in(background.undecided(), least / 2)
         for picture in pictures:
             mask = background.foreground(picture)
@@ -139,6 +140,7 @@ class Trial:
             known = list(tracks.all)
             tracks.update(blobs_in(mask, least / 2), least)
             if background.shows_ghosts(picture, mask, tracks.all, known):
-                self.is_wrong, self.is_right = True, False
+                self.is_wrong, self.is_right, self.is_certain = True, False, False
                 return
             self.is_right = self.is_right or any(track.way > track.blob.size for track in tracks.all)
+            self.is_certain = self.is_certain or tracks.has_crossed

@@ -68,7 +68,7 @@ class Presence:
         self._judged: list[Blob] = []
         """Where parts lay of which a picture was taken already, when the background was lost."""
         self._factor = 1
-        self._dark_for = 0
+        self._dark_for = self._blind_for = 0
         self._changed: list[Shot] = []
         """The last pictures, if nothing in them looks as before."""
         self._before_ns: int | None = None
@@ -96,6 +96,7 @@ class Presence:
         small = self._shrunk(picture.pixels)
         if self._is_dark(small):
             self._dark_for += 1
+            self._blind_for += 1
             if self._dark_for == _DARK_FOR:
                 self.trouble = "dark: the lamp is off, or the lens covered: no part can be seen"
                 return [Missed(self.trouble, None, captured_ns)]
@@ -154,6 +155,7 @@ class Presence:
     def _begin(self, learned: Learned) -> list[Outcome]:
         height, width = learned.shots[0].small.shape[:2]
         self._background, self._tracks = learned.background, Tracks(width, height)
+        self._blind_for = 0
         self._in_doubt, self._before = not learned.is_certain, None
         outcomes: list[Outcome] = []
         if learned.lost is not None:
@@ -182,7 +184,7 @@ class Presence:
             shots = [] if before is None else [before]
             self._lose_background(Learning(self._present, shots, is_doubted=True))
             return True
-        if any(track.way > track.blob.size for track in self._tracks.all):
+        if self._tracks.has_crossed:
             self._in_doubt, self._before = False, None
         return False
 
@@ -207,7 +209,10 @@ class Presence:
         tracks = self._tracks
         least = self._present.min_area * mask.size
         known = list(tracks.all)
-        gone = tracks.update(blobs_in(mask, least / 2), least)
+        blobs = blobs_in(mask, least / 2)
+        gone = tracks.resume(blobs, self._blind_for) if self._blind_for else []
+        self._blind_for = 0
+        gone += tracks.update(blobs, least)
         if self._in_doubt and self._is_wrong(background, shot, mask, known):
             return self._learn(shot)
         if self._judged:
@@ -230,6 +235,7 @@ class Presence:
     def _notice_change(self, shot: Shot) -> list[Outcome]:
         """Learn another background when nothing looks as before: the light or the camera was moved."""
         self._changed.append(shot)
+        self._blind_for += 1
         if len(self._changed) < _CHANGED_FOR:
             return []
         self._lose_background(Learning(self._present, self._changed))

@@ -21,6 +21,7 @@ _LARGER: Final = 1.3  # than each of several things is what shows them as one
 _DISAGREE: Final = 3.0  # pixels
 _STEP_GATE: Final = 0.6  # of the belt's step, by which a part's may differ
 _SIZE_GATE: Final = 0.35  # of a part's size
+_AGAIN: Final = 0.5  # of a thing's box
 _STANDS: Final = 0.75  # pixels of the small picture
 _MIDDLE: Final = 0.5
 _CLEARLY: Final = 1.0  # pixels for each pair, by which another motion must fit better
@@ -146,6 +147,11 @@ class Tracks:
         seen = [track for track in self.all if not track.unseen]
         return bool(seen) and all(track.still >= 3 for track in seen)
 
+    @property
+    def has_crossed(self) -> bool:
+        """Whether something in view has come so far that the belt has brought everything out of its place."""
+        return any(track.way > min(self.width, self.height) for track in self.all)
+
     def update(self, blobs: list[Blob], new_from: float) -> list[Track]:
         """Find the followed things in the next picture, and follow what is new.
 
@@ -183,6 +189,37 @@ class Tracks:
             for number, blob in enumerate(blobs)
             if number not in found and blob.area >= new_from
         ]
+        return gone
+
+    def resume(self, blobs: list[Blob], missed: int) -> list[Track]:
+        """Find the followed things again after pictures in which nothing could be seen; to be updated then.
+
+        The belt has stood meanwhile or gone on, whatever explains more.
+
+        Args:
+            blobs: what is seen now.
+            missed: so many pictures.
+
+        Returns:
+            What is not found: it is gone, and what lies there is new.
+        """
+        x, y = self.now or (0.0, 0.0)
+        found: dict[tuple[float, float], list[Track]] = {}
+        for way in ((x * missed, y * missed), (0.0, 0.0)):
+            at_last = (way[0] + x, way[1] + y) if any(way) else way
+            found[way] = [
+                track
+                for track in self.all
+                if any(track.blob.moved(at_last).shared(blob) > _AGAIN for blob in blobs)
+            ]
+        way = max(found, key=lambda way: len(found[way]))
+        if not any(way):
+            self.now = None if self.now is None else (0.0, 0.0)
+        gone = [track for track in self.all if track not in found[way]]
+        self.all = found[way]
+        for track in self.all:
+            track.blob = track.blob.moved(way)
+        self._unions.clear()
         return gone
 
     def _note_motion(self, steps: list[tuple[float, float]], motion: tuple[float, float] | None) -> None:

@@ -105,7 +105,7 @@ export function Threshold() {
         <${Apply} data=${data}
           value=${tried} changed=${changed} setValue=${setValue} hours=${hours} after=${after} preview=${preview} />
         <section class="panel stack tight" aria-labelledby="calibration"><h2 id="calibration">
-          ${t('threshold.calibration')}</h2><${Calibration} data=${data} after=${after} /></section>
+          ${t('threshold.calibration')}</h2><${Calibration} data=${data} after=${after} take=${setValue} /></section>
       </div>
       ${preview?.changing?.length > 0 && html`<section class="panel stack tight" aria-labelledby="changing">
         <h2 id="changing">${t('threshold.changing', { count: preview.changing_total })}</h2>
@@ -194,10 +194,10 @@ function Apply({ data, value, changed, setValue, hours, after, preview }) {
   </form></section>`;
 }
 
-function Calibration({ data, after }) {
+function Calibration({ data, after, take }) {
   const { line, session } = usePage();
   const [run, busy, error] = useWork();
-  const { calibration, back } = data;
+  const { calibration, back, estimate } = data;
   const goBack = async () => after(await run(() => post(linePath(line, '/threshold/back'), { product: data.product, reason: '' })));
   return html`<dl class="facts">
       <dt>${t('threshold.now')}</dt><dd><b>${score(data.threshold)}</b></dd>
@@ -209,6 +209,11 @@ function Calibration({ data, after }) {
         <dd>${when(calibration.made_at)}</dd>
         ${calibration.wanted_false_reject_rate !== null && html`<dt>${t('threshold.wanted')}</dt><dd>
           ${percent(calibration.wanted_false_reject_rate)}${calibration.interval && ` (${percent(calibration.interval[0])} – ${percent(calibration.interval[1])})`}</dd>`}
+        ${estimate && html`<dt>${t('threshold.estimate')}</dt><dd>
+          ${percent(estimate.rate)} (${percent(estimate.interval[0])} – ${percent(estimate.interval[1])})
+          <br /><span class="muted">${t('threshold.estimate.of', { passes: number(estimate.passes), rejects: number(estimate.rejects) })}</span>
+          <br /><button onClick=${() => take(estimate.threshold)}>
+            ${t('threshold.estimate.show', { threshold: score(estimate.threshold) })}</button></dd>`}
         <dt>${t('threshold.good_images')}</dt><dd>${number(calibration.good_images)}</dd>
         ${calibration.changed && html`<dt>${t('threshold.changed')}</dt><dd>
           ${t('threshold.changed.by', { by: calibration.changed.by, time: when(calibration.changed.at), before: score(calibration.changed.before) })}

@@ -9,7 +9,6 @@ import { Loading, Problem } from '../parts/problem.js';
 import { Notice } from '../shapes.js';
 
 const SPANS = { 2: 'minute', 8: 'minute', 24: 'hour', 168: 'hour', 720: 'day', 2160: 'day' };
-const FEWEST = 3; // points, to be a course
 const REASON_TONES = ['reject', 'fault', 'accent', 'unknown', 'pass', 'text'];
 const DASHES = [undefined, [8, 4], [2, 3], [12, 3, 2, 3], [5, 5], [1, 4]];
 
@@ -21,9 +20,10 @@ export function Trends() {
   const { value: data, error, again } = useAnswer((signal) => get(linePath(line, '/trends'), of, signal), [line, hours, bucket, query.camera, query.product]);
   const choices = useAnswer((signal) => get(linePath(line, '/filters'), {}, signal), [line]);
   const set = (changed) => go(address(line, 'trends', '', { ...query, ...changed }), { replace: true });
-  // A line of some minutes would be one point among hours.
+  // A line that began just now would be one point or two among hours.
   useEffect(() => {
-    if (data && !query.hours && data.share.filter((one) => one !== null).length < FEWEST) set({ hours: 2 });
+    const judged = data && !query.hours ? data.share.findIndex((one) => one !== null) : -1;
+    if (judged >= 0 && judged >= data.share.length - 2) set({ hours: 2 });
   }, [data]);
   const select = (key, values) => values?.length > 1 && html`<label class="field"><span>${t(`filter.${key}`)}</span>
     <select value=${query[key] ?? ''} onChange=${(event) => set({ [key]: event.target.value })}>

@@ -5,12 +5,13 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
+from functools import partial
 from typing import Any, Final
 
 from asyncua import Server, ua
+from asyncua.ua import VariantType as Kind
 
 from plant.outputs.opcua.model import (
-    Kind,
     configuration_of,
     parts_of,
     recipe_id,
@@ -26,8 +27,11 @@ codes: Any = ua.StatusCodes
 
 _MOST_AT_ONCE: Final = 100
 """Results in one answer."""
-_AT_ONCE_S: Final = 2.0
-"""So long a client waits for a preparation; what takes longer is told by an event."""
+_AT_ONCE_S: Final = 0.5
+"""So long a client waits for a preparation; what takes longer is told by an event.
+
+Nothing else of this client is answered meanwhile, and asyncua's gives a server up after a second.
+"""
 
 Answer = Sequence[ua.Variant]
 
@@ -46,19 +50,25 @@ class Error(IntEnum):
 class Methods:
     """Answers calls; every coroutine runs in the server's event loop."""
 
-    def __init__(self, space: Space, select: Callable[[str], str]) -> None:
+    def __init__(
+        self, server: Server, sessions: Sessions, space: Space, select: Callable[[str], str]
+    ) -> None:
         """Prepare.
 
         Args:
+            server: whose clients call.
+            sessions: theirs, which look who may.
             space: what is known.
             select: has the line judge a product; called in a thread. Raises ``ControlRefused`` or
                 ``ControlSilent``.
         """
+        self._server = server
+        self._sessions = sessions
         self._space = space
         self._select = select
         self._preparing: asyncio.Task[Error] | None = None
 
-    def link(self, server: Server, sessions: Sessions) -> None:
+    def link(self) -> None:
         """Let clients call them."""
         results, recipes, configurations = (
             f"{name}Management" for name in ("Result", "Recipe", "Configuration")
@@ -74,10 +84,10 @@ class Methods:
             (f"{configurations}.GetConfigurationById", self._get_configuration, 2),
             (f"{configurations}.ActivateConfiguration", self._activate, 1),
         ):
-            server.link_method(self._space.node(path), _checked(method, arguments))
-        for name in ("PrepareRecipe", "UnprepareRecipe"):
-            sessions.controlling.add(self._space.node(f"{recipes}.{name}").nodeid)
-        sessions.controlling.add(self._space.node(f"{configurations}.ActivateConfiguration").nodeid)
+            self._link(path, _checked(method, arguments))
+        for path in (f"{recipes}.PrepareRecipe", f"{recipes}.UnprepareRecipe"):
+            self._let_control_alone(path)
+        self._let_control_alone(f"{configurations}.ActivateConfiguration")
         for path in (
             *(f"VisionStateMachine.{name}" for name in ("Halt", "Reset")),
             *(
@@ -85,7 +95,23 @@ class Methods:
                 for name in ("Abort", "Stop", "StartSingleJob", "StartContinuous")
             ),
         ):
-            server.link_method(self._space.node(path), _not_executable)
+            self._link(path, _not_executable)
+        self.link_recipes()
+
+    def link_recipes(self) -> None:
+        """Let clients call the methods of the recipes that there are now."""
+        for name in self._space.products.names:
+            path = f"RecipeManagement.Recipes.{name}"
+            self._link(f"{path}.Prepare", _checked(partial(self._prepare_one, name), 0))
+            self._link(f"{path}.Unprepare", _checked(self._unprepare_one, 0))
+            self._let_control_alone(f"{path}.Prepare")
+            self._let_control_alone(f"{path}.Unprepare")
+
+    def _link(self, path: str, call: Callable[..., Awaitable[Answer | ua.StatusCode]]) -> None:
+        self._server.link_method(self._space.node(path), call)
+
+    def _let_control_alone(self, path: str) -> None:
+        self._sessions.controlling.add(self._space.node(path).nodeid)
 
     async def _get_result(self, result_id: Any, _timeout: Any) -> Answer:
         verdict = await self._find(_text_of(result_id))
@@ -153,15 +179,22 @@ class Methods:
             return _prepared(name, Error.NONE, completed=False)
         return _prepared(name, task.result())
 
+    async def _prepare_one(self, name: str) -> Answer:
+        _, *answer = await self._prepare(None, types.RecipeIdInternalDataType(Id=name))
+        return answer
+
+    async def _unprepare_one(self) -> Answer:
+        return [_number(Error.NOT_POSSIBLE)]
+
     async def _have_selected(self, name: str) -> Error:
         was_active = self._space.active == name
         try:
             await asyncio.to_thread(self._select, name)
         except (ControlRefused, MalformedMessage) as error:
-            _log.warning("opcua: PrepareRecipe %s: the line refuses: %s", name, error)
+            await self._space.tell_failure(f"{name} is not prepared: the line refuses: {error}")
             return Error.REFUSED
         except ControlSilent as error:
-            _log.warning("opcua: PrepareRecipe %s: %s", name, error)
+            await self._space.tell_failure(f"{name} is not prepared: {error}")
             return Error.SILENT
         if was_active:  # else health tells of the change
             await self._space.tell_prepared(name)
@@ -237,9 +270,9 @@ def _page(found: Any, start: Any, most: Any) -> tuple[list[Any], bool]:
     """Give a part of a list, and whether it is the last.
 
     Raises:
-        TypeError: ``start`` or ``most`` is no number.
+        TypeError: ``start`` or ``most`` is no number from 0 on.
     """
-    if type(start) is not int or type(most) is not int:
+    if type(start) is not int or type(most) is not int or min(start, most) < 0:
         raise TypeError(f"found {start!r} and {most!r}, expected numbers")
     bound = min(most or _MOST_AT_ONCE, _MOST_AT_ONCE)
     part = list(itertools.islice(found, start, start + bound + 1))

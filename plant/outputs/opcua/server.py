@@ -19,6 +19,7 @@ from verdicts import LineControl
 
 if TYPE_CHECKING:
     from plant.config import Plant
+    from plant.outputs.opcua.methods import Methods
     from plant.outputs.opcua.space import Space
 
 _START_S: Final = 120.0
@@ -49,22 +50,25 @@ class OpcuaServer:
         self._config = plant.config.opcua
         self._line = plant.line
         self._security = read_security(plant.file, self._config, plant.line.name)
-        check_nodeset()
+        _check_nodeset()
         self._products = Products(plant.line)
         self._looked_s = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._space: Space | None = None
+        self._methods: Methods | None = None
         self._trouble: str | None = None
+        self._begun = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def connect(self) -> bool:
         """Begin to listen, unless it does so already."""
-        if self._space is not None and self._trouble is None:
-            return True
-        self._space, self._trouble = None, None
-        self._check_free()
-        begun = threading.Event()
-        threading.Thread(target=self._run, args=(begun,), name="opcua", daemon=True).start()
-        if not begun.wait(_START_S) or self._trouble is not None:
+        if self._thread is None or not self._thread.is_alive():
+            self._check_free()
+            self._space, self._trouble = None, None
+            self._begun.clear()
+            self._thread = threading.Thread(target=self._run, name="opcua", daemon=True)
+            self._thread.start()
+        if not self._begun.wait(_START_S) or self._trouble is not None:
             raise PeerFailed(f"{self._config.listen}: {self._trouble or 'does not begin'}")
         return True
 
@@ -80,7 +84,7 @@ class OpcuaServer:
         if now_s - self._looked_s > _LOOK_EVERY_S:
             self._looked_s = now_s
             if self._products.look():
-                self._do(self._space.show_products())
+                self._do(self._show_products(self._space))
         self._do(self._space.show(line))
 
     def close(self) -> None:
@@ -113,15 +117,15 @@ class OpcuaServer:
             reason = "is taken by another program" if taken else error.strerror
             raise PeerFailed(f"{self._config.listen}: {reason}") from error
 
-    def _run(self, begun: threading.Event) -> None:
+    def _run(self) -> None:
         try:
-            asyncio.run(self._serve(begun))
+            asyncio.run(self._serve())
         except Exception as error:
             self._trouble = " ".join(str(error).split()) or type(error).__name__
         finally:
-            begun.set()
+            self._begun.set()
 
-    async def _serve(self, begun: threading.Event) -> None:
+    async def _serve(self) -> None:
         from asyncua import Server, ua
         from asyncua.ua import SecurityPolicyType
 
@@ -155,11 +159,20 @@ class OpcuaServer:
         await space.build()
         await asyncio.to_thread(self._products.look)
         await space.show_products()
-        Methods(space, self._select).link(server, sessions)
+        self._methods = Methods(server, sessions, space, self._select)
+        self._methods.link()
         await server.start()
         self._loop, self._space = asyncio.get_running_loop(), space
-        begun.set()
-        await sessions.guard(lambda: [] if server.bserver is None else server.bserver.clients)
+        self._begun.set()
+        try:
+            await sessions.guard(lambda: [] if server.bserver is None else server.bserver.clients)
+        finally:
+            await server.stop()
+
+    async def _show_products(self, space: "Space") -> None:
+        assert self._methods is not None
+        await space.show_products()
+        self._methods.link_recipes()
 
     def _select(self, product: str) -> str:
         assert self._line.control is not None
@@ -167,7 +180,7 @@ class OpcuaServer:
             return control.select(product)
 
 
-def check_nodeset() -> None:
+def _check_nodeset() -> None:
     """See that the standard's nodeset is there.
 
     Raises:

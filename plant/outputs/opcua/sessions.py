@@ -169,7 +169,8 @@ class _Session(InternalSession):
     async def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
         if len(params.NodesToRead) > _MOST_NODES:
             raise ServiceError(codes.BadTooManyOperations)
-        return await super().read(params)
+        values: list[ua.DataValue] = await super().read(params)
+        return values
 
     async def write(self, params: ua.WriteParameters) -> list[ua.StatusCode]:
         """Refuse: a client changes nothing but by methods, whatever the nodeset's types allow."""
@@ -204,14 +205,16 @@ class _Session(InternalSession):
                 raise ServiceError(codes.BadTooManyMonitoredItems)
         for item in params.ItemsToCreate:
             self._bound(item.RequestedParameters)
-        return await super().create_monitored_items(params)
+        made: list[ua.MonitoredItemCreateResult] = await super().create_monitored_items(params)
+        return made
 
     async def modify_monitored_items(
         self, params: ua.ModifyMonitoredItemsParameters
     ) -> list[ua.MonitoredItemModifyResult]:
         for item in params.ItemsToModify:
             self._bound(item.RequestedParameters)
-        return await super().modify_monitored_items(params)
+        modified: list[ua.MonitoredItemModifyResult] = await super().modify_monitored_items(params)
+        return modified
 
     def _bound(self, parameters: ua.MonitoringParameters) -> None:
         asked = parameters.QueueSize

@@ -2,18 +2,18 @@
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from asyncua import Node, Server, ua
 from asyncua.common.events import Event
 from asyncua.common.instantiate_util import instantiate
+from asyncua.ua import VariantType as Kind
 
 from plant.outputs import Delivery, LineNow
 from plant.outputs.opcua.model import (
     RESULT_KINDS,
-    Kind,
     Model,
     configuration_of,
     event_parts,
@@ -44,6 +44,7 @@ _STATE_CHANGED: Final = 1018
 _ERROR: Final = 1019
 _ERROR_RESOLVED: Final = 1020
 _RECIPE_PREPARED: Final = 1022
+_INFORMATION: Final = 1038
 
 _STATES: Final = {"Preoperational": 5028, "Halted": 5029, "Error": 5030, "Operational": 5031}
 _CONTINUOUS: Final = ("ContinuousExecution", 5059)
@@ -97,11 +98,11 @@ class Space:
         self._server = server
         self._model = model
         self._line = line
-        self._nodes: dict[str, ua.NodeId] = {}
         self._told: _Told | None = None
+        self._product: str | None = None
         self._machine = "Preoperational"
         self._cameras: set[str] = set()
-        self._shown: dict[str, Configuration] | None = None
+        self._recipes: list[str] = []
 
     async def build(self) -> None:
         """Make the nodes; nothing is known of the line yet."""
@@ -155,9 +156,11 @@ class Space:
             return
         before, self._told = self._told, now
         await self._show_state(before, now)
-        if now.product is not None and before is not None and before.product not in (None, now.product):
-            await self.tell_prepared(now.product)
-        if before is None or before.product != now.product:
+        if now.product is not None:
+            if self._product not in (None, now.product):
+                await self.tell_prepared(now.product)
+            self._product = now.product
+        if before is None or before.state == "silent" or before.product != now.product:
             await self._show_active()
 
     async def publish(self, deliveries: Sequence[Delivery]) -> None:
@@ -165,14 +168,13 @@ class Space:
         for verdict, repeated in deliveries:
             self.results.add(verdict)
             await self._tell_result(verdict, repeated=repeated)
+        if self._told is None or _STATE_OF[self._told.state] != "Operational":
+            return  # what is shown of a line that does not judge has bad quality
         verdict, repeated = deliveries[-1]
         result = self.result_of(verdict, repeated=repeated)
-        now = datetime.now(UTC)
-        await self._write(
-            "ResultManagement.Results.LastResult", ua.Variant(result, Kind.ExtensionObject), now
-        )
+        await self._write("ResultManagement.Results.LastResult", ua.Variant(result, Kind.ExtensionObject))
         for name, value in parts_of(result).items():
-            await self._write(f"ResultManagement.Results.LastResult.{name}", value, now)
+            await self._write(f"ResultManagement.Results.LastResult.{name}", value)
 
     def result_of(self, verdict: Verdict, *, repeated: bool = False) -> Any:
         """Make the result of OPC 40100-1 from a verdict."""
@@ -189,24 +191,20 @@ class Space:
 
     async def show_products(self) -> None:
         """Show the products as they are now."""
-        configurations = self.products.configurations
-        if configurations == self._shown:
-            return
-        for path in ("RecipeManagement.Recipes", "RecipeManagement.Products"):
-            await self._server.delete_nodes(await self.node(path).get_children(), recursive=True)
+        named = self.products.configurations
+        await self._keep_only("RecipeManagement.Recipes", self.products.names)
+        await self._keep_only("RecipeManagement.Products", self.products.names)
         folder = "ConfigurationManagement.Configurations"
-        await self._server.delete_nodes(await self.node(folder).get_children(), recursive=True)
+        await self._keep_only(folder, named)
         for name in self.products.names:
-            await self._add_recipe(name, configurations.get(name))
-        for name, configuration in configurations.items():
-            await self.node(folder).add_variable(
-                self._id(f"{folder}.{name}"),
-                ua.QualifiedName(name, self._model.own),
-                ua.Variant(configuration_of(name, configuration), Kind.ExtensionObject),
-                datatype=self._model.standard(3007),
-            )
+            await self._show_recipe(name, named.get(name))
+        for name, configuration in named.items():
+            path = f"{folder}.{name}"
+            if not self._has(path):
+                await self._add_variable(folder, name, self._model.standard(3007), self._model.own)
+            await self._write(path, ua.Variant(configuration_of(name, configuration), Kind.ExtensionObject))
+        self._recipes = self.products.names
         await self._make_read_only()
-        self._shown = dict(configurations)
         await self._show_active()
 
     async def tell_prepared(self, product: str) -> None:
@@ -219,6 +217,11 @@ class Space:
         }
         event_type = self._model.standard(_RECIPE_PREPARED)
         await self._tell(event_type, f"{self._line} judges {product}", 300, fields)
+
+    async def tell_failure(self, text: str) -> None:
+        """Tell that what a client asked for could not be done."""
+        _log.warning("opcua: %s", text)
+        await self._tell(self._model.standard(_INFORMATION), text, 600, {})
 
     async def _show_state(self, before: _Told | None, now: _Told) -> None:
         machine = _STATE_OF[now.state]
@@ -235,7 +238,6 @@ class Space:
             await self._tell_transition(machine, now.text)
 
     async def _write_state(self, now: _Told, machine: str) -> None:
-        written = datetime.now(UTC)
         mode, number = _CONTINUOUS if machine == "Operational" else _INITIALIZED
         path = "VisionStateMachine"
         for at, name, id_ in (
@@ -243,9 +245,9 @@ class Space:
             (f"{path}.AutomaticModeStateMachine", mode, number),
         ):
             text = ua.LocalizedText(name, "en")
-            await self._write(f"{at}.CurrentState", ua.Variant(text, Kind.LocalizedText), written)
+            await self._write(f"{at}.CurrentState", ua.Variant(text, Kind.LocalizedText))
             state = ua.Variant(self._model.standard(id_), Kind.NodeId)
-            await self._write(f"{at}.CurrentState.Id", state, written)
+            await self._write(f"{at}.CurrentState.Id", state)
         if machine == "Operational":
             system = _PRODUCTION
         else:
@@ -253,16 +255,18 @@ class Space:
         described = types.SystemStateDescriptionDataType(
             State=types.SystemStateDataType(system), StateDescription=now.text
         )
-        await self._write("SystemState", ua.Variant(described, Kind.ExtensionObject), written)
-        await self._write("LineState", ua.Variant(now.state, Kind.String), written)
+        await self._write("SystemState", ua.Variant(described, Kind.ExtensionObject))
+        await self._write("LineState", ua.Variant(now.state, Kind.String))
         for name, count in zip(("Passes", "Rejects", "Faults"), now.counts, strict=True):
-            await self._write(name, ua.Variant(count, Kind.UInt64), written)
+            await self._write(name, ua.Variant(count, Kind.UInt64))
         for camera, state_ in now.cameras.items():
             if camera not in self._cameras:
                 string = ua.NodeId(ua.ObjectIds.String)
                 await self._add_variable("Cameras", camera, string, self._model.own)
                 self._cameras.add(camera)
-            await self._write(f"Cameras.{camera}", ua.Variant(state_, Kind.String), written)
+            await self._write(f"Cameras.{camera}", ua.Variant(state_, Kind.String))
+        gone = self._cameras - now.cameras.keys()
+        await self._quality([f"Cameras.{camera}" for camera in gone], codes.BadOutOfService)
 
     async def _show_active(self) -> None:
         path = "ConfigurationManagement.ActiveConfiguration"
@@ -274,31 +278,37 @@ class Space:
             await self._quality([path], codes.BadConfigurationError)
         else:
             value = configuration_of(active, configuration)
-            await self._write(path, ua.Variant(value, Kind.ExtensionObject), datetime.now(UTC))
+            await self._write(path, ua.Variant(value, Kind.ExtensionObject))
         for name in self.products.names:
             is_active = ua.Variant(name == active, Kind.Boolean)
-            await self._write(f"RecipeManagement.Recipes.{name}.IsPrepared", is_active, datetime.now(UTC))
+            await self._write(f"RecipeManagement.Recipes.{name}.IsPrepared", is_active)
 
-    async def _add_recipe(self, name: str, configuration: Configuration | None) -> None:
-        path, own = f"RecipeManagement.Recipes.{name}", self._model.own
-        await self.node("RecipeManagement.Recipes").add_object(
-            self._id(path),
-            ua.QualifiedName(name, own),
-            objecttype=self._model.standard(_RECIPE),
-            instantiate_optional=False,
+    async def _show_recipe(self, name: str, configuration: Configuration | None) -> None:
+        path, products = f"RecipeManagement.Recipes.{name}", "RecipeManagement.Products"
+        if not self._has(path):
+            await self.node("RecipeManagement.Recipes").add_object(
+                self._id(path),
+                ua.QualifiedName(name, self._model.own),
+                objecttype=self._model.standard(_RECIPE),
+                instantiate_optional=False,
+            )
+            await self._add_variable(products, name, self._model.standard(3020), self._model.own)
+        await self._write(
+            f"{path}.InternalId", ua.Variant(recipe_id(name, configuration), Kind.ExtensionObject)
         )
-        inner = ua.Variant(recipe_id(name, configuration), Kind.ExtensionObject)
-        await self._write(f"{path}.InternalId", inner, datetime.now(UTC))
         if configuration is not None:
-            changed = ua.Variant(configuration.changed_at, Kind.DateTime)
-            await self._write(f"{path}.LastModified", changed, datetime.now(UTC))
-        product = types.ProductDataType(ExternalId=types.ProductIdDataType(Id=name))
-        await self.node("RecipeManagement.Products").add_variable(
-            self._id(f"RecipeManagement.Products.{name}"),
-            ua.QualifiedName(name, own),
-            ua.Variant(product, Kind.ExtensionObject),
-            datatype=self._model.standard(3020),
-        )
+            await self._write(f"{path}.LastModified", ua.Variant(configuration.changed_at, Kind.DateTime))
+        named = types.ProductDataType(ExternalId=types.ProductIdDataType(Id=name))
+        await self._write(f"{products}.{name}", ua.Variant(named, Kind.ExtensionObject))
+
+    async def _keep_only(self, folder: str, names: Collection[str]) -> None:
+        there = await self.node(folder).get_children()
+        wanted = {self._id(f"{folder}.{name}") for name in names}
+        gone = [node for node in there if node.nodeid not in wanted]
+        await self._server.delete_nodes(gone, recursive=True)
+
+    def _has(self, path: str) -> bool:
+        return self._id(path) in self._server.iserver.aspace
 
     async def _tell_result(self, verdict: Verdict, *, repeated: bool) -> None:
         fields = parts_of(self.result_of(verdict, repeated=repeated)) | event_parts(
@@ -364,7 +374,7 @@ class Space:
         for node in (system, self._server.nodes.server):
             await node.set_event_notifier([ua.EventNotifier.SubscribeToEvents])
         await self._server.nodes.server.add_reference(system, ua.ObjectIds.HasNotifier)
-        told = [_STATE_CHANGED, _ERROR, _ERROR_RESOLVED, _RECIPE_PREPARED]
+        told = [_STATE_CHANGED, _ERROR, _ERROR_RESOLVED, _RECIPE_PREPARED, _INFORMATION]
         for event_type in [self._model.result_event, *map(self._model.standard, told)]:
             await system.add_reference(self._server.get_node(event_type), ua.ObjectIds.GeneratesEvent)
 
@@ -387,6 +397,7 @@ class Space:
             *("SystemState", "LineState", "Passes", "Rejects", "Faults"),
             "ConfigurationManagement.ActiveConfiguration",
             *(f"Cameras.{camera}" for camera in self._cameras),
+            *(f"RecipeManagement.Recipes.{name}.IsPrepared" for name in self._recipes),
         ]
 
     @property
@@ -394,17 +405,17 @@ class Space:
         path = "ResultManagement.Results.LastResult"
         return [path, f"{path}.ResultContent", *(f"{path}.{name}" for name in RESULT_KINDS)]
 
-    async def _quality(self, paths: Sequence[str], code: int) -> None:
+    async def _quality(self, paths: Collection[str], code: int) -> None:
+        now = datetime.now(UTC)
         for path in paths:
-            await self._server.write_attribute_value(
-                self._id(path),
-                ua.DataValue(ua.Variant(None), ua.StatusCode(code), SourceTimestamp=datetime.now(UTC)),
-            )
+            await self._set(path, ua.DataValue(ua.Variant(None), ua.StatusCode(code), now, now))
 
-    async def _write(self, path: str, value: ua.Variant, written: datetime) -> None:
-        await self._server.write_attribute_value(
-            self._id(path), ua.DataValue(value, ua.StatusCode(codes.Good), SourceTimestamp=written)
-        )
+    async def _write(self, path: str, value: ua.Variant) -> None:
+        now = datetime.now(UTC)
+        await self._set(path, ua.DataValue(value, ua.StatusCode(codes.Good), now, now))
+
+    async def _set(self, path: str, value: ua.DataValue) -> None:
+        await self._server.write_attribute_value(self._id(path), value)
 
     async def _add(self, path: str, number: int) -> None:
         parent, _, name = path.rpartition(".")
