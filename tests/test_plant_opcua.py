@@ -423,7 +423,8 @@ def test_a_hung_client_holds_nobody_up_and_is_hung_up_on(served: Served, client:
                 memory = served.plant.memory_mb()  # the hung one's queue is full
         found = [event["Seq"] for event in client.results()[heard:]]
         assert found == list(range(found[0], found[0] + 1200))
-        assert served.plant.memory_mb() < memory + 5
+        # 600 more events of some 8 kB would be 5 MB, were they kept for the hung one; measured: 0.1 MB.
+        assert served.plant.memory_mb() < memory + 3
         # The hung one's place is free when its session has ended.
         assert until(lambda: tried(fourth, served)) == "Good"
     finally:
