@@ -13,7 +13,7 @@ import yaml
 from line_process import a_verdict
 from line_rig import COMMANDS, running, write_config
 from patience import PATIENCE_S
-from test_daemon_reload import lost_nothing, rewrite
+from test_daemon_reload import rewrite
 
 from calibration.calibration_file import read_calibration
 from calibration.cli import main as calibrate
@@ -96,7 +96,8 @@ def test_good_parts_come_from_the_running_line(line_folder: Path, capsys: pytest
         good = line_folder / "all"
         assert calibrate([*command, "--count", "40", "--with-rejects", "--good", str(good)]) == 0
         line.stop()
-    lost_nothing(line)
+    assert [verdict.seq for verdict in line.verdicts] == list(range(1, len(line.verdicts) + 1))
+    assert {verdict.reason for verdict in line.verdicts} <= {None, "shutdown"}
     assert own.read_text() == before
     made, notes = read_calibration(new), json.loads((collected / NOTES).read_text())
     assert made.quantiles == read_calibration(own).quantiles
