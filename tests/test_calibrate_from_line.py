@@ -83,10 +83,7 @@ def test_good_parts_come_from_the_running_line(line_folder: Path, capsys: pytest
 
         code, said = refused("--count", "60", "--with-rejects")
         assert code == 2 and "was collected by another engine, threshold or choice of parts" in said
-        for index in range(2):
-            (line_folder / "other").mkdir(exist_ok=True)
-            (line_folder / "other" / f"{index}.txt").write_text("a note")
-        code, said = refused("--good", str(line_folder / "other"))
+        code, said = refused("--good", str(line_folder / "parts"))
         assert code == 2 and "holds other files" in said
         rewrite(own, lambda content: content.update(threshold=0.4))
         code, said = refused("--good", str(line_folder / "third"), "--count", "20")
