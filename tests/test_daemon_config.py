@@ -85,7 +85,7 @@ def test_verdicts_name_pictures_for_those_who_work_in_another_folder(
         ("fps: 25", "fps: 25\n    fps: 26", "line3.yaml:10: fps: is given a second time here"),
         ("fps: 25", "cores: 1", "line3.yaml:9: cameras.top.cores: found 1, expected a list"),
         ("line: line3", "cores: [-1]\nline: line3", "line3.yaml:1: cores.0: found -1, expected greater than"),
-        ("line: line3", "cores: []\nline: line3", "line3.yaml:1: cores: expected List should have"),
+        ("line: line3", "cores: []\nline: line3", "line3.yaml:1: cores: found nothing in it, expected"),
         ("    source: parts\n", "", "line3.yaml:6: cameras.top.source: missing"),
         ("width: 30", "widht: 30", "line3.yaml:8: cameras.top.roi"),
         ("width: 30", "width: [", "line3.yaml:"),

@@ -102,11 +102,11 @@ def test_a_disk_that_is_full_at_the_end_loses_nothing_that_was_kept(
     filler = small_disk / "filler"
     real = train.validate
 
-    def validate(*arguments: object) -> object:
+    def validate(*arguments: object, **more: object) -> object:
         """Fill the disk when the last step is done."""
         free = os.statvfs(small_disk)
         filler.write_bytes(bytes(free.f_bavail * free.f_frsize))
-        return real(*arguments)  # type: ignore[arg-type]
+        return real(*arguments, **more)  # type: ignore[arg-type]
 
     settings = ("--steps", "9", "--checkpoint-every", "4")
     with monkeypatch.context() as patch:

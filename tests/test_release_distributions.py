@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zmq
 from line_process import a_verdict
-from line_rig import REPOSITORY
+from line_rig import REPOSITORY, part_image
 from patience import PATIENCE_S
 
 from release.distributions import build_distributions, copy_sources, project
@@ -220,13 +220,15 @@ def test_beside_python_daemon_the_daemon_is_refused(
 
 
 @pytest.mark.parametrize("command", ["train --data good --out model.pt", "export model.pt"])
-def test_without_torch_efficientad_says_what_is_missing(command: str) -> None:
+def test_without_torch_efficientad_says_what_is_missing(command: str, tmp_path: Path) -> None:
+    for number in range(8):
+        part_image(tmp_path / f"good/{number}.png", bright=False)
     program = (
         "import sys; sys.modules['torch'] = None; from models.commands import efficientad;"
         " sys.exit(efficientad())"
     )
     call = [sys.executable, "-c", program, *command.split()]
-    done = subprocess.run(call, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
         2,
         "efficientad: torch is not installed; expected inspectd with [train], "
