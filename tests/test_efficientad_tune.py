@@ -189,7 +189,7 @@ def test_a_painted_defect_is_there_and_is_small(seed: int, height: int, width: i
 def test_machines_share_a_study_by_a_database(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is killed in its trial; another, with a folder of its own, takes it up, and both see all trials."""
+    """One is killed in its trial; another, with a folder of its own, takes it up."""
     pytest.importorskip("psycopg", reason="needs psycopg: pip install 'inspectd[fleet]'")
     from fleet_rig import POSTGRES, PostgresServer
 
@@ -203,7 +203,7 @@ def test_machines_share_a_study_by_a_database(
         storage = ("--storage", server.address)
         efficientad = Path(sys.executable).parent / "efficientad"
         killed = subprocess.Popen(
-            [efficientad, *command(data, first, 2, *storage, steps=60)], stderr=subprocess.DEVNULL
+            [efficientad, *command(data, first, 1, *storage, steps=24)], stderr=subprocess.DEVNULL
         )
         while not (first / "trial-0.pt.partial").exists():
             assert killed.poll() is None
@@ -211,17 +211,17 @@ def test_machines_share_a_study_by_a_database(
         killed.kill()
         killed.wait()
         monkeypatch.setattr("models.tune.SILENT_S", 2)
-        assert main(command(data, second, 2, *storage, steps=60)) == 0
+        assert main(command(data, second, 1, *storage, steps=24)) == 0
         assert "the best model of all is best.pt on " in capsys.readouterr().out
         trials = json.loads((second / "tune.json").read_text())["trials"]
-        assert len(trials) == 2 and 0 not in [row["trial"] for row in trials]
+        assert [row["trial"] for row in trials] == [1]
         assert sorted(file.name for file in second.iterdir()) == ["best.pt", "tune.json", "tune.md"]
-        assert main(command(data, second, 2, *storage, steps=4)) == 2
-        assert "belongs to a study with most_steps 60" in capsys.readouterr().err
+        assert main(command(data, second, 1, *storage, steps=4)) == 2
+        assert "belongs to a study with most_steps 24" in capsys.readouterr().err
         server.kill()
-        assert main(command(data, second, 3, *storage, steps=60)) == 1
+        assert main(command(data, second, 2, *storage, steps=24)) == 1
         [line] = capsys.readouterr().err.strip().splitlines()[-1:]
-        assert line.startswith(f"efficientad: {server.address}: connection") and "goes on" in line
+        assert "connection failed" in line and "the same command goes on" in line
     finally:
         server.close()
 

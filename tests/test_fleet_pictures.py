@@ -58,7 +58,7 @@ class SeaweedFs:
             self.process = subprocess.Popen(
                 [
                     *(WEED, "server", "-filer", "-s3", f"-s3.config={self.folder}/s3.json", "-ip=127.0.0.1"),
-                    *("-ip.bind=127.0.0.1", f"-dir={self.folder}", "-volume.max=5"),
+                    *("-ip.bind=127.0.0.1", f"-dir={self.folder}", "-volume.max=40"),
                     "-master.volumeSizeLimitMB=16",
                     *(f"-{name}={port}" for name, port in self.ports.items()),
                 ],
