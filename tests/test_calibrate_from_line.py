@@ -91,7 +91,8 @@ def test_good_parts_come_from_the_running_line(line_folder: Path, capsys: pytest
         own.write_text(before)
 
         good = line_folder / "all"
-        assert calibrate([*command, "--count", "40", "--with-rejects", "--good", str(good)]) == 0
+        other = ["-o", str(line_folder / "all.calibration.yaml"), "--good", str(good)]
+        assert calibrate([*command, "--count", "40", "--with-rejects", *other]) == 0
         line.stop()
     assert [verdict.seq for verdict in line.verdicts] == list(range(1, len(line.verdicts) + 1))
     assert {verdict.reason for verdict in line.verdicts} <= {None, "shutdown"}
