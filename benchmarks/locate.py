@@ -2,10 +2,11 @@
 
     python benchmarks/locate.py --products ../shared/data/toothbrush ../shared/data/aliens \
         --masked ../shared/data/bottle ../shared/data/toothbrush --out docs/benchmarks/locate.md
+    python benchmarks/locate.py --out xs.md --training --method efficientad --steps 1000
 
 Parts are moved by us: every picture is laid on a larger one, that continues its border, and is shifted and
-turned there by chance, but for the first good one, in which the part is taught. PaDiM is fitted to the moved
-pictures as they are, to the same brought to their place, and to those that were not moved.
+turned there by chance, but for the first good one, in which the part is taught. A model is fitted to the
+moved pictures as they are, to the same brought to their place, and to those that were not moved.
 """
 
 import argparse
@@ -67,6 +68,13 @@ def main() -> None:
         "--parts", type=int, default=100, help="simulated parts of each kind (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the motions (default: %(default)s)")
+    parser.add_argument(
+        "--training",
+        nargs=argparse.REMAINDER,
+        default=["--method", "padim"],
+        metavar="OPTION",
+        help="options of train-model, the last ones here (default: --method padim)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the page, .md")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -86,7 +94,8 @@ def _page(options: argparse.Namespace, folder: Path) -> list[str]:
         "# Parts that are moved, and masks",
         "",
         f"Shifted by up to {SHIFT:g} pixels and turned by up to {TURN:g}°, by chance (seed {options.seed}). "
-        "PaDiM, image AUROC. `python benchmarks/locate.py --help` says how pictures were moved.",
+        f"Image AUROC, `train-model {' '.join(options.training)}`. `python benchmarks/locate.py --help` says "
+        "how pictures were moved.",
         "",
         f"    python {' '.join(sys.argv)}",
         "",
@@ -94,7 +103,7 @@ def _page(options: argparse.Namespace, folder: Path) -> list[str]:
         "| moved, `locate` | not found | search in ms, median (fastest), picture |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    lines += [_row(name, pictures(), folder / f"of-{name}", options.seed) for name, pictures in products]
+    lines += [_row(name, pictures(), folder / f"of-{name}", options) for name, pictures in products]
     lines += [
         "",
         "Milliseconds are those of the search alone, on one core, in pictures of the size that stands there; "
@@ -105,7 +114,7 @@ def _page(options: argparse.Namespace, folder: Path) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for path in options.masked:
-        lines += _mask_rows(path, folder / f"mask-{path.name}", options.seed)
+        lines += _mask_rows(path, folder / f"mask-{path.name}", options)
     lines += [
         "",
         "The mask is that of `inspectctl mask suggest`. The threshold is the one at which 95 % of the "
@@ -115,10 +124,10 @@ def _page(options: argparse.Namespace, folder: Path) -> list[str]:
     return lines
 
 
-def _row(name: str, pictures: list[Picture], folder: Path, seed: int) -> str:
+def _row(name: str, pictures: list[Picture], folder: Path, options: argparse.Namespace) -> str:
     height, width = pictures[0].pixels.shape[:2]
     roi = Roi(BORDER, BORDER, width, height)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(options.seed)
     learnt = [picture for picture in pictures if picture.name.parts[0] == "train"]
     for picture in tqdm(pictures, desc=f"moving {name}", unit="picture"):
         still = picture is learnt[0]
@@ -130,7 +139,9 @@ def _row(name: str, pictures: list[Picture], folder: Path, seed: int) -> str:
     file = folder / "part.locate.png"
     write_reference(file, reference, taught[0])
     judged = {
-        (kind, locate): _padim(folder / kind, folder / f"{kind}-{locate}.onnx", roi, file if locate else None)
+        (kind, locate): _judged(
+            folder / kind, folder / f"{kind}-{locate}.onnx", roi, file if locate else None, options.training
+        )
         for kind in ("unmoved", "moved")
         for locate in (False, True)
     }
@@ -159,10 +170,10 @@ def _moved(pixels: Frame, dx: float, dy: float, turn: float) -> Frame:
     )
 
 
-def _padim(
-    data: Path, model: Path, roi: Roi | None, reference: Path | None, mask: Path | None = None
+def _judged(
+    data: Path, model: Path, roi: Roi | None, reference: Path | None, training: Sequence[str]
 ) -> Judged:
-    options = ["--data", str(data), "--out", str(model), "--method", "padim"]
+    options = ["--data", str(data), "--out", str(model), *training]
     if roi is not None:
         options += ["--roi", roi.option]
     if reference is not None:
@@ -189,7 +200,7 @@ def _speed(reference: Reference, pictures: Sequence[Frame]) -> str:
     return f"{np.median(took):.2f} ({min(took):.2f}), {width}×{height}"
 
 
-def _mask_rows(path: Path, folder: Path, seed: int) -> list[str]:
+def _mask_rows(path: Path, folder: Path, options: argparse.Namespace) -> list[str]:
     pictures = _of(path)
     learnt = [picture.pixels for picture in pictures if picture.name.parts[0] == "train"]
     size, regions = suggest(learnt, margin=min(learnt[0].shape[:2]) / 50)
@@ -199,7 +210,7 @@ def _mask_rows(path: Path, folder: Path, seed: int) -> list[str]:
         cv2.fillPoly(white, [np.array(region.polygon).round().astype(np.int32)], 255)
     folder.mkdir()
     cv2.imwrite(str(mask), white)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(options.seed)
     rows = []
     for kind in ("as they are", "with dust"):
         data = folder / kind.replace(" ", "-")
@@ -209,7 +220,7 @@ def _mask_rows(path: Path, folder: Path, seed: int) -> list[str]:
                 _dusted(pixels, white == 0, random)
             _write(data / picture.name, pixels)
         model = folder / f"{data.name}.onnx"
-        without = _padim(data, model, None, None)
+        without = _judged(data, model, None, None, options.training)
         judge = open_judge(model, None)
         with_mask = judge_samples(judge, open_data_set(data, None).test(), None, None, mask)
         caught, rejected = _at_the_same_catch(without, with_mask)

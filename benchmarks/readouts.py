@@ -89,11 +89,10 @@ def as_markdown(
     """Lay the rows out, image AUROC and AU-PRO in each cell."""
     data = list(next(iter(found.values())))
     lines = [
-        "# What each map is worth",
+        f"# What each map is worth: {called(method)}",
         "",
-        f"All rows are read out of the same trained networks of {called(method)}. Image AUROC / AU-PRO 0.3,"
-        " means over the seeds, whose number stands beside the product; the last column is the mean image"
-        " AUROC. Written by",
+        "All rows are read out of the same trained networks. Image AUROC / AU-PRO 0.3, means over the seeds,"
+        " whose number stands beside the product; the last column is the mean image AUROC. Written by",
         "",
         f"    {command}",
         "",

@@ -55,6 +55,9 @@ _FEW: Final = 0.06
 _SHOWS: Final = 1.5
 """Deviations of the recent mean that show a cause."""
 
+_ON_ITS_WAY: Final = 0.5
+"""Of a sum's limit: so much of it is no chance."""
+
 ADVICE: Final[dict[Cause, str]] = {
     "lamp": "clean or replace the lamp, or set its brightness and the exposure as they were",
     "focus": "focus the lens again, and look whether it is fogged or dirty",
@@ -204,7 +207,8 @@ class DriftMonitor:
             "parts": float(max(finish)),
         }
         cause = max(shown, key=lambda name: shown[name])
-        if shown[cause] < _SHOWS:
+        # Where scores alone have moved, a slow change of the picture may be on its way.
+        if shown[cause] < _SHOWS and self._sums_of(cause).max() < _ON_ITS_WAY:
             cause = "parts"
         since = self._since(over, cause, number)
         return Drift(cause, since, number, self._amount(cause, moved))
@@ -215,6 +219,15 @@ class DriftMonitor:
 
     def _since(self, over: NDArray[np.bool_], cause: Cause, number: int) -> int:
         """Give where the sums that show the cause left zero; of several the one with the largest sum."""
+        sums = self._sums_of(cause) * over
+        if not sums.any():
+            sums = np.maximum(self._up, self._down) / self._limit * over
+        index = int(sums.argmax())
+        since = self._since_up if self._up[index] >= self._down[index] else self._since_down
+        return min(number, int(since[index]))
+
+    def _sums_of(self, cause: Cause) -> Values:
+        """Give the sums of the values that show a cause, in their limits, and 0 for the others."""
         chosen = np.zeros(VALUES, np.bool_)
         match cause:
             case "lamp":
@@ -227,12 +240,7 @@ class DriftMonitor:
                 chosen[FIRST_CELL:] = True
             case "parts":
                 chosen[:FIRST_CELL] = True
-        if not (chosen & over).any():
-            chosen = over
-        sums = np.maximum(self._up, self._down) / self._limit * (chosen & over)
-        index = int(sums.argmax())
-        since = self._since_up if self._up[index] >= self._down[index] else self._since_down
-        return min(number, int(since[index]))
+        return np.asarray(np.maximum(self._up, self._down) / self._limit * chosen)
 
     def _amount(self, cause: Cause, moved: NDArray[np.bool_]) -> str:
         shift = self._recent * self._deviation

@@ -80,7 +80,9 @@ class _Process:
 
         if self.client is not None:
             await self.client.disconnect()
-        client, self.client = Client(url, timeout=60), None
+        # Beside other work a server may take longer to answer than the second that asyncua waits.
+        client = Client(url, timeout=how.get("timeout_s", 60), watchdog_intervall=25.0)
+        self.client = None
         client.session_timeout = how.get("session_ms", 60_000)
         if "policy" in how:
             await client.set_security_string(

@@ -13,7 +13,7 @@ import yaml
 from line_process import a_verdict
 from line_rig import COMMANDS, running, write_config
 from patience import PATIENCE_S
-from test_daemon_reload import lost_nothing, rewrite
+from test_daemon_reload import rewrite
 
 from calibration.calibration_file import read_calibration
 from calibration.cli import main as calibrate
@@ -83,10 +83,7 @@ def test_good_parts_come_from_the_running_line(line_folder: Path, capsys: pytest
 
         code, said = refused("--count", "60", "--with-rejects")
         assert code == 2 and "was collected by another engine, threshold or choice of parts" in said
-        for index in range(2):
-            (line_folder / "other").mkdir(exist_ok=True)
-            (line_folder / "other" / f"{index}.txt").write_text("a note")
-        code, said = refused("--good", str(line_folder / "other"))
+        code, said = refused("--good", str(line_folder / "parts"))
         assert code == 2 and "holds other files" in said
         rewrite(own, lambda content: content.update(threshold=0.4))
         code, said = refused("--good", str(line_folder / "third"), "--count", "20")
@@ -96,7 +93,8 @@ def test_good_parts_come_from_the_running_line(line_folder: Path, capsys: pytest
         good = line_folder / "all"
         assert calibrate([*command, "--count", "40", "--with-rejects", "--good", str(good)]) == 0
         line.stop()
-    lost_nothing(line)
+    assert [verdict.seq for verdict in line.verdicts] == list(range(1, len(line.verdicts) + 1))
+    assert {verdict.reason for verdict in line.verdicts} <= {None, "shutdown"}
     assert own.read_text() == before
     made, notes = read_calibration(new), json.loads((collected / NOTES).read_text())
     assert made.quantiles == read_calibration(own).quantiles

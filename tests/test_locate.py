@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import yaml
 from brightness import THRESHOLD, calibrate
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from pictures.locating.locator import Locator, NotLocated, Place
 from pictures.locating.reference import Reference, parse_reference
 from pictures.locating.reference_file import read_reference, write_reference
 from pictures.locating.teach import teach
+from pictures.mask import Region, read_mask
 from pictures.recording_note import RecordingNote, with_note
 from pictures.region import seen_region
 from pictures.trained_on import TrainedOn, as_metadata, trained_on
@@ -387,17 +389,21 @@ def test_the_daemon_brings_parts_to_their_place(
     assert good.score is not None and good.score < THRESHOLD + 0.4
 
 
+def in_trays() -> Reference:
+    """Teach a part in the upper left quarter of pictures of 640×480."""
+    pictures = []
+    for seed in range(4):
+        pictures.append(np.zeros((480, 640, 3), np.uint8))
+        pictures[-1][:240, :320] = drawn("bracket", Place(0, 0, 2 * seed, 1, 0), seed)
+    return teach(pictures, part=Roi(95, 70, 130, 105), shift=400).reference
+
+
 def test_each_part_of_a_tray_is_a_frame_of_its_own(
     line_folder: Path, marked: tuple[Reference, list[Frame]]
 ) -> None:
     _, (good, spot, nothing) = marked
     size = (480, 640, 3)
-    teaching = []
-    for seed in range(4):
-        teaching.append(np.zeros(size, np.uint8))
-        teaching[-1][:240, :320] = drawn("bracket", Place(0, 0, 2 * seed, 1, 0), seed)
-    reference = teach(teaching, part=Roi(95, 70, 130, 105), shift=400).reference
-    with_reference(line_folder, reference, ROI)
+    with_reference(line_folder, in_trays(), ROI)
     tray = np.zeros(size, np.uint8)
     tray[:240, :320], tray[240:, 320:], tray[240:, :320] = good, spot, nothing
     images(line_folder / "parts", [tray, np.zeros(size, np.uint8)])
@@ -409,6 +415,66 @@ def test_each_part_of_a_tray_is_a_frame_of_its_own(
     rejected = next(verdict for verdict in line.verdicts if verdict.decision == "reject")
     assert rejected.part == "000.png 2 of 3"
     assert rejected.peak is not None and rejected.peak.x > 320 and rejected.peak.y > 240
+
+
+def test_a_tray_under_a_mask_that_a_reload_changes(
+    line_folder: Path, marked: tuple[Reference, list[Frame]]
+) -> None:
+    """With roi, locate, parts, mask and golden samples at once."""
+    _, (good, spot, _) = marked
+    size = Size(480, 640)
+    reference = in_trays()
+    write_reference(line_folder / "part.locate.png", reference, np.zeros((*size, 3), np.uint8))
+    tray = np.zeros((*size, 3), np.uint8)
+    tray[:240, :320], tray[240:, 320:] = good, spot
+    images(line_folder / "parts", [tray])
+    sample = np.zeros((*size, 3), np.uint8)
+    sample[:240, :320] = good
+    images(line_folder / "samples", [sample])
+
+    def mask(name: str, *regions: Region) -> str:
+        everywhere = Region(name="all", polygon=((0, 0), (640, 0), (640, 480), (0, 480)))
+        content = [region.model_dump(mode="json") for region in (everywhere, *regions)]
+        about = {"format_version": 1, "picture": {"width": 640, "height": 480}, "regions": content}
+        (line_folder / name).write_text(yaml.safe_dump(about))
+        return read_mask(line_folder / name).digest
+
+    def calibrated(digest: str) -> None:
+        seen = {"locate": reference.digest, "roi": ROI, "camera_picture": reference.picture}
+        file = line_folder / "brightness.calibration.yaml"
+        calibrate(line_folder / "brightness.engine", file, 0.9, mask=digest, **seen)
+
+    x, y = MIDDLE[0] - 33, MIDDLE[1] + 25
+    hole = ((x - 24, y - 24), (x + 24, y - 24), (x + 24, y + 24), (x - 24, y + 24))
+    without_spot = mask("without.yaml", Region(name="spot", polygon=hole, weight=0))
+    everywhere = mask("everywhere.yaml")
+    calibrated(without_spot)
+    locate = {"reference": "part.locate.png", "parts": 2}
+    camera: dict[str, Any] = {"source": "parts", "fps": 20, "loop": True, "roi": ROI._asdict()}
+    watched = {"control": f"ipc://{line_folder}/control", "golden": {}, "journal": {"file": "line3.journal"}}
+    config = write_config(line_folder, {"top": camera | {"locate": locate}}, mask="without.yaml", **watched)
+    added = inspectctl("golden", "add", "--config", config, "--good", line_folder / "samples/000.png")
+    assert added.returncode == 0, added.stderr
+
+    def decisions(line: Any) -> set[tuple[str, str]]:
+        return {(str(verdict.part)[-6:], verdict.decision) for verdict in line.verdicts[-4:]}
+
+    with running(config) as line:
+        line.until(lambda line: len(line.verdicts) >= 4)
+        assert decisions(line) == {("1 of 2", "pass"), ("2 of 2", "pass")}
+        assert {verdict.mask for verdict in line.verdicts} == {without_spot}
+        assert inspectctl("selftest", "--config", config).stdout.startswith("passed")
+        calibrated(everywhere)
+        refused = inspectctl("reload", "--config", config)
+        assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+        assert "mask: " in refused.stderr and "calibrate with --mask" in refused.stderr
+        config.write_text(config.read_text().replace("without.yaml", "everywhere.yaml"))
+        assert inspectctl("reload", "--config", config).returncode == 0
+        line.until(lambda line: {verdict.mask for verdict in line.verdicts[-4:]} == {everywhere})
+        assert decisions(line) == {("1 of 2", "pass"), ("2 of 2", "reject")}
+        assert inspectctl("selftest", "--config", config).stdout.startswith("passed")
+        line.stop()
+    assert sorted(verdict.frame for verdict in line.verdicts) == list(range(1, len(line.verdicts) + 1))
 
 
 def test_a_reference_that_does_not_fit_is_refused(

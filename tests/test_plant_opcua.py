@@ -404,19 +404,17 @@ def test_node_opcua_reads_hears_and_calls(served: Served) -> None:
 
 
 def test_a_hung_client_holds_nobody_up_and_is_hung_up_on(served: Served, client: OpcuaClient) -> None:
-    hung, late = OpcuaClient(), OpcuaClient()
+    hung, third, fourth = OpcuaClient(), OpcuaClient(), OpcuaClient()
     try:
         client.connect(served.url, **served.as_scada())
         client.tell(do="listen")
         heard = client.count()
         hung.connect(served.url, **served.as_scada(session_ms=5000))
         hung.tell(do="listen")
+        third.connect(served.url, **served.as_scada())
+        with pytest.raises(Refused):  # one more than the config lets in
+            fourth.connect(served.url, **served.as_scada(timeout_s=5))
         hung.process.send_signal(signal.SIGSTOP)
-        late.connect(served.url, **served.as_scada())
-        # One more than the config lets in.
-        fourth = OpcuaClient()
-        with pytest.raises(Refused):
-            fourth.connect(served.url, **served.as_scada())
         memory = 0.0
         for due in range(150, 1201, 150):
             served.judge(150)
@@ -425,12 +423,12 @@ def test_a_hung_client_holds_nobody_up_and_is_hung_up_on(served: Served, client:
                 memory = served.plant.memory_mb()  # the hung one's queue is full
         found = [event["Seq"] for event in client.results()[heard:]]
         assert found == list(range(found[0], found[0] + 1200))
-        assert served.plant.memory_mb() < memory + 5
+        # 600 more events of some 8 kB would be 5 MB, were they kept for the hung one; measured: 0.1 MB.
+        assert served.plant.memory_mb() < memory + 3
         # The hung one's place is free when its session has ended.
         assert until(lambda: tried(fourth, served)) == "Good"
-        fourth.close()
     finally:
-        for one in (hung, late):
+        for one in (hung, third, fourth):
             one.process.send_signal(signal.SIGCONT)
             one.close()
 
@@ -441,7 +439,7 @@ def has_heard(client: OpcuaClient, results: int) -> bool:
 
 def tried(client: OpcuaClient, served: Served) -> str | None:
     try:
-        client.connect(served.url, **served.as_scada())
+        client.connect(served.url, **served.as_scada(timeout_s=5))
     except Refused:
         return None
     return client.read("LineState")[0]
@@ -482,7 +480,6 @@ def test_silence_is_bad_quality_and_a_killed_server_loses_nothing(
     served.plant.close()
     served.plant = Plant(served.config)
     assert until(lambda: tried_state(client, served)) == "BadNoCommunication"
-    assert served.plant.output("opcua")["state"] == "connecting"
     # What was delivered before the kill can be asked for.
     _, result, error = client.call(f"{RESULTS}.GetResultById", ["ResultIdDataType", f"aa-{seq}"], -1)
     assert error == 0 and content(result)["Seq"] == seq

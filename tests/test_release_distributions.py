@@ -88,6 +88,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
         assert f"daemon/systemd/{unit.name}" in content
         with zipfile.ZipFile(wheel) as archive:
             assert archive.read(f"daemon/systemd/{unit.name}") == unit.read_bytes()
+    assert {"daemon/grafana/inspectd.json", "daemon/prometheus/inspectd.rules.yaml"} <= set(content)
     teachers = (REPOSITORY / "models").glob("**/*.safetensors")
     assert {f"{path.relative_to(REPOSITORY)}" for path in teachers} <= set(content)
     typed = {name.split("/")[0] for name in content if name.endswith("/py.typed")}

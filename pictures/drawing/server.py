@@ -10,7 +10,7 @@ from typing import Any, Final
 import cv2
 from pydantic import TypeAdapter, ValidationError
 
-from foundation.errors import InputError
+from foundation.errors import InputError, refused_by_system
 from pictures.frames import Frame
 from pictures.mask import Region
 
@@ -53,7 +53,7 @@ class DrawingPage(ThreadingHTTPServer):
         try:
             super().__init__(("127.0.0.1", port), _Request)
         except OSError as error:
-            raise InputError(f"--port {port}: {error.strerror}") from error
+            raise refused_by_system(f"--port {port}: {error.strerror}", error) from error
         self.secret = secrets.token_urlsafe(16)
         self.png = cv2.imencode(".png", picture)[1].tobytes()
         height, width = picture.shape[:2]

@@ -6,10 +6,11 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from foundation.errors import InputError, refused_by_system
+from lines.gpio import request_lines
 from plant.gate.config import BeltConfig, GpioEncoder, ModbusEncoder, SimulatedBelt, peer_of
+from plant.modbus import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     import gpiod
@@ -131,7 +132,9 @@ class GpioCounter:
         settings = gpiod.LineSettings(
             edge_detection=Edge.RISING if config.b is None else Edge.BOTH, bias=Bias.AS_IS
         )
-        self._request = request_lines(self._chip, "belt.gpio", {tuple(self._lines): settings})
+        self._request = request_lines(
+            self._chip, "belt.gpio", {tuple(self._lines): settings}, consumer="inspectd-plant"
+        )
         self._count = 0
         self._lost: str | None = None
         self._levels = 0
@@ -190,24 +193,6 @@ _QUADRANT: Final = {0b00: 0, 0b01: 1, 0b11: 2, 0b10: 3}
 """Levels of B and A, in the order in which they come when A leads."""
 
 
-def request_lines(
-    chip: str, key: str, lines: "dict[Iterable[int | str] | int | str, gpiod.LineSettings | None]"
-) -> "gpiod.LineRequest":
-    """Ask the kernel for lines of a GPIO chip.
-
-    Raises:
-        InputError: there is no such chip or line, or something else has it.
-    """
-    import gpiod
-
-    try:
-        return gpiod.request_lines(chip, consumer="inspectd-plant", config=lines)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        text = f"{key}: {chip} cannot be had: {reason}"
-        raise (refused_by_system(text, error) if isinstance(error, OSError) else InputError(text)) from error
-
-
 class ModbusCounter:
     """Polls a register in a thread, and reckons on from there by the speed."""
 
@@ -245,7 +230,7 @@ class ModbusCounter:
                 else:
                     self._trouble = "cannot be reached"
             except (ModbusException, OSError) as error:
-                self._trouble = " ".join(str(error).split())
+                self._trouble = reason(error)
             finally:
                 client.close()  # type: ignore[no-untyped-call]
             self._end.wait(_RETRY_S)

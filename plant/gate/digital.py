@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from foundation.errors import refused_by_system
+from lines.gpio import request_lines
 from plant.gate.config import GateOutput, GpioOutput, ModbusOutput, peer_of
-from plant.gate.counters import request_lines
+from plant.modbus import reason
 
 if TYPE_CHECKING:
     from pymodbus.client import ModbusTcpClient
@@ -60,7 +61,9 @@ class GpioLine:
         settings = gpiod.LineSettings(
             direction=Direction.OUTPUT, output_value=self._rest, active_low=config.active_low
         )
-        self._request = request_lines(self._chip, f"{key}.gpio", {(config.line,): settings})
+        self._request = request_lines(
+            self._chip, f"{key}.gpio", {(config.line,): settings}, consumer="inspectd-plant"
+        )
 
     def set(self, active: bool) -> None:
         try:
@@ -135,7 +138,7 @@ class ModbusCoil:
                 else:
                     self.trouble = f"{self._config.address}: cannot be reached"
             except (ModbusException, OSError) as error:
-                self.trouble = f"{self._config.address}: {' '.join(str(error).split())}"
+                self.trouble = f"{self._config.address}: {reason(error)}"
             finally:
                 client.close()  # type: ignore[no-untyped-call]
             if self._end.wait(_RETRY_S):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 from pydantic import Field, model_validator
 
 from plant.gate.config import Address, Peer, Unit, peer_of
+from plant.modbus import reason
 from plant.outputs import Delivery, LineNow, PeerFailed, PeerWaits
 from plant.outputs.registers import MAP, WORDS, status_words, verdict_words
 from plant.section import Duration, OutputSection, seconds
@@ -142,7 +143,7 @@ class ModbusClient:
         try:
             answer = ask()
         except (ModbusException, OSError) as error:
-            raise PeerFailed(f"{self._config.address}: {' '.join(str(error).split())}") from error
+            raise PeerFailed(f"{self._config.address}: {reason(error)}") from error
         if answer.isError():
             raise PeerFailed(
                 f"{self._config.address}: refuses registers {self._config.register_} to "

@@ -18,15 +18,16 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 from line_rig import part_image
 from patience import PATIENCE_S
 
+from daemon.config import load_config
 from daemon.control.positions import Positions
 from daemon.journal import power_cut
 from daemon.journal.audit import audit
@@ -34,8 +35,10 @@ from daemon.journal.chain import POWER_CUT
 from daemon.journal.journal import Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.writer import JournalWriter
+from daemon.judging.product import Product
+from daemon.load import load_products
 from daemon.recovery import unfinished_verdicts
-from faults.cut_disks import Recording
+from faults.cut_disks import CutDisk, Recording
 from faults.preload import built
 from faults.trial import BELT, Trial, health
 from verdicts import LineSilent, Lost, Verdict, acknowledged, encode
@@ -205,8 +208,94 @@ def test_power_cut(trial: Trial, disk: Disk, durable: bool) -> None:
 
 
 PAGES = "pages torn and in any order"
-CUTS = 150
+CUTS = 100
 SEED = 20261130
+
+
+class Recorded(NamedTuple):
+    """What a line did until it was killed, and what came of it."""
+
+    folder: Path
+    """With the journal, what lies beside it, and the archive."""
+    changes: Path
+    journal: dict[tuple[str, int], Verdict]
+    heard_s: dict[tuple[str, int], float]
+    pictures: dict[str, bytes]
+
+
+def recorded(trial: Trial, *, durable: bool) -> Recorded:
+    """Have a line judge parts for a gate, and kill it."""
+    folder, changes = trial.folder / "disk", trial.folder / "changes"
+    folder.mkdir()
+    preload = {
+        "LD_PRELOAD": built("recording_disk.c", trial.folder),
+        "RECORDED_FOLDER": str(folder),
+        "RECORDING": str(changes),
+    }
+    for index in range(20):
+        part_image(trial.folder / f"parts/{index:02}.png", bright=index == 7)
+    trial.start(
+        {"top": {"source": "parts", "loop": True, "fps": 200, "waiting": 1000}},
+        journal={"file": str(folder / "line3.journal"), "durable": durable, "max_mb": 1},
+        archive={"folder": str(folder / "rejects")},
+        required_subscribers=["gate"],
+        environment=preload,
+    )
+    gate = Gate(trial.content["control"])
+    trial.wait_for(health("running", lambda h: h.subscribers["gate"].present))
+    seen = len(trial.verdicts)
+    trial.wait_until(lambda: len(trial.verdicts) > seen + 600)
+    trial.inject()
+    trial.killed()
+    gate.end()
+    return Recorded(
+        folder,
+        changes,
+        {(verdict.boot, verdict.seq): verdict for verdict in journaled(trial.journal)},
+        {(m.boot, m.seq): at_s for at_s, m in trial.messages if isinstance(m, Verdict)},
+        {path.name: path.read_bytes() for path in (folder / "rejects").iterdir()},
+    )
+
+
+def check_disk(line: Recorded, cut: CutDisk, laid: Path, product: Product, *, durable: bool) -> list[str]:
+    """Start on a disk, and see that nothing on it is torn; give what was there to be tried."""
+    cut.lay(laid, line.folder)
+    there = [what for what in ("subscribers", "captured") if list(laid.glob(f"line3.journal*{what}"))]
+    kept = started_again(laid / "line3.journal", product, durable=durable)
+    assert kept.items() <= line.journal.items()
+    last = max((seq for _, seq in kept), default=0)
+    assert last == len(kept), "the journal lacks more than its end"
+    lost = [key for key, at_s in line.heard_s.items() if at_s < cut.cut_s and key not in kept]
+    assert not (durable and lost), f"was published and is lost: {lost[:5]}"
+    pictures = list(laid.glob("rejects/[!.]*"))
+    for picture in pictures:
+        assert picture.read_bytes() == line.pictures[picture.name], f"{picture.name} is torn"
+    shutil.rmtree(laid)
+    return there + ["pictures"] * bool(pictures) + ["verdicts"] * bool(kept) + ["lost"] * bool(lost)
+
+
+def started_again(journal: Path, product: Product, *, durable: bool) -> dict[tuple[str, int], Verdict]:
+    """Do what a start does with what the disk has; give the verdicts that were in the journal."""
+    opened = Journal(journal, line="line3", keep_days=90, max_mb=1, durable=durable)
+    with (
+        contextlib.closing(JournalWriter(opened, at_once)) as writer,
+        JournalReader(journal) as reader,
+    ):
+        kept = [decode_verdict(payload) for _, payload in reader.after(0, 10_000_000)]
+        cut_off = power_cut.note_power_cut(writer, reader)
+        closed = list(unfinished_verdicts(reader, journal, "line3", product, cut_off=cut_off))
+        opened.write([(verdict, encode(verdict)[1]) for verdict in closed])
+        positions = Positions(journal.with_name(f"{journal.name}-subscribers"))
+        for name in positions.names():
+            positions.agrees(name, reader.hash_of)
+    result = audit(journal)
+    assert result.intact, result.broken
+    return {(verdict.boot, verdict.seq): verdict for verdict in kept}
+
+
+def at_once(work: Callable[[], object], told: Callable[[], object]) -> None:
+    work()
+    told()
 
 
 @pytest.mark.parametrize(
@@ -223,88 +312,37 @@ def test_torn_and_reordered_pages(
 ) -> None:
     if os.getuid() != 0:
         pytest.skip("another start of the machine can be pretended by root only")
-    recorded, recording = tmp_path / "disk", tmp_path / "recording"
-    recorded.mkdir()
     machine = trial.folder / "boot_id"
     machine.write_text(f"{uuid.uuid4()}\n")
     trial.machine = machine
-    preload = {
-        "LD_PRELOAD": built("recording_disk.c", tmp_path),
-        "RECORDED_FOLDER": str(recorded),
-        "RECORDING": str(recording),
-    }
-    journal = {"file": str(recorded / "line3.journal"), "durable": durable, "max_mb": 1}
-    for index in range(20):
-        part_image(trial.folder / f"parts/{index:02}.png", bright=index == 7)
-    trial.start(
-        {"top": {"source": "parts", "loop": True, "fps": 200, "waiting": 200}},
-        journal=journal,
-        archive={"folder": str(recorded / "rejects")},
-        required_subscribers=["gate"],
-        environment=preload,
-    )
-    boot = trial.verdicts[0].boot
-    gate = Gate(trial.content["control"])
-    trial.wait_for(health("running", lambda h: h.subscribers["gate"].present))
-    seen = len(trial.verdicts)
-    trial.wait_until(lambda: len(trial.verdicts) > seen + 600)
-    trial.inject()
-    trial.killed()  # at the last of the cuts
-    gate.end()
-    whole = {(verdict.boot, verdict.seq): verdict for verdict in journaled(trial.journal)}
-    heard_s = {(m.boot, m.seq): at_s for at_s, m in trial.messages if isinstance(m, Verdict)}
-    pictures = {path.name: path.read_bytes() for path in (recorded / "rejects").iterdir()}
-
+    line = recorded(trial, durable=durable)
     machine.write_text(f"{uuid.uuid4()}\n")
-    monkeypatch.setattr(power_cut, "_BOOT_ID", machine)
-    chance = random.Random(SEED)
-    cuts = Recording(recording)
-    laid = tmp_path / "laid"
-    for place in sorted(chance.sample(range(1, len(cuts)), CUTS)):
-        cut = cuts.cut(place, chance)
-        cut.lay(laid, recorded)
-        shown = f"cut after {place} of {len(cuts)} changes, seed {SEED}"
-        kept = started_again(laid / "line3.journal", durable=durable)
-        assert kept.items() <= whole.items(), shown
-        last = max((seq for _, seq in kept), default=0)
-        assert last == len(kept), f"{shown}: the journal lacks more than its end"
-        lost = [key for key, at_s in heard_s.items() if at_s < cut.cut_s and key not in kept]
-        assert not (durable and lost), f"{shown}: was published and is lost: {lost[:5]}"
-        for picture in laid.glob("rejects/[!.]*"):
-            assert picture.read_bytes() == pictures[picture.name], f"{shown}: {picture.name} is torn"
-        shutil.rmtree(laid)
 
-    # The last disk is that of the line itself.
-    shutil.rmtree(recorded)
-    cuts.cut(len(cuts), chance).lay(recorded, recorded)
-    kept = {(verdict.boot, verdict.seq): verdict for verdict in journaled(trial.journal)}
+    monkeypatch.setattr(power_cut, "_BOOT_ID", machine)
+    product = load_products(load_config(trial.config), trial.config)[None]
+    chance = random.Random(SEED)
+    changes = Recording(line.changes)
+    tried: Counter[str] = Counter()
+    for place in sorted(chance.sample(range(1, len(changes)), CUTS)):
+        cut = changes.cut(place, chance)
+        try:
+            tried.update(check_disk(line, cut, tmp_path / "laid", product, durable=durable))
+        except Exception as error:
+            error.add_note(f"cut after {place} of {len(changes)} changes, seed {SEED}")
+            raise
+    assert tried.keys() >= {"verdicts", "subscribers", "captured", "pictures"}
+    assert ("lost" in tried) != durable
+
+    # The line itself goes on with the last disk.
+    shutil.rmtree(line.folder)
+    changes.cut(len(changes), chance).lay(line.folder, line.folder)
+    boot = trial.verdicts[0].boot
+    last = max((verdict.seq for verdict in journaled(trial.journal) if verdict.boot == boot), default=0)
     trial.launch()
-    another = Gate(trial.content["control"])
+    gate = Gate(trial.content["control"])
     trial.detected(health("another boot", lambda h: h.boot != boot))
     trial.recovered()
-    trial.wait_until(lambda: len([verdict for verdict, _ in another.given if verdict.boot != boot]) > 20)
-    another.end()
-    assert not list((recorded / "rejects").glob(".*.*.*")), "what was half written is still there"
-    last = max((seq for verdict_boot, seq in kept if verdict_boot == boot), default=0)
+    trial.wait_until(lambda: len([verdict for verdict, _ in gate.given if verdict.boot != boot]) > 20)
+    gate.end()
+    assert not list((line.folder / "rejects").glob(".*.*.*")), "what was half written is still there"
     trial.finish(possible={("top", "shutdown")}, lost_in_power_cut=(boot, last))
-
-
-def started_again(journal: Path, *, durable: bool) -> dict[tuple[str, int], Verdict]:
-    """Do what a start does with what the disk has; give the verdicts that were in the journal."""
-    journal.parent.mkdir(exist_ok=True)
-    opened = Journal(journal, line="line3", keep_days=90, max_mb=1, durable=durable)
-    with (
-        contextlib.closing(JournalWriter(opened, lambda work, told: (work(), told()))) as writer,  # type: ignore[func-returns-value]
-        JournalReader(journal) as reader,
-    ):
-        kept = [decode_verdict(payload) for _, payload in reader.after(0, 10_000_000)]
-        cut_off = power_cut.note_power_cut(writer, reader)
-        product: Any = SimpleNamespace(threshold=0.5, manifest=SimpleNamespace(model="m"))
-        closed = list(unfinished_verdicts(reader, journal, "line3", product, cut_off=cut_off))
-        opened.write([(verdict, encode(verdict)[1]) for verdict in closed])
-        positions = Positions(journal.with_name(f"{journal.name}-subscribers"))
-        for name in positions.names():
-            positions.agrees(name, reader.hash_of)
-    result = audit(journal)
-    assert result.intact, result.broken
-    return {(verdict.boot, verdict.seq): verdict for verdict in kept}

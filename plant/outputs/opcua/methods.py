@@ -270,9 +270,9 @@ def _page(found: Any, start: Any, most: Any) -> tuple[list[Any], bool]:
     """Give a part of a list, and whether it is the last.
 
     Raises:
-        TypeError: ``start`` or ``most`` is no number.
+        TypeError: ``start`` or ``most`` is no number from 0 on.
     """
-    if type(start) is not int or type(most) is not int:
+    if type(start) is not int or type(most) is not int or min(start, most) < 0:
         raise TypeError(f"found {start!r} and {most!r}, expected numbers")
     bound = min(most or _MOST_AT_ONCE, _MOST_AT_ONCE)
     part = list(itertools.islice(found, start, start + bound + 1))

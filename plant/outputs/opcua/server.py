@@ -50,7 +50,7 @@ class OpcuaServer:
         self._config = plant.config.opcua
         self._line = plant.line
         self._security = read_security(plant.file, self._config, plant.line.name)
-        check_nodeset()
+        _check_nodeset()
         self._products = Products(plant.line)
         self._looked_s = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -164,7 +164,10 @@ class OpcuaServer:
         await server.start()
         self._loop, self._space = asyncio.get_running_loop(), space
         self._begun.set()
-        await sessions.guard(lambda: [] if server.bserver is None else server.bserver.clients)
+        try:
+            await sessions.guard(lambda: [] if server.bserver is None else server.bserver.clients)
+        finally:
+            await server.stop()
 
     async def _show_products(self, space: "Space") -> None:
         assert self._methods is not None
@@ -177,7 +180,7 @@ class OpcuaServer:
             return control.select(product)
 
 
-def check_nodeset() -> None:
+def _check_nodeset() -> None:
     """See that the standard's nodeset is there.
 
     Raises:
