@@ -39,7 +39,7 @@ def write_plan(folder: Path, images: Path, **keys: Any) -> Path:
         "products": {name: str(images / name) for name in ("flange", "plain")},
         "methods": {"padim": PADIM},
     }
-    plan.write_text(yaml.safe_dump(given | keys))
+    plan.write_text(yaml.safe_dump(given | keys, sort_keys=False))
     return plan
 
 
