@@ -50,9 +50,10 @@ def longest_first(items: list[pytest.Item], slow: dict[str, float]) -> None:
     """Sort whole files: by the seconds of their slow tests, then by how many tests they have."""
     tests = Counter(_file(item) for item in items)
     seconds: defaultdict[str, float] = defaultdict(float)
-    for name in {item.nodeid.split("[")[0] for item in items}:
+    # In one order, since sums of floats depend on it: all processes must come to the same.
+    for name in sorted({item.nodeid.split("[")[0] for item in items}):
         seconds[name.split("::")[0]] += slow.get(name, 0)
-    items.sort(key=lambda item: (-seconds[_file(item)], -tests[_file(item)]))
+    items.sort(key=lambda item: (-seconds[_file(item)], -tests[_file(item)], _file(item)))
 
 
 def _file(item: pytest.Item) -> str:

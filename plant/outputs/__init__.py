@@ -5,11 +5,12 @@
 # PeerFailed       whoever is at the other end is away, slow or talks nonsense; connecting again may help
 # └── PeerWaits    it is there, and takes nothing now; the connection may stay
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from verdicts.message import Health, Verdict
+from verdicts.message import Health, Verdict, encode
 
 
 class PeerFailed(Exception):
@@ -26,6 +27,10 @@ class Delivery(NamedTuple):
     verdict: Verdict
     repeated: bool
     """Whether the other end may have got it before."""
+
+    def content(self) -> dict[str, Any]:
+        """Give the verdict as JSON has it on the line's wire, and ``repeated``."""
+        return {**json.loads(encode(self.verdict)[1]), "repeated": self.repeated}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ import re
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -16,7 +15,7 @@ from foundation.secret_file import read_secret
 from lines.section import File
 from plant.outputs import Delivery, LineNow, PeerFailed
 from plant.section import Duration, OutputSection, seconds, whole_port
-from verdicts.message import Health
+from verdicts.message import Health, encode
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -133,12 +132,12 @@ class Mqtt:
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Publish with QoS 1, and wait until the broker has confirmed all."""
-        for verdict, repeated in deliveries:
+        for delivery in deliveries:
             self._loop_until(
                 lambda: len(self._unconfirmed) < self._most_in_flight, "does not confirm what was sent"
             )
-            content = asdict(verdict) | {"repeated": repeated}
-            self._publish(f"verdict/{verdict.camera}/{verdict.decision}", content, qos=1)
+            verdict = delivery.verdict
+            self._publish(f"verdict/{verdict.camera}/{verdict.decision}", delivery.content(), qos=1)
         self._loop_until(lambda: not self._unconfirmed, "does not confirm what was sent")
 
     def tell(self, line: LineNow) -> None:
@@ -147,7 +146,7 @@ class Mqtt:
         if line.state != state:
             self._publish("state", line.state, qos=1, retain=True)
         if line.health is not None and line.health is not health:
-            self._publish("health", asdict(line.health), qos=0, retain=True)
+            self._publish("health", json.loads(encode(line.health)[1]), qos=0, retain=True)
         self._told = (line.state, line.health)
         self._loop(0.0)
 

@@ -1,7 +1,6 @@
 """Verdicts to a web address, signed, again and again until they are taken (docs/plant.md has the body)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -35,9 +34,7 @@ class Webhook:
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Post them in one request, and wait until they are taken."""
-        self._poster.post(
-            {"verdicts": [asdict(verdict) | {"repeated": repeated} for verdict, repeated in deliveries]}
-        )
+        self._poster.post({"verdicts": [delivery.content() for delivery in deliveries]})
 
     def tell(self, line: LineNow) -> None:
         """Alarms tell how the line fares."""
