@@ -36,7 +36,15 @@ class Target:
     def seeds(self) -> list[bytes]:
         messages = (
             VERDICT,
-            replace(VERDICT, decision="fault", reason="deadline", score=None, peak=None, part=None),
+            replace(
+                VERDICT,
+                decision="fault",
+                reason="deadline",
+                score=None,
+                peak=None,
+                part=None,
+                score_parts=None,
+            ),
             replace(VERDICT, decision="reject", peak=Peak(0, 65535), archive="rejects/é.png"),
             HEALTH,
             replace(HEALTH, journal=None, subscribers={}, product=None, error=None, cameras={}),

@@ -252,7 +252,7 @@ def test_cameras_whose_tiles_differ_are_refused(line_folder: Path, side: dict[st
     parts(line_folder, picture())
     other = {"source": "parts"} if side is None else CAMERA | side
     said = one_line(write_config(line_folder, {"top": CAMERA, "side": other}), "--check")
-    assert "line3.yaml:5: cameras: found" in said
+    assert "line3.yaml:6: cameras: found" in said
     assert "for side, tiles 128,32 of a roi of 560×464 for top" in said
 
 

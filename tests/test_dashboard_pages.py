@@ -497,11 +497,13 @@ def test_the_line_is_calibrated_and_trained_again_from_the_page(browser: Any, si
     folder = site.folder / "state/labelled/line3"
     with opened(browser, site) as page:
         go(page, site, "export")
+        jobs = page.locator(".job").count()  # of tests before
         page.get_by_role("button", name="Run here Recalibrate from the judgements").click()
+        page.wait_for_selector(f".job >> nth={jobs}", timeout=PATIENCE_MS)
         page.wait_for_selector(".job:first-child >> text=Done", timeout=3 * PATIENCE_MS)
         assert read_calibration(folder / "flange.calibration.yaml").good_images >= 20
         page.get_by_role("button", name="Run here Train again with these").click()
-        page.wait_for_selector(".job:first-child >> text=Train", timeout=PATIENCE_MS)
+        page.wait_for_selector(f".job >> nth={jobs + 1}", timeout=PATIENCE_MS)
         page.wait_for_selector(".job:first-child >> text=Done", timeout=3 * PATIENCE_MS)
         assert read_manifest(folder / "line3.engine").model == "line3"
     assert site.get("threshold", hours=1)["threshold"] == before  # nothing was loaded into the line
