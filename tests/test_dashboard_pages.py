@@ -493,6 +493,10 @@ def test_the_line_is_calibrated_and_trained_again_from_the_page(browser: Any, si
         lambda: len(items := site.get("verdicts", **judged, limit=30)["items"]) == 30 and items
     )
     site.post("labels", ids=[item["id"] for item in found], label="false_reject")
+    # Tests before have called equal pictures of this camera defects and false rejects.
+    odd = [item["id"] for item in site.get("verdicts", camera="odd", limit=200)["items"] if item["label"]]
+    if odd:
+        site.post("labels", ids=odd, label="unsure")
     before = site.get("threshold", hours=1)["threshold"]
     folder = site.folder / "state/labelled/line3"
     with opened(browser, site) as page:
@@ -500,11 +504,17 @@ def test_the_line_is_calibrated_and_trained_again_from_the_page(browser: Any, si
         jobs = page.locator(".job").count()  # of tests before
         page.get_by_role("button", name="Run here Recalibrate from the judgements").click()
         page.wait_for_selector(f".job >> nth={jobs}", timeout=PATIENCE_MS)
-        page.wait_for_selector(".job:first-child >> text=Done", timeout=3 * PATIENCE_MS)
+        page.wait_for_selector(".job:first-child >> text=/Done|Failed/", timeout=3 * PATIENCE_MS)
+        assert page.locator(".job:first-child").get_by_text("Done").count(), page.inner_text(
+            ".job:first-child"
+        )
         assert read_calibration(folder / "flange.calibration.yaml").good_images >= 20
         page.get_by_role("button", name="Run here Train again with these").click()
         page.wait_for_selector(f".job >> nth={jobs + 1}", timeout=PATIENCE_MS)
-        page.wait_for_selector(".job:first-child >> text=Done", timeout=3 * PATIENCE_MS)
+        page.wait_for_selector(".job:first-child >> text=/Done|Failed/", timeout=3 * PATIENCE_MS)
+        assert page.locator(".job:first-child").get_by_text("Done").count(), page.inner_text(
+            ".job:first-child"
+        )
         assert read_manifest(folder / "line3.engine").model == "line3"
     assert site.get("threshold", hours=1)["threshold"] == before  # nothing was loaded into the line
     site.post("labels/undo")
