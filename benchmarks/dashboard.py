@@ -50,7 +50,7 @@ WARM_UP_S = 3.0
 LINE_NICE = -10
 """Of the line's unit, for root alone."""
 IDLE = ("chrt", "--idle", "0")
-"""As the dashboard's unit runs it. Browsers run on other machines: they may not take from the line, either."""
+"""As the dashboard's unit runs it. Browsers run on other machines, and may not take from the line, either."""
 HOUR = 90_000  # verdicts of 25 parts per second
 WARM = 2_000
 BOOT = "b0" * 8
