@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from daemon.inspectctl.monitoring import Monitoring
+from daemon.inspectctl.monitoring import Monitoring, remove
 from foundation.errors import InputError
 from foundation.files import replacing
 
@@ -121,13 +121,7 @@ def _uninstall(prefix: Path, monitoring: Monitoring, *, dry_run: bool) -> None:
     _refuse_unwritable([*targets, *monitoring.targets()])
     monitoring.check(uninstall=True)
     for target in targets:
-        if not target.exists():
-            print(f"not there     {target}")
-        elif dry_run:
-            print(f"would remove  {target}")
-        else:
-            target.unlink()
-            print(f"removed       {target}")
+        remove(target, dry_run=dry_run)
     monitoring.uninstall(dry_run=dry_run)
     print(
         "\nnow type:\n"

@@ -86,14 +86,8 @@ class Monitoring:
     def uninstall(self, *, dry_run: bool) -> None:
         """Remove the files, and say so."""
         for folder, texts in self._folders.items():
-            for target in (folder / name for name in texts):
-                if not target.exists():
-                    print(f"not there     {target}")
-                elif dry_run:
-                    print(f"would remove  {target}")
-                else:
-                    target.unlink()
-                    print(f"removed       {target}")
+            for name in texts:
+                remove(folder / name, dry_run=dry_run)
             if not dry_run:
                 (folder / _RECORD).unlink(missing_ok=True)
 
@@ -151,3 +145,14 @@ def _digest(file: Path) -> str | None:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def remove(target: Path, *, dry_run: bool) -> None:
+    """Remove a file that was installed, and say so."""
+    if not target.exists():
+        print(f"not there     {target}")
+    elif dry_run:
+        print(f"would remove  {target}")
+    else:
+        target.unlink()
+        print(f"removed       {target}")
