@@ -158,6 +158,7 @@ class Broken:
     """A device after which nothing works any more, not even giving its memory back."""
 
     manifest = Manifest.model_construct()
+    trouble = None
 
     def infer(self, *_: object) -> dict[str, NDArray[np.float32]]:
         raise EngineFailed("an illegal address")
@@ -219,6 +220,7 @@ class Slow:
     quantiles = UNCALIBRATED
     weights = None
     score_parts = False
+    trouble = None
 
     def __init__(self) -> None:
         self.opened = 0
