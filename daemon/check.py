@@ -29,7 +29,7 @@ from pictures.locating.reference import Reference
 from verdicts.address import from_this_machine
 from verdicts.control import ControlRefused, ControlSilent, LineControl
 from verdicts.curve import CurveKeys
-from verdicts.message import Health
+from verdicts.health import Health
 from verdicts.silence import LineSilent
 from verdicts.subscription import read_health
 

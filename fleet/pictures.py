@@ -18,7 +18,7 @@ from fleet.store import Store, StoreFailed
 from foundation.errors import InputError, Unavailable, refused_by_system
 from foundation.files import replacing
 from verdicts import MalformedMessage, Verdict
-from verdicts.message import decode_verdict
+from verdicts.verdict import decode_verdict
 
 COMMAND: Final = "pictures"
 _AT_ONCE: Final = 200

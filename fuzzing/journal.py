@@ -25,7 +25,8 @@ from fuzzing.mutation import mutate_bytes, mutate_json
 from fuzzing.samples import VERDICT
 from fuzzing.target import Chance
 from verdicts import ControlRefused, LineControl
-from verdicts.message import MalformedMessage, encode
+from verdicts.checks import MalformedMessage
+from verdicts.message import encode
 
 _VERDICTS = 12
 _FILE = 255

@@ -25,7 +25,7 @@ from verdicts import (
     read_health,
     subscribe,
 )
-from verdicts.message import NAME
+from verdicts.checks import NAME
 from verdicts.request import (
     LARGEST,
     Acknowledge,

@@ -5,21 +5,24 @@ it as many frames as ``Reply.frames`` says: verdicts or a health, as they were p
 """
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
-from verdicts.message import (
+from verdicts.checks import (
     SCHEMA,
     MalformedMessage,
     check_count,
+    check_flag,
+    check_hexadecimal,
     check_name,
     check_number,
     check_object,
     check_one_of,
+    check_schema,
     check_stamp,
     check_text,
     keys_of,
+    malformed,
     read_json,
 )
 
@@ -279,7 +282,7 @@ def _check_request(request: Request) -> None:
     check_count("id", request.id)
     match request:
         case Replay():
-            _hexadecimal("boot", request.boot)
+            check_hexadecimal("boot", request.boot)
             check_count("first", request.first, least=1)
             check_count("last", request.last, least=request.first)
         case ReplaySince():
@@ -287,9 +290,8 @@ def _check_request(request: Request) -> None:
             check_count("after", request.after)
         case Acknowledge():
             check_name("name", request.name)
-            _hexadecimal("client", request.client)
-            if not isinstance(request.join, bool):
-                raise MalformedMessage(f"join: found {request.join!r:.80}, expected true or false")
+            check_hexadecimal("client", request.client)
+            check_flag("join", request.join)
             if request.row is not None:
                 check_count("row", request.row)
         case Select():
@@ -316,25 +318,11 @@ def _check_expect(request: Expect) -> None:
     check_text("by", request.by, optional=True)
     check_number("within_s", request.within_s)
     if not 0 < request.within_s <= LONGEST_WINDOW_S:
-        raise MalformedMessage(
-            f"within_s: found {request.within_s!r:.80}, expected seconds above 0, at most "
-            f"{LONGEST_WINDOW_S:g}"
-        )
-
-
-def _check_optional_name(key: str, value: object) -> None:
-    if value is not None:
-        check_name(key, value)
-
-
-def _hexadecimal(key: str, value: object) -> None:
-    if not isinstance(value, str) or not _HEXADECIMAL.fullmatch(value):
-        raise MalformedMessage(f"{key}: found {value!r:.80}, expected 1 to 64 hexadecimal digits")
+        raise malformed("within_s", request.within_s, f"seconds above 0, at most {LONGEST_WINDOW_S:g}")
 
 
 def _check_reply(reply: Reply) -> None:
-    if type(reply.schema) is not int or reply.schema != SCHEMA:
-        raise MalformedMessage(f"schema: found {reply.schema!r:.80}, expected {SCHEMA}")
+    check_schema(reply.schema)
     check_one_of("reply", reply.reply, _REPLIES)
     check_count("id", reply.id)
     check_count("frames", reply.frames)
@@ -342,7 +330,7 @@ def _check_reply(reply: Reply) -> None:
         check_count("next", reply.next)
     if reply.rows is not None:
         if not isinstance(reply.rows, tuple) or len(reply.rows) != reply.frames:
-            raise MalformedMessage(f"rows: found {reply.rows!r:.80}, expected a row for each frame")
+            raise malformed("rows", reply.rows, "a row for each frame")
         for row in reply.rows:
             check_count("rows", row)
     if reply.kept_from is not None:
@@ -350,7 +338,6 @@ def _check_reply(reply: Reply) -> None:
     check_text("text", reply.text, optional=True)
 
 
-_HEXADECIMAL: Final = re.compile(r"[0-9a-f]{1,64}")
 _REPLY_KEYS: Final = keys_of(Reply)
 _REPLIES: Final = frozenset(get_args(ReplyKind))
 _to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

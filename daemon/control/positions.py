@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from foundation.errors import InputError, refused_by_system
 from foundation.files import replacing, sync_folder
-from verdicts.message import NAME
+from verdicts.checks import NAME
 
 HashOf = Callable[[int], bytes | None]
 """Gives the SHA-256 of a row of the journal; None when the journal does not have that row."""

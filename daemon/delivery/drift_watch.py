@@ -26,7 +26,7 @@ from foundation.errors import InputError
 from foundation.files import replacing
 from pictures.appearance import Appearance
 from pictures.frames import Frame
-from verdicts.message import DriftHealth
+from verdicts.health import DriftHealth
 
 _SHARE: Final = 0.008
 """Of one core's time that it may take: after a part it rests until that holds again."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from verdicts.message import Decision, Verdict
+from verdicts.verdict import Decision, Verdict
 
 
 @dataclass(eq=False)

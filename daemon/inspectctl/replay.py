@@ -84,8 +84,8 @@ def _from_daemon(options: argparse.Namespace) -> None:
 def _from_file(options: argparse.Namespace) -> None:
     from daemon.journal.database import JournalFailed
     from daemon.journal.reader import JournalReader
-    from verdicts.message import decode_verdict
     from verdicts.request import LARGEST
+    from verdicts.verdict import decode_verdict
 
     if options.control is not None or options.config is not None:
         raise InputError("which journal: expected --journal alone, or the line's --control or --config")

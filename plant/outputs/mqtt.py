@@ -15,7 +15,8 @@ from foundation.secret_file import read_secret
 from lines.section import File
 from plant.outputs import Delivery, LineNow, PeerFailed
 from plant.section import Duration, OutputSection, seconds, whole_port
-from verdicts.message import Health, encode
+from verdicts.health import Health
+from verdicts.message import encode
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
