@@ -63,7 +63,7 @@ def line(tmp_path: Path) -> Iterator[DeliveryLine]:
 class MailServer:
     """Speaks as much SMTP as a client needs, and keeps what it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         import socketserver
 
         self.mails: list[str] = []
@@ -82,7 +82,7 @@ class MailServer:
                         server.mails.append(text.decode())
                     self.wfile.write(b"221 bye\r\n" if word == b"QUIT" else b"250 ok\r\n")
 
-        self.port = free_port()
+        self.port = port or free_port()
         self.server = socketserver.ThreadingTCPServer(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
