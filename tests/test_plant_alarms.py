@@ -187,10 +187,15 @@ def test_a_cause_that_comes_and_goes_is_told_once_and_remembered(tmp_path: Path)
     [
         ({"webhook": {"url": "ftp://x"}}, "webhook.url: found"),
         ({"webhook": {"url": "http://user:geheim@x/"}}, "webhook.url: found"),
+        ({"webhook": {"url": "http://x:99999/"}}, "webhook.url: found 'http://x:99999/', expected a port"),
         ({"webhook": {"url": "http://x/", "secret": "none"}}, "webhook.secret: "),
         ({"webhook": {"url": "http://x/", "decisions": ["passed"]}}, "webhook.decisions"),
         ({"alarms": {}}, "alarms: expected webhook, mail or both"),
         ({"alarms": {"mail": {"server": "x", "sender": "a@b", "to": ["c@d"]}}}, "alarms.mail.server: found"),
+        (
+            {"alarms": {"mail": {"server": "smtp://x", "sender": "a@b", "to": ["c@d"], "ca": "none"}}},
+            "none cannot be read: No such file",
+        ),
         ({"alarms": {"after": 5, "webhook": {"url": "http://x/"}}}, "alarms.after: found 5, expected a text"),
     ],
 )

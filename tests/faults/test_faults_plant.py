@@ -554,14 +554,23 @@ def test_gate_and_clock(trial: Trial, belt: Belt) -> None:
         offset.write_text("0")
         gate.lets_pass_again()
 
-        trial.another("verdicts that come after their part: it was thrown out")
+        trial.another("inspectd-plant stopped (SIGSTOP): its gates hear the line by themselves, and go on")
         trial.inject()
-        late = gate.now()["late"]
-        running.process.send_signal(signal.SIGSTOP)  # it hears nothing; its gates go on without it
+        running.process.send_signal(signal.SIGSTOP)
+        trial.not_told()
         trial.uninterrupted(verdicts=80)  # two seconds: the way to the gate takes less
-        gate.rests()
+        moved = gate.moved.read_text()
+        trial.wait_until(lambda: gate.moved.read_text().count(" 1") > moved.count(" 1") + 5)
         running.process.send_signal(signal.SIGCONT)
+
+        trial.another("verdicts that come after their part: it was thrown out")
+        late = gate.now()["late"]
+        trial.inject()
+        trial.send(signal.SIGSTOP)
+        time.sleep(1.0)  # the fault itself: the way to the gate takes less
+        trial.send(signal.SIGCONT)
         trial.detected_by("/healthz: late", lambda: gate.now()["late"] > late)
+        trial.recovered()
         gate.lets_pass_again()
 
         trial.another("process of the gates killed (SIGKILL): their outputs rest, all of it is started again")
