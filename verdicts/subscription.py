@@ -1,5 +1,6 @@
 import logging
 import math
+import time
 from collections.abc import Callable, Collection, Iterator
 from types import TracebackType
 from typing import Final, Self, get_args
@@ -91,16 +92,40 @@ class Subscription:
             LineSilent: no health for ``silence_s``; raised again after each further ``silence_s``.
             StopIteration: the subscription was closed.
         """
+        verdict = self.take(math.inf)
+        if verdict is None:
+            raise StopIteration
+        return verdict
+
+    def take(self, timeout_s: float) -> Verdict | None:
+        """Wait for the next verdict that was asked for, and no longer than that.
+
+        Args:
+            timeout_s: seconds; 0 takes only what has arrived.
+
+        Returns:
+            The verdict; None when none came in time, or the subscription was closed.
+
+        Raises:
+            VerdictsLost, LineSilent: as for iterating.
+        """
+        until_s = time.monotonic() + timeout_s
         while not self._socket.closed:
             for entry in self._due:
                 if isinstance(entry, Lost):
                     self._report(entry)
                 elif self._asked_for(entry):
                     return entry
-            message = self._receive()
-            if message is not None:
-                self._due = self._brought(message)
-        raise StopIteration
+            if not self._receive(until_s):
+                break
+        return None
+
+    def fileno(self) -> int:
+        """Give a descriptor for ``select``: it is ready when something has come since the last ``take``.
+
+        It tells of news only: take until nothing is left before you wait for it again.
+        """
+        return int(self._socket.fd)
 
     def __enter__(self) -> Self:
         return self
@@ -117,21 +142,25 @@ class Subscription:
         if self._journal is not None:
             self._journal.close()
 
-    def _receive(self) -> Verdict | Health | None:
-        """Take one message, or raise LineSilent once nothing is left to read; None for a malformed one."""
+    def _receive(self, until_s: float = math.inf) -> bool:
+        """Take one message, or raise LineSilent once nothing is left to read; False: none came in time."""
         # What already waits is read first: a caller that was busy for long does not take that for silence.
-        if not self._socket.poll(max(0, math.ceil(self._silence.left_s * 1000))):
-            raise self._silent()
+        wait_s = max(0.0, min(self._silence.left_s, until_s - time.monotonic()))
+        if not self._socket.poll(math.ceil(wait_s * 1000)):
+            if self._silence.left_s <= 0:
+                raise self._silent()
+            return time.monotonic() < until_s
         try:
             message = _decode(self._socket.recv_multipart())
         except MalformedMessage as error:
             self.malformed += 1
             self._last_malformed = error
-            return None
+            return True
         if isinstance(message, Health):
             self._silence.heard(message)
             self._warn_of_unknown_cameras(message)
-        return message
+        self._due = self._brought(message)
+        return True
 
     def _silent(self) -> LineSilent:
         if self._silence.goes_on:
