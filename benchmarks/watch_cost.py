@@ -25,7 +25,7 @@ from calibration.drift_baseline import Recorder
 from daemon.capture.drivers.simulated import SimulatedLine
 from daemon.inspectctl.cli import main as inspectctl
 
-FIGURES = ("per_second", "daemon_cpu_us_per_verdict")
+FIGURES = ("per_second", "daemon_cpu_us_per_verdict_once_it_runs")
 BASELINE = 60
 
 
@@ -56,9 +56,9 @@ def main() -> None:
                 ):
                     config = write_config(folder, frames, fps, watched=watched == "with")
                     found[f"{part}, {watched}"].append(measure(config, frames))
+                    if options.json is not None:
+                        options.json.write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
-    if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def prepare(folder: Path) -> None:

@@ -14,22 +14,25 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
-from foundation.errors import InputError
 from foundation.secret_file import read_secret
 from foundation.secrets import masked
 from lines.section import File, Section
 from plant.outputs import PeerFailed
-from plant.section import Duration, seconds
+from plant.section import Duration, seconds, whole_port
+from plant.tls import trusting
 
 _URL: Final = re.compile(
-    r"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?(?:/[!-~]*)?", re.ASCII
+    r"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]+))?(?:/[!-~]*)?", re.ASCII
 )
 _MOST_BYTES: Final = 64 * 1024
 
 
 def _url(text: str) -> str:
-    if not _URL.fullmatch(text) or len(text) > 2000:
+    match = _URL.fullmatch(text)
+    if match is None or len(text) > 2000:
         raise ValueError("expected http://HOST/… or https://HOST/…; a secret goes into the key secret")
+    if match[1] is not None:
+        whole_port(match[1])
     return text
 
 
@@ -57,11 +60,7 @@ class Poster:
         self._url = config.url
         self._timeout_s = seconds(config.timeout)
         self._secret = None if config.secret is None else read_secret(file, f"{key}.secret", config.secret)
-        try:
-            context = ssl.create_default_context(cafile=config.ca)
-        except (OSError, ssl.SSLError) as error:
-            reason = "holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
-            raise InputError(f"{file}: {key}.ca: {config.ca} {reason}") from error
+        context = trusting(file, f"{key}.ca", config.ca)
         self._opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirect()
         )

@@ -91,13 +91,12 @@ class _Running:
             check_gates(plant)
             with _named(plant.file):
                 self.gates = GateProcess(plant)
+        _come_last()  # after the gates have a process of their own
         self.listening = Listening(plant.line, seconds(plant.config.silence))
         self.links = {
             name: _link(plant, name, plant.places[name], output, self.listening)
             for name, output in open_outputs(plant, self.listening.now).items()
         }
-        if self.gates is not None:
-            self.listening.tell(self.gates.came)
         self._channels: list[Channel] = []
         self._alarms: Alarms | None = None
         if plant.config.alarms is not None:
@@ -133,7 +132,7 @@ class _Running:
         """Begin to listen and to deliver."""
         self.listening.start()
         if self.gates is not None:
-            self.gates.start(self.listening.now)
+            self.gates.start()
         for link in self.links.values():
             link.start()
         for channel in self._channels:
@@ -223,6 +222,14 @@ class _Running:
                     "/readyz": lambda: as_json(self.health(), good=self.is_ready()),
                 },
             )
+
+
+def _come_last() -> None:
+    """Leave the processor to the line whenever it wants it: what waits here waits in its journal."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError as error:
+        _log.info("the outputs run with the line's own priority (%s)", error.strerror)
 
 
 def _link(plant: Plant, name: str, place: Place, output: Any, listening: Listening) -> Link:

@@ -63,7 +63,7 @@ def line(tmp_path: Path) -> Iterator[DeliveryLine]:
 class MailServer:
     """Speaks as much SMTP as a client needs, and keeps what it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         import socketserver
 
         self.mails: list[str] = []
@@ -82,7 +82,7 @@ class MailServer:
                         server.mails.append(text.decode())
                     self.wfile.write(b"221 bye\r\n" if word == b"QUIT" else b"250 ok\r\n")
 
-        self.port = free_port()
+        self.port = port or free_port()
         self.server = socketserver.ThreadingTCPServer(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -187,10 +187,15 @@ def test_a_cause_that_comes_and_goes_is_told_once_and_remembered(tmp_path: Path)
     [
         ({"webhook": {"url": "ftp://x"}}, "webhook.url: found"),
         ({"webhook": {"url": "http://user:geheim@x/"}}, "webhook.url: found"),
+        ({"webhook": {"url": "http://x:99999/"}}, "webhook.url: found 'http://x:99999/', expected a port"),
         ({"webhook": {"url": "http://x/", "secret": "none"}}, "webhook.secret: "),
         ({"webhook": {"url": "http://x/", "decisions": ["passed"]}}, "webhook.decisions"),
         ({"alarms": {}}, "alarms: expected webhook, mail or both"),
         ({"alarms": {"mail": {"server": "x", "sender": "a@b", "to": ["c@d"]}}}, "alarms.mail.server: found"),
+        (
+            {"alarms": {"mail": {"server": "smtp://x", "sender": "a@b", "to": ["c@d"], "ca": "none"}}},
+            "none cannot be read: No such file",
+        ),
         ({"alarms": {"after": 5, "webhook": {"url": "http://x/"}}}, "alarms.after: found 5, expected a text"),
     ],
 )

@@ -231,6 +231,7 @@ ENCODER = {"modbus": {"address": "tcp://p", "register": 43}}
         ({"modbus_client": PLC | {"address": "tcp://p:502"}, "belt": ENCODER, "gates": GATES}, "overlaps"),
         ({"modbus_client": PLC | {"timeout": "0 s"}}, "timeout: found '0 s', expected more than 0"),
         ({"modbus_client": PLC, "belt": ENCODER, "gates": GATES}, "which overlaps modbus_client's 0 to 43"),
+        ({"modbus_server": {}, "opcua": {"listen": "opc.tcp://0.0.0.0:502"}}, "where modbus_server listens"),
     ],
 )
 def test_registers_that_overlap_and_other_mistakes_are_one_line(

@@ -73,8 +73,8 @@ class AcknowledgedSubscription(VerdictStream):
         self._told_s = 0.0
         self._untold = 0
 
-    def __next__(self) -> Verdict:
-        """Wait for the next verdict that was asked for; this acknowledges the one before.
+    def take(self, timeout_s: float) -> Verdict | None:
+        """See ``VerdictStream.take``; this acknowledges the verdict before.
 
         Raises:
             VerdictsLost: the journal has lost verdicts before this subscriber got them, and there is no
@@ -82,24 +82,6 @@ class AcknowledgedSubscription(VerdictStream):
             LineSilent: no health for ``silence_s``; raised again after each further ``silence_s``.
             SubscriberReplaced: another process has taken the name.
             SubscriberRefused: the line does not deliver to this name.
-            StopIteration: the subscription was closed.
-        """
-        verdict = self.take(math.inf)
-        if verdict is None:
-            raise StopIteration
-        return verdict
-
-    def take(self, timeout_s: float) -> Verdict | None:
-        """Wait for the next verdict, and no longer than that; this acknowledges the one before.
-
-        Args:
-            timeout_s: seconds; 0 takes only what has arrived.
-
-        Returns:
-            The verdict; None when none came in time, or the subscription was closed.
-
-        Raises:
-            VerdictsLost, LineSilent, SubscriberReplaced, SubscriberRefused: as for iterating.
         """
         until_s = time.monotonic() + timeout_s
         if self._automatic and self._last is not None:
@@ -126,7 +108,7 @@ class AcknowledgedSubscription(VerdictStream):
         """Wait until the line knows this name: from then on it keeps its place in the journal.
 
         Raises:
-            LineSilent, SubscriberReplaced, SubscriberRefused: as for iterating.
+            LineSilent, SubscriberReplaced, SubscriberRefused: see ``take``.
         """
         while not self._joined and not self._socket.closed:
             if self._refusal is not None:

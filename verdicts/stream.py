@@ -59,8 +59,27 @@ class VerdictStream(ABC):
     def __iter__(self) -> Self:
         return self
 
+    def __next__(self) -> Verdict:
+        """Wait for the next verdict that was asked for, as ``take`` does."""
+        verdict = self.take(math.inf)
+        if verdict is None:
+            raise StopIteration
+        return verdict
+
     @abstractmethod
-    def __next__(self) -> Verdict: ...
+    def take(self, timeout_s: float) -> Verdict | None:
+        """Wait for the next verdict that was asked for, and no longer than that.
+
+        Args:
+            timeout_s: seconds; 0 takes only what has arrived.
+
+        Returns:
+            The verdict; None when none came in time, or the subscription was closed.
+
+        Raises:
+            VerdictsLost: verdicts are missing and there is no ``on_lost``; the next call goes on after them.
+            LineSilent: no health for ``silence_s``; raised again after each further ``silence_s``.
+        """
 
     def __enter__(self) -> Self:
         return self

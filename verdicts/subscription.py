@@ -1,5 +1,6 @@
 import logging
 import math
+import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
@@ -58,24 +59,24 @@ class Subscription(VerdictStream):
         self._last_malformed: MalformedMessage | None = None
         self._warned = False
 
-    def __next__(self) -> Verdict:
-        """Wait for the next verdict that was asked for.
-
-        Raises:
-            VerdictsLost: verdicts are missing and there is no ``on_lost``; the next call goes on after them.
-            LineSilent: no health for ``silence_s``; raised again after each further ``silence_s``.
-            StopIteration: the subscription was closed.
-        """
+    def take(self, timeout_s: float) -> Verdict | None:
+        until_s = time.monotonic() + timeout_s
         while not self._socket.closed:
             for entry in self._due:
                 if isinstance(entry, Lost):
                     self._report(entry)
                 elif self._asked_for(entry):
                     return entry
-            message = self._receive()
-            if message is not None:
-                self._due = self._brought(message)
-        raise StopIteration
+            if not self._receive(until_s):
+                break
+        return None
+
+    def fileno(self) -> int:
+        """Give a descriptor for ``select``: it is ready when something has come since the last ``take``.
+
+        It tells of news only: take until nothing is left before you wait for it again.
+        """
+        return int(self._socket.fd)
 
     def close(self) -> None:
         self._due = iter(())
@@ -83,22 +84,26 @@ class Subscription(VerdictStream):
         if self._journal is not None:
             self._journal.close()
 
-    def _receive(self) -> Verdict | Health | None:
-        """Take one message, or raise LineSilent once nothing is left to read; None for a malformed one."""
+    def _receive(self, until_s: float = math.inf) -> bool:
+        """Take one message, or raise LineSilent once nothing is left to read; False: none came in time."""
         # What already waits is read first: a caller that was busy for long does not take that for silence.
-        if not self._socket.poll(max(0, math.ceil(self._silence.left_s * 1000))):
-            dropped = f"; {self.malformed} malformed messages, the last: {self._last_malformed}"
-            raise self._silent(dropped if self.malformed else "")
+        wait_s = max(0.0, min(self._silence.left_s, until_s - time.monotonic()))
+        if not self._socket.poll(math.ceil(wait_s * 1000)):
+            if self._silence.left_s <= 0:
+                dropped = f"; {self.malformed} malformed messages, the last: {self._last_malformed}"
+                raise self._silent(dropped if self.malformed else "")
+            return time.monotonic() < until_s
         try:
             message = _decode(self._socket.recv_multipart())
         except MalformedMessage as error:
             self.malformed += 1
             self._last_malformed = error
-            return None
+            return True
         if isinstance(message, Health):
             self._silence.heard(message)
             self._warn_of_unknown_cameras(message)
-        return message
+        self._due = self._brought(message)
+        return True
 
     def _brought(self, message: Verdict | Health) -> Iterator[Verdict | Lost]:
         """Give what is due now, in order: what was missed before a message, and the message's verdict."""

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import smtplib
-import ssl
 import threading
 from collections import deque
 from email.message import EmailMessage
@@ -11,13 +10,13 @@ from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import Final, Protocol
 
-from foundation.errors import InputError
 from foundation.secret_file import read_secret
 from plant.alarms.alarms import Message, content_of
 from plant.alarms.config import AlarmsConfig, MailConfig, server_of
 from plant.http_post import Poster, WebAddress
 from plant.outputs import PeerFailed
 from plant.section import seconds
+from plant.tls import trusting
 
 _log = logging.getLogger(__name__)
 _MOST_WAITING: Final = 200
@@ -71,10 +70,7 @@ class MailWay:
         self._password = (
             None if config.password is None else read_secret(file, "alarms.mail.password", config.password)
         )
-        try:
-            self._context = ssl.create_default_context(cafile=config.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise InputError(f"{file}: alarms.mail.ca: {config.ca} holds no certificate in PEM") from error
+        self._context = trusting(file, "alarms.mail.ca", config.ca)
 
     def send(self, message: Message) -> None:
         config = self._config

@@ -15,6 +15,7 @@ from foundation.secret_file import read_secret
 from lines.section import File
 from plant.outputs import Delivery, LineNow, PeerFailed
 from plant.section import Duration, OutputSection, seconds, whole_port
+from plant.tls import trusting
 from verdicts.health import Health
 from verdicts.message import encode
 
@@ -240,18 +241,15 @@ class Mqtt:
 
 
 def _tls(file: Path, config: MqttConfig) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=config.ca)
-    except (OSError, ssl.SSLError) as error:
-        reason = "holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
-        raise InputError(f"{file}: mqtt.ca: {config.ca} {reason}") from error
+    context = trusting(file, "mqtt.ca", config.ca)
     if (config.certificate is None) != (config.certificate_key is None):
         raise InputError(f"{file}: mqtt.certificate: expected it together with certificate_key, or neither")
     if config.certificate is not None:
         try:
             context.load_cert_chain(config.certificate, config.certificate_key, password=_no_password)
-        except (OSError, ValueError, ssl.SSLError) as error:
-            reason = error.strerror if isinstance(error, FileNotFoundError) else "are no pair in PEM"
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            unread = isinstance(error, OSError) and not isinstance(error, ssl.SSLError)
+            reason = f"cannot be read: {error.strerror}" if unread else "are no pair in PEM"
             raise InputError(
                 f"{file}: mqtt.certificate: {config.certificate} and {config.certificate_key}: {reason}"
             ) from error
