@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 from pydantic import Field, model_validator
 
 from plant.gate.config import Address, Peer, Unit, peer_of
-from plant.modbus import reason
+from plant.modbus import reason, refusal
 from plant.outputs import Delivery, LineNow, PeerFailed, PeerWaits
 from plant.outputs.registers import MAP, WORDS, status_words, verdict_words
 from plant.section import Duration, OutputSection, seconds
@@ -147,6 +147,6 @@ class ModbusClient:
         if answer.isError():
             raise PeerFailed(
                 f"{self._config.address}: refuses registers {self._config.register_} to "
-                f"{self._config.register_ + WORDS - 1} or {self._config.acknowledge}: {answer}"
+                f"{self._config.register_ + WORDS - 1} or {self._config.acknowledge}: {refusal(answer)}"
             )
         return answer
