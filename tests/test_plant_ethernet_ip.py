@@ -23,7 +23,7 @@ from plant.outputs.registers import MAP, WORDS
 
 
 class Controller:
-    """A controller in a process of its own, with a tag Reg, INT[110]; and its program, which reads verdicts."""
+    """A controller with a tag Reg, INT[110], and its program, which reads verdicts."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port or free_port()
