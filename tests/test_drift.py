@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from documented_sql import documented_commands, rows_of
 from line_rig import running, write_config
 from patience import PATIENCE_S
 from test_daemon_reload import inspectctl, rewrite
@@ -276,6 +277,11 @@ def test_a_line_tells_of_its_lamp_until_somebody_accepts_it(watched: Path) -> No
     assert (told["cause"], told["camera"]) == ("lamp", "top")
     [kept] = notes(watched.parent, "drift_accepted")
     assert (kept["by"], kept["cameras"]) == ("Ada", {"top": "lamp"})
+    events, outcomes = documented_commands("golden.md")
+    for kind in ("drift", "drift_accepted"):
+        assert rows_of(events.replace("'golden'", f"'{kind}'"), watched.with_name("line3.journal"))
+    told = [row[1:] for row in rows_of(outcomes, watched.with_name("line3.journal"))]
+    assert told == [("drift_accepted", "Ada", None), ("drift", None, "lamp")]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from documented_sql import documented_commands, rows_of
 from line_rig import running, write_config
 from scipy import stats
 from test_golden import notes
@@ -138,6 +139,9 @@ def test_a_line_takes_the_threshold_that_its_parts_ask_for_and_the_old_one_back(
         (0.5, changed.threshold, "Ada", "held against a shift"),
         (changed.threshold, 0.5, "Ben", "too high"),
     ]
+    _, outcomes = documented_commands("golden.md")
+    told = [(kind, by, value) for _, kind, by, value in rows_of(outcomes, line_folder / "line3.journal")]
+    assert told == [("threshold", "Ben", 0.5), ("threshold", "Ada", changed.threshold)]
     assert inspectctl(["audit", str(line_folder / "line3.journal")]) == 0
     code, said = command("set", "0.45", "--reason", "nobody is there")
     assert (code, said.count("\n")) == (1, 1)
