@@ -70,8 +70,9 @@ def test_a_line_withholds_its_parts_while_a_golden_sample_fails(line_folder: Pat
             "expect", "defect", "--camera", "side", "--within", "0.3 s", "--config", config, "--by", "Ada"
         )
         assert (missed.returncode, missed.stdout[:7]) == (1, "failed:"), missed.stderr
-        unknown = inspectctl("expect", "defect", "--camera", "left", "--config", config)
-        assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+        for wrong in (("--camera", "left"), ("--part", ""), ("--camera", "")):
+            unknown = inspectctl("expect", "defect", *wrong, "--config", config)
+            assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
 
         recalibrate(line_folder, 0.001)  # now the good sample would be rejected
         assert inspectctl("reload", "--config", config).returncode == 0
