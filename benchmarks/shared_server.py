@@ -3,8 +3,8 @@
     INSPECTD_TRITON=…/bin/python python benchmarks/shared_server.py bottle.onnx bottle.calibration.yaml
 
 The server is Triton, or MLServer where INSPECTD_MLSERVER is given instead; both compute with ONNX Runtime
-(tests/served_graph.py). Each line is a process that has one frame after the other judged; the ways take turns.
-With --rate each has a frame at fixed times, as cameras do.
+(tests/served_graph.py). Each line is a process that has one frame after the other judged; the ways take
+turns. With --rate each has a frame at fixed times, as cameras do.
 """
 
 import argparse
