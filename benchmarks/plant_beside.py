@@ -105,7 +105,7 @@ def watched_beside(running: Plant, inspection: Inspection, seconds: float) -> di
 
 @contextmanager
 def beside(folder: Path, name: str) -> Iterator[Plant]:
-    """Run inspectd-plant with all of its outputs, and who takes them; a new name has nothing to catch up with."""
+    """Run inspectd-plant, and who takes what it puts out; a new name has nothing to catch up with."""
     broker, plc, metrics = free_port(), free_port(), free_port()
     output = {"simulated": "gate.log"}
     (folder / "mosquitto.conf").write_text(f"listener {broker} 127.0.0.1\nallow_anonymous true\n")
