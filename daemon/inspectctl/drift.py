@@ -1,9 +1,8 @@
 import argparse
 from typing import Any
 
+from daemon.inspectctl.by_option import add_by_option, by
 from daemon.inspectctl.control_options import add_control_options, line_control
-from daemon.inspectctl.expect import user
-from daemon.inspectctl.terminal import complain
 from foundation.errors import InputError, printable
 
 _TIMEOUT_S = 30.0
@@ -14,31 +13,21 @@ def add(commands: Any) -> None:
         "drift",
         help="show whether parts still look as calibrated, or accept how they look now",
         description="Show what has changed at each camera since the calibration: lamp, focus, position, "
-        "dirt, or "
-        "the parts themselves. Exit code 0 when nothing has, else 1. With accept, how the parts look now is "
-        "the "
-        "new normal; the journal keeps who said so.",
+        "dirt, or the parts themselves. Exit code 0 when nothing has, else 1. With accept, how the parts "
+        "look now is the new normal; the journal keeps who said so.",
     )
     parser.add_argument("what", nargs="?", choices=["accept"], help="take how the parts look now for normal")
     parser.add_argument("--camera", metavar="NAME", help="with accept: at this camera alone (default: all)")
-    parser.add_argument("--by", metavar="NAME", help="who accepts (default: the user of this machine)")
+    add_by_option(parser, "accepts")
     add_control_options(parser)
     parser.set_defaults(run=_drift)
 
 
 def _drift(options: argparse.Namespace) -> int:
-    from verdicts import ControlSilent, MalformedMessage
-
-    try:
-        with line_control(options, timeout_s=_TIMEOUT_S) as control:
-            if options.what is None:
-                return _show(control.status())
-            print(printable(control.accept_drift(options.camera, by=options.by or user())))
-    except MalformedMessage as error:
-        raise InputError(str(error)) from error
-    except ControlSilent as silence:
-        complain(str(silence))
-        return 1
+    with line_control(options, timeout_s=_TIMEOUT_S) as control:
+        if options.what is None:
+            return _show(control.status())
+        print(printable(control.accept_drift(options.camera, by=by(options))))
     return 0
 
 
