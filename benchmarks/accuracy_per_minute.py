@@ -20,7 +20,7 @@ from detection.task import Task
 from tqdm import tqdm
 
 from foundation.command import run_command
-from foundation.files import replacing
+from foundation.files import write_whole
 from foundation.option_types import whole_number
 
 PROG = "accuracy_per_minute.py"
@@ -56,8 +56,7 @@ def run(options: argparse.Namespace, command: str) -> int:
             rows.append((method.name, data.name, steps, found["learned_in_s"] / 60, found["image_auroc"]))
     page = as_markdown(rows, command)
     if options.markdown is not None:
-        with replacing(options.markdown) as file:
-            file.write(page.encode())
+        write_whole(options.markdown, page.encode())
     print(page)
     return 0
 

@@ -326,7 +326,7 @@ def ablate_command(options: argparse.Namespace) -> None:
     """Train with and without each ingredient, as the paper's ablation; after a kill the command resumes."""
     import json
 
-    from foundation.files import replacing
+    from foundation.files import write_whole
     from models import training_images
     from models.datasets.contents import contents
     from models.datasets.open import open_data_set
@@ -369,10 +369,8 @@ def ablate_command(options: argparse.Namespace) -> None:
     options.out.mkdir(exist_ok=True)
     table = ablate(settings, data_set, splits, penalty, options.out)
     page = as_markdown(table, options.data.absolute().name)
-    with replacing(options.out / "ablation.json") as file:
-        file.write(json.dumps(table, indent=2).encode() + b"\n")
-    with replacing(options.out / "ablation.md") as file:
-        file.write(page.encode())
+    write_whole(options.out / "ablation.json", json.dumps(table, indent=2).encode() + b"\n")
+    write_whole(options.out / "ablation.md", page.encode())
     print(f"{page}\n{options.out}: ablation.md, ablation.json")
 
 
@@ -395,7 +393,7 @@ def tune_command(options: argparse.Namespace) -> None:
     """Search for learning rate, weight decay, size, image size and steps, without looking at test images."""
     import json
 
-    from foundation.files import replacing, sha256
+    from foundation.files import sha256, write_whole
     from models import training_images
     from models.datasets.contents import contents
     from models.datasets.open import open_data_set
@@ -442,10 +440,8 @@ def tune_command(options: argparse.Namespace) -> None:
     search = Search(base, teachers, materials, options.steps)
     table = tune(search, trials=options.trials, limit_s=limit_s, out=options.out, storage=options.storage)
     page = as_markdown(table, options.data.absolute().name)
-    with replacing(options.out / "tune.json") as file:
-        file.write(json.dumps(table, indent=2).encode() + b"\n")
-    with replacing(options.out / "tune.md") as file:
-        file.write(page.encode())
+    write_whole(options.out / "tune.json", json.dumps(table, indent=2).encode() + b"\n")
+    write_whole(options.out / "tune.md", page.encode())
     print(f"{page}\n{options.out}: tune.md, tune.json")
     if options.storage is not None and table["best"] is not None:
         print(
