@@ -162,18 +162,19 @@ def outage(line: DeliveryLine, peers: Sequence[Peer], running: Plant, count: int
     more_threads = running.threads() - threads
     for peer in peers:
         peer.come(running)
-    begun_s, took_s = time.monotonic(), dict[str, float]()
+    begun_s, took_s, delivering_mb = time.monotonic(), dict[str, float](), [running.memory_mb()]
     while len(took_s) < len(peers):
         assert time.monotonic() < begun_s + GIVE_UP_S, running.health()["outputs"]
         for peer in peers:
             if peer.output not in took_s and _delivered(running, peer, last):
                 took_s[peer.output] = time.monotonic() - begun_s
-        time.sleep(0.2)
+        delivering_mb.append(running.memory_mb())
+        time.sleep(1.0)
     return {
         "verdicts": count,
         "memory_mb": {"first": memory_mb[0], "last": memory_mb[-1], "most": max(memory_mb), "all": memory_mb},
         "more_threads": more_threads,
-        "memory_mb_afterwards": running.memory_mb(),
+        "memory_mb_while_delivering": delivering_mb[:: max(1, len(delivering_mb) // 20)],
         **{peer.output: _account(peer, last, took_s[peer.output]) for peer in peers},
     }
 

@@ -32,6 +32,8 @@ def _run(argv: list[str] | None) -> int:
         check_writable(file)
     if shown.suffix != ".html":
         raise InputError(f"--report: found {shown}, expected the name of a page, such as line3.html")
+    if target.resolve() in {shown.resolve(), shown.with_suffix(".json").resolve()}:
+        raise InputError(f"{target}: is where the page or its numbers go; name another file with -o")
     # What can be refused without them is refused at once: they take a second.
     from calibration.calibrate import calibrate
     from calibration.calibration_file import calibration_text
@@ -143,7 +145,7 @@ def command_line() -> "argparse.ArgumentParser":
     """Describe the command line."""
     from pathlib import Path
 
-    from foundation.option_types import share, whole_number
+    from foundation.option_types import file_name, share, whole_number
     from foundation.parser import Parser
     from pictures.option_types import region, tiles
 
@@ -153,7 +155,7 @@ def command_line() -> "argparse.ArgumentParser":
         "a part is rejected.",
     )
     parser.add_argument(
-        "engine", type=Path, nargs="?", metavar="model.engine", help="written by build-engine"
+        "engine", type=file_name, nargs="?", metavar="model.engine", help="written by build-engine"
     )
     parser.add_argument(
         "--good",
@@ -232,7 +234,7 @@ def command_line() -> "argparse.ArgumentParser":
     )
     parser.add_argument(
         "--report",
-        type=Path,
+        type=file_name,
         metavar="FILE",
         help="the page that shows what the threshold rests on, with its numbers as .json beside it "
         "(default: the "
@@ -247,7 +249,7 @@ def command_line() -> "argparse.ArgumentParser":
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=file_name,
         metavar="FILE",
         help="default: the engine's name with .calibration.yaml; with --camera, new- and the name of the "
         "line's own",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from foundation.errors import InputError
 from foundation.files import check_folder, check_writable
+from foundation.option_types import file_name
 from foundation.parser import Parser
 from models.errors import TrainingFailed
 from models.evaluate_cli import add_evaluation_options, evaluate_command
@@ -227,7 +228,7 @@ def _add_tune(commands: "Commands") -> None:
 
 def _add_export(commands: "Commands") -> None:
     export = commands.add_parser("export", help="write a model as ONNX", description=export_command.__doc__)
-    export.add_argument("model", type=Path, help="made by 'efficientad train'")
+    export.add_argument("model", type=file_name, help="made by 'efficientad train'")
     export.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="default: beside the model, ending in .onnx"
     )

@@ -16,6 +16,7 @@ from lines.section import File, Name, Section
 from plant.alarms.config import AlarmsConfig
 from plant.gate.config import BeltConfig, GateConfig, peer_of
 from plant.http_listener import MetricsConfig
+from plant.outputs.ethernet_ip import EthernetIpConfig
 from plant.outputs.modbus_client import ModbusClientConfig
 from plant.outputs.modbus_server import ModbusServerConfig
 from plant.outputs.mqtt import MqttConfig
@@ -55,6 +56,9 @@ class PlantConfig(Section):
         default=None, description="verdicts into a PLC's registers"
     )
     modbus_server: ModbusServerConfig | None = Field(default=None, description="registers that a PLC polls")
+    ethernet_ip: EthernetIpConfig | None = Field(
+        default=None, description="verdicts into a tag of a Rockwell controller"
+    )
     mqtt: MqttConfig | None = Field(default=None, description="verdicts and health to an MQTT 5 broker")
     opcua: OpcuaConfig | None = Field(default=None, description="a server of OPC UA for SCADA systems")
 

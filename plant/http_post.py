@@ -7,19 +7,19 @@ import json
 import re
 import ssl
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
 from foundation.secret_file import read_secret
 from foundation.secrets import masked
 from lines.section import File, Section
+from plant.deadline import hanging_up_after
 from plant.outputs import PeerFailed
 from plant.section import Duration, seconds, whole_port
-from plant.tls import trusting
+from plant.tls import reason, trusting
 
 _URL: Final = re.compile(
     r"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]+))?(?:/[!-~]*)?", re.ASCII
@@ -57,13 +57,10 @@ class Poster:
             InputError: one of them is of no use.
         """
         self.url = masked(config.url)
-        self._url = config.url
+        self._address = urlsplit(config.url)
         self._timeout_s = seconds(config.timeout)
         self._secret = None if config.secret is None else read_secret(file, f"{key}.secret", config.secret)
-        context = trusting(file, f"{key}.ca", config.ca)
-        self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirect()
-        )
+        self._tls = trusting(file, f"{key}.ca", config.ca)
 
     def post(self, content: object) -> None:
         """Post, and wait until it was taken.
@@ -77,29 +74,34 @@ class Poster:
             stamp = str(int(time.time()))
             signed = hmac.new(self._secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
             headers |= {"X-Inspectd-Timestamp": stamp, "X-Inspectd-Signature": f"sha256={signed}"}
-        request = urllib.request.Request(self._url, body, headers, method="POST")
+        connection = self._connection()
+        target = self._address._replace(scheme="", netloc="").geturl() or "/"
         try:
-            with self._opener.open(request, timeout=self._timeout_s) as answer:
+            with hanging_up_after(self._timeout_s, lambda: connection.sock):
+                connection.request("POST", target, body, headers)
+                answer = connection.getresponse()
                 answer.read(_MOST_BYTES)
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise PeerFailed(f"{self.url}: answers {error.code} {error.reason}") from error
-        except urllib.error.URLError as error:
-            raise PeerFailed(f"{self.url}: {_why(error.reason, self._timeout_s)}") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise PeerFailed(f"{self.url}: {_why(error, self._timeout_s)}") from error
+        finally:
+            connection.close()
+        if not 200 <= answer.status < 300:
+            raise PeerFailed(f"{self.url}: answers {answer.status} {answer.reason}".rstrip())
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port = self._address.hostname or "", self._address.port
+        if self._address.scheme == "https":
+            return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=self._tls)
+        return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _why(error: object, timeout_s: float) -> str:
+def _why(error: Exception, timeout_s: float) -> str:
     if isinstance(error, TimeoutError):
         return f"does not answer for {timeout_s:g} s"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not to be trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return reason(error)
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "has ended the connection"
     if isinstance(error, http.client.HTTPException):
         return f"does not speak HTTP ({type(error).__name__})"
     if isinstance(error, OSError) and error.strerror:

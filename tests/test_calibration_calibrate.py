@@ -515,6 +515,10 @@ def test_images_that_cannot_be_a_report_are_refused_in_one_line(
     shutil.copytree(folder / "defects", labels / "defects/dent")
     shutil.copy(labels / "good/000.png", labels / "defects/dent/good-after-all.png")
     assert "is among the good images too" in refusal(capsys, engine, "--from-labels", labels)
+    (labels / "defects/dent/good-after-all.png").unlink()
+    cv2.imwrite(str(labels / "defects/dent/saved-again.bmp"), read_image(labels / "good/000.png"))
+    told = refusal(capsys, engine, "--from-labels", labels)
+    assert f"saved-again.bmp: has the pixels of the good image {labels / 'good/000.png'}" in told
     assert "found no folder good" in refusal(capsys, engine, "--from-labels", labels / "good")
     assert "which images" in refusal(capsys, engine)
     assert "which images" in refusal(capsys, engine, "--from-labels", labels, "--good", good)
@@ -526,3 +530,12 @@ def test_images_that_cannot_be_a_report_are_refused_in_one_line(
     assert "the signing key cannot be read" in refusal(
         capsys, engine, "--good", good, "--sign", tmp_path / "no.key"
     )
+    for nameless in ("", ".", "/"):
+        for option in ("-o", "--report"):
+            told = refusal(capsys, engine, "--good", good, option, nameless)
+            assert f"found {nameless!r}, expected the name of a file" in told
+    assert main(["", "--good", str(good)]) == 2
+    assert "model.engine: found '', expected the name of a file" in capsys.readouterr().err
+    for name in ("line3.html", "line3.json"):
+        told = refusal(capsys, engine, "--good", good, "-o", tmp_path / name)
+        assert "is where the page or its numbers go; name another file" in told

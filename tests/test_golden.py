@@ -1,12 +1,16 @@
 """Golden samples and test parts: whether a line says so when its verdicts stop being true."""
 
+import hashlib
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from brightness import SIZE, THRESHOLD, calibrate
+from documented_sql import documented_commands, rows_of
 from line_rig import part_image, running, write_config
 from test_daemon_reload import inspectctl, rewrite
 
@@ -66,8 +70,9 @@ def test_a_line_withholds_its_parts_while_a_golden_sample_fails(line_folder: Pat
             "expect", "defect", "--camera", "side", "--within", "0.3 s", "--config", config, "--by", "Ada"
         )
         assert (missed.returncode, missed.stdout[:7]) == (1, "failed:"), missed.stderr
-        unknown = inspectctl("expect", "defect", "--camera", "left", "--config", config)
-        assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+        for wrong in (("--camera", "left"), ("--part", ""), ("--camera", "")):
+            unknown = inspectctl("expect", "defect", *wrong, "--config", config)
+            assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
 
         recalibrate(line_folder, 0.001)  # now the good sample would be rejected
         assert inspectctl("reload", "--config", config).returncode == 0
@@ -100,6 +105,29 @@ def test_a_line_withholds_its_parts_while_a_golden_sample_fails(line_folder: Pat
         ("passed", "Ada", "top"),
         ("failed", "Ada", "side"),
     ]
+    what_an_auditor_asks_for_is_answered(line_folder / "line3.journal")
+
+
+def what_an_auditor_asks_for_is_answered(journal: Path) -> None:
+    """Run the commands of docs/golden.md."""
+    events, outcomes = documented_commands("golden.md")
+    for kind in ("golden", "expect", "start", "reload"):
+        found = rows_of(events.replace("'golden'", f"'{kind}'"), journal)
+        assert found and all(json.loads(payload) for _, payload in found), kind
+    hashes = json.loads(rows_of(events.replace("'golden'", "'start'"), journal)[0][1])["sha256"]
+    config = journal.with_name("line3.yaml")
+    calibration = journal.with_name("brightness.calibration.yaml")
+    samples = journal.with_name("brightness.calibration.golden") / "golden.yaml"
+    for file in (config, samples):
+        assert hashes[str(file)] == hashlib.sha256(file.read_bytes()).hexdigest()
+    payload = ["unzip", "-p", f"{journal.with_name('brightness.engine')}", "model.onnx"]
+    assert hashes[payload[2]] == read_calibration(calibration).engine_sha256
+    if shutil.which("unzip"):
+        shown = subprocess.run(payload, capture_output=True, check=True).stdout
+        assert hashes[payload[2]] == hashlib.sha256(shown).hexdigest()
+    told = [row[1:] for row in rows_of(outcomes, journal)]
+    assert {("expect", "Ada", "passed"), ("expect", "Ada", "failed")} <= set(told)
+    assert {("golden", "reload", "failed"), ("golden", "selftest", "failed")} <= set(told)
 
 
 @pytest.mark.slow

@@ -260,7 +260,7 @@ def test_tls_and_passwords_are_checked_on_both_sides(line: DeliveryLine, tmp_pat
         ({"broker": "mqtt://u:geheim@h"}, "found 'mqtt://u:***@h', expected mqtt://HOST:PORT"),
         (
             {"broker": "mqtt://h", "line_key": "text"},
-            "line_key: found {folder}/text, expected a section curve",
+            "line_key: found {folder}/text, expected a section",
         ),
         ({"broker": "mqtt://h:99999"}, "expected a port from 1 to 65535"),
         ({"broker": "mqtt://h", "topic": "a/#"}, "expected levels such as factory/line3"),

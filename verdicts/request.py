@@ -39,7 +39,7 @@ ABSENT_AFTER_S: Final = 3.0
 
 
 LONGEST_PART: Final = 200
-"""Characters of a part's name that comes with a trigger."""
+"""Characters of a part's name that comes with a trigger, or is expected."""
 LONGEST_WINDOW_S: Final = 3600.0
 """For so long a line waits for a known bad part at the most."""
 
@@ -298,11 +298,7 @@ def _check_request(request: Request) -> None:
             check_name("product", request.product)
         case Trigger():
             check_name("camera", request.camera)
-            check_text("part", request.part, optional=True)
-            if request.part is not None and not 1 <= len(request.part) <= LONGEST_PART:
-                raise MalformedMessage(
-                    f"part: found {len(request.part)} characters, expected 1 to {LONGEST_PART}, or null"
-                )
+            _check_part(request.part)
         case AcceptDrift():
             if request.camera is not None:
                 check_name("camera", request.camera)
@@ -314,11 +310,17 @@ def _check_request(request: Request) -> None:
 def _check_expect(request: Expect) -> None:
     if request.camera is not None:
         check_name("camera", request.camera)
-    check_text("part", request.part, optional=True)
+    _check_part(request.part)
     check_text("by", request.by, optional=True)
     check_number("within_s", request.within_s)
     if not 0 < request.within_s <= LONGEST_WINDOW_S:
         raise malformed("within_s", request.within_s, f"seconds above 0, at most {LONGEST_WINDOW_S:g}")
+
+
+def _check_part(part: object) -> None:
+    check_text("part", part, optional=True)
+    if isinstance(part, str) and not 1 <= len(part) <= LONGEST_PART:
+        raise MalformedMessage(f"part: found {len(part)} characters, expected 1 to {LONGEST_PART}, or null")
 
 
 def _check_reply(reply: Reply) -> None:

@@ -30,8 +30,8 @@ _AT_ONCE = 20
 class AnomalibS:
     """EfficientAd, small, in the peer's process.
 
-    A backbone as the teacher gives its features where the networks have their cells; the student and
-    autoencoder have as many channels then, and everything else is the peer's own.
+    A backbone as the teacher gives its features where the peer's networks have their cells; the peer's
+    student and autoencoder have as many channels then, and everything else is the peer's own.
     """
 
     python: Path

@@ -67,6 +67,9 @@ def _threshold(options: argparse.Namespace) -> int:
 
     if options.value is not None and options.what != "set":
         raise InputError(f"VALUE: found {options.value:g}, expected none with back")
+    for option in ("reason", "by", "sign"):
+        if options.what is None and getattr(options, option) is not None:
+            raise InputError(f"--{option}: found without set or back, expected with one of them alone")
     options.config = config_of(options)
     line = read_line(options.config, options.key, options.server_key, signing_key=options.sign)
     product = options.product or next(iter(line.products), None)
@@ -101,22 +104,27 @@ def _change(options: argparse.Namespace, line: "LineConfig", file: Path, present
     if options.what == "back":
         done = go_back(used, by=who, reason=reason)
         return f"{done.said}; the threshold was {done.before:.4g} and is {done.threshold:.4g} again"
-    value, interval = _wished(line, present, options.within, options.value)
+    judged = _judged(line, present, options.within)
+    value, interval = _wished(*judged, present, options.value)
     done = apply(used, value, by=who, reason=reason, interval=interval)
+    passes, rejects = judged
     return (
-        f"{done.said}; the threshold was {done.before:.4g} and is {value:.4g} now ({_rates(*interval)}); "
-        "inspectctl threshold back undoes it"
+        f"{done.said}; the threshold was {done.before:.4g} and is {value:.4g} now ({_rates(*interval)}), "
+        f"which rejects {int((passes > value).sum())} of {len(passes)} parts that passed and "
+        f"{int((rejects > value).sum())} of {len(rejects)} that did not; inspectctl threshold back undoes it"
     )
 
 
 def _wished(
-    line: "LineConfig", present: "Calibration", within_s: float, value: float | None
+    passes: "NDArray[np.float64]",
+    rejects: "NDArray[np.float64]",
+    present: "Calibration",
+    value: float | None,
 ) -> tuple[float, tuple[float, float]]:
     """Give the threshold to set, and the interval of its false reject rate."""
     from calibration.reestimate import JudgedParts, reestimate
     from calibration.threshold_change import counted_interval
 
-    passes, rejects = _judged(line, present, within_s)
     judged, rate = JudgedParts(passes, len(rejects)), present.wanted_false_reject_rate
     if value is None:
         found = reestimate(judged, present.threshold, rate).threshold

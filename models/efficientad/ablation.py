@@ -154,7 +154,7 @@ def ablate(
 
 
 def place(row: Row) -> int:
-    """Give where a row stands in its section, from 1: the same with and without the larger size."""
+    """Give where a row stands in its section, from 1, whether or not the larger size has its row."""
     return [other for other in ROWS if other.section == row.section].index(row) + 1
 
 

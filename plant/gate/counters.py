@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from foundation.errors import InputError, refused_by_system
 from lines.gpio import request_lines
 from plant.gate.config import BeltConfig, GpioEncoder, ModbusEncoder, SimulatedBelt, peer_of
-from plant.modbus import reason
+from plant.modbus import reason, refusal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -254,7 +254,8 @@ class ModbusCounter:
             asked_s = time.monotonic()
             answer = ask(config.register_, count=config.words, device_id=config.unit)
             if answer.isError() or len(answer.registers) != config.words:
-                self._trouble = f"register {config.register_} cannot be read: {answer}"
+                why = refusal(answer) if answer.isError() else f"found {len(answer.registers)} registers"
+                self._trouble = f"register {config.register_} cannot be read: {why}"
                 self._seen = None
                 return
             count = 0.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from foundation.errors import InputError, refused_by_system
 from lines.gpio import request_lines
 from plant.gate.config import GateOutput, GpioOutput, ModbusOutput, peer_of
-from plant.modbus import reason
+from plant.modbus import reason, refusal
 
 if TYPE_CHECKING:
     import gpiod
@@ -166,7 +166,8 @@ class ModbusCoil:
             ending = self._end.is_set()
             answer = client.write_coil(self._config.coil, self._wanted, device_id=self._config.unit)
             if answer.isError():
-                self.trouble = f"{self._config.address}: coil {self._config.coil} cannot be written: {answer}"
+                why = refusal(answer)
+                self.trouble = f"{self._config.address}: coil {self._config.coil} cannot be written: {why}"
                 return
             self.trouble = None
             if ending:

@@ -1,16 +1,15 @@
 """The line as the gates' own process hears it: nothing beside it that is slow can hold a verdict up."""
 
 import logging
-from collections.abc import Callable
+from collections import deque
+from typing import Final
 
 from lines.line_config import LineConfig
-from verdicts import Health, LineSilent, Subscription, Verdict, subscribe
+from verdicts import Health, LineSilent, Lost, Subscription, Verdict, subscribe
 from verdicts.request import LARGEST
 
 _log = logging.getLogger(__name__)
-
-Missed = Callable[[str, int, int], object]
-"""Told the boot, the first and the last ``seq`` of verdicts that were not heard and may be journaled."""
+_MOST_MISSED: Final = 1000
 
 
 class Hearing:
@@ -18,18 +17,18 @@ class Hearing:
 
     Attributes:
         recovering: whether what was on its way before this process began is not known yet.
+        missed: what has to be asked for elsewhere, as asking takes time; the asker takes it out.
     """
 
-    def __init__(self, line: LineConfig, silence_s: float, missed: Missed) -> None:
+    def __init__(self, line: LineConfig, silence_s: float) -> None:
         """Begin to listen.
 
         Args:
             line: which one.
             silence_s: seconds without health until it counts as silent.
-            missed: told what has to be asked for elsewhere: asking takes time.
         """
         self.recovering = False
-        self._missed = missed
+        self.missed: deque[Lost] = deque(maxlen=_MOST_MISSED)
         self._silence_after: Health | None = None
         self._boot: str | None = None
         self._seq = 0
@@ -37,7 +36,7 @@ class Hearing:
             line.publish,
             line=line.name,
             silence_s=silence_s,
-            on_lost=lambda lost: missed(lost.boot, lost.first, lost.last),
+            on_lost=self.missed.append,
             curve=line.curve,
         )
 
@@ -62,7 +61,7 @@ class Hearing:
         news = verdict or self._subscription.health
         if news is not None and news.boot != self._boot:
             if self._boot is not None:  # its last verdicts, and those that the next daemon wrote for it
-                self._missed(self._boot, self._seq + 1, LARGEST)
+                self.missed.append(Lost(self._boot, self._seq + 1, LARGEST))
             self._boot, self._seq = news.boot, 0
         if news is not None:
             self._seq = max(self._seq, news.seq)

@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Final
 
 from foundation.errors import InputError, Unavailable
@@ -52,6 +54,7 @@ class GateProcess:
         self.on_timing: Callable[[str, float], object] = lambda *_: None
         self.ended: str | None = None
         self._line = plant.line
+        self._wanted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._stopping = False
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._pid = os.fork()
@@ -70,8 +73,10 @@ class GateProcess:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_HANGS_AFTER_S))
 
     def start(self) -> None:
-        """Begin to hear how the gates fare."""
+        """Begin to hear how the gates fare, and to ask the journal for what they want."""
         threading.Thread(target=self._run, name="gates", daemon=True).start()
+        if self._line.control is not None:
+            threading.Thread(target=self._ask_for_what_is_wanted, name="recovery", daemon=True).start()
 
     def close(self) -> None:
         """End it, with all outputs at rest."""
@@ -105,9 +110,9 @@ class GateProcess:
     def _take(self, kind: str, *content: Any) -> None:
         match kind:
             case "recover":
-                self._in_thread(self._recover, *content)
+                self._wanted.put(partial(self._recover, *content))
             case "missed":
-                self._in_thread(self._fill, *content)
+                self._wanted.put(partial(self._fill, *content))
             case _:
                 gates, margins, timings = content
                 self.gates = {
@@ -119,9 +124,9 @@ class GateProcess:
                 for name, late_s in timings:
                     self.on_timing(name, late_s)
 
-    def _in_thread(self, ask: Callable[..., None], *arguments: Any) -> None:
-        if self._line.control is not None:
-            threading.Thread(target=ask, args=arguments, name="recovery", daemon=True).start()
+    def _ask_for_what_is_wanted(self) -> None:
+        while self.ended is None and not self._stopping:
+            self._wanted.get()()
 
     def _recover(self, captured_at: float) -> None:
         """Ask the journal for the parts that were on their way when this process began."""

@@ -12,7 +12,6 @@ import sys
 import time
 from collections import deque
 from dataclasses import asdict
-from functools import partial
 from typing import Any, Final, NoReturn
 
 from foundation.errors import InputError, Unavailable
@@ -56,7 +55,7 @@ def live(plant: Plant, channel: socket.socket) -> NoReturn:
             signal.signal(number, signal.SIG_IGN)  # to the whole group; the other process tells when to end
         _come_first()
         try:
-            hearing = Hearing(plant.line, seconds(plant.config.silence), partial(_tell, channel, "missed"))
+            hearing = Hearing(plant.line, seconds(plant.config.silence))
             hearing.recovering = plant.line.control is not None
             gates = open_gates(plant, hearing.trouble)
         except InputError as error:
@@ -114,11 +113,9 @@ class _Turning:
             return 0.0
         # What was published before the line was heard is in the journal by now, and the rest is heard.
         if not self._has_asked and self._gates.has_looked and self._hearing.begun:
-            self._has_asked = True
             captured_at = self._gates.oldest_on_its_way()
             self._hearing.recovering = captured_at is not None
-            if captured_at is not None:
-                _tell(self._channel, "recover", captured_at)
+            self._has_asked = captured_at is None or _tell(self._channel, "recover", captured_at)
         return wait_s
 
     def _listen(self, timeout_s: float) -> bool:
@@ -161,9 +158,12 @@ class _Turning:
                     self._gates.distrust_what_is_on_its_way()
 
     def _report(self, now_s: float) -> None:
-        """Tell how the gates fare; figures that find no room wait."""
+        """Tell how the gates fare, and what they missed; what finds no room waits."""
         gates = {name: asdict(gate.now()) for name, gate in self._gates.gates.items()}
         self._reported_s = now_s
+        missed = self._hearing.missed
+        while missed and _tell(self._channel, "missed", missed[0].boot, missed[0].first, missed[0].last):
+            missed.popleft()
         if _tell(self._channel, "gates", gates, list(self._margins), list(self._timings)):
             self._margins.clear()
             self._timings.clear()

@@ -15,7 +15,7 @@ from foundation.secret_file import read_secret
 from lines.section import File
 from plant.outputs import Delivery, LineNow, PeerFailed
 from plant.section import Duration, OutputSection, seconds, whole_port
-from plant.tls import trusting
+from plant.tls import reason, trusting
 from verdicts.health import Health
 from verdicts.message import encode
 
@@ -214,10 +214,10 @@ class Mqtt:
             raise PeerFailed(f"{self._address}: {self._trouble}")
 
     def _why(self, error: Exception) -> str:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return f"its certificate is not to be trusted: {error.verify_message}"
         if isinstance(error, TimeoutError):
             return f"does not answer for {self._timeout_s:g} s"
+        if isinstance(error, ssl.SSLError):
+            return reason(error)
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
         return str(error)
@@ -232,7 +232,8 @@ class Mqtt:
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if self._trouble is None:
-            self._trouble = f"ended the connection: {code}"
+            unknown = code.value == 128  # what paho calls an end without a word
+            self._trouble = "ended the connection" + ("" if unknown else f": {code}")
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, code: Any, _properties: Any) -> None:
         if code.is_failure:
@@ -249,9 +250,9 @@ def _tls(file: Path, config: MqttConfig) -> ssl.SSLContext:
             context.load_cert_chain(config.certificate, config.certificate_key, password=_no_password)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             unread = isinstance(error, OSError) and not isinstance(error, ssl.SSLError)
-            reason = f"cannot be read: {error.strerror}" if unread else "are no pair in PEM"
+            why = f"cannot be read: {error.strerror}" if unread else "are no pair in PEM"
             raise InputError(
-                f"{file}: mqtt.certificate: {config.certificate} and {config.certificate_key}: {reason}"
+                f"{file}: mqtt.certificate: {config.certificate} and {config.certificate_key}: {why}"
             ) from error
     return context
 

@@ -51,11 +51,11 @@ _WITHOUT_FLUSH = struct.pack("I", 2)
 class Disk:
     """A mounted disk whose power can be cut."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mb: int = 64) -> None:
         self.image, self.folder = folder / "disk.img", folder / "disk"
         self.folder.mkdir()
         self.image.write_bytes(b"")
-        os.truncate(self.image, 64 << 20)
+        os.truncate(self.image, mb << 20)
         self._run("mkfs.ext4", "-q", self.image)
         self.mount()
 
