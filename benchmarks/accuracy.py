@@ -43,7 +43,7 @@ from detection.task import Method, Task
 from tqdm import tqdm
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from foundation.option_types import whole_number
 from models.option_types import SIZES
 
@@ -222,8 +222,7 @@ def device() -> str:
 
 def write(path: Path | None, content: str) -> None:
     if path is not None:
-        with replacing(path) as file:
-            file.write(content.encode())
+        write_whole(path, content.encode())
 
 
 positive = whole_number(1)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from calibration.detection import auroc
-from foundation.files import replacing
+from foundation.files import write_whole
 from models.datasets.open import open_data_set
 from models.evaluation.evaluate import Judged, judge_samples
 from models.evaluation.judge import open_judge
@@ -80,8 +80,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         lines = _page(options, Path(folder))
-    with replacing(options.out) as file:
-        file.write("\n".join(lines).encode() + b"\n")
+    write_whole(options.out, "\n".join(lines).encode() + b"\n")
     print("\n".join(lines))
 
 

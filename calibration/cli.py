@@ -23,7 +23,7 @@ def _run(argv: list[str] | None) -> int:
 
     arguments = command_line().parse_args(argv)
     from foundation.errors import EngineFailed, InputError
-    from foundation.files import check_writable
+    from foundation.files import check_writable, write_whole
 
     target = _target(arguments)
     good, defects = _folders(arguments)
@@ -36,7 +36,7 @@ def _run(argv: list[str] | None) -> int:
         raise InputError(f"{target}: is where the page or its numbers go; name another file with -o")
     # What can be refused without them is refused at once: they take a second.
     from calibration.calibrate import calibrate
-    from calibration.calibration_file import calibration_text, write_text
+    from calibration.calibration_file import calibration_text
     from calibration.evidence import as_json, evidence
     from calibration.page import page
     from calibration.report import comparison, next_step, report, warnings
@@ -63,11 +63,11 @@ def _run(argv: list[str] | None) -> int:
     text = calibration_text(measured.calibration)
     if key is not None:
         key.sign(target, text)
-    write_text(target, text)
+    write_whole(target, text)
     found = evidence(measured)
     numbers = as_json(measured, found, str(engine), str(target))
-    write_text(shown.with_suffix(".json"), json.dumps(numbers, ensure_ascii=False, indent=1).encode())
-    write_text(shown, page(target, engine, measured, found).encode())
+    write_whole(shown.with_suffix(".json"), json.dumps(numbers, ensure_ascii=False, indent=1).encode())
+    write_whole(shown, page(target, engine, measured, found).encode())
     print(report(target, measured))
     for line in comparison(measured):
         print(line)

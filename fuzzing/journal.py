@@ -122,7 +122,6 @@ class Target:
             for boot in reader.boots():
                 reader.last_seq(boot)
                 unjudged(reader, boot, "top", 20)
-            reader.last_boot()
             reader.last_event("select")
             list(reader.since(datetime(2026, 1, 1, tzinfo=UTC)))
             list(reader.verdicts("aa", 1, 100))

@@ -25,7 +25,7 @@ class ContractGraph:
         self.weights: list[Any] = []
 
     def weight(self, name: str, values: NDArray[Any]) -> str:
-        """Add a constant and give its name."""
+        """Add a constant of any shape and type, and give its name."""
         self.weights.append(numpy_helper.from_array(values, name))
         return name
 

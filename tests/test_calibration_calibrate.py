@@ -440,24 +440,6 @@ def test_rates_that_make_no_sense(folder: Path, capsys: pytest.CaptureFixture[st
     assert "expected a share from 1e-06 to 0.1" in capsys.readouterr().err
 
 
-def test_help_waits_for_no_heavy_import() -> None:
-    script = (
-        "import sys\n"
-        "from calibration.cli import main\n"
-        "try:\n"
-        "    main(['--help'])\n"
-        "finally:\n"
-        "    heavy = {'cv2', 'numpy', 'onnx', 'onnxruntime', 'openvino', 'pydantic', 'scipy'}\n"
-        "    print(*heavy & sys.modules.keys(), file=sys.stderr, end='')\n"
-    )
-    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert shown.stderr == ""
-    assert (
-        "--false-reject-rate"
-        in subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True).stdout
-    )
-
-
 def test_ctrl_c_is_one_line_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     engine = tmp_path / "line3.engine"
     engine.write_bytes((folder / "line3.engine").read_bytes())

@@ -23,7 +23,8 @@ from daemon.judging.lane import Judged, Lane, NotJudged, needed_ns
 from daemon.judging.lanes import Lanes
 from daemon.judging.ledger import CapturedFrame, FrameKey
 from daemon.judging.queue import WaitingFrames
-from daemon.load import Setup, load_products
+from daemon.load import load_products
+from daemon.setup import Setup
 from engine_runtime.engine import ANOMALY_MAP, SCORE
 from engine_runtime.manifest import Manifest
 from foundation.errors import EngineFailed

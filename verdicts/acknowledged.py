@@ -68,7 +68,6 @@ class AcknowledgedSubscription(VerdictStream):
         self._open: dict[tuple[str, int], int] = {}  # handed out: the verdict's row in the journal
         self._last: Verdict | None = None
         self._done_row: int | None = None  # up to here everything is dealt with
-        self._told_row: int | None = None
         self._joined = False
         self._refusal: Exception | None = None
         self._told_s = 0.0

@@ -23,7 +23,7 @@ from daemon.host.scheduling import go_last
 from daemon.judging.ledger import CapturedFrame
 from daemon.judging.product import Product
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from pictures.appearance import Appearance
 from pictures.frames import Frame
 from verdicts.health import DriftHealth
@@ -254,5 +254,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, accepted: Mapping[str, Any]) -> None:
-    with replacing(path, 0o640) as file:
-        file.write(json.dumps({"schema": _SCHEMA, "accepted": accepted}).encode())
+    write_whole(path, json.dumps({"schema": _SCHEMA, "accepted": accepted}).encode(), 0o640)

@@ -1,9 +1,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from daemon.inspectctl.by_option import add_by_option, by
 from daemon.inspectctl.control_options import add_control_options, line_control
-from daemon.inspectctl.expect import user
-from daemon.inspectctl.terminal import complain
 from foundation.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -22,26 +21,18 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("what", nargs="?", choices=["accept"], help="take how the parts look now for normal")
     parser.add_argument("--camera", metavar="NAME", help="at this camera alone (default: all)")
-    parser.add_argument("--by", metavar="NAME", help="with accept: who (default: the user of this machine)")
+    add_by_option(parser, "accepts")
     add_control_options(parser)
     parser.set_defaults(run=_drift)
 
 
 def _drift(options: argparse.Namespace) -> int:
-    from verdicts import ControlSilent, MalformedMessage
-
     if options.by is not None and options.what is None:
         raise InputError("--by: found without accept, expected both")
-    try:
-        with line_control(options, timeout_s=_TIMEOUT_S) as control:
-            if options.what is None:
-                return _show(control.status(), options.camera)
-            print(printable(control.accept_drift(options.camera, by=options.by or user())))
-    except MalformedMessage as error:
-        raise InputError(str(error)) from error
-    except ControlSilent as silence:
-        complain(str(silence))
-        return 1
+    with line_control(options, timeout_s=_TIMEOUT_S) as control:
+        if options.what is None:
+            return _show(control.status(), options.camera)
+        print(printable(control.accept_drift(options.camera, by=by(options))))
     return 0
 
 

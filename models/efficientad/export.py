@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from engine_runtime.engine import FRAMES
 from engine_runtime.manifest import FP32_NODES
-from foundation.files import replacing
+from foundation.files import write_whole
 from models.backbones.trunk import IMAGE, JOINED, Trunk
 from models.contract_graph import ContractGraph
 from models.efficientad.checkpoint import Run
@@ -87,8 +87,7 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
         planes.append(graph.whole(POOLED, shape, model.picture))
     graph.combine(dict(zip(model.map_names, planes, strict=True)))
     proto = graph.model("efficientad", model.image_size, model.cells, model.map_names, about)
-    with replacing(path) as file:
-        file.write(proto.SerializeToString())
+    write_whole(path, proto.SerializeToString())
     return len(graph.nodes)
 
 
