@@ -208,3 +208,20 @@ def test_a_hardware_trigger_is_set_and_read_back(fake_camera: FakeCamera) -> Non
     }
     assert camera.exposure_us == 4000
     camera.close()
+
+
+@pytest.mark.parametrize("asked", ["trigger", "features"])
+def test_each_trigger_gives_one_picture_and_nothing_else_does(fake_camera: FakeCamera, asked: str) -> None:
+    """The fake camera has no wire; its other source of triggers is a command."""
+    given: dict[str, Any] = (
+        {"trigger": Trigger("hardware", line="Software")}
+        if asked == "trigger"
+        # Which trigger it is, FrameStart, is the camera's own default.
+        else {"features": {"TriggerSource": "Software", "TriggerMode": True}}
+    )
+    camera = ArvCamera(CameraSettings(ADDRESS, fps=20, **SMALL, **given))
+    for _ in range(3):
+        assert camera._stream.timeout_pop_buffer(200_000) is None  # four pictures, were it running freely
+        camera._camera.software_trigger()
+        assert camera.grab() is not None
+    camera.close()

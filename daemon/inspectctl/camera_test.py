@@ -1,12 +1,13 @@
 """Shows live what a camera sees, and what is made of it."""
 
 import contextlib
+import queue
 import sys
 import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +24,8 @@ from pictures.locating.locator import Locator, NotLocated, Place
 from pictures.locating.reference_file import read_reference
 
 _SHOWN_S: Final = 0.25
+_SILENT_S: Final = 2.0  # without a picture
+_CLOSE_S: Final = 1.0
 _USUAL_FPS: Final = 30.0
 
 
@@ -84,14 +87,15 @@ def show(settings: CameraSettings, seconds: float | None) -> None:
         camera = open_camera(settings)
     except CameraFailed as error:
         raise InputError(str(error)) from error
+    pictures = _Pictures(camera)
     try:
         with contextlib.suppress(KeyboardInterrupt):  # the usual end
-            look = _Look(settings, camera, choice, locator, shown=shown, figures=figures)
+            look = _Look(settings, camera, pictures, choice, locator, shown=shown, figures=figures)
             look.until_end(seconds)
     except CameraFailed as error:
         raise InputError(str(error)) from error
     finally:
-        camera.close()
+        pictures.end()
     without = "" if choice is None else f", {choice.watch().empty} without a part or trigger"
     shown.say(
         f"ended after {time.monotonic() - figures.began_s:.1f} s: {figures.pictures} pictures, "
@@ -122,6 +126,54 @@ def _locator(settings: CameraSettings) -> Locator | None:
     return None if settings.locate is None else Locator(read_reference(Path(settings.locate.reference)))
 
 
+class _Grabbed(NamedTuple):
+    """What came of waiting for a picture."""
+
+    outcome: Picture | Exception | None
+    """None: the source has ended."""
+    at_ns: int
+    """When, as ``time.monotonic_ns()``."""
+
+
+class _Pictures:
+    """Waits for a camera's pictures in a thread: one that waits for its trigger may wait for ever."""
+
+    def __init__(self, camera: Camera) -> None:
+        self._camera = camera
+        self._grabbed: queue.Queue[_Grabbed] = queue.Queue(maxsize=1)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._grab, daemon=True)
+        self._thread.start()
+
+    def next(self, seconds: float) -> _Grabbed | None:
+        """Give what comes next; None when nothing comes for so long."""
+        with contextlib.suppress(queue.Empty):
+            return self._grabbed.get(timeout=seconds)
+        return None
+
+    def end(self) -> None:
+        """Close the camera, unless it still waits for a picture: the end of the process does it then."""
+        self._ended.set()
+        with contextlib.suppress(queue.Empty):
+            self._grabbed.get_nowait()
+        self._thread.join(timeout=_CLOSE_S)
+        if not self._thread.is_alive():
+            self._camera.close()
+
+    def _grab(self) -> None:
+        goes_on = True
+        while goes_on and not self._ended.is_set():
+            outcome: Picture | Exception | None
+            try:
+                outcome = self._camera.grab()
+                goes_on = outcome is not None
+            except BadPicture as bad:
+                outcome = bad
+            except Exception as error:  # raised again by whoever looks at it
+                outcome, goes_on = error, False
+            self._grabbed.put(_Grabbed(outcome, time.monotonic_ns()))
+
+
 class _Look:
     """Looks at one picture after the other, and tells of each."""
 
@@ -129,6 +181,7 @@ class _Look:
         self,
         settings: CameraSettings,
         camera: Camera,
+        pictures: _Pictures,
         choice: Choice | None,
         locator: Locator | None,
         *,
@@ -136,6 +189,7 @@ class _Look:
         figures: _Figures,
     ) -> None:
         self._settings, self._camera, self._choice, self._locator = settings, camera, choice, locator
+        self._pictures = pictures
         self._shown, self._figures = shown, figures
 
     def until_end(self, seconds: float | None) -> None:
@@ -147,18 +201,23 @@ class _Look:
             if period_s:
                 due_s = max(due_s + period_s, time.monotonic() - period_s)
                 time.sleep(max(0.0, due_s - time.monotonic()))
-            try:
-                picture = camera.grab()
-            except BadPicture as bad:
-                self._fault(str(bad))
+            grabbed = self._pictures.next(_SHOWN_S)
+            if grabbed is None:
+                self._tell([] if self._choice is None else self._choice.overdue(time.monotonic_ns()))
+                self._shown.show(self._line())
                 continue
+            picture, now_ns = grabbed
+            if isinstance(picture, BadPicture):
+                self._fault(str(picture))
+                continue
+            if isinstance(picture, Exception):
+                raise picture
             if picture is None:
-                self._tell([] if self._choice is None else self._choice.finish(time.monotonic_ns()))
+                self._tell([] if self._choice is None else self._choice.finish(now_ns))
                 return
             figures.pictures += 1
-            figures.times.append(time.monotonic())
+            figures.times.append(now_ns / 1e9)
             began = time.perf_counter()
-            now_ns = time.monotonic_ns()
             taken: list[Outcome] = [Taken(picture, picture.part, now_ns)]
             outcomes = taken if self._choice is None else self._choice.look(picture, now_ns)
             figures.used_ms.append((time.perf_counter() - began) * 1e3)
@@ -194,6 +253,11 @@ class _Look:
 
     def _line(self) -> str:
         figures = self._figures
+        silent_s = time.monotonic() - (figures.times[-1] if figures.times else figures.began_s)
+        if silent_s > _SILENT_S:
+            return f"no picture for {silent_s:.0f} s{self._state()}  taken {figures.parts}  faults {figures.faults}"
+        if not figures.times:
+            return "no picture yet"
         exposure: Any = getattr(self._camera, "exposure_us", None)
         located = f"  locate {np.median(figures.located_ms):.2f} ms" if figures.located_ms else ""
         return (
