@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -139,6 +139,8 @@ class _Pictures:
     """Waits for a camera's pictures in a thread: one that waits for its trigger may wait for ever."""
 
     def __init__(self, camera: Camera) -> None:
+        self.exposure_us: float | None = None
+        """As the camera says now and then; None when it does not say."""
         self._camera = camera
         self._grabbed: queue.Queue[_Grabbed] = queue.Queue(maxsize=1)
         self._ended = threading.Event()
@@ -161,12 +163,15 @@ class _Pictures:
             self._camera.close()
 
     def _grab(self) -> None:
-        goes_on = True
+        goes_on, asked_s = True, 0.0
         while goes_on and not self._ended.is_set():
             outcome: Picture | Exception | None
             try:
                 outcome = self._camera.grab()
                 goes_on = outcome is not None
+                if time.monotonic() > asked_s + _SHOWN_S:
+                    asked_s = time.monotonic()
+                    self.exposure_us = getattr(self._camera, "exposure_us", None)
             except BadPicture as bad:
                 outcome = bad
             except Exception as error:  # raised again by whoever looks at it
@@ -188,14 +193,14 @@ class _Look:
         shown: _Shown,
         figures: _Figures,
     ) -> None:
-        self._settings, self._camera, self._choice, self._locator = settings, camera, choice, locator
-        self._pictures = pictures
+        self._settings, self._choice, self._locator = settings, choice, locator
+        self._is_live, self._pictures = camera.live, pictures
         self._shown, self._figures = shown, figures
 
     def until_end(self, seconds: float | None) -> None:
         """Look until the source ends, or so many seconds are over."""
-        camera, figures, settings = self._camera, self._figures, self._settings
-        period_s = 0.0 if camera.live else 1 / (settings.fps or _USUAL_FPS)
+        figures, settings = self._figures, self._settings
+        period_s = 0.0 if self._is_live else 1 / (settings.fps or _USUAL_FPS)
         due_s = figures.began_s
         while seconds is None or time.monotonic() - figures.began_s < seconds:
             if period_s:
@@ -203,7 +208,8 @@ class _Look:
                 time.sleep(max(0.0, due_s - time.monotonic()))
             grabbed = self._pictures.next(_SHOWN_S)
             if grabbed is None:
-                self._tell([] if self._choice is None else self._choice.overdue(time.monotonic_ns()))
+                if isinstance(self._choice, Triggers):
+                    self._tell(self._choice.overdue(time.monotonic_ns()))
                 self._shown.show(self._line())
                 continue
             picture, now_ns = grabbed
@@ -255,10 +261,11 @@ class _Look:
         figures = self._figures
         silent_s = time.monotonic() - (figures.times[-1] if figures.times else figures.began_s)
         if silent_s > _SILENT_S:
-            return f"no picture for {silent_s:.0f} s{self._state()}  taken {figures.parts}  faults {figures.faults}"
+            silent = f"no picture for {silent_s:.0f} s"
+            return f"{silent}{self._state()}  taken {figures.parts}  faults {figures.faults}"
         if not figures.times:
             return "no picture yet"
-        exposure: Any = getattr(self._camera, "exposure_us", None)
+        exposure = self._pictures.exposure_us
         located = f"  locate {np.median(figures.located_ms):.2f} ms" if figures.located_ms else ""
         return (
             f"{figures.fps():.1f} fps  exposure {'unknown' if exposure is None else f'{exposure:g} µs'}  "
