@@ -215,6 +215,8 @@ def test_a_line_does_not_start_with_samples_that_are_not_its_own(
     refuses("scratch.png")
     edit(line_folder, lambda sample: sample.update(score="high"))
     refuses("golden.yaml: samples.0.score")
+    edit(line_folder, lambda sample: sample.update(score=0.1, sha256="0" * 64))
+    refuses("golden.yaml: samples: Value error, golden good.png is there twice")
     (folder / "golden.yaml").unlink()
     refuses("holds no golden samples")
 
