@@ -179,8 +179,7 @@ def change_key(folder: Path, keys: Path, role: str) -> Path:
         root.signed.expires = _in_days("root")
         _write_signed(folder, root, signers["root"], *([new] if role == "root" else []))
         sync_folder(folder / "metadata")
-        with replacing(folder / "root.json") as written:
-            written.write(root.to_bytes())
+        write_whole(folder / "root.json", root.to_bytes())
         if role != "root":
             _publish(folder, signers | {role: new}, *_newest(folder))
         file.replace(former)
