@@ -46,7 +46,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         raise
 
 
-def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
+def write_whole(path: Path, content: bytes | memoryview, mode: int = 0o644) -> None:
     """Write a file at once, as ``replacing`` does.
 
     Raises:
