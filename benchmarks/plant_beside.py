@@ -58,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, inspected(Path(name)) as inspection:
         for turn in range(options.turns):
             pair = {"without": watch(inspection, options.seconds)}
-            with beside(Path(name)) as running:
+            with beside(Path(name), f"plant{turn}") as running:
                 pair["with"] = watched_beside(running, inspection, options.seconds)
             pairs.append(pair)
             print(f"turn {turn + 1}: {pair}", file=sys.stderr, flush=True)
@@ -104,14 +104,15 @@ def watched_beside(running: Plant, inspection: Inspection, seconds: float) -> di
 
 
 @contextmanager
-def beside(folder: Path) -> Iterator[Plant]:
-    """Run inspectd-plant with all of its outputs, and who takes them."""
+def beside(folder: Path, name: str) -> Iterator[Plant]:
+    """Run inspectd-plant, and who takes what it puts out; a new name has nothing to catch up with."""
     broker, plc, metrics = free_port(), free_port(), free_port()
     output = {"simulated": "gate.log"}
     (folder / "mosquitto.conf").write_text(f"listener {broker} 127.0.0.1\nallow_anonymous true\n")
     assert MOSQUITTO is not None, "needs mosquitto"
     content: dict[str, Any] = {
         "line": "line3.yaml",
+        "name": name,
         "metrics": {"listen": f"http://127.0.0.1:{metrics}"},
         "mqtt": {"broker": f"mqtt://127.0.0.1:{broker}"},
         "modbus_server": {"listen": f"tcp://127.0.0.1:{plc}"},

@@ -49,7 +49,9 @@ _DEPENDENCES: Final = (4.0, 20.0)
 """From the first to the second the allowance grows."""
 _ONE_SIDED_95: Final = 1.645
 _MOST: Final = 6.0
-"""Deviations by which one part can count, so that a single odd one raises no alarm."""
+_MOST_OF_A_SPOT: Final = 3.0
+"""Deviations by which one part can count, so that a single odd one raises no alarm. There are many spots, and
+of few images the deviation of some is known too small."""
 _RECENT: Final = 12
 """Parts over which the mean that names the cause goes back, by its weight."""
 _NAMED_AFTER: Final = 30
@@ -66,6 +68,9 @@ _GRIDS: Final = ((FIRST_CELL, CELLS), (FIRST_SPOT, SPOTS))
 _SHOWS: Final = 1.5
 """Deviations of the recent mean that show a cause."""
 
+_SHOWS_SLOWLY: Final = (1.0, 1.5)
+"""Likewise where scores alone have moved, of values that do not depend on those before, and of those that do:
+what varies slowly lies so far to one side by itself."""
 _ON_ITS_WAY: Final = 0.5
 """Of a sum's limit: so much of it is no chance."""
 
@@ -126,6 +131,10 @@ class DriftMonitor:
         self._allowance = (varying + _ONE_SIDED_95 * np.sqrt(dependence / baseline.images)).astype(np.float32)
         certain = math.log(parts_per_false_alarm * 2 * VALUES)
         self._limit = (dependence * certain / (2 * self._allowance)).astype(np.float32)
+        self._shows = np.interp(dependence, _DEPENDENCES, _SHOWS_SLOWLY)
+        self._most = np.full(VALUES, _MOST, np.float32)
+        self._most[FIRST_SPOT:] = _MOST_OF_A_SPOT
+        self._least = -self._most
         self._size = baseline.size
         self._z, self._clipped, self._recent, self._up, self._down = np.zeros((5, VALUES), np.float32)
         self._since_up, self._since_down = np.zeros((2, VALUES), np.int64)
@@ -146,7 +155,7 @@ class DriftMonitor:
         self.observed += 1
         np.subtract(values, self._mean, out=self._z)
         np.divide(self._z, self._deviation, out=self._z)
-        np.clip(self._z, -_MOST, _MOST, out=self._clipped)
+        np.clip(self._z, self._least, self._most, out=self._clipped)
         self._sum_up(self._up, self._since_up, number)
         np.negative(self._clipped, out=self._clipped)
         self._sum_up(self._down, self._since_down, number)
@@ -218,7 +227,8 @@ class DriftMonitor:
         }
         cause = max(shown, key=lambda name: shown[name])
         # Where scores alone have moved, a slow change of the picture may be on its way.
-        if shown[cause] < _SHOWS and self._sums_of(cause).max() < _ON_ITS_WAY:
+        least = float(self._shows[_values_of(cause)].max())
+        if shown[cause] < least and self._sums_of(cause).max() < _ON_ITS_WAY:
             cause = "parts"
         since = self._since(over, cause, number)
         return Drift(cause, since, number, self._amount(cause, over))
@@ -239,19 +249,7 @@ class DriftMonitor:
 
     def _sums_of(self, cause: Cause) -> Values:
         """Give the sums of the values that show a cause, in their limits, and 0 for the others."""
-        chosen = np.zeros(VALUES, np.bool_)
-        match cause:
-            case "lamp":
-                chosen[BRIGHTNESS] = True
-            case "focus":
-                chosen[SHARPNESS] = True
-            case "position":
-                chosen[[RIGHT, DOWN]] = True
-            case "dirt":
-                chosen[FIRST_CELL:] = True
-            case "parts":
-                chosen[:FIRST_CELL] = True
-        return np.asarray(np.maximum(self._up, self._down) / self._limit * chosen)
+        return np.asarray(np.maximum(self._up, self._down) / self._limit * _values_of(cause))
 
     def _amount(self, cause: Cause, over: NDArray[np.bool_]) -> str:
         shift = self._recent * self._deviation
@@ -289,6 +287,23 @@ class DriftMonitor:
         named.append((float(regions.max()), "anomaly map"))
         shown = [f"{name} by {by:.1f} deviations" for by, name in sorted(named, reverse=True)[:3] if by >= 1]
         return "moved: " + (", ".join(shown) or "the scores, by less than a deviation")
+
+
+def _values_of(cause: Cause) -> NDArray[np.bool_]:
+    """Say which values show a cause."""
+    chosen = np.zeros(VALUES, np.bool_)
+    match cause:
+        case "lamp":
+            chosen[BRIGHTNESS] = True
+        case "focus":
+            chosen[SHARPNESS] = True
+        case "position":
+            chosen[[RIGHT, DOWN]] = True
+        case "dirt":
+            chosen[FIRST_CELL:] = True
+        case "parts":
+            chosen[:FIRST_CELL] = True
+    return chosen
 
 
 def _one_small_place(over: NDArray[np.bool_]) -> bool:

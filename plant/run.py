@@ -33,6 +33,9 @@ from verdicts import acknowledged
 _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.5
 _LONGEST_END_S: Final = 5.0
+_TELL_WITHIN_S: Final = 0.05
+"""So soon the line hears what was delivered: of several verdicts at once, as each message costs it."""
+_LONGEST_HASTE_S: Final = 10.0
 
 
 def check(plant: Plant) -> int:
@@ -85,13 +88,13 @@ class _Running:
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
         self._since = datetime.now(UTC)
+        self._hastens_until_s: float | None = time.monotonic() + _LONGEST_HASTE_S
         _make(plant)
         self.gates: GateProcess | None = None
         if plant.config.gates:
             check_gates(plant)
             with _named(plant.file):
                 self.gates = GateProcess(plant)
-        _come_last()  # after the gates have a process of their own
         self.listening = Listening(plant.line, seconds(plant.config.silence))
         self.links = {
             name: _link(plant, name, plant.places[name], output, self.listening)
@@ -148,6 +151,12 @@ class _Running:
         """
         if self.gates is not None and self.gates.ended is not None:
             raise Unavailable(f"{self.plant.file}: gates: {self.gates.ended}")
+        if self._hastens_until_s is not None and (
+            all(gate.trouble is None for gate in self._gates.values())
+            or time.monotonic() > self._hastens_until_s
+        ):
+            self._hastens_until_s = None  # the gates know from the journal what is on its way
+            _come_last()
         if self.metrics is not None:
             self.metrics.tick()
         if self._alarms is not None:
@@ -225,9 +234,16 @@ class _Running:
 
 
 def _come_last() -> None:
-    """Leave the processor to the line whenever it wants it: what waits here waits in its journal."""
+    """Leave the processor to the line whenever it wants it: what waits here waits in its journal.
+
+    The gates have a process of their own, which comes first.
+    """
     try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        for thread in Path(
+            "/proc/self/task"
+        ).iterdir():  # threads that begin later are as those they come from
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
     except OSError as error:
         _log.info("the outputs run with the line's own priority (%s)", error.strerror)
 
@@ -247,6 +263,7 @@ def _link(plant: Plant, name: str, place: Place, output: Any, listening: Listeni
             silence_s=seconds(plant.config.silence),
             on_lost=lost,
             curve=place.curve,
+            tell_within_s=_TELL_WITHIN_S,
         )
 
     return Link(name, output, subscription, listening.now)

@@ -534,7 +534,8 @@ def test_images_that_cannot_be_a_report_are_refused_in_one_line(
         for option in ("-o", "--report"):
             told = refusal(capsys, engine, "--good", good, option, nameless)
             assert f"found {nameless!r}, expected the name of a file" in told
-    assert main(["", "--good", str(good)]) == 2
+    with pytest.raises(SystemExit):
+        main(["", "--good", str(good)])
     assert "model.engine: found '', expected the name of a file" in capsys.readouterr().err
     for name in ("line3.html", "line3.json"):
         told = refusal(capsys, engine, "--good", good, "-o", tmp_path / name)

@@ -11,11 +11,13 @@ import pytest
 import yaml
 from brightness import SIZE, THRESHOLD, calibrate
 from documented_sql import documented_commands, rows_of
+from line_process import a_verdict
 from line_rig import part_image, running, write_config
 from test_daemon_reload import inspectctl, rewrite
 
 from calibration.calibration_file import read_calibration, write_calibration
 from daemon.cli import main as inspectd
+from daemon.delivery.expectations import Expected
 from daemon.inspectctl.cli import main as in_process
 from daemon.journal.reader import JournalReader
 from pictures.frames import Size
@@ -213,6 +215,8 @@ def test_a_line_does_not_start_with_samples_that_are_not_its_own(
     refuses("scratch.png")
     edit(line_folder, lambda sample: sample.update(score="high"))
     refuses("golden.yaml: samples.0.score")
+    edit(line_folder, lambda sample: sample.update(score=0.1, sha256="0" * 64))
+    refuses("golden.yaml: samples: Value error, golden good.png is there twice")
     (folder / "golden.yaml").unlink()
     refuses("holds no golden samples")
 
@@ -247,3 +251,14 @@ def test_samples_wait_for_a_pause_and_make_no_part_late(line_folder: Path) -> No
     frames = sorted(verdict.frame for verdict in line.verdicts if verdict.camera == "top")
     assert frames == list(range(1, len(frames) + 1))
     assert [run["why"] for run in notes(line_folder, "golden")][:2] == ["start", "due"]
+
+
+def test_a_part_from_before_it_was_announced_is_not_the_expected_one() -> None:
+    expected = Expected("top", None, since="2026-11-22T19:28:32.000000Z")
+    for second, camera, decision in ((31, "top", "reject"), (33, "side", "reject"), (33, "top", "pass")):
+        stamp = f"2026-11-22T19:28:{second}.000000Z"
+        expected.look(a_verdict(1, decision=decision, camera=camera, captured_at=stamp))
+        assert not expected.decided.is_set()
+    expected.look(a_verdict(2, decision="reject", captured_at="2026-11-22T19:28:34.000000Z"))
+    assert expected.decided.is_set() and expected.rejected is not None
+    assert expected.seen == {"pass": 1, "reject": 1}

@@ -223,6 +223,7 @@ class Nonsense:
                     peer.sendall(self._answer)
                     while self._drips and not select.select([self._listener], [], [], 0.05)[0]:
                         peer.sendall(b"2")
+                    peer.shutdown(socket.SHUT_WR)
                     peer.recv(100_000)
 
     def close(self) -> None:

@@ -55,6 +55,7 @@ class AcknowledgedSubscription(VerdictStream):
         silence_s: float,
         on_lost: Callable[[Lost], None] | None,
         curve: CurveKeys | None,
+        tell_within_s: float,
     ) -> None:
         super().__init__(control, line=line, silence_s=silence_s, on_lost=on_lost, curve=curve)
         self.repeated = False
@@ -71,6 +72,8 @@ class AcknowledgedSubscription(VerdictStream):
         self._refusal: Exception | None = None
         self._told_s = 0.0
         self._untold = 0
+        self._untold_since_s = math.inf
+        self._tell_within_s = tell_within_s
 
     def take(self, timeout_s: float) -> Verdict | None:
         """See ``VerdictStream.take``; this acknowledges the verdict before.
@@ -117,7 +120,7 @@ class AcknowledgedSubscription(VerdictStream):
     def acknowledge(self, verdict: Verdict) -> None:
         """Say that this verdict, and all that came before it, is dealt with; it will not come again."""
         self._settle(verdict)
-        if self._untold:
+        if self._tell_at_s <= time.monotonic():
             self._tell()
 
     def close(self) -> None:
@@ -131,7 +134,17 @@ class AcknowledgedSubscription(VerdictStream):
         key = (verdict.boot, verdict.seq)
         while key in self._open:
             self._done_row = self._open.pop(next(iter(self._open)))
-            self._untold += 1
+            self._note_untold()
+
+    def _note_untold(self) -> None:
+        if not self._untold:
+            self._untold_since_s = time.monotonic()
+        self._untold += 1
+
+    @property
+    def _tell_at_s(self) -> float:
+        """When the line is to hear of what is acknowledged; infinity where it has."""
+        return self._untold_since_s + self._tell_within_s if self._untold and self._joined else math.inf
 
     def _tell(self, *, join: bool = False) -> None:
         """Send what is acknowledged, which is a sign of life too."""
@@ -140,6 +153,7 @@ class AcknowledgedSubscription(VerdictStream):
         try:
             self._socket.send(encode_request(request), zmq.NOBLOCK)
         except zmq.Again:
+            self._untold_since_s = time.monotonic() + SIGN_OF_LIFE_S
             return  # nobody has been there for long: silence will tell
         self._told_s = time.monotonic()
         if self._joined:
@@ -149,12 +163,13 @@ class AcknowledgedSubscription(VerdictStream):
         """Take one message, or raise LineSilent once nothing is left to read; False: none came in time."""
         while True:
             now = time.monotonic()
-            if self._untold or now - self._told_s >= SIGN_OF_LIFE_S:
+            if min(self._tell_at_s, self._told_s + SIGN_OF_LIFE_S) <= now:
                 self._tell(join=not self._joined)
                 now = time.monotonic()
             left_s = self._silence.left_s
             # What already waits is read first: a caller that was busy does not take that for silence.
-            wait_s = max(0.0, min(left_s, until_s - now, self._told_s + SIGN_OF_LIFE_S - now))
+            tell_s = min(self._tell_at_s, self._told_s + SIGN_OF_LIFE_S)
+            wait_s = max(0.0, min(left_s, until_s - now, tell_s - now))
             if self._socket.poll(math.ceil(wait_s * 1000)):
                 break
             if left_s <= 0:
@@ -214,7 +229,7 @@ class AcknowledgedSubscription(VerdictStream):
                 self._open[key] = row  # sent again while the caller deals with it
             elif not self._open:
                 self._done_row = row  # not asked for, or acknowledged before and the line has forgotten it
-                self._untold += 1
+                self._note_untold()
 
     def _connected(self) -> zmq.SyncSocket:
         return connected(zmq.DEALER, self._address, self._curve)
@@ -230,6 +245,7 @@ def acknowledged(
     silence_s: float = 3.0,
     on_lost: Callable[[Lost], None] | None = None,
     curve: CurveKeys | None = None,
+    tell_within_s: float = 0.0,
 ) -> AcknowledgedSubscription:
     """Subscribe to the verdicts of one line so that each comes until it is acknowledged.
 
@@ -246,6 +262,8 @@ def acknowledged(
         silence_s: seconds without health until ``LineSilent`` is raised; health comes every second.
         on_lost: called with the missing verdicts instead of raising ``VerdictsLost``.
         curve: keys, where the line has a section ``curve``.
+        tell_within_s: seconds until the line hears of what is acknowledged. Above 0 it hears of several at
+            once, which costs it less; a process that is killed gets that much again, marked as repeated.
 
     Returns:
         An iterator and context manager; it never ends by itself.
@@ -265,4 +283,5 @@ def acknowledged(
         silence_s=silence_s,
         on_lost=on_lost,
         curve=curve,
+        tell_within_s=tell_within_s,
     )

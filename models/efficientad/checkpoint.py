@@ -59,6 +59,8 @@ class Run:
     """Of the camera, of which the images showed ``roi``, or the whole; None where they did not say."""
     reference: str | None = None
     """``Reference.text`` of the part, by which it was brought to its place; None where it was left."""
+    mask: str | None = None
+    """SHA-256 of the mask that says where the maps of the validation images count; everywhere when None."""
 
 
 _FIRST = {"position_aware": False, "density": False, "whole": False}

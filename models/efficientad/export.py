@@ -26,6 +26,7 @@ from models.efficientad.model import EfficientAd
 from models.efficientad.networks import MEAN, STD, STRIDE
 from models.efficientad.picture import LEAST_TOP, Picture
 from models.efficientad.positions import BELOW_USUAL, LEAST, LEAST_DISTANCE, USUAL, Density, UsualMap
+from models.method import TRAINING_MASK
 from pictures.heatmap import MAP_STRIDE
 from pictures.locating.reference import parse_reference
 from pictures.map_quantiles import MAP_NORMALISATION, MAP_WEIGHTS
@@ -180,6 +181,8 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     else:
         entries |= {"backbone": model.trunk.name, "backbone_licence": model.trunk.licence}
         entries[MAP_WEIGHTS] = ",".join(f"{weight:.6g}" for weight in model.weights.tolist())
+    if run.mask is not None:
+        entries[TRAINING_MASK] = run.mask
     if run.pixel_digests:
         entries[PIXEL_DIGESTS] = run.pixel_digests
     reference = None if run.reference is None else parse_reference(run.reference)
