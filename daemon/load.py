@@ -29,7 +29,7 @@ from engine_runtime.open import runtime_module
 from engine_runtime.signatures import TrustedKeys
 from engine_runtime.tiled_engine import pictures_at_once
 from engine_runtime.trial import try_out
-from foundation.errors import EngineRefused, InputError
+from foundation.errors import EngineRefused, InputError, located
 from foundation.yaml_file import read_text
 from pictures.frames import Roi, Size
 from pictures.heatmap import MapGeometry
@@ -135,10 +135,8 @@ def load_references(config: Config, path: Path) -> dict[str, Reference]:
     references = {}
     for name, settings in config.cameras.items():
         if settings.locate is not None:
-            try:
+            with located(f"{path}: cameras.{name}.locate.reference"):
                 references[name] = read_reference(Path(settings.locate.reference))
-            except InputError as error:
-                raise type(error)(f"{path}: cameras.{name}.locate.reference: {error}") from error
     return references
 
 
@@ -306,10 +304,8 @@ def _mask(
         )
     found = None
     for where, file in named.items():
-        try:
+        with located(f"{path}: {where}"):
             mask = read_mask(file)
-        except InputError as error:
-            raise type(error)(f"{path}: {where}: {error}") from error
         if mask.digest != calibration.mask:
             expected = "none" if calibration.mask is None else f"the mask {calibration.mask[:12]}…"
             raise InputError(

@@ -9,7 +9,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from engine_runtime.signatures import SigningKey
-from foundation.errors import InputError
+from foundation.errors import InputError, located
 from foundation.yaml_file import read_yaml, shown
 from lines.line_config import LineConfig, read_line
 from verdicts.address import parse_address
@@ -168,7 +168,10 @@ def _lines(path: Path, found: object) -> dict[str, LineConfig]:
         files = {key: _file(path, section, key, f"{at}.{key}") for key in _LINE_KEYS}
         config = files["config"]
         assert config is not None
-        line = read_line(config, files["key"], files["server_key"], files["preview"], files["signing_key"])
+        with located(f"{path}: {at}"):
+            line = read_line(
+                config, files["key"], files["server_key"], files["preview"], files["signing_key"]
+            )
         if line.signing_key is not None:
             SigningKey(line.signing_key)  # what is wrong with it is said now
         if line.name in lines:

@@ -167,7 +167,7 @@ BILLION_LAUGHS = "a0: &a0 [lol]\n" + "".join(
         ("- 1\n- 2", "expected a file written by calibrate"),
         ("threshold: [1, 2", "not YAML"),
         ("a: !!python/object/apply:os.system [true]", "not YAML"),
-        ("a: !!float x", "not YAML"),
+        ("a: !!float x", "1: a: found .x., expected a number"),
         ("format_version: 1\ngood_images: 0500", "good_images: found 0500, which YAML may read as 320"),
         ("\x00", "not YAML"),
         ("[" * 5000, "not YAML"),
