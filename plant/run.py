@@ -1,5 +1,6 @@
 """From the start of the plant's side of a line to its end."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from foundation.errors import InputError, Unavailable, located, refused_by_system
@@ -18,8 +20,8 @@ from plant.config import Place, Plant
 from plant.gate.gates import GateNow
 from plant.gate.open import check_gates
 from plant.gate.process import GateProcess
+from plant.http_listener import Answer, Listener, as_json
 from plant.link import Link
-from plant.listener import Answer, Listener, as_json
 from plant.listening import Listening
 from plant.metrics import Metrics
 from plant.outputs import LineNow
@@ -30,6 +32,9 @@ from verdicts import acknowledged
 _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.5
 _LONGEST_END_S: Final = 5.0
+_TELL_WITHIN_S: Final = 0.05
+"""So soon the line hears what was delivered: of several verdicts at once, as each message costs it."""
+_LONGEST_HASTE_S: Final = 10.0
 
 
 def check(plant: Plant) -> int:
@@ -82,6 +87,7 @@ class _Running:
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
         self._since = datetime.now(UTC)
+        self._hastens_until_s: float | None = time.monotonic() + _LONGEST_HASTE_S
         _make(plant)
         self.gates: GateProcess | None = None
         if plant.config.gates:
@@ -93,8 +99,6 @@ class _Running:
             name: _link(plant, name, plant.places[name], output, self.listening)
             for name, output in open_outputs(plant, self.listening.now).items()
         }
-        if self.gates is not None:
-            self.listening.tell(self.gates.came)
         self._channels: list[Channel] = []
         self._alarms: Alarms | None = None
         if plant.config.alarms is not None:
@@ -130,7 +134,7 @@ class _Running:
         """Begin to listen and to deliver."""
         self.listening.start()
         if self.gates is not None:
-            self.gates.start(self.listening.now)
+            self.gates.start()
         for link in self.links.values():
             link.start()
         for channel in self._channels:
@@ -146,6 +150,12 @@ class _Running:
         """
         if self.gates is not None and self.gates.ended is not None:
             raise Unavailable(f"{self.plant.file}: gates: {self.gates.ended}")
+        if self._hastens_until_s is not None and (
+            all(gate.trouble is None for gate in self._gates.values())
+            or time.monotonic() > self._hastens_until_s
+        ):
+            self._hastens_until_s = None  # the gates know from the journal what is on its way
+            _come_last()
         if self.metrics is not None:
             self.metrics.tick()
         if self._alarms is not None:
@@ -222,6 +232,21 @@ class _Running:
             )
 
 
+def _come_last() -> None:
+    """Leave the processor to the line whenever it wants it: what waits here waits in its journal.
+
+    The gates have a process of their own, which comes first.
+    """
+    try:
+        for thread in Path(
+            "/proc/self/task"
+        ).iterdir():  # threads that begin later are as those they come from
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+    except OSError as error:
+        _log.info("the outputs run with the line's own priority (%s)", error.strerror)
+
+
 def _link(plant: Plant, name: str, place: Place, output: Any, listening: Listening) -> Link:
     section = plant.config.outputs()[name]
     assert plant.line.control is not None
@@ -237,6 +262,7 @@ def _link(plant: Plant, name: str, place: Place, output: Any, listening: Listeni
             silence_s=seconds(plant.config.silence),
             on_lost=lost,
             curve=place.curve,
+            tell_within_s=_TELL_WITHIN_S,
         )
 
     return Link(name, output, subscription, listening.now)

@@ -28,14 +28,6 @@ from plant.gate.track import Track
 from verdicts import Latency
 
 
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[DeliveryLine]:
-    line = DeliveryLine(tmp_path)
-    yield line
-    if line.process.poll() is None:
-        line.kill()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 3])
 def test_every_part_meets_its_command_on_a_belt_that_varies_stops_and_reverses(seed: int) -> None:

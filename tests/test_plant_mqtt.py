@@ -80,13 +80,6 @@ class Listener:
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Iterator[DeliveryLine]:
-    line = DeliveryLine(tmp_path)
-    yield line
-    line.kill()
-
-
-@pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     broker = Broker(tmp_path)
     yield broker
@@ -256,7 +249,7 @@ def test_tls_and_passwords_are_checked_on_both_sides(line: DeliveryLine, tmp_pat
 @pytest.mark.parametrize(
     ("keys", "wanted"),
     [
-        ({"broker": "mqtts://h", "ca": "none.pem"}, "mqtt.ca: {folder}/none.pem No such file"),
+        ({"broker": "mqtts://h", "ca": "none.pem"}, "mqtt.ca: {folder}/none.pem cannot be read: No such"),
         ({"broker": "mqtts://h", "ca": "text"}, "mqtt.ca: {folder}/text holds no certificate in PEM"),
         ({"broker": "mqtts://h", "ca": "."}, "Is a directory"),
         ({"broker": "mqtts://h", "certificate": "text"}, "expected it together with certificate_key"),
@@ -265,6 +258,10 @@ def test_tls_and_passwords_are_checked_on_both_sides(line: DeliveryLine, tmp_pat
         ({"broker": "mqtt://h", "user": "u", "password": "text"}, "text has mode 0644; expected 0600"),
         ({"broker": "mqtt://h", "password": "text"}, "expected the key user, too"),
         ({"broker": "mqtt://u:geheim@h"}, "found 'mqtt://u:***@h', expected mqtt://HOST:PORT"),
+        (
+            {"broker": "mqtt://h", "line_key": "text"},
+            "line_key: found {folder}/text, expected a section",
+        ),
         ({"broker": "mqtt://h:99999"}, "expected a port from 1 to 65535"),
         ({"broker": "mqtt://h", "topic": "a/#"}, "expected levels such as factory/line3"),
         ({"broker": "mqtt://h", "tpoic": "a"}, "mqtt.tpoic: unknown key; did you mean topic?"),
