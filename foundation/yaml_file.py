@@ -258,3 +258,8 @@ def shown(found: object) -> str | None:
     Written out, a structure of aliases may be endless.
     """
     return f"{found!r:.80}" if isinstance(found, str | int | float | None) else None
+
+
+def described(found: object) -> str:
+    """Write a value that was found, as ``shown`` does, or say what it is where it is not plain."""
+    return shown(found) or ("a list" if isinstance(found, list) else "keys and values")

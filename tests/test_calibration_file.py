@@ -113,7 +113,7 @@ CONTENT = calibration().model_dump(mode="json")
         ({"tiled_size": [200]}, "tiled_size"),
         ({"tiles": "64,8"}, "tiles: .*found '64,8'"),
         ({"format_version": 2}, "format_version is 2; this inspectd reads 1"),
-        ({"format_version": {"a": 1}}, "format_version is 'dict'"),
+        ({"format_version": {"a": 1}}, "format_version is keys and values; this"),
         ({"confidence": 1.5}, "confidence: Input should be less than or equal to 1, found 1.5"),
     ],
 )
