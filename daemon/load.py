@@ -62,11 +62,14 @@ def load_products(
     trusted = TrustedKeys(config.trusted_keys) if config.trusted_keys else None
     largest = 0
     for name, entry in config.named_products().items():
-        manifest = read_manifest(entry.engine, trusted)
-        text = _calibration_text(entry)
-        if trusted is not None:
-            trusted.check(entry.calibration, text, _refused_calibration)
-        calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
+        where = f"{path}: " if name is None else f"{path}: products.{name}."
+        with located(f"{where}engine"):
+            manifest = read_manifest(entry.engine, trusted)
+        with located(f"{where}calibration"):
+            text = _calibration_text(entry)
+            if trusted is not None:
+                trusted.check(entry.calibration, text, _refused_calibration)
+            calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
         if config.drift is not None and calibration.drift is None:
             raise InputError(
                 f"{path}: drift: {entry.calibration} does not say how good parts look; run calibrate again"

@@ -38,6 +38,8 @@ def apply_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
         action = options[name]
         try:
             if action.nargs == "+":
+                if value == []:
+                    raise ValueError("found nothing in it, expected at least one entry")
                 found: Any = [
                     _parsed(action, part) for part in (value if isinstance(value, list) else [value])
                 ]

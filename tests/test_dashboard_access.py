@@ -285,6 +285,21 @@ def test_a_thousand_connections_do_not_keep_others_out(served: Dashboard) -> Non
             connected.close()
 
 
+def test_requests_that_break_http_leave_no_traceback(folder: Path) -> None:
+    with dashboard(write_dashboard(folder, ["line3.yaml"])) as served:
+        host = served.address.removeprefix("http://").rstrip("/")
+        name, _, port = host.partition(":")
+        served.browser()
+        for rest in ("Transfer-Encoding: chunked\r\n\r\nzz\r\n", "Content-Length: x\r\n\r\n", "\0\r\n\r\n"):
+            with socket.create_connection((name, int(port)), timeout=PATIENCE_S) as connected:
+                connected.sendall(f"POST / HTTP/1.1\r\nHost: {host}\r\n{rest}".encode())
+                answer = connected.recv(4096)
+                assert b" 400 " in answer or b" 403 " in answer
+        assert served.browser().ok("/api/lines")
+        _, said = served.stop()
+        assert "Traceback" not in said, said
+
+
 def test_sessions_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = Sessions()
     token, session = sessions.begin("anna")
