@@ -161,7 +161,10 @@ def test_words_and_dates_are_the_texts_that_they_look_like(tmp_path: Path) -> No
         assert config.cameras["top"].features == {"TriggerMode": name, "Gain": 10.0}
 
 
-@given(st.text(max_size=12) | st.from_regex(r"[-+0-9._:eExobn]{1,8}", fullmatch=True))
+@given(
+    st.text(st.characters(exclude_characters="\0"), max_size=12)
+    | st.from_regex(r"[-+0-9._:eExobn]{1,8}", fullmatch=True)
+)
 def test_what_is_written_is_read_as_the_same(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "text.yaml"
     content = {"text": text, "float": 1e-5, "whole": 500, "none": None, "yes": True}
