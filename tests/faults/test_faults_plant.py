@@ -351,7 +351,7 @@ class PollingPlc:
 
         client, valid_before = ModbusTcpClient("127.0.0.1", port=self.port, retries=0), 0
         while self.stops_after == "never" or (self.stops_after == "acknowledging" and not valid_before):
-            with contextlib.suppress(ModbusException):
+            with contextlib.suppress(ModbusException, OSError):
                 if not client.connected and not client.connect():
                     continue
                 result = read(client.read_holding_registers(0, count=WORDS).registers)
