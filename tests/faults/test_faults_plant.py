@@ -351,10 +351,14 @@ class PollingPlc:
 
         client, valid_before = ModbusTcpClient("127.0.0.1", port=self.port, retries=0), 0
         while self.stops_after == "never" or (self.stops_after == "acknowledging" and not valid_before):
+            time.sleep(0.002)  # a turn of its program
             with contextlib.suppress(ModbusException, OSError):
                 if not client.connected and not client.connect():
                     continue
-                result = read(client.read_holding_registers(0, count=WORDS).registers)
+                answer = client.read_holding_registers(0, count=WORDS)
+                if answer.isError():
+                    continue
+                result = read(answer.registers)
                 if result["valid"] and not valid_before:
                     self.results.append(result)
                 client.write_register(100, result["valid"])
