@@ -19,6 +19,8 @@ pytest.importorskip("pylogix", reason="needs pylogix: pip install 'inspectd[plan
 pytest.importorskip("cpppo", reason="needs cpppo: pip install cpppo")
 from pylogix import PLC
 
+from plant.outputs import LineNow, PeerFailed
+from plant.outputs.ethernet_ip import EthernetIp, EthernetIpConfig
 from plant.outputs.registers import MAP, WORDS
 
 
@@ -77,6 +79,9 @@ def test_a_controller_gets_each_verdict_and_none_is_lost_while_it_is_away(
         controller = Controller()
         ends.callback(controller.close)
         address = {"address": f"tcp://127.0.0.1:{controller.port}", "timeout": "1 s"}
+        wrong = EthernetIpConfig.model_validate(address | {"tag": "Nope"})
+        with pytest.raises(PeerFailed, match=r"Nope\[8\]: Path destination unknown"):
+            EthernetIp(wrong, [], lambda: LineNow("line3", None, silent=True)).connect()
         running = ends.enter_context(plant(write_plant(tmp_path, line, ethernet_ip=address)))
         running.until_connected("ethernet_ip")
         line.judge(1, 9)
@@ -114,17 +119,6 @@ def test_a_controller_gets_each_verdict_and_none_is_lost_while_it_is_away(
             assert result["seq"] == seen + 1 or (result["repeated"] and result["seq"] <= seen)
             seen = max(seen, result["seq"])
         assert running.output("ethernet_ip")["lost"] == 0 and "Traceback" not in running.log
-
-
-def test_a_tag_that_is_not_there_is_told(tmp_path: Path, line: DeliveryLine) -> None:
-    controller = Controller()
-    section = {"address": f"tcp://127.0.0.1:{controller.port}", "tag": "Nope", "timeout": "1 s"}
-    try:
-        with plant(write_plant(tmp_path, line, ethernet_ip=section)) as running:
-            down = running.until("ethernet_ip", lambda output: output["state"] == "down")
-            assert "Nope[8]: Path destination unknown" in down["error"]
-    finally:
-        controller.close()
 
 
 @pytest.mark.parametrize(
