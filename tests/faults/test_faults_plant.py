@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -73,6 +74,11 @@ def test_plant_killed(trial: Trial) -> None:
     trial.finish()
 
 
+def _trouble_of(running: Plant, way: str) -> str | None:
+    found: str | None = running.health()["alarms"][way]
+    return found
+
+
 @pytest.mark.faults("Plant", "webhook: the web server answers errors")
 def test_peer_away(trial: Trial) -> None:
     web, told = Web(), Web()
@@ -104,7 +110,7 @@ def test_peer_away(trial: Trial) -> None:
         ):
             trial.another(fault)
             trial.inject()
-            trial.detected_by(f"/healthz: {way}", lambda way=way: running.health()["alarms"][way])
+            trial.detected_by(f"/healthz: {way}", partial(_trouble_of, running, way))
             trial.uninterrupted(verdicts=20)
         mail, told.answer = MailServer(mail_port), 200
         trial.wait_until(lambda: bool(mail.mails and told.got))
