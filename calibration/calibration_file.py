@@ -11,7 +11,7 @@ from calibration.drift_baseline import DriftBaseline
 from engine_runtime.engine import Quantiles
 from engine_runtime.manifest import VERSION_1_MAPS
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from foundation.yaml_file import read_yaml, shown, yaml_text
 from pictures.frames import Roi, Size
 from pictures.tiles import Tiles
@@ -124,17 +124,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     Raises:
         InputError: the folder of ``path`` cannot be written.
     """
-    write_text(path, calibration_text(calibration))
-
-
-def write_text(path: Path, text: bytes, mode: int = 0o644) -> None:
-    """Write what ``calibration_text`` gave, whole or not at all.
-
-    Raises:
-        InputError: the folder of ``path`` cannot be written.
-    """
-    with replacing(path, mode) as file:
-        file.write(text)
+    write_whole(path, calibration_text(calibration))
 
 
 def calibration_text(calibration: Calibration) -> bytes:

@@ -19,7 +19,7 @@ DEFAULT_LISTEN: Final = "http://127.0.0.1:8321"
 _KEYS: Final = frozenset(
     {
         *("listen", "hosts", "certificate", "key", "state", "lines", "keep_days", "most_verdicts"),
-        *("kinds", "shifts", "time_zone"),
+        *("kinds", "shifts", "time_zone", "lake"),
     }
 )
 _LINE_KEYS: Final = frozenset({"config", "key", "server_key", "preview", "signing_key"})
@@ -47,6 +47,7 @@ class DashboardConfig:
         kinds: of defects, offered to whoever judges.
         shifts: when shifts begin, HH:MM in local time.
         time_zone: of the shifts; None for the machine's.
+        lake: folder of ``inspectd-fleet lake``, with the verdicts of all plants; None without one.
     """
 
     file: Path
@@ -62,6 +63,7 @@ class DashboardConfig:
     kinds: tuple[str, ...] = ()
     shifts: tuple[str, ...] = ("06:00", "14:00", "22:00")
     time_zone: ZoneInfo | None = None
+    lake: Path | None = None
 
     @property
     def is_loopback(self) -> bool:
@@ -123,6 +125,7 @@ def load_config(path: Path) -> DashboardConfig:
         shifts=_texts(path, content, "shifts", _SHIFT, "times of the day such as 06:00")
         or DashboardConfig.shifts,
         time_zone=_zone(path, content.get("time_zone")),
+        lake=_file(path, content, "lake", wanted="the folder of inspectd-fleet lake"),
     )
     if secure != (certificate is not None) or secure != (key_file is not None):
         raise InputError(
@@ -177,12 +180,18 @@ def _lines(path: Path, found: object) -> dict[str, LineConfig]:
     return lines
 
 
-def _file(path: Path, content: Mapping[str, Any], key: str, name: str | None = None) -> Path | None:
+def _file(
+    path: Path,
+    content: Mapping[str, Any],
+    key: str,
+    name: str | None = None,
+    wanted: str = "the path of a file",
+) -> Path | None:
     found = content.get(key)
     if found is None:
         return None
     if not isinstance(found, str) or not found or "\0" in found:
-        raise InputError(f"{path}: {name or key}: found {shown(found)}, expected the path of a file")
+        raise InputError(f"{path}: {name or key}: found {shown(found)}, expected {wanted}")
     return path.absolute().parent / found
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dashboard.config import DashboardConfig
 from dashboard.labels import Labels
+from dashboard.lake import try_lake
 from dashboard.watch import LineWatch
 from foundation.errors import InputError, Unavailable, refused_by_system
 
@@ -39,6 +40,8 @@ def check(config: DashboardConfig) -> int:
         InputError: something is wrong.
     """
     _tls(config)
+    if config.lake is not None:
+        try_lake(config.lake)
     if labels_file(config).exists():
         Labels(labels_file(config)).close()
     print(f"{config.file}: in order: lines {', '.join(config.lines)}, {config.address}")

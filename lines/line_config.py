@@ -9,7 +9,7 @@ from foundation.errors import InputError
 from foundation.yaml_file import read_yaml, shown
 from verdicts import CurveKeys
 from verdicts.address import address_from, from_this_machine
-from verdicts.message import NAME
+from verdicts.checks import NAME
 
 
 @dataclass(frozen=True)

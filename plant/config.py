@@ -15,7 +15,7 @@ from lines.line_config import LineConfig, read_line
 from lines.section import File, Name, Section
 from plant.alarms.config import AlarmsConfig
 from plant.gate.config import BeltConfig, GateConfig, peer_of
-from plant.listener import MetricsConfig
+from plant.http_listener import MetricsConfig
 from plant.outputs.ethernet_ip import EthernetIpConfig
 from plant.outputs.modbus_client import ModbusClientConfig
 from plant.outputs.modbus_server import ModbusServerConfig

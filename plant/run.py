@@ -21,8 +21,8 @@ from plant.config import Place, Plant
 from plant.gate.gates import GateNow
 from plant.gate.open import check_gates
 from plant.gate.process import GateProcess
+from plant.http_listener import Answer, Listener, as_json
 from plant.link import Link
-from plant.listener import Answer, Listener, as_json
 from plant.listening import Listening
 from plant.metrics import Metrics
 from plant.outputs import LineNow

@@ -33,6 +33,11 @@ ALL = (
     "inspectd-plant",
     "inspectd-fleet",
 )
+HEAVY = {
+    *("asyncua", "av", "cryptography", "cv2", "duckdb", "nats", "numpy", "onnx", "onnxruntime", "openvino"),
+    *("optuna", "paho", "pyarrow", "pydantic", "pymodbus", "ray", "scipy", "starlette", "torch", "tuf"),
+    *("uvicorn", "zmq"),
+}
 
 
 def run(command: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -73,6 +78,25 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(4):
         draw_part(folder / f"{index}.png", index)
     return folder
+
+
+@pytest.mark.parametrize(
+    "arguments", [*((command,) for command in ALL), ("efficientad", "evaluate"), ("efficientad", "ablate")]
+)
+def test_help_waits_for_no_heavy_import(arguments: tuple[str, ...]) -> None:
+    """Heavy imports show as modules, which unlike a time do not depend on what else the machine does."""
+    command, *subcommand = arguments
+    script = (
+        "import sys\n"
+        "from foundation import start\n"
+        f"sys.argv = {[command, *subcommand, '--help']!r}\n"
+        "try:\n"
+        f"    start.{command.replace('-', '_')}()\n"
+        "finally:\n"
+        f"    print(*{HEAVY!r} & sys.modules.keys(), file=sys.stderr, end='')\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith(f"usage: {' '.join(arguments)} ") and shown.stderr == ""
 
 
 @pytest.mark.parametrize("command", ALL)

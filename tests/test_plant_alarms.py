@@ -58,14 +58,6 @@ def web() -> Iterator[Web]:
     web.server.server_close()
 
 
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[DeliveryLine]:
-    line = DeliveryLine(tmp_path)
-    yield line
-    if line.process.poll() is None:
-        line.kill()
-
-
 class MailServer:
     """Speaks as much SMTP as a client needs, and keeps what it is given."""
 

@@ -34,14 +34,6 @@ from verdicts import Latency, Lost
 from verdicts.request import LARGEST
 
 
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[DeliveryLine]:
-    line = DeliveryLine(tmp_path)
-    yield line
-    if line.process.poll() is None:
-        line.kill()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 3])
 def test_every_part_meets_its_command_on_a_belt_that_varies_stops_and_reverses(seed: int) -> None:

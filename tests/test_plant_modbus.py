@@ -5,7 +5,6 @@ import shutil
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,6 @@ def read(words: list[int]) -> Result:
     names = [*MAP]
     values = struct.unpack(">HHIIIHHHHHHIIfffQ32s", raw)
     return dict(zip(names, values, strict=True))
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[DeliveryLine]:
-    line = DeliveryLine(tmp_path)
-    yield line
-    if line.process.poll() is None:
-        line.kill()
 
 
 class Plc:

@@ -13,7 +13,7 @@ from line_process import LineProcess, a_health, a_verdict
 from patience import PATIENCE_S
 
 from verdicts import Health, LineSilent, Lost, Verdict, VerdictsLost, encode, read_health, subscribe
-from verdicts.message import MAX_BYTES
+from verdicts.checks import MAX_BYTES
 from verdicts.subscription import Subscription
 
 LineMaker = Callable[..., LineProcess]

@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.drift import Drift, DriftMonitor
-from calibration.drift_baseline import VALUES, values_of
+from calibration.drift_baseline import FIRST_SPOT, VALUES, values_of
 from daemon.host.scheduling import go_last
 from daemon.judging.ledger import CapturedFrame
 from daemon.judging.product import Product
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from pictures.appearance import Appearance
 from pictures.frames import Frame
-from verdicts.message import DriftHealth
+from verdicts.health import DriftHealth
 
-_SHARE: Final = 0.008
+_SHARE: Final = 0.005
 """Of one core's time that it may take: after a part it rests until that holds again."""
 _SCHEMA: Final = 1
 _LONGEST_CLOSE_S: Final = 1.0
@@ -239,7 +239,8 @@ def _read(path: Path) -> dict[str, Any]:
         if content["schema"] != _SCHEMA:
             raise ValueError("another version")
         for entry in content["accepted"].values():
-            if len(entry["mean"]) != VALUES or not np.isfinite(np.array(entry["mean"], np.float64)).all():
+            means = np.array(entry["mean"], np.float64)
+            if means.shape not in {(FIRST_SPOT,), (VALUES,)} or not np.isfinite(means).all():
                 raise ValueError("not its numbers")
             str(entry["calibration_sha256"])
     except FileNotFoundError:
@@ -253,5 +254,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, accepted: Mapping[str, Any]) -> None:
-    with replacing(path, 0o640) as file:
-        file.write(json.dumps({"schema": _SCHEMA, "accepted": accepted}).encode())
+    write_whole(path, json.dumps({"schema": _SCHEMA, "accepted": accepted}).encode(), 0o640)

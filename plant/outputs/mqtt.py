@@ -16,7 +16,8 @@ from lines.section import File
 from plant.outputs import Delivery, LineNow, PeerFailed
 from plant.section import Duration, OutputSection, seconds, whole_port
 from plant.tls import reason, trusting
-from verdicts.message import Health, encode
+from verdicts.health import Health
+from verdicts.message import encode
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client

@@ -22,7 +22,7 @@ from daemon.capture.counter import read_counter
 from daemon.journal.audit import audit
 from daemon.journal.reader import JournalReader
 from verdicts import Health, Verdict, decode
-from verdicts.message import Reason, decode_verdict
+from verdicts.verdict import Reason, decode_verdict
 
 BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100, "waiting": 1000}
 """A camera whose frames may wait for ten seconds, so that a busy machine alone makes no fault."""
