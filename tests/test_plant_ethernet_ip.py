@@ -13,12 +13,15 @@ import pytest
 from delivery_line import DeliveryLine
 from patience import PATIENCE_S
 from plant_rig import complaint, free_port, plant, until, write_plant
+from test_plant_alarms import Nonsense
 from test_plant_modbus import read
 
 pytest.importorskip("pylogix", reason="needs pylogix: pip install 'inspectd[plant]'")
 pytest.importorskip("cpppo", reason="needs cpppo: pip install cpppo")
 from pylogix import PLC
 
+from plant.outputs import LineNow, PeerFailed
+from plant.outputs.ethernet_ip import EthernetIp, EthernetIpConfig
 from plant.outputs.registers import MAP, WORDS
 
 
@@ -77,6 +80,9 @@ def test_a_controller_gets_each_verdict_and_none_is_lost_while_it_is_away(
         controller = Controller()
         ends.callback(controller.close)
         address = {"address": f"tcp://127.0.0.1:{controller.port}", "timeout": "1 s"}
+        wrong = EthernetIpConfig.model_validate(address | {"tag": "Nope"})
+        with pytest.raises(PeerFailed, match=r"Nope\[8\]: Path destination unknown"):
+            EthernetIp(wrong, [], lambda: LineNow("line3", None, silent=True)).connect()
         running = ends.enter_context(plant(write_plant(tmp_path, line, ethernet_ip=address)))
         running.until_connected("ethernet_ip")
         line.judge(1, 9)
@@ -99,7 +105,7 @@ def test_a_controller_gets_each_verdict_and_none_is_lost_while_it_is_away(
         line.judge(11, 15)
         down("the PLC does not acknowledge: register 100 is 0, expected 1")
         controller.process.send_signal(signal.SIGSTOP)
-        down("does not answer for 1 s")
+        down("does not answer as a controller does")
         controller.process.send_signal(signal.SIGCONT)
         controller.reads.set()
         until(lambda: controller.results[-1]["seq"] == 15)
@@ -116,15 +122,16 @@ def test_a_controller_gets_each_verdict_and_none_is_lost_while_it_is_away(
         assert running.output("ethernet_ip")["lost"] == 0 and "Traceback" not in running.log
 
 
-def test_a_tag_that_is_not_there_is_told(tmp_path: Path, line: DeliveryLine) -> None:
-    controller = Controller()
-    section = {"address": f"tcp://127.0.0.1:{controller.port}", "tag": "Nope", "timeout": "1 s"}
-    try:
-        with plant(write_plant(tmp_path, line, ethernet_ip=section)) as running:
-            down = running.until("ethernet_ip", lambda output: output["state"] == "down")
-            assert "Nope[8]: Path destination unknown" in down["error"]
-    finally:
-        controller.close()
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x65\0\x40\0" + bytes(20), None]
+)
+def test_a_peer_that_is_no_controller_is_told_and_holds_nobody_up(answer: bytes | None) -> None:
+    """The third breaks off in the middle of a packet; None: it drips."""
+    peer = Nonsense(answer or b"", drips=answer is None)
+    config = EthernetIpConfig(address=f"tcp://127.0.0.1:{peer.port}", timeout="300 ms")
+    with pytest.raises(PeerFailed, match=r"\d: does not answer as a controller does$"):
+        EthernetIp(config, [], lambda: LineNow("line3", None, silent=True)).connect()
+    peer.close()
 
 
 @pytest.mark.parametrize(

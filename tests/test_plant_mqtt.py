@@ -34,6 +34,7 @@ class Broker:
             "user": "root",
             "allow_anonymous": "true",
             "max_queued_messages": "0",  # else it drops what a slow listener has not taken
+            "max_inflight_messages": "0",  # nor holds it back: what it has confirmed would die with it
         } | options
         self.conf.write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
         self.start()

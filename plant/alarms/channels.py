@@ -85,10 +85,13 @@ class MailWay:
         mail.set_content(
             f"{message.text}\n\nline: {message.line}\ncause: {message.cause}\nsince: {message.since}\n"
         )
-        kind = smtplib.SMTP_SSL if self._secure else smtplib.SMTP
-        tls = {"context": self._context} if self._secure else {}
-        server: smtplib.SMTP = kind(timeout=self._timeout_s, **tls)
-        server._host = self._host  # the name in its certificate; else only known to one that connects at once
+        server: smtplib.SMTP = (
+            smtplib.SMTP_SSL(timeout=self._timeout_s, context=self._context)
+            if self._secure
+            else smtplib.SMTP(timeout=self._timeout_s)
+        )
+        # The name in its certificate; the library only notes it when it connects at once.
+        server._host = self._host  # type: ignore[attr-defined]
         try:
             with hanging_up_after(self._timeout_s, lambda: getattr(server, "sock", None)):
                 self._log_in(server)

@@ -121,11 +121,12 @@ class _Turning:
     def _listen(self, timeout_s: float) -> bool:
         """Wait for verdicts and packets; False when the other process has ended."""
         # select() alone waits for less than a millisecond.
-        ready = select.select([self._channel, self._hearing], [], [], 0.0 if self._more else timeout_s)[0]
-        if self._hearing in ready or self._more or time.monotonic() - self._heard_s > _HEAR_EVERY_S:
+        watched = [self._channel.fileno(), self._hearing.fileno()]
+        ready = select.select(watched, [], [], 0.0 if self._more else timeout_s)[0]
+        if self._hearing.fileno() in ready or self._more or time.monotonic() - self._heard_s > _HEAR_EVERY_S:
             self._hear()
         for _ in range(_MOST_AT_ONCE):
-            if self._channel not in ready:
+            if self._channel.fileno() not in ready:
                 break
             try:
                 packet = self._channel.recv(_LARGEST_NEWS)
@@ -134,7 +135,7 @@ class _Turning:
             if not packet:
                 return False
             self._take(*json.loads(packet))
-            ready = select.select([self._channel], [], [], 0.0)[0]
+            ready = select.select([self._channel.fileno()], [], [], 0.0)[0]
         return True
 
     def _hear(self) -> None:

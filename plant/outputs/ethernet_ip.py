@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
+from struct import unpack_from
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
@@ -20,7 +22,9 @@ _PORT: Final = 44818
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_]{0,39}"
 _TAG: Final = re.compile(rf"(?:Program:{_NAME}\.)?{_NAME}", re.ASCII)
 _INT: Final = 0xC3
+_HEADER: Final = 24
 _DONE: Final = "Success"
+_NO_ANSWER: Final = ("Connection failure", "Register session failed", "Forward open failed")
 
 
 def _controller(text: str) -> str:
@@ -63,6 +67,7 @@ class EthernetIp(WrittenPlc):
         self._plc = PLC(
             match[1], slot=self._config.slot, timeout=self._timeout_s, port=int(match[2] or _PORT)
         )
+        self._plc.conn.receive_data = partial(_received, self._plc.conn)
 
     def close(self) -> None:
         plc, self._plc = self._plc, None
@@ -98,8 +103,24 @@ class EthernetIp(WrittenPlc):
             raise PeerFailed(f"{self._address}: {error.strerror or error}") from error
         except Exception as error:  # whatever nonsense brings about in the library
             raise PeerFailed(f"{self._address}: answers what is no EtherNet/IP") from error
-        if answer.Status != _DONE:
-            status = answer.Status
+        status = answer.Status
+        if status in _NO_ANSWER:
+            raise PeerFailed(f"{self._address}: does not answer as a controller does")
+        if status != _DONE:
             why = status.strerror if isinstance(status, OSError) and status.strerror else status
             raise PeerFailed(f"{self._address}: {element}: {printable(str(why))}")
         return answer
+
+
+def _received(connection: Any) -> bytes | None:
+    """Receive one packet; None without a whole one. The library's own never ends where a peer breaks off."""
+    data = b""
+    try:
+        while len(data) < _HEADER or len(data) < _HEADER + unpack_from("<H", data, 2)[0]:
+            part = connection.Socket.recv(4096)
+            if not part:
+                return None
+            data += part
+    except OSError:
+        return None
+    return data

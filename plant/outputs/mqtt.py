@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, field_validator
 
-from foundation.errors import InputError
+from foundation.errors import InputError, refused_by_system
 from foundation.secret_file import read_secret
 from lines.section import File
 from plant.outputs import Delivery, LineNow, PeerFailed
@@ -248,12 +248,11 @@ def _tls(file: Path, config: MqttConfig) -> ssl.SSLContext:
     if config.certificate is not None:
         try:
             context.load_cert_chain(config.certificate, config.certificate_key, password=_no_password)
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            unread = isinstance(error, OSError) and not isinstance(error, ssl.SSLError)
-            why = f"cannot be read: {error.strerror}" if unread else "are no pair in PEM"
-            raise InputError(
-                f"{file}: mqtt.certificate: {config.certificate} and {config.certificate_key}: {why}"
-            ) from error
+        except (OSError, ValueError) as error:
+            where = f"{file}: mqtt.certificate: {config.certificate} and {config.certificate_key}"
+            if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+                raise refused_by_system(f"{where}: cannot be read: {error.strerror}", error) from error
+            raise InputError(f"{where}: are no pair in PEM") from error
     return context
 
 

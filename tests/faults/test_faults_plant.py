@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -73,6 +74,11 @@ def test_plant_killed(trial: Trial) -> None:
     trial.finish()
 
 
+def _trouble_of(running: Plant, way: str) -> str | None:
+    found: str | None = running.health()["alarms"][way]
+    return found
+
+
 @pytest.mark.faults("Plant", "webhook: the web server answers errors")
 def test_peer_away(trial: Trial) -> None:
     web, told = Web(), Web()
@@ -104,7 +110,7 @@ def test_peer_away(trial: Trial) -> None:
         ):
             trial.another(fault)
             trial.inject()
-            trial.detected_by(f"/healthz: {way}", lambda way=way: running.health()["alarms"][way])
+            trial.detected_by(f"/healthz: {way}", partial(_trouble_of, running, way))
             trial.uninterrupted(verdicts=20)
         mail, told.answer = MailServer(mail_port), 200
         trial.wait_until(lambda: bool(mail.mails and told.got))
@@ -351,10 +357,14 @@ class PollingPlc:
 
         client, valid_before = ModbusTcpClient("127.0.0.1", port=self.port, retries=0), 0
         while self.stops_after == "never" or (self.stops_after == "acknowledging" and not valid_before):
-            with contextlib.suppress(ModbusException):
+            time.sleep(0.002)  # a turn of its program
+            with contextlib.suppress(ModbusException, OSError):
                 if not client.connected and not client.connect():
                     continue
-                result = read(client.read_holding_registers(0, count=WORDS).registers)
+                answer = client.read_holding_registers(0, count=WORDS)
+                if answer.isError():
+                    continue
+                result = read(answer.registers)
                 if result["valid"] and not valid_before:
                     self.results.append(result)
                 client.write_register(100, result["valid"])
