@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -165,6 +166,7 @@ class DriftWatch:
 
     def _run(self) -> None:
         go_last()
+        cv2.setNumThreads(1)  # OpenCV's own threads would not give way, and nobody would count their time
         values = np.empty(VALUES, np.float32)
         while (work := self._work.get()) is not None:
             if not isinstance(work, _Sample):
