@@ -66,6 +66,7 @@ _UNCLEAR = re.compile(
 )
 """Numbers that are read as others by some, and texts that look like numbers."""
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+_NULL = "tag:yaml.org,2002:null"
 _RESOLVERS = (
     ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
     ("int", _INT, "-+0123456789"),
@@ -220,6 +221,9 @@ def _unclear(document: yaml.Node | None) -> Iterator[tuple[yaml.Node, str, str]]
                 nodes += [(value, name), (key, name)]
                 if key.tag not in {_TEXT, _MERGE}:
                     yield key, name.lstrip(".") or "key", "expected a text as key; write it in quotes"
+                elif isinstance(value, yaml.ScalarNode) and value.tag == _NULL and not value.value:
+                    # It looks as if something were asked for, and would count as if it were left out.
+                    yield key, name.lstrip("."), "found nothing, expected a value; or leave the key out"
         elif (
             isinstance(node, yaml.ScalarNode)
             and node.style is None
