@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from calibration.detection import auroc
-from foundation.files import replacing
+from foundation.files import write_whole
 from models.datasets.open import open_data_set
 from models.evaluation.evaluate import Judged, judge_samples
 from models.evaluation.judge import open_judge
@@ -96,8 +96,7 @@ def main() -> None:
         lines: list[str] = []
         for line in _page(options, options.keep or Path(folder)):
             lines.append(line)
-            with replacing(options.out) as file:
-                file.write("\n".join(lines).encode() + b"\n")
+            write_whole(options.out, "\n".join(lines).encode() + b"\n")
     print("\n".join(lines))
 
 

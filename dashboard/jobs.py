@@ -5,6 +5,8 @@ import logging
 import os
 import re
 import subprocess
+import sys
+import sysconfig
 import termios
 import threading
 import time
@@ -176,6 +178,13 @@ def _run(queue: "Queue[tuple[Job, Work]]") -> None:
             _log.exception("%s", job.what)
             job.state, job.error = "failed", f"{type(error).__name__}: {error}"
         job.ended_s = time.monotonic()
+
+
+def installed(name: str) -> str:
+    """Name a command of ours beside this one."""
+    found = Path(sysconfig.get_path("scripts")) / name
+    beside_us = Path(sys.argv[0]).with_name(name)
+    return str(found if found.exists() else beside_us)
 
 
 def run_command(job: Job, command: list[str], folder: Path) -> None:

@@ -5,11 +5,14 @@ Triton, MLServer, OpenVINO Model Server and others speak it. The model there has
 together with those of other lines.
 """
 
+import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,7 @@ from engine_runtime.batch import Batch, check_quantiles
 from engine_runtime.engine import ANOMALY_MAP, FRAMES, SCORE, Quantiles
 from engine_runtime.manifest import Manifest, Server
 from engine_runtime.served_model import quantiles_in
+from engine_runtime.server_memory import ServerMemory
 from foundation.errors import EngineAway, EngineFailed, EngineRefused
 from pictures.frames import Frame
 
@@ -28,6 +32,12 @@ VERSION: str = version("tritonclient")
 
 _PAUSE_S: Final = 1.0
 """A server that failed is asked again after so long, or when no other one is left."""
+_LEAVE_S: Final = 0.1
+"""What memory a server may forget is told to it in passing."""
+_AWAY: Final = "UNAVAILABLE"
+_LATE: Final = "DEADLINE_EXCEEDED"
+_NEAR: Final = {"localhost", "127.0.0.1", "::1"}
+"""Names of this machine. Where a tunnel leads elsewhere, the server finds no such memory."""
 _CHANNEL: Final = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -35,6 +45,8 @@ _CHANNEL: Final = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
 ]
+
+_log = logging.getLogger(__name__)
 
 
 class KserveEngine:
@@ -46,7 +58,7 @@ class KserveEngine:
             raise EngineRefused("the manifest names no server; build it again")
         self.manifest = manifest
         self.trouble: str | None = None
-        """What is wrong with its servers, in one line; None while all that were asked have answered."""
+        """See ``Engine.trouble``; None while all servers that were asked have answered."""
         self._batch = Batch(manifest.input_size, manifest.max_batch)
         self._inside = quantiles_in(payload, manifest.maps)
         self._servers = [_Remote(address, manifest) for address in manifest.server.addresses]
@@ -96,34 +108,93 @@ class _Remote:
 
     def __init__(self, address: str, manifest: Manifest) -> None:
         assert manifest.server is not None
-        scheme, _, self.address = address.partition("://")
+        url = urlsplit(address)
+        self.address = url.netloc
         self.trouble: str | None = None
         self.due_s = 0.0
         self._server: Server = manifest.server
         self._manifest = manifest
         self._client = triton.InferenceServerClient(
-            self.address, ssl=scheme == "grpcs", channel_args=_CHANNEL
+            self.address, ssl=url.scheme == "grpcs", channel_args=_CHANNEL
         )
+        self._is_near = url.hostname in _NEAR
+        self._may_share = self._is_near
+        self._memory: ServerMemory | None = None
 
     def ask(self, batch: Frame, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]] | None:
         """Have a batch judged; None where that failed, and ``trouble`` says why."""
-        frames = triton.InferInput(FRAMES, list(batch.shape), "UINT8")
-        frames.set_data_from_numpy(np.ascontiguousarray(batch))
+        until_s = time.monotonic() + self._server.timeout_ms / 1e3
         try:
-            result = self._client.infer(
-                self._server.model,
-                [frames],
-                model_version=self._server.version,
-                outputs=[triton.InferRequestedOutput(name) for name in outputs],
-                client_timeout=self._server.timeout_ms / 1e3,
-            )
-            answer = {name: self._checked(name, result.as_numpy(name), len(batch)) for name in outputs}
+            answer = self._asked(batch, outputs, until_s)
         except Exception as error:  # of gRPC, of the client, or of what it makes of rubbish
+            self._forget_memory(error)
             self.trouble = _told(error, self._server.timeout_ms)
             self.due_s = time.monotonic() + _PAUSE_S
             return None
         self.trouble, self.due_s = None, 0.0
         return answer
+
+    def _asked(self, batch: Frame, outputs: Sequence[str], until_s: float) -> dict[str, NDArray[np.float32]]:
+        known = self._memory
+        self._share(until_s)
+        try:
+            return self._judged(batch, outputs, until_s)
+        except triton.InferenceServerException as error:
+            if known is None or _status(error) in {_AWAY, _LATE}:
+                raise
+            if known.is_known(self._client, _left(until_s)):
+                raise
+            # It was started anew between two parts; none is lost for that.
+            self._memory = None
+            self._share(until_s)
+            return self._judged(batch, outputs, until_s)
+
+    def _judged(self, batch: Frame, outputs: Sequence[str], until_s: float) -> dict[str, NDArray[np.float32]]:
+        memory = self._memory
+        if memory is None:
+            frames = triton.InferInput(FRAMES, list(batch.shape), "UINT8")
+            frames.set_data_from_numpy(np.ascontiguousarray(batch))
+            wanted = [triton.InferRequestedOutput(name) for name in outputs]
+        else:
+            frames, wanted = memory.frames(batch), memory.outputs(outputs)
+        result = self._client.infer(
+            self._server.model,
+            [frames],
+            model_version=self._server.version,
+            outputs=wanted,
+            client_timeout=_left(until_s),
+        )
+        found = {
+            name: result.as_numpy(name) if memory is None else memory.answer(result, name) for name in outputs
+        }
+        return {name: self._checked(name, values, len(batch)) for name, values in found.items()}
+
+    def _share(self, until_s: float) -> None:
+        """Share memory with a server of this machine that can; frames go over gRPC to any other."""
+        if self._memory is not None or not self._may_share:
+            return
+        try:
+            memory = ServerMemory(self._manifest)
+            memory.register(self._client, _left(until_s))
+        except (OSError, triton.InferenceServerException) as error:
+            if _status(error) in {_AWAY, _LATE}:
+                raise
+            self._may_share = False
+            _log.info("%s: frames go over gRPC: %s", self.address, _told(error, self._server.timeout_ms))
+        else:
+            self._memory = memory
+
+    def _forget_memory(self, error: Exception) -> None:
+        """Never use memory again into which an answer may still be written after the request has failed."""
+        if not isinstance(error, triton.InferenceServerException):
+            return
+        is_away = _status(error) == _AWAY
+        if is_away and self._memory is not None:  # or has it lost its model alone?
+            with suppress(triton.InferenceServerException):
+                self._client.unregister_system_shared_memory(self._memory.name, client_timeout=_LEAVE_S)
+        self._memory = None
+        # One that hangs may still hold the region: as long as it runs, it gets no other one.
+        self._may_share = self._is_near and is_away
 
     def _checked(self, name: str, found: Any, count: int) -> NDArray[np.float32]:
         """Give an output as contract 1 wants it; what does not fit is never a score."""
@@ -140,16 +211,28 @@ class _Remote:
         return values
 
     def close(self) -> None:
+        if self._memory is not None:
+            with suppress(triton.InferenceServerException):
+                self._client.unregister_system_shared_memory(self._memory.name, client_timeout=_LEAVE_S)
         self._client.close()
 
 
+def _left(until_s: float) -> float:
+    return max(0.001, until_s - time.monotonic())
+
+
+def _status(error: Exception) -> str | None:
+    status = error.status() if isinstance(error, triton.InferenceServerException) else None
+    return None if status is None else str(status).removeprefix("StatusCode.")
+
+
 def _told(error: Exception, timeout_ms: float) -> str:
-    status = error.status() if hasattr(error, "status") else None
-    if status == "StatusCode.DEADLINE_EXCEEDED":
+    status = _status(error)
+    if status == _LATE:
         return f"no answer within {timeout_ms:g} ms"
-    text = error.message() if hasattr(error, "message") else str(error)
+    text = error.message() if isinstance(error, triton.InferenceServerException) else str(error)
     text = " ".join(str(text).split())[:200]
-    return f"{str(status).removeprefix('StatusCode.')}: {text}" if status else text
+    return f"{status}: {text}" if status else text
 
 
 def _combined(maps: Sequence[NDArray[np.float32]], quantiles: Quantiles) -> dict[str, NDArray[np.float32]]:

@@ -166,14 +166,18 @@ def _picture(arguments: "argparse.Namespace") -> int:
 def _report(arguments: "argparse.Namespace") -> int:
     from fleet.config import load_fleet
 
-    folder = arguments.lake if arguments.config is None else load_fleet(arguments.config).lake.folder
+    fleet = None if arguments.config is None else load_fleet(arguments.config)
+    folder = arguments.lake if fleet is None else fleet.lake.folder
     _require_lake()
     from fleet.report import Choice, report
+    from fleet.store import Store
 
     choice = Choice(
         arguments.plant, arguments.line, arguments.since, arguments.until, getattr(arguments, "part", None)
     )
-    return report(folder, arguments.kind, choice, as_json=arguments.json)
+    has_pictures = fleet is not None and fleet.config.pictures is not None
+    store = Store(fleet) if fleet is not None and has_pictures and arguments.kind == "part" else None
+    return report(folder, arguments.kind, choice, as_json=arguments.json, store=store)
 
 
 def _require_lake() -> None:

@@ -1,14 +1,19 @@
 """``inspectd-fleet report``: what the lake says, as tables or as JSON."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from foundation.errors import InputError
 
+if TYPE_CHECKING:
+    from fleet.store import Store
+
+_log = logging.getLogger(__name__)
 _PLACE_PX: Final = 64
 """Side of the squares in which defect places are counted."""
 
@@ -96,7 +101,7 @@ class Choice:
         return " AND ".join(used) or "true", values
 
 
-def report(folder: Path, kind: str, choice: Choice, *, as_json: bool) -> int:
+def report(folder: Path, kind: str, choice: Choice, *, as_json: bool, store: "Store | None" = None) -> int:
     """Print a report; give the exit code.
 
     Args:
@@ -104,17 +109,33 @@ def report(folder: Path, kind: str, choice: Choice, *, as_json: bool) -> int:
         kind: one of ``KINDS``.
         choice: which rows count.
         as_json: one object for each row, instead of a table.
+        store: of pictures; the report of a part then names each verdict's frame there, by its SHA-256.
 
     Raises:
         InputError: there is no lake, or it cannot be read.
     """
     names, rows = query(folder, kind, choice)
+    if store is not None:
+        key = [names.index(name) for name in ("plant", "line", "boot", "seq")]
+        frames = _frames(store, ["/".join(str(row[place]) for place in key) for row in rows])
+        names, rows = [*names, "picture"], [(*row, frame) for row, frame in zip(rows, frames, strict=True)]
     if as_json:
         for row in rows:
             print(json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False))
     else:
         print(_table(names, rows))
     return 0
+
+
+def _frames(store: "Store", verdicts: Sequence[str]) -> list[str | None]:
+    """Name the frame that a store has of each verdict; a store that is away costs no report."""
+    from fleet.store import StoreFailed
+
+    try:
+        return [store.pictures_of(verdict).get("frame") for verdict in verdicts]
+    except StoreFailed as error:
+        _log.warning("pictures: %s", error)
+        return [None] * len(verdicts)
 
 
 def query(folder: Path, kind: str, choice: Choice) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -86,10 +86,10 @@ class NatsServer:
 class PostgresServer:
     """A database cluster of its own, as the user ``postgres`` where the tests run as root."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         assert POSTGRES is not None
         # Not in pytest's folder: its user is let in there only, and that is not who runs the server.
-        self.folder = folder = Path(tempfile.mkdtemp(prefix="inspectd-postgresql-"))
+        self.folder = folder = folder or Path(tempfile.mkdtemp(prefix="inspectd-postgresql-"))
         self.port = free_port()
         self._as: list[str] = []
         if os.getuid() == 0:
@@ -123,6 +123,11 @@ class PostgresServer:
         """Kill the server and, with it, what it has begun: without SIGKILL's leftovers it starts again."""
         self.process.send_signal(signal.SIGQUIT)
         self.process.wait()
+
+    def processes(self) -> list[int]:
+        """List the server and what it has begun, each of which is a session of its own."""
+        begun = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [self.process.pid, *map(int, begun.split())]
 
     def close(self) -> None:
         self.kill()

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from firefox import firefox
+from lake_rig import EACH, write_lake
 from line_process import a_verdict
 from line_rig import REPOSITORY, free_address
 from mean_part import SIZE
@@ -28,7 +29,7 @@ from verdicts import encode
 
 pytestmark = pytest.mark.slow
 
-PAGES = ("line", "rejects", "review", "threshold", "trends", "health", "products", "export")
+PAGES = ("line", "rejects", "review", "threshold", "trends", "health", "products", "export", "lake")
 LANGUAGES = ("en", "de", "ko", "ja", "en-XA")
 SIZES = {"desktop": (1440, 900), "tablet": (820, 1180), "telephone": (390, 844)}
 MANY = 20_000
@@ -56,7 +57,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     cv2.imwrite(str(folder / "odd" / f"{HOSTILE}.png"), np.full((SIZE, SIZE, 3), 250, np.uint8))
     odd = {"source": "odd", "fps": 1, "loop": True}
     cameras = {"top": drawn_parts(3, 10, 0.4), "side": drawn_parts(4, 5), "odd": odd}
-    with Site(drawn_line(folder, cameras)) as running:
+    write_lake(folder / "lake", hostile=HOSTILE)
+    with Site(drawn_line(folder, cameras), lake="lake") as running:
         running.until(lambda: running.get("verdicts", camera="top,side", pictures="true")["total"] >= 30)
         ids = [item["id"] for item in running.get("verdicts", camera="top,side", limit=12)["items"]]
         for label, some in (("defect", ids[:4]), ("false_reject", ids[4:7]), ("unsure", ids[7:8])):
@@ -371,6 +373,50 @@ def test_a_reject_in_detail(browser: Any, site: Site) -> None:
         page.keyboard.press("+")
         views = page.locator("dialog .moved").evaluate_all("(all) => all.map((one) => one.style.transform)")
         assert views[0] == views[1] and "scale(5)" in views[0]
+
+
+def test_the_lake_tells_of_all_plants(browser: Any, site: Site) -> None:
+    def rows(page: Any, *has: str) -> list[list[str]]:
+        page.wait_for_function(READY)
+        for text in has:
+            page.wait_for_selector(f"td:has-text('{text}')")
+        found = page.evaluate(
+            "[...document.querySelectorAll('tbody tr')].map((row) => [...row.cells].map((c) => c.innerText))"
+        )
+        return [[str(cell) for cell in row] for row in found]
+
+    with opened(browser, site) as page:
+        go(page, site, "lake")
+        found = rows(page, "north", "south")
+        assert len(found) == 6  # three lines, two days
+        assert {tuple(row[2:3] + row[4:]) for row in found} == {("flange", str(EACH), "4", "0", "10.00%")}
+        page.get_by_role("button", name="south", exact=True).first.click()
+        page.wait_for_function("document.querySelectorAll('tbody tr').length === 2")
+        for report, word in (("Places", "64"), ("Latency", "22.0"), ("Drift", "40.0%")):
+            page.get_by_role("button", name=report, exact=True).click()
+            assert all(row[0] == "south" or row[1] == "south" for row in rows(page, word))
+        page.get_by_role("button", name="One part").click()
+        page.wait_for_selector("text=Enter the id of a part.")
+        page.get_by_label("Id of the part").fill(HOSTILE)
+        page.keyboard.press("Enter")
+        assert [row[0] for row in rows(page, "south")] == ["south"]
+        page.get_by_label("Id of the part").fill("--help")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=Nothing found.")
+        assert violations(page) == []
+    for query, expected in (
+        ({"since": "yesterday"}, "a day such as"),
+        ({"since": "20260131"}, "a day such as"),
+        ({"camera": "top"}, "plant, line"),
+    ):
+        answer = site.asker.get("/api/lake/rejects", **query)
+        assert answer.status_code == 400 and expected in answer.text
+    assert site.asker.get("/api/lake/part").status_code == 400
+    assert site.asker.get("/api/lake/extent").status_code == 404
+    moved = (site.folder / "lake").rename(site.folder / "away")
+    answer = site.asker.get("/api/lake/rejects")
+    assert answer.status_code == 503 and "there is no lake" in answer.json()["error"]["detail"]
+    moved.rename(site.folder / "lake")
 
 
 def test_hostile_names_are_text(browser: Any, site: Site) -> None:

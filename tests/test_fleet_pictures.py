@@ -1,5 +1,6 @@
 """Pictures of lines in a real S3 store: each once, whatever is killed."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -8,20 +9,25 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from delivery_line import DeliveryLine
+from line_process import a_verdict
 from line_rig import part_image
 
 pytest.importorskip("obstore", reason="needs obstore: pip install 'inspectd[fleet]'")
+pytest.importorskip("deltalake", reason="needs deltalake: pip install 'inspectd[fleet]'")
 
 from fleet_rig import fleet, free_port, run_fleet, until
 from in_process import refused, run
 
 from fleet.cli import main as inspectd_fleet
+from fleet.delta import Lake
+from fleet.rows import Row, table_of
 
 WEED = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
 OLD = "2026-01-01T00:00:00.000000Z"
@@ -185,11 +191,19 @@ def test_each_picture_is_in_the_store_once(store: SeaweedFs, line: DeliveryLine,
     assert (out / "line3-aa-5-frame.png").read_bytes() == (tmp_path / "rejects/c.png").read_bytes()
     said = refused(run(inspectd_fleet, "picture", "--config", config, "--out", out, "line3", "aa:2"))
     assert "has no pictures of verdict aa:2" in said
+    # From a part's id to its picture: the lake knows the verdict, the store its picture's hash.
+    rows = [Row("north", None, datetime.now(UTC), a_verdict(seq, part="P-1")) for seq in (2, 5)]
+    Lake(tmp_path / "lake").add(table_of(rows), "written by a test", 1)
+    asked = ("report", "--config", write_config(tmp_path, line, store.s3, lake={"folder": "lake"}), "--json")
+    told = [json.loads(text) for text in run(inspectd_fleet, *asked, "part", "P-1").stdout.splitlines()]
+    frame = hashlib.sha256((tmp_path / "rejects/c.png").read_bytes()).hexdigest()
+    assert [row["picture"] for row in told] == [None, f"pictures/{frame}.png"]
     # Wrong keys, a wrong address.
     (tmp_path / "store.secret").write_text("wrong\n")
     said = refused(run_fleet("pictures", "--config", config, "--check"), code=1)
     assert f"pictures: http://127.0.0.1:{store.s3}/inspectd: " in said
-    config = write_config(tmp_path, line, 9)
+    config = write_config(tmp_path, line, 9, lake={"folder": "lake"})
+    assert "aa" in run(inspectd_fleet, "report", "--config", config, "part", "P-1").stdout  # nevertheless
     assert "pictures: http://127.0.0.1:9/" in refused(
         run_fleet("pictures", "--config", config, "--check"), code=1
     )

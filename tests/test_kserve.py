@@ -3,18 +3,20 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import yaml
 from brightness import SIZE, THRESHOLD, brightness_model, calibrate
+from fleet_rig import until
 from in_process import refused, run
 from line_rig import write_config
 
 pytest.importorskip("tritonclient", reason="needs tritonclient: pip install 'inspectd[kserve]'")
 
-from inference_server import MlServer
+from inference_server import InferenceServer, MlServer, Triton
 
 from calibration.calibration_file import read_calibration
 from daemon.cli import main as inspectd
@@ -22,7 +24,11 @@ from engine_build.cli import main as build_engine
 from engine_runtime.engine import ANOMALY_MAP, SCORE, uncalibrated
 from engine_runtime.engine_file import read_manifest
 from engine_runtime.open import open_engine
+from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import EngineAway, EngineRefused, EngineUnavailable
+from pictures.frames import Size
+from pictures.tile_merge import TileMerge
+from pictures.tiles import TileGrid, Tiles
 
 QUANTILES = {"local": (0.1, 0.4), "global": (0.0, 0.2)}
 NOBODY = "grpc://127.0.0.1:9"
@@ -104,24 +110,34 @@ def test_what_does_not_fit_is_one_line(calibrated: tuple[Path, Path], tmp_path: 
     says("made.yaml: cannot be read", *both)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, brightness_engine: Path) -> Iterator[MlServer]:
+AS_WRITTEN = "as_written"
+"""A second model, which no server is changed to run."""
+
+
+@pytest.fixture(scope="module", params=[MlServer, Triton])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, brightness_engine: Path
+) -> Iterator[InferenceServer]:
+    request.param.refuse_without()
     folder = tmp_path_factory.mktemp("served")
     model = brightness_model(folder / "brightness.onnx")
     calibrate(brightness_engine, folder / "made.yaml", THRESHOLD, quantiles=QUANTILES)
     build(model, folder / "made.yaml")
-    made = MlServer(folder / "server", folder / "models/brightness")
+    build(model, folder / "made.yaml", "--model-name", AS_WRITTEN)
+    made = request.param(folder / "server", folder / "models/brightness")
     yield made
     made.close()
 
 
 @pytest.mark.slow
-def test_a_server_judges(server: MlServer, calibrated: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_server_judges(server: InferenceServer, calibrated: tuple[Path, Path], tmp_path: Path) -> None:
     model, calibration = calibrated
     build(model, calibration, "--server", NOBODY, "--server", server.address, "--server-timeout", 20_000)
     engine = open_engine(tmp_path / "brightness.served.engine")
     # The first server is away, the second judges; what it says is what the graph says.
-    assert engine.trouble.startswith("127.0.0.1:9: UNAVAILABLE")  # type: ignore[attr-defined]
+    assert engine.trouble is not None and engine.trouble.startswith("127.0.0.1:9: UNAVAILABLE")
+    grid = TileGrid(Tiles(SIZE, 0), Size(SIZE, 2 * SIZE))
+    assert TiledEngine(engine, TileMerge(grid, engine.manifest.geometry)).trouble == engine.trouble
     plain = onnxruntime.InferenceSession(model)
     for quantiles in (np.array(list(QUANTILES.values()), np.float32), uncalibrated(QUANTILES)):
         found = engine.infer(frames(3), quantiles, engine.manifest.outputs)
@@ -144,6 +160,8 @@ def test_a_server_judges(server: MlServer, calibrated: tuple[Path, Path], tmp_pa
             _until_asked(engine)
         server.behaves("")
     _until_asked(engine)
+    if isinstance(server, Triton):
+        _shares_memory(server, engine, tmp_path)
     engine.close()
     # The line's own check: in order, and refused where the server has another model.
     write_config(
@@ -167,6 +185,70 @@ def test_a_server_judges(server: MlServer, calibrated: tuple[Path, Path], tmp_pa
     build(model, calibration, "--server", server.address, "--model-name", "unknown")
     with pytest.raises(EngineUnavailable, match="unknown"):
         open_engine(tmp_path / "brightness.served.engine")
+
+
+def _shares_memory(server: Triton, engine: object, folder: Path) -> None:
+    """See that frames lie where the server reads them, whatever becomes of it, and that none is left over."""
+    import tritonclient.grpc as triton
+
+    client = triton.InferenceServerClient(f"127.0.0.1:{server.port}")
+
+    def regions() -> set[str]:
+        return set(client.get_system_shared_memory_status().regions)
+
+    [before] = regions()
+    assert not list(Path("/dev/shm").glob("inspectd-[0-9]*-*"))  # whoever dies leaves none behind
+    # It is started anew between two parts: it does not know the memory any more, and no part is lost.
+    server.kill()
+    server.start()
+    until(lambda: _reached(client))
+    _until_asked(engine)
+    [after] = regions()
+    assert after != before
+    # One that hangs may answer later: it gets no other memory until it is started anew.
+    other = open_engine(folder / "brightness.served.engine")
+    assert len(regions()) == 2
+    other.close()
+    assert regions() == {after}
+    _remote(engine)._server = _remote(engine)._server.model_copy(update={"timeout_ms": 500.0})
+    server.behaves("slow")
+    with pytest.raises(EngineAway, match="no answer within 500 ms"):
+        _until_asked(engine)
+    server.behaves("")
+    until(lambda: _judged(engine))
+    assert _remote(engine)._memory is None and regions() == {after}
+    server.kill()
+    with pytest.raises(EngineAway, match="UNAVAILABLE"):
+        _until_asked(engine)
+    server.start()
+    until(lambda: _judged(engine))
+    until(lambda: _reached(client))
+    assert len(regions()) == 1 and regions() != {after}
+    # And the repository is one to it, but for a backend that the wheel does not hold.
+    told = {model.name: model.reason for model in client.get_model_repository_index().models}
+    assert "unable to find backend library for backend 'onnxruntime'" in told[AS_WRITTEN]
+
+
+def _remote(engine: object) -> Any:
+    return engine._servers[0]  # type: ignore[attr-defined]
+
+
+def _reached(client: Any) -> bool:
+    """Wait for a channel that was without its server."""
+    import tritonclient.grpc as triton
+
+    try:
+        return bool(client.is_server_live())
+    except triton.InferenceServerException:
+        return False
+
+
+def _judged(engine: object) -> bool:
+    try:
+        _until_asked(engine)
+    except EngineAway:
+        return False
+    return True
 
 
 def _until_asked(engine: object) -> None:

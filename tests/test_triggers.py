@@ -26,7 +26,7 @@ from daemon.capture.triggers.gpio import GpioInput
 from daemon.capture.triggers.modbus import ModbusInput
 from daemon.capture.triggers.triggers import Triggers
 from foundation.errors import InputError
-from verdicts.message import MalformedMessage
+from verdicts.checks import MalformedMessage
 from verdicts.request import Trigger as Request
 from verdicts.request import decode_request, encode_request
 

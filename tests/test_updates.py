@@ -251,6 +251,35 @@ def test_what_was_altered_or_is_foreign_is_refused(desk: Desk, config: Path, lin
         take_up(desk, config, address="ftp://host/x")
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_keys_are_changed_and_lines_follow(desk: Desk, config: Path) -> None:
+    desk.make(0.6)
+    take_up(desk, config)
+    stolen = desk.folder.parent / "stolen"
+    shutil.copytree(desk.keys, stolen / "keys")
+    shutil.copytree(desk.repository, stolen / "repository")
+    for role in ("root", "releases", "online"):
+        assert f"{role}.pem: new; " in desk.release("change-key", role)
+        assert (desk.keys / f"{role}.pem").stat().st_mode & 0o777 == 0o600
+        assert (desk.keys / f"{role}.former.pem").read_bytes() == (stolen / f"keys/{role}.pem").read_bytes()
+    desk.make(0.7)
+    take_up(desk, config)  # it knows the first root alone
+    assert threshold_of(config) == 0.7
+    # Whoever has the former keys signs in vain, here and at the line.
+    done = inspectctl(
+        *("release", "make", "--repository", desk.repository, "--keys", stolen / "keys", desk.config)
+    )
+    assert "is not the key that" in refused(done) and "change-key" in done.stderr
+    genuine, desk.repository, desk.keys = desk.repository, stolen / "repository", stolen / "keys"
+    desk.release("change-key", "root")
+    desk.make(0.9)
+    with pytest.raises(InputError, match="not signed by the keys that this line knows"):
+        take_up(desk, config, root=genuine / "root.json")
+    assert threshold_of(config) == 0.7
+    # A new line starts with the newest root, or with the first.
+    assert b'"version": 4' in (genuine / "root.json").read_bytes()
+
+
 @contextmanager
 def web_server(folder: Path) -> Iterator[str]:
     class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -34,7 +34,15 @@ def add(commands: Any) -> None:
         "root.pem once a year.",
     )
     renewing.set_defaults(run=_renew)
-    for action in (making, adding, renewing):
+    changing = actions.add_parser(
+        "change-key",
+        help="make a new key for a role, when one is lost to others or its owner leaves",
+        description="Make a new key for a role. The root's key signs that, so it must be there; lines follow "
+        "by themselves with their next update.",
+    )
+    changing.add_argument("role", choices=("root", "releases", "online"), help="whose key")
+    changing.set_defaults(run=_change_key)
+    for action in (making, adding, renewing, changing):
         action.add_argument(
             "--repository", type=Path, required=True, metavar="DIR", help="folder of the repository"
         )
@@ -70,4 +78,13 @@ def _renew(options: argparse.Namespace) -> int:
 
     for kind, expires in renew(options.repository, options.keys).items():
         print(f"{kind}: good until {expires:%Y-%m-%d %H:%M} UTC")
+    return 0
+
+
+def _change_key(options: argparse.Namespace) -> int:
+    require_tuf("release")
+    from daemon.updates.repository import change_key
+
+    former = change_key(options.repository, options.keys, options.role)
+    print(printable(f"{options.keys / options.role}.pem: new; {former} is taken no more: destroy it"))
     return 0

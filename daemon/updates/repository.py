@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from daemon.updates.release import Release, described, parse_release
 from foundation.errors import InputError, refused_by_system
-from foundation.files import replacing, sync_folder
+from foundation.files import sync_folder, write_whole
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -31,6 +31,8 @@ KEYS: Final = {
     "online": "says which state is the newest; for whatever renews that",
 }
 """Role → what its key is for."""
+_SIGNED: Final = {"root": ["root"], "releases": ["targets"], "online": ["snapshot", "timestamp"]}
+"""Role → the metadata that its key signs."""
 DAYS: Final = {"root": 730, "targets": 365, "snapshot": 30, "timestamp": 30}
 """How long metadata is good for when it is signed anew."""
 
@@ -73,9 +75,9 @@ def init(folder: Path, keys: Path) -> list[Path]:
         _write_key(file, private[role])
     root = Root(expires=_in_days("root"), consistent_snapshot=True)
     signers = {role: CryptoSigner(key) for role, key in private.items()}
-    for signed, role in (("root", "root"), ("targets", "releases"), ("snapshot", "online")):
-        root.add_key(signers[role].public_key, signed)
-    root.add_key(signers["online"].public_key, "timestamp")
+    for role, kinds in _SIGNED.items():
+        for kind in kinds:
+            root.add_key(signers[role].public_key, kind)
     with _locked(folder):
         _write_signed(folder, Metadata(root), signers["root"])
         shutil.copyfile(metadata / "1.root.json", folder / "root.json")
@@ -149,6 +151,42 @@ def renew(folder: Path, keys: Path) -> dict[str, datetime]:
     return {part.signed.type: part.signed.expires for part in (root, targets, snapshot, timestamp)}
 
 
+def change_key(folder: Path, keys: Path, role: str) -> Path:
+    """Make a new key for a role; lines take it up by themselves, because the root's key signs the change.
+
+    A new root key is signed by the former one, too: lines that know only that one follow.
+
+    Returns:
+        Where the former key lies now; nothing takes it any more.
+
+    Raises:
+        InputError: a key is missing or another one than the repository's, or something cannot be written.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from securesystemslib.signer import CryptoSigner
+
+    signers = _signers(folder, keys, ["root"] if role == "root" else ["root", role, "online"])
+    file, former = keys / f"{role}.pem", keys / f"{role}.former.pem"
+    fresh = keys / f"{role}.new.pem"
+    with _locked(folder):
+        root, key = _root(folder), Ed25519PrivateKey.generate()
+        _write_key(fresh, key)  # before anything is signed with it
+        new = CryptoSigner(key)
+        for signed in _SIGNED[role]:
+            root.signed.revoke_key(signers[role].public_key.keyid, signed)
+            root.signed.add_key(new.public_key, signed)
+        root.signed.version += 1
+        root.signed.expires = _in_days("root")
+        _write_signed(folder, root, signers["root"], *([new] if role == "root" else []))
+        sync_folder(folder / "metadata")
+        write_whole(folder / "root.json", root.to_bytes())
+        if role != "root":
+            _publish(folder, signers | {role: new}, *_newest(folder))
+        file.replace(former)
+        fresh.replace(file)
+    return former
+
+
 def _publish(
     folder: Path,
     signers: "dict[str, CryptoSigner]",
@@ -176,13 +214,14 @@ def _publish(
     sync_folder(metadata)
 
 
-def _write_signed(folder: Path, part: "Metadata[S]", signer: "CryptoSigner") -> None:
+def _write_signed(folder: Path, part: "Metadata[S]", signer: "CryptoSigner", *others: "CryptoSigner") -> None:
     part.sign(signer)
+    for other in others:
+        part.sign(other, append=True)
     name = f"{part.signed.type}.json"
     if part.signed.type != "timestamp":
         name = f"{part.signed.version}.{name}"
-    with replacing(folder / "metadata" / name) as file:
-        file.write(part.to_bytes())
+    write_whole(folder / "metadata" / name, part.to_bytes())
 
 
 def _store(folder: Path, targets: "Targets", target: str, content: bytes) -> None:
@@ -194,8 +233,7 @@ def _store(folder: Path, targets: "Targets", target: str, content: bytes) -> Non
     if path.exists() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(content)
+    write_whole(path, content)
     sync_folder(path.parent)
 
 
@@ -261,10 +299,10 @@ def _signers(folder: Path, keys: Path, roles: Sequence[str]) -> "dict[str, Crypt
     for role in roles:
         file = keys / f"{role}.pem"
         signers[role] = CryptoSigner(private_key(file))
-        signs = {"releases": "targets", "online": "timestamp"}.get(role, role)
-        if signers[role].public_key.keyid not in known.roles[signs].keyids:
+        if signers[role].public_key.keyid not in known.roles[_SIGNED[role][0]].keyids:
             raise InputError(
-                f"{file}: is not the key that {folder} has for {role}; expected that of its init"
+                f"{file}: is not the key that {folder} has for {role}; expected that of its init, or of its "
+                "last change-key"
             )
     return signers
 
@@ -272,8 +310,7 @@ def _signers(folder: Path, keys: Path, roles: Sequence[str]) -> "dict[str, Crypt
 def _write_key(file: Path, key: "Ed25519PrivateKey") -> None:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    with replacing(file, mode=0o600) as written:
-        written.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_whole(file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
 
 
 def _in_days(kind: str) -> datetime:

@@ -11,6 +11,7 @@ import { lineSentence, lineTone, lineWord } from './parts/sentence.js';
 import { Icon, State } from './shapes.js';
 import { Export } from './pages/export.js';
 import { HealthPage } from './pages/health.js';
+import { Lake } from './pages/lake.js';
 import { Lines } from './pages/lines.js';
 import { LinePage } from './pages/line.js';
 import { Login } from './pages/login.js';
@@ -22,7 +23,7 @@ import { Trends } from './pages/trends.js';
 
 const PAGES = {
   line: LinePage, rejects: Rejects, review: Review, threshold: Threshold,
-  trends: Trends, health: HealthPage, products: Products, export: Export,
+  trends: Trends, health: HealthPage, products: Products, export: Export, lake: Lake,
 };
 const THEME = 'inspectd.theme';
 
@@ -137,7 +138,7 @@ function Shell({ session, enter, where, line, go, say, spoken, broken, mend }) {
       </div>
     </header>
     ${line ? html`<nav id="pages" class=${`rail ${open ? 'open' : ''}`} aria-label=${t('pages')}><ul>
-      ${Object.keys(PAGES).map((page) => html`<li key=${page}><a href=${address(line, page)}
+      ${Object.keys(PAGES).filter((page) => page !== 'lake' || session.lake).map((page) => html`<li key=${page}><a href=${address(line, page)}
         aria-current=${page === where.page ? 'page' : undefined}>
         <${Icon} of=${page} /><span>${t(`${page}.title`)}</span>
           ${page === 'health' && state?.causes > 0 && html`<span class="count">${state.causes}</span>`}</a></li>`)}

@@ -18,7 +18,7 @@ from dashboard.jobs import Jobs
 from dashboard.labels import Labels
 from dashboard.preview import Previews
 from dashboard.watch import LineWatch
-from dashboard.web import gallery, judging, lines, overview, people, thresholds, work
+from dashboard.web import gallery, judging, lake, lines, overview, people, thresholds, work
 from dashboard.web.answers import Refused
 from dashboard.web.guard import Doorkeeper, Guard
 from dashboard.web.live import MOST_PAGES, Live
@@ -93,6 +93,7 @@ def _routes() -> list[BaseRoute]:
         post("/api/users", people.set_user, "change"),
         post("/api/users/{name}", people.remove_user, "change", "DELETE"),
         get("/api/changes", people.changes),
+        get("/api/lake/{report}", lake.report),
         get("/api/lines", lines.lines),
         get(_LINE, lines.line),
         get(_LINE + "/strip", lines.strip),

@@ -19,7 +19,7 @@ from dashboard.labels import readable
 from dashboard.web.answers import Query, Refused, answer, body, text
 from dashboard.web.guard import COOKIE
 from dashboard.web.site import Ask, Site, beside
-from verdicts.message import NAME
+from verdicts.checks import NAME
 
 _NOBODY = "-"
 
@@ -178,6 +178,7 @@ def _content(site: Site, known: Session | None) -> dict[str, object]:
         "kinds": list(kinds) if inside else [],
         "shifts": list(config.shifts) if inside else [],
         "time_zone": None if config.time_zone is None else config.time_zone.key,
+        "lake": inside and config.lake is not None,
     }
 
 

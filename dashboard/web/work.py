@@ -1,8 +1,6 @@
 """Answers about work that takes a while: exports, commands, jobs."""
 
 import shlex
-import sys
-import sysconfig
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -15,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from dashboard import gallery
 from dashboard.export import FORMATS, write_folders
 from dashboard.gallery import Wanted
-from dashboard.jobs import Job, run_command
+from dashboard.jobs import Job, installed, run_command
 from dashboard.records import LABELS
 from dashboard.watch import LineWatch
 from dashboard.web.answers import Query, Refused, answer, body
@@ -122,7 +120,7 @@ async def run(ask: Ask) -> Response:
                 f"{good} pictures are labelled as good; {command.steps[0][0]} needs {_FEWEST_GOOD} or more"
             )
         for step in command.steps:
-            run_command(job, [_installed(step[0]), *step[1:]], folder)
+            run_command(job, [installed(step[0]), *step[1:]], folder)
 
     return _added(ask.site.jobs.add(name, watch.line.name, ask.user, work))
 
@@ -229,10 +227,3 @@ def _train(watch: LineWatch, folder: Path, defects: list[str]) -> Command:
         ["build-engine", str(model), "--fast"],  # beside a running line, measuring takes long and errs
     ]
     return Command("train", steps, "torch")
-
-
-def _installed(name: str) -> str:
-    """Name a command of ours beside this one."""
-    found = Path(sysconfig.get_path("scripts")) / name
-    beside_us = Path(sys.argv[0]).with_name(name)
-    return str(found if found.exists() else beside_us)

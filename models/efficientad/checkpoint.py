@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from models.backbones.trunk import Trunk
 from models.efficientad.losses import P_HARD
 from models.efficientad.model import EfficientAd
@@ -187,8 +187,7 @@ def _save(path: Path, content: dict[str, Any]) -> None:
     # Through memory: of a full disk torch itself says neither which file nor why.
     whole = io.BytesIO()
     torch.save(content, whole)
-    with replacing(path) as file:
-        file.write(whole.getbuffer())
+    write_whole(path, whole.getbuffer())
 
 
 def _load(path: Path, expected: str, kind: str) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Hub, forwarder and lake of a fleet are killed: the line does not notice, and nothing is missing."""
 
 import contextlib
+import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ pytest.importorskip("nats", reason="needs nats-py: pip install 'inspectd[fleet]'
 pytest.importorskip("deltalake", reason="needs deltalake: pip install 'inspectd[fleet]'")
 pytest.importorskip("psycopg", reason="needs psycopg: pip install 'inspectd[fleet]'")
 
-from fleet_rig import NATS, NatsServer, Running, fleet, report, until, write_fleet
+from fleet_rig import NATS, POSTGRES, NatsServer, PostgresServer, Running, fleet, report, until, write_fleet
 
 from faults.test_faults_power_cut import Disk, disk
 from faults.trial import BELT, Trial
@@ -28,17 +30,23 @@ pytestmark = [
 def forwarded(
     trial: Trial, folder: Path | None = None, **keys: Any
 ) -> Iterator[tuple[NatsServer, Running, Running, Path]]:
-    """A line whose verdicts are in the lake already."""
-    trial.start({"top": BELT})
+    """A line whose verdicts are in the lake already, and its hub."""
     hub = NatsServer((folder or trial.folder) / "hub")
     try:
-        line = {"line": "line3", "control": trial.content["control"]}
-        config = write_fleet(trial.folder, hub.section(**keys), [line])
-        with fleet("forward", config) as forward, fleet("lake", config) as lake:
-            lake.until(lambda status: status["written"] > 20)
+        with forwarded_to(trial, hub.section(**keys)) as (forward, lake, config):
             yield hub, forward, lake, config
     finally:
         hub.close()
+
+
+@contextlib.contextmanager
+def forwarded_to(trial: Trial, hub: dict[str, Any]) -> Iterator[tuple[Running, Running, Path]]:
+    trial.start({"top": BELT})
+    line = {"line": "line3", "control": trial.content["control"]}
+    config = write_fleet(trial.folder, hub, [line])
+    with fleet("forward", config) as forward, fleet("lake", config) as lake:
+        lake.until(lambda status: status["written"] > 20)
+        yield forward, lake, config
 
 
 def all_there(trial: Trial, config: Path) -> None:
@@ -94,3 +102,34 @@ def test_power_cut_of_the_hub(trial: Trial, disk: Disk) -> None:
         trial.uninterrupted()
         all_there(trial, config)
     trial.finish()
+
+
+@pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL is not installed: apt install postgresql")
+@pytest.mark.faults("Fleet", "power cut of a hub in PostgreSQL, started again")
+def test_power_cut_of_postgresql(trial: Trial) -> None:
+    if os.getuid() != 0:
+        pytest.skip("mounting a disk needs root")
+    with tempfile.TemporaryDirectory(prefix="inspectd-postgresql-") as made, contextlib.ExitStack() as stack:
+        Path(made).chmod(0o755)  # the server runs as another user
+        disk = Disk(Path(made), mb=400)
+        stack.callback(disk.close)
+        (disk.folder / "hub").mkdir()
+        hub = PostgresServer(disk.folder / "hub")
+        stack.callback(hub.kill)
+        os.sync()  # the new cluster is not what is tried
+        with forwarded_to(trial, hub.section()) as (forward, _, config):
+            trial.inject()
+            processes = hub.processes()
+            for process in processes:
+                os.kill(process, signal.SIGSTOP)  # nobody sees the disk fail: with the power, all is gone
+            disk.cut()
+            for process in processes:
+                os.kill(process, signal.SIGKILL)
+            hub.process.wait()
+            trial.not_told()
+            forward.until(lambda status: status["lines"]["line3"]["state"] == "hub down")
+            disk.come_up_again()
+            hub.start()
+            trial.uninterrupted()
+            all_there(trial, config)
+        trial.finish()

@@ -42,7 +42,7 @@ from faults.cut_disks import CutDisk, Recording
 from faults.preload import built
 from faults.trial import BELT, Trial, health
 from verdicts import LineSilent, Lost, Verdict, acknowledged, encode
-from verdicts.message import decode_verdict
+from verdicts.verdict import decode_verdict
 
 _SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
 _WITHOUT_FLUSH = struct.pack("I", 2)
@@ -51,11 +51,11 @@ _WITHOUT_FLUSH = struct.pack("I", 2)
 class Disk:
     """A mounted disk whose power can be cut."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mb: int = 64) -> None:
         self.image, self.folder = folder / "disk.img", folder / "disk"
         self.folder.mkdir()
         self.image.write_bytes(b"")
-        os.truncate(self.image, 64 << 20)
+        os.truncate(self.image, mb << 20)
         self._run("mkfs.ext4", "-q", self.image)
         self.mount()
 

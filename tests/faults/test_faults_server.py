@@ -10,7 +10,7 @@ from in_process import run
 
 pytest.importorskip("tritonclient", reason="needs tritonclient: pip install 'inspectd[kserve]'")
 
-from inference_server import MlServer
+from inference_server import InferenceServer, MlServer, Triton
 
 from engine_build.cli import main as build_engine
 from faults.trial import BELT, Trial, faulted, health
@@ -18,15 +18,18 @@ from faults.trial import BELT, Trial, faulted, health
 AWAY = health("degraded, which server", lambda h: h.state == "degraded" and "127.0.0.1:" in (h.error or ""))
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory, brightness_engine: Path) -> Iterator[list[MlServer]]:
+@pytest.fixture(scope="module", params=[MlServer, Triton])
+def servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, brightness_engine: Path
+) -> Iterator[list[InferenceServer]]:
     from brightness import THRESHOLD, calibrate
 
+    request.param.refuse_without()
     folder = tmp_path_factory.mktemp("served")
     model = brightness_model(folder / "brightness.onnx")
     calibrate(brightness_engine, folder / "made.yaml", THRESHOLD)
     _build(folder)
-    made = [MlServer(folder / name, folder / "models" / model.stem) for name in ("first", "second")]
+    made = [request.param(folder / name, folder / "models" / model.stem) for name in ("first", "second")]
     yield made
     for server in made:
         server.close()
@@ -42,8 +45,9 @@ def _build(folder: Path, *options: object) -> None:
 
 
 @pytest.fixture
-def served(trial: Trial, servers: list[MlServer]) -> list[MlServer]:
+def served(trial: Trial, servers: list[InferenceServer]) -> list[InferenceServer]:
     """Servers that are well, and engines of the trial's folder that have them judge."""
+    trial.row.group = f"Inference server: {type(servers[0]).__name__}"
     for server in servers:
         server.behaves("")
         if server.process.poll() is not None:
@@ -60,7 +64,7 @@ def keys(name: str) -> dict[str, object]:
 
 
 @pytest.mark.faults("Inference server", "killed (SIGKILL); a second one takes over")
-def test_second_takes_over(trial: Trial, served: list[MlServer]) -> None:
+def test_second_takes_over(trial: Trial, served: list[InferenceServer]) -> None:
     trial.start({"top": BELT}, **keys("both"))
     trial.inject()
     served[0].kill()
@@ -71,7 +75,7 @@ def test_second_takes_over(trial: Trial, served: list[MlServer]) -> None:
 
 
 @pytest.mark.faults("Inference server", "the only one killed (SIGKILL), started again")
-def test_killed(trial: Trial, served: list[MlServer]) -> None:
+def test_killed(trial: Trial, served: list[InferenceServer]) -> None:
     trial.start({"top": BELT}, **keys("one"))
     trial.inject()
     served[0].kill()
@@ -83,7 +87,7 @@ def test_killed(trial: Trial, served: list[MlServer]) -> None:
 
 
 @pytest.mark.faults("Inference server", "the only one stopped (SIGSTOP), and goes on")
-def test_stopped(trial: Trial, served: list[MlServer]) -> None:
+def test_stopped(trial: Trial, served: list[InferenceServer]) -> None:
     trial.start({"top": BELT}, **keys("one"))
     trial.inject()
     served[0].send(signal.SIGSTOP)
@@ -94,7 +98,7 @@ def test_stopped(trial: Trial, served: list[MlServer]) -> None:
 
 
 @pytest.mark.faults("Inference server", "slower than its time-out; a second one takes over")
-def test_slow(trial: Trial, served: list[MlServer]) -> None:
+def test_slow(trial: Trial, served: list[InferenceServer]) -> None:
     trial.start({"top": BELT}, **keys("both"))
     trial.inject()
     served[0].behaves("slow")
@@ -104,7 +108,7 @@ def test_slow(trial: Trial, served: list[MlServer]) -> None:
 
 
 @pytest.mark.faults("Inference server", "the only one answers rubbish")
-def test_rubbish(trial: Trial, served: list[MlServer]) -> None:
+def test_rubbish(trial: Trial, served: list[InferenceServer]) -> None:
     trial.start({"top": BELT}, **keys("one"))
     trial.inject()
     served[0].behaves("nan")
