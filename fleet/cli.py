@@ -172,7 +172,6 @@ def _report(arguments: "argparse.Namespace") -> int:
     from fleet.report import Choice, report
     from fleet.store import Store
 
-
     choice = Choice(
         arguments.plant, arguments.line, arguments.since, arguments.until, getattr(arguments, "part", None)
     )

@@ -195,9 +195,7 @@ def test_each_picture_is_in_the_store_once(store: SeaweedFs, line: DeliveryLine,
     rows = [Row("north", None, datetime.now(UTC), a_verdict(seq, part="P-1")) for seq in (2, 5)]
     Lake(tmp_path / "lake").add(table_of(rows), "written by a test", 1)
     asked = ("report", "--config", write_config(tmp_path, line, store.s3, lake={"folder": "lake"}), "--json")
-    told = [
-        json.loads(text) for text in run(inspectd_fleet, *asked, "part", "P-1").stdout.splitlines()
-    ]
+    told = [json.loads(text) for text in run(inspectd_fleet, *asked, "part", "P-1").stdout.splitlines()]
     frame = hashlib.sha256((tmp_path / "rejects/c.png").read_bytes()).hexdigest()
     assert [row["picture"] for row in told] == [None, f"pictures/{frame}.png"]
     # Wrong keys, a wrong address.
