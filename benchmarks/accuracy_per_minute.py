@@ -20,7 +20,6 @@ from detection.task import Task
 from tqdm import tqdm
 
 from foundation.command import run_command
-from foundation.files import replacing
 from foundation.option_types import whole_number
 
 PROG = "accuracy_per_minute.py"
@@ -36,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, command: str) -> int:
-    """Train and judge in turns, and write the page."""
+    """Train and judge in turns, and write the page after each."""
     from detection.ours import SIZE
 
     from models import training_images
@@ -54,11 +53,8 @@ def run(options: argparse.Namespace, command: str) -> int:
         found = accuracy.measured(method, Task(data_set, split, natural, steps, options.seed, folder))
         if found["learned_in_s"] is not None:  # else an earlier run had begun it
             rows.append((method.name, data.name, steps, found["learned_in_s"] / 60, found["image_auroc"]))
-    page = as_markdown(rows, command)
-    if options.markdown is not None:
-        with replacing(options.markdown) as file:
-            file.write(page.encode())
-    print(page)
+        accuracy.write(options.markdown, as_markdown(rows, command))
+    print(as_markdown(rows, command))
     return 0
 
 

@@ -32,7 +32,7 @@ from daemon.capture.drivers.open import open_camera
 from daemon.capture.presence.presence import Presence
 from daemon.journal.reader import JournalReader
 from pictures.frames import Size, fit
-from verdicts.message import decode_verdict
+from verdicts.verdict import decode_verdict
 
 BELTS = ({"speed": 6, "stops": 0.05}, {"speed": 12, "stops": 0.1}, {"speed": 30, "stops": 0.3})
 """Average pixels from picture to picture of three belts, and the share of the time in which they stand."""

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from calibration.ranking import Ranking
 from daemon.capture.drivers.simulated.line import SimulatedLine
 from foundation.command import run_command
-from foundation.files import replacing
+from foundation.files import write_whole
 from models import training_images
 from models.backbones.open import open_trunk
 from models.datasets.data_set import DataSet
@@ -70,8 +70,7 @@ def run(options: argparse.Namespace, command: str) -> int:
         found[data.name] = measured(data_set)
     page = as_markdown(found, command)
     if options.markdown is not None:
-        with replacing(options.markdown) as file:
-            file.write(page.encode())
+        write_whole(options.markdown, page.encode())
     print(page)
     return 0
 

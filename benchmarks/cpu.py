@@ -152,11 +152,10 @@ def parts_of(file: Path) -> "dict[str, Part]":
 
 def write(path: Path | None, text: str) -> None:
     """Write or replace a file, if one is wanted."""
-    from foundation.files import replacing
+    from foundation.files import write_whole
 
     if path is not None:
-        with replacing(path) as file:
-            file.write(text.encode())
+        write_whole(path, text.encode())
 
 
 positive = whole_number(1)

@@ -279,7 +279,7 @@ def answers(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     from dashboard.records import shown
     from dashboard.rollup import Rollup
-    from verdicts.message import Latency, Peak, Verdict
+    from verdicts.verdict import Latency, Peak, Verdict
 
     (folder / "state").mkdir()
     rollup = Rollup(folder / "state/line3.rollup", "line3")

@@ -188,7 +188,7 @@ def write(folder: Path, pictures: Iterator[Frame], count: int) -> Path:
     """Write pictures as files, in their order."""
     folder.mkdir(parents=True)
     for index, picture in zip(range(count), pictures, strict=False):
-        cv2.imwrite(str(folder / f"{index:06d}.png"), picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        cv2.imwrite(str(folder / f"{index:06d}.bmp"), picture)  # packing takes longer than drawing
     return folder
 
 
@@ -208,6 +208,8 @@ class Measured:
         self, file: Path | None, judge: Callable[[], tuple[Judge, DriftBaseline]], seed: int
     ) -> None:
         self._file, self._judge, self._seed = file, cache(judge), seed
+        line = SimulatedLine(seed=seed)
+        self._part = cache(lambda number: line.frame(BASELINE + number)[0])
         self._rows: dict[str, list[Values]] = {}
         kept = None if file is None or not file.exists() else np.load(file)
         if kept is None:
@@ -222,7 +224,7 @@ class Measured:
 
         def measure(number: int, share: float) -> Values:
             if number == len(rows):
-                picture = SimulatedLine(seed=self._seed).frame(BASELINE + number)[0]
+                picture = self._part(number)
                 if name in CHANGES:
                     picture = CHANGES[name][0](picture, share, np.random.default_rng(self._seed))
                 rows.append(self._judge()[0].values(picture))

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from calibration.tail import CONFIDENCE, FEWEST_SCORES, fit_threshold
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from foundation.option_types import whole_number
 
 RATES = (0.05, 0.1)
@@ -54,8 +54,7 @@ def main() -> int:
         content = {"date": datetime.now(UTC).date().isoformat(), "confidence": CONFIDENCE, "rows": rows}
         for target, text in ((options.json, json.dumps(content, indent=2) + "\n"), (options.markdown, page)):
             if target is not None:
-                with replacing(target) as file:
-                    file.write(text.encode())
+                write_whole(target, text.encode())
     print(page)
     return 0
 

@@ -401,7 +401,7 @@ def _edges(
 def _account(folder: Path, begin_s: float, end_s: float, away: list[tuple[float, float]]) -> dict[str, Any]:
     """Hold the output's file against the journal and the belt's true motion."""
     from daemon.journal.reader import JournalReader
-    from verdicts.message import decode_verdict
+    from verdicts.verdict import decode_verdict
 
     changes = [line.split() for line in (folder / "gate.log").read_text().splitlines()]
     switched = Switched([int(at) / 1e9 for at, _ in changes], [state == "1" for _, state in changes])

@@ -18,8 +18,7 @@ import yaml
 from numpy.typing import NDArray
 
 from calibration.detection import auroc
-from verdicts import Verdict, subscribe
-from verdicts.subscription import LineSilent, VerdictsLost
+from verdicts import LineSilent, Verdict, VerdictsLost, subscribe
 
 BIN = Path(sys.executable).parent
 

@@ -21,7 +21,7 @@ from daemon.host.turns import Turns, run
 from daemon.journal.journal import Journal
 from daemon.journal.writer import JournalWriter
 from verdicts import Verdict
-from verdicts.message import Latency, Peak
+from verdicts.verdict import Latency, Peak
 
 A_VERDICT = Verdict(
     line="line3",

@@ -2,11 +2,14 @@
 
     python benchmarks/locate.py --products ../shared/data/toothbrush ../shared/data/aliens \
         --masked ../shared/data/bottle ../shared/data/toothbrush --out docs/benchmarks/locate.md
-    python benchmarks/locate.py --out xs.md --training --method efficientad --steps 1000
+    python benchmarks/locate.py --products ../shared/data/toothbrush ../shared/data/aliens --times
+    python benchmarks/locate.py --products ../shared/data/toothbrush ../shared/data/aliens --parts 30 \
+        --keep xs --out xs.md --training --method efficientad --teacher lite0 --steps 1000
 
 Parts are moved by us: every picture is laid on a larger one, that continues its border, and is shifted and
 turned there by chance, but for the first good one, in which the part is taught. A model is fitted to the
-moved pictures as they are, to the same brought to their place, and to those that were not moved.
+moved pictures as they are, to the same brought to their place, and to those that were not moved. With
+``--keep`` the same command goes on where it was cut off.
 """
 
 import argparse
@@ -25,7 +28,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from calibration.detection import auroc
-from foundation.files import replacing
+from foundation.files import write_whole
 from models.datasets.open import open_data_set
 from models.evaluation.evaluate import Judged, judge_samples
 from models.evaluation.judge import open_judge
@@ -75,22 +78,31 @@ def main() -> None:
         metavar="OPTION",
         help="options of train-model, the last ones here (default: --method padim)",
     )
-    parser.add_argument("--out", type=Path, required=True, help="the page, .md")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="pictures and models of this very command stay here"
+    )
+    parser.add_argument(
+        "--times", action="store_true", help="only time the search and a mask, on a quiet machine"
+    )
+    parser.add_argument("--out", type=Path, help="the page, .md, written after each row")
     options = parser.parse_args()
+    if (options.out is None) != options.times:
+        parser.error("expected one of --out and --times")
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        lines = _page(options, Path(folder))
-    with replacing(options.out) as file:
-        file.write("\n".join(lines).encode() + b"\n")
+        if options.times:
+            _print_times(options, Path(folder))
+            return
+        lines: list[str] = []
+        for line in _page(options, options.keep or Path(folder)):
+            lines.append(line)
+            write_whole(options.out, "\n".join(lines).encode() + b"\n")
     print("\n".join(lines))
 
 
-def _page(options: argparse.Namespace, folder: Path) -> list[str]:
-    products: list[tuple[str, Callable[[], list[Picture]]]] = [
-        ("simulated line", lambda: _simulated(folder / "simulated", options.parts)),
-        *((path.name, lambda path=path: _of(path)) for path in options.products),
-    ]
-    lines = [
+def _page(options: argparse.Namespace, folder: Path) -> Iterator[str]:
+    products = _products(options, folder)
+    yield from [
         "# Parts that are moved, and masks",
         "",
         f"Shifted by up to {SHIFT:g} pixels and turned by up to {TURN:g}°, by chance (seed {options.seed}). "
@@ -103,25 +115,53 @@ def _page(options: argparse.Namespace, folder: Path) -> list[str]:
         "| moved, `locate` | not found | search in ms, median (fastest), picture |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    lines += [_row(name, pictures(), folder / f"of-{name}", options) for name, pictures in products]
-    lines += [
+    for name, pictures in products:
+        yield _row(name, pictures(), folder / f"of-{name}", options)
+    yield from [
         "",
         "Milliseconds are those of the search alone, on one core, in pictures of the size that stands there; "
-        f"the machine has {os.cpu_count()} cores and had a load of {os.getloadavg()[0]:.1f}: it was busy.",
+        f"the machine has {os.cpu_count()} cores and had a load of {os.getloadavg()[0]:.1f}.",
+    ]
+    if not options.masked:
+        return
+    yield from [
         "",
         "| product | pictures | defects caught | good parts rejected without mask | with mask "
         "| µs of the mask, each frame |",
         "|---|---|---|---|---|---|",
     ]
     for path in options.masked:
-        lines += _mask_rows(path, folder / f"mask-{path.name}", options)
-    lines += [
+        yield from _mask_rows(path, folder / f"mask-{path.name}", options)
+    yield from [
         "",
         "The mask is that of `inspectctl mask suggest`. The threshold is the one at which 95 % of the "
         "defective parts are caught, with the mask and without it. With dust: "
         f"{_DUST} specks and hairs are drawn into the background of every test picture, good and defective.",
     ]
-    return lines
+
+
+def _products(options: argparse.Namespace, folder: Path) -> list[tuple[str, Callable[[], list[Picture]]]]:
+    return [
+        ("simulated line", lambda: _simulated(folder / "simulated", options.parts)),
+        *((path.name, lambda path=path: _of(path)) for path in options.products),
+    ]
+
+
+def _print_times(options: argparse.Namespace, folder: Path) -> None:
+    for name, read in _products(options, folder):
+        learnt = [picture for picture in read() if picture.name.parts[0] == "train"][:TAUGHT]
+        random = np.random.default_rng(options.seed)
+        height, width = learnt[0].pixels.shape[:2]
+        pictures = [_moved(learnt[0].pixels, 0, 0, 0)]
+        for picture in learnt[1:]:
+            dx, dy, turn = random.uniform(-1, 1, 3) * (SHIFT, SHIFT, TURN)
+            pictures.append(_moved(picture.pixels, dx, dy, turn))
+        reference = _taught(pictures, Roi(BORDER, BORDER, width, height))
+        print(f"{name}: search {_speed(reference, pictures)}, ms, median (fastest)", flush=True)
+    for side in (32, 64, 128):
+        maps = np.random.default_rng(0).random((50, side, side), dtype=np.float32)
+        print(f"mask of a map of {side}×{side} cells: {_mask_us(maps):.1f} µs, median")
+    print(f"load {os.getloadavg()[0]:.1f}")
 
 
 def _row(name: str, pictures: list[Picture], folder: Path, options: argparse.Namespace) -> str:
@@ -135,7 +175,7 @@ def _row(name: str, pictures: list[Picture], folder: Path, options: argparse.Nam
         for kind, (dx, dy, turn) in (("unmoved", (0.0, 0.0, 0.0)), ("moved", motion)):
             _write(folder / kind / picture.name, _moved(picture.pixels, dx, dy, turn))
     taught = [read_image(folder / "moved" / picture.name) for picture in learnt[:TAUGHT]]
-    reference = teach(taught, part=_part(roi), turn=TURN + 8, shift=4 * SHIFT).reference
+    reference = _taught(taught, roi)
     file = folder / "part.locate.png"
     write_reference(file, reference, taught[0])
     judged = {
@@ -153,9 +193,10 @@ def _row(name: str, pictures: list[Picture], folder: Path, options: argparse.Nam
     return f"| {name} | {counts} | {figures} | {lost} of {len(some.samples)} | {_speed(reference, taught)} |"
 
 
-def _part(roi: Roi) -> Roi:
-    """Give the region in which the part is taught: the picture, without its outermost pixels."""
-    return Roi(roi.x + 4, roi.y + 4, roi.width - 8, roi.height - 8)
+def _taught(pictures: Sequence[Frame], roi: Roi) -> Reference:
+    """Teach the part: what the product's picture shows, without its outermost pixels."""
+    part = Roi(roi.x + 4, roi.y + 4, roi.width - 8, roi.height - 8)
+    return teach(pictures, part=part, turn=TURN + 8, shift=4 * SHIFT).reference
 
 
 def _moved(pixels: Frame, dx: float, dy: float, turn: float) -> Frame:
@@ -178,7 +219,8 @@ def _judged(
         options += ["--roi", roi.option]
     if reference is not None:
         options += ["--locate", str(reference)]
-    train_model(options)
+    if not model.exists():
+        train_model(options)
     return judge_samples(open_judge(model, None), open_data_set(data, None).test(), None, None)
 
 
@@ -208,7 +250,7 @@ def _mask_rows(path: Path, folder: Path, options: argparse.Namespace) -> list[st
     white = np.zeros(size, np.uint8)
     for region in regions:
         cv2.fillPoly(white, [np.array(region.polygon).round().astype(np.int32)], 255)
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(mask), white)
     random = np.random.default_rng(options.seed)
     rows = []

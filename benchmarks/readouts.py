@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from foundation.command import run_command
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 
 PROG = "readouts.py"
 
@@ -55,8 +55,7 @@ def run(options: argparse.Namespace, command: str) -> int:
                 found[row].setdefault(data.name, []).append(metrics)
     page = as_markdown(found, options.method, command)
     if options.markdown is not None:
-        with replacing(options.markdown) as file:
-            file.write(page.encode())
+        write_whole(options.markdown, page.encode())
     print(page)
     return 0
 

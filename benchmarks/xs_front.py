@@ -34,7 +34,7 @@ from torch import nn
 
 from engine_runtime.engine import uncalibrated
 from engine_runtime.open import open_engine
-from foundation.files import replacing
+from foundation.files import write_whole
 from models import training_images
 from models.backbones.onnx_file import OnnxBackbone
 from models.datasets.open import open_data_set
@@ -52,7 +52,7 @@ CHANNELS = networks.TEACHER_CHANNELS["xs"]
 
 
 class Strided(nn.Conv2d):
-    """A convolution in place of one with a mean behind it, and with the padding of both."""
+    """A convolution in place of one with a mean after it, and with the padding of both."""
 
     border: tuple[int, int, int, int]
     """Left, right, top, bottom."""
@@ -161,10 +161,10 @@ def main() -> None:
     page = as_markdown(content, options.markdown.with_suffix(".png").name if options.markdown else None)
     print(page)
     if options.json:
-        write(options.json, (json.dumps(content, indent=2) + "\n").encode())
+        write_whole(options.json, (json.dumps(content, indent=2) + "\n").encode())
     if options.markdown:
-        write(options.markdown, page.encode())
-        write(options.markdown.with_suffix(".png"), plot(rows))
+        write_whole(options.markdown, page.encode())
+        write_whole(options.markdown.with_suffix(".png"), plot(rows))
 
 
 def distil_all(options: argparse.Namespace) -> None:
@@ -209,7 +209,7 @@ def judged(candidate: Candidate, data: Path, options: argparse.Namespace) -> flo
             checkpoint_every=options.train_steps,
         )
         found = evaluate(CheckpointJudge(model), data_set, draws=0).overall.image_auroc.value
-    write(file, json.dumps(found).encode())
+    write_whole(file, json.dumps(found).encode())
     return found
 
 
@@ -293,11 +293,6 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
         left = point[0] - 9 - 8 * len(row["candidate"]) if longer else point[0] + 9
         text(row["candidate"], (left, point[1] - 8))
     return cv2.imencode(".png", canvas)[1].tobytes()
-
-
-def write(path: Path, content: bytes) -> None:
-    with replacing(path) as file:
-        file.write(content)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """An engine and images of good parts in, quantiles and a threshold out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -142,7 +142,7 @@ def calibrate(
             merge = TileMerge(lay_tiles(tiles, shown.cut, good.files[0]), manifest.geometry)
             engine = TiledEngine(engine, merge)
         recorder = Recorder(merge)
-        seen = _Seen(view, merge, manifest.input_size, shown.cut, recorder)
+        seen = _Seen(good.files, view, merge, manifest.input_size, shown.cut, recorder=recorder)
         cells = None
         if mask is not None and look_at is not None:
             geometry = manifest.geometry if merge is None else merge.geometry
@@ -293,10 +293,17 @@ class _Seen:
     """Prepares pictures, and notes of each good one what tells it from others."""
 
     def __init__(
-        self, view: View, merge: TileMerge | None, size: Size, cut: Roi | None, recorder: Recorder
+        self,
+        good: Sequence[Path],
+        view: View,
+        merge: TileMerge | None,
+        size: Size,
+        cut: Roi | None,
+        *,
+        recorder: Recorder,
     ) -> None:
+        self._good, self._recorder = good, recorder
         self._view, self._merge, self._size, self._cut = view, merge, size, cut
-        self._recorder = recorder
         self.digests: list[int] = []
         self.thumbnails: list[NDArray[np.float32]] = []
         self.lost = 0
@@ -313,7 +320,15 @@ class _Seen:
         return self._frame(self._view.see(picture))
 
     def prepare_defective(self, picture: Frame) -> Frame:
-        """Make what the engine takes; a part that is not found is judged as it lies."""
+        """Make what the engine takes; a part that is not found is judged as it lies.
+
+        Raises:
+            InputError: a good image has the same pixels.
+        """
+        digest = pixel_digest(picture)
+        if digest in self.digests:
+            same = self._good[self.digests.index(digest)]
+            raise InputError(f"has the pixels of the good image {same}; an image is good or defective")
         looked = self._view.look(picture)
         self.lost += looked.lost is not None
         return self._frame(looked.seen)

@@ -11,8 +11,8 @@ from calibration.drift_baseline import DriftBaseline
 from engine_runtime.engine import Quantiles
 from engine_runtime.manifest import VERSION_1_MAPS
 from foundation.errors import InputError
-from foundation.files import replacing
-from foundation.yaml_file import read_yaml, shown, yaml_text
+from foundation.files import write_whole
+from foundation.yaml_file import described, read_yaml, shown, yaml_text
 from pictures.frames import Roi, Size
 from pictures.tiles import Tiles
 
@@ -124,17 +124,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     Raises:
         InputError: the folder of ``path`` cannot be written.
     """
-    write_text(path, calibration_text(calibration))
-
-
-def write_text(path: Path, text: bytes, mode: int = 0o644) -> None:
-    """Write what ``calibration_text`` gave, whole or not at all.
-
-    Raises:
-        InputError: the folder of ``path`` cannot be written.
-    """
-    with replacing(path, mode) as file:
-        file.write(text)
+    write_whole(path, calibration_text(calibration))
 
 
 def calibration_text(calibration: Calibration) -> bytes:
@@ -181,8 +171,9 @@ def read_calibration(path: Path, text: bytes | None = None) -> Calibration:
     file = read_yaml(path, A_CALIBRATION, text)
     version = file.content.get("format_version")
     if version != FORMAT_VERSION:
-        found = shown(version) or repr(type(version).__name__)
-        raise InputError(f"{path}: format_version is {found}; this inspectd reads {FORMAT_VERSION}")
+        raise InputError(
+            f"{path}: format_version is {described(version)}; this inspectd reads {FORMAT_VERSION}"
+        )
     try:
         return Calibration.model_validate_json(file.json, strict=True)
     except ValidationError as error:

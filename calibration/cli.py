@@ -23,7 +23,7 @@ def _run(argv: list[str] | None) -> int:
 
     arguments = command_line().parse_args(argv)
     from foundation.errors import EngineFailed, InputError
-    from foundation.files import check_writable
+    from foundation.files import check_writable, write_whole
 
     target = _target(arguments)
     good, defects = _folders(arguments)
@@ -32,9 +32,11 @@ def _run(argv: list[str] | None) -> int:
         check_writable(file)
     if shown.suffix != ".html":
         raise InputError(f"--report: found {shown}, expected the name of a page, such as line3.html")
+    if target.resolve() in {shown.resolve(), shown.with_suffix(".json").resolve()}:
+        raise InputError(f"{target}: is where the page or its numbers go; name another file with -o")
     # What can be refused without them is refused at once: they take a second.
     from calibration.calibrate import calibrate
-    from calibration.calibration_file import calibration_text, write_text
+    from calibration.calibration_file import calibration_text
     from calibration.evidence import as_json, evidence
     from calibration.page import page
     from calibration.report import comparison, next_step, report, warnings
@@ -61,11 +63,11 @@ def _run(argv: list[str] | None) -> int:
     text = calibration_text(measured.calibration)
     if key is not None:
         key.sign(target, text)
-    write_text(target, text)
+    write_whole(target, text)
     found = evidence(measured)
     numbers = as_json(measured, found, str(engine), str(target))
-    write_text(shown.with_suffix(".json"), json.dumps(numbers, ensure_ascii=False, indent=1).encode())
-    write_text(shown, page(target, engine, measured, found).encode())
+    write_whole(shown.with_suffix(".json"), json.dumps(numbers, ensure_ascii=False, indent=1).encode())
+    write_whole(shown, page(target, engine, measured, found).encode())
     print(report(target, measured))
     for line in comparison(measured):
         print(line)
@@ -143,7 +145,7 @@ def command_line() -> "argparse.ArgumentParser":
     """Describe the command line."""
     from pathlib import Path
 
-    from foundation.option_types import share, whole_number
+    from foundation.option_types import file_name, share, whole_number
     from foundation.parser import Parser
     from pictures.option_types import region, tiles
 
@@ -153,7 +155,7 @@ def command_line() -> "argparse.ArgumentParser":
         "a part is rejected.",
     )
     parser.add_argument(
-        "engine", type=Path, nargs="?", metavar="model.engine", help="written by build-engine"
+        "engine", type=file_name, nargs="?", metavar="model.engine", help="written by build-engine"
     )
     parser.add_argument(
         "--good",
@@ -232,7 +234,7 @@ def command_line() -> "argparse.ArgumentParser":
     )
     parser.add_argument(
         "--report",
-        type=Path,
+        type=file_name,
         metavar="FILE",
         help="the page that shows what the threshold rests on, with its numbers as .json beside it "
         "(default: the "
@@ -247,7 +249,7 @@ def command_line() -> "argparse.ArgumentParser":
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=file_name,
         metavar="FILE",
         help="default: the engine's name with .calibration.yaml; with --camera, new- and the name of the "
         "line's own",

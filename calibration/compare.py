@@ -29,8 +29,8 @@ class Compared:
         """List the images that would be rejected now and were not, and those that were and would not be.
 
         Args:
-            before: scores by the earlier calibration.
-            now: scores by the new one.
+            before: scores by the earlier calibration, N float64.
+            now: scores by the new one, of the same images.
             threshold: the new one's.
         """
         was, would = before > self.old.threshold, now > threshold

@@ -13,8 +13,8 @@ def auroc(good: Floats, defective: Floats) -> float:
     """Give the probability that a defective part scores higher than a good one, ties counting half.
 
     Args:
-        good: scores of good parts, at least one.
-        defective: scores of defective parts, at least one.
+        good: scores of N good parts, at least one, float64.
+        defective: scores of M defective parts, at least one, float64.
     """
     scores = np.concatenate([good, defective])
     ranking = Ranking(scores, np.arange(len(scores)) >= len(good))

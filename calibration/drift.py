@@ -16,7 +16,15 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.drift_baseline import FIRST_CELL, FIRST_REGION, SCORE, VALUES, DriftBaseline, Values
+from calibration.drift_baseline import (
+    FIRST_CELL,
+    FIRST_REGION,
+    FIRST_SPOT,
+    SCORE,
+    VALUES,
+    DriftBaseline,
+    Values,
+)
 from pictures.appearance import (
     BLUE,
     BRIGHTNESS,
@@ -27,6 +35,7 @@ from pictures.appearance import (
     RED,
     RIGHT,
     SHARPNESS,
+    SPOTS,
     STATISTICS,
 )
 
@@ -40,9 +49,13 @@ _DEPENDENCES: Final = (4.0, 20.0)
 """From the first to the second the allowance grows."""
 _ONE_SIDED_95: Final = 1.645
 _MOST: Final = 6.0
-"""Deviations by which one part can count, so that a single odd one raises no alarm."""
+_MOST_OF_A_SPOT: Final = 3.0
+"""Deviations by which one part can count, so that a single odd one raises no alarm. There are many spots, and
+of few images the deviation of some is known too small."""
 _RECENT: Final = 12
 """Parts over which the mean that names the cause goes back, by its weight."""
+_USUAL: Final = 250
+"""Parts over which the mean that a person can accept goes back: what varies slowly has come round by then."""
 _NAMED_AFTER: Final = 30
 """Parts from an alarm of the picture until its cause is named: by then the mean shows it."""
 _NAMED_BY_SCORES_AFTER: Final = 250
@@ -51,10 +64,15 @@ _OVER_AFTER: Final = 50
 _CEILING: Final = 1.5
 """Of a sum, in h: what is over can be noticed."""
 _FEW: Final = 0.06
-"""Of the cells: so many may be dirt; more, and it is something else."""
+"""Of the cells, or of the spots: so many may be dirt; more, and it is something else."""
+_GRIDS: Final = ((FIRST_CELL, CELLS), (FIRST_SPOT, SPOTS))
+"""Places of the picture among the values: the first one, and how many there are along each side."""
 _SHOWS: Final = 1.5
 """Deviations of the recent mean that show a cause."""
 
+_SHOWS_SLOWLY: Final = (1.0, 1.5)
+"""Likewise where scores alone have moved, of values that do not depend on those before, and of those that do:
+what varies slowly lies so far to one side by itself."""
 _ON_ITS_WAY: Final = 0.5
 """Of a sum's limit: so much of it is no chance."""
 
@@ -111,12 +129,20 @@ class DriftMonitor:
         """Parts so far."""
         self._mean = mean.astype(np.float32)
         self._deviation = deviation.astype(np.float32)
-        varying = np.interp(dependence, _DEPENDENCES, _ALLOWANCES)
-        self._allowance = (varying + _ONE_SIDED_95 * np.sqrt(dependence / baseline.images)).astype(np.float32)
-        certain = math.log(parts_per_false_alarm * 2 * VALUES)
-        self._limit = (dependence * certain / (2 * self._allowance)).astype(np.float32)
+        self._dependence, self._images = dependence, baseline.images
+        self._certain = math.log(parts_per_false_alarm * 2 * VALUES)
+        self._allowance, self._limit = np.empty((2, VALUES), np.float32)
+        self.accepted_from = 0
+        """Parts whose mean a person has taken for normal; 0: the calibration's holds."""
+        self._allow()
+        self._shows = np.interp(dependence, _DEPENDENCES, _SHOWS_SLOWLY)
+        self._most = np.full(VALUES, _MOST, np.float32)
+        self._most[FIRST_SPOT:] = _MOST_OF_A_SPOT
+        self._least = -self._most
         self._size = baseline.size
-        self._z, self._clipped, self._recent, self._up, self._down = np.zeros((5, VALUES), np.float32)
+        self._z, self._clipped, self._step, self._up, self._down = np.zeros((5, VALUES), np.float32)
+        self._recent, self._usual = np.zeros((2, VALUES), np.float32)
+        self._usual_of = 0
         self._since_up, self._since_down = np.zeros((2, VALUES), np.int64)
         self._at_zero = np.empty(VALUES, np.bool_)
         self._alarming = 0
@@ -135,32 +161,49 @@ class DriftMonitor:
         self.observed += 1
         np.subtract(values, self._mean, out=self._z)
         np.divide(self._z, self._deviation, out=self._z)
-        np.clip(self._z, -_MOST, _MOST, out=self._clipped)
+        np.clip(self._z, self._least, self._most, out=self._clipped)
         self._sum_up(self._up, self._since_up, number)
         np.negative(self._clipped, out=self._clipped)
         self._sum_up(self._down, self._since_down, number)
-        np.subtract(self._z, self._recent, out=self._z)
-        np.divide(self._z, max(1, min(_RECENT, self.observed)), out=self._z)
-        np.add(self._recent, self._z, out=self._recent)
+        self._usual_of = min(_USUAL, self._usual_of + 1)
+        self._average(self._recent, min(_RECENT, self.observed))
+        self._average(self._usual, self._usual_of)
         return self._decide(number)
 
     def accept(self) -> None:
-        """Take what is usual now for the new normal: the mean of the last parts."""
-        self._mean += self._recent * self._deviation
+        """Take what is usual now for the new normal: the mean of the last parts, from the alarm on."""
+        self._mean += self._usual * self._deviation
+        self.accepted_from = self._usual_of
+        self._allow()
         self._forget()
 
     def means(self) -> list[float]:
         """Give what is normal, to be kept."""
         return [float(value) for value in self._mean]
 
-    def restore(self, means: Sequence[float]) -> None:
-        """Take up what ``means`` gave."""
-        self._mean[:] = means
+    def restore(self, means: Sequence[float], accepted_from: int) -> None:
+        """Take up what ``means`` and ``accepted_from`` were; an earlier version had no means of the spots."""
+        self._mean[: len(means)] = means
+        self.accepted_from = accepted_from
+        self._allow()
+
+    def _allow(self) -> None:
+        """Say how far means may be off: for ever, and because what is normal is known from some parts."""
+        varying = np.interp(self._dependence, _DEPENDENCES, _ALLOWANCES)
+        unknown = 1 / self._images + (1 / self.accepted_from if self.accepted_from else 0)
+        self._allowance[:] = varying + _ONE_SIDED_95 * np.sqrt(self._dependence * unknown)
+        self._limit[:] = self._dependence * self._certain / (2 * self._allowance)
 
     def _forget(self) -> None:
-        for array in (self._up, self._down, self._recent):
+        for array in (self._up, self._down, self._recent, self._usual):
             array[:] = 0
-        self.alarm, self._alarming, self._quiet, self.observed = None, 0, 0, 0
+        self.alarm, self._alarming, self._quiet, self.observed, self._usual_of = None, 0, 0, 0, 0
+
+    def _average(self, mean: Values, parts: int) -> None:
+        """Have the last part count in a mean over so many."""
+        np.subtract(self._z, mean, out=self._step)
+        np.divide(self._step, parts, out=self._step)
+        np.add(mean, self._step, out=mean)
 
     def _sum_up(self, sums: Values, since: NDArray[np.int64], number: int) -> None:
         np.less_equal(sums, 0, out=self._at_zero)
@@ -186,36 +229,39 @@ class DriftMonitor:
         if self._alarming < (_NAMED_AFTER if by_picture else _NAMED_BY_SCORES_AFTER):
             return False
         self.alarm = self._named(over, number)
+        # What came before the change is not usual any more.
+        self._usual[:], self._usual_of = self._recent, _RECENT
         return True
 
     # Naming the cause.
 
     def _named(self, over: NDArray[np.bool_], number: int) -> Drift:
         recent = self._recent
-        cells, moved = np.abs(recent[FIRST_CELL:]), over[FIRST_CELL:]
+        cells = np.abs(recent[FIRST_CELL:FIRST_SPOT])
         place, size = float(max(abs(recent[RIGHT]), abs(recent[DOWN]))), float(abs(recent[BRIGHTNESS]))
         blurred = float(-recent[SHARPNESS])
         finish = [abs(recent[BLUE]), abs(recent[RED]), recent[SHARPNESS]]
         if blurred < _SHOWS:  # which takes contrast and noise with it
             finish += [abs(recent[CONTRAST]), abs(recent[NOISE])]
-        local = 0 < np.count_nonzero(moved) <= _FEW * moved.size and self._lie_together(moved)
         shown: dict[Cause, float] = {
             "position": place,
             "lamp": size if np.mean(cells > _SHOWS) < 0.3 else 0.0,
             "focus": blurred,
-            "dirt": float(cells.max()) if local else 0.0,
+            "dirt": self._most_moved(over)[1] if _one_small_place(over) else 0.0,
             "parts": float(max(finish)),
         }
         cause = max(shown, key=lambda name: shown[name])
         # Where scores alone have moved, a slow change of the picture may be on its way.
-        if shown[cause] < _SHOWS and self._sums_of(cause).max() < _ON_ITS_WAY:
+        least = float(self._shows[_values_of(cause)].max())
+        if shown[cause] < least and self._sums_of(cause).max() < _ON_ITS_WAY:
             cause = "parts"
         since = self._since(over, cause, number)
-        return Drift(cause, since, number, self._amount(cause, moved))
+        return Drift(cause, since, number, self._amount(cause, over))
 
-    def _lie_together(self, moved: NDArray[np.bool_]) -> bool:
-        rows, columns = np.nonzero(moved.reshape(CELLS, CELLS))
-        return bool(max(np.ptp(rows), np.ptp(columns)) <= CELLS // 3)
+    def _most_moved(self, over: NDArray[np.bool_]) -> tuple[int, float]:
+        """Give the place that has moved most of those whose sums are over, and by how many deviations."""
+        moved = np.abs(self._recent[FIRST_CELL:]) * over[FIRST_CELL:]
+        return FIRST_CELL + int(moved.argmax()), float(moved.max())
 
     def _since(self, over: NDArray[np.bool_], cause: Cause, number: int) -> int:
         """Give where the sums that show the cause left zero; of several the one with the largest sum."""
@@ -228,21 +274,9 @@ class DriftMonitor:
 
     def _sums_of(self, cause: Cause) -> Values:
         """Give the sums of the values that show a cause, in their limits, and 0 for the others."""
-        chosen = np.zeros(VALUES, np.bool_)
-        match cause:
-            case "lamp":
-                chosen[BRIGHTNESS] = True
-            case "focus":
-                chosen[SHARPNESS] = True
-            case "position":
-                chosen[[RIGHT, DOWN]] = True
-            case "dirt":
-                chosen[FIRST_CELL:] = True
-            case "parts":
-                chosen[:FIRST_CELL] = True
-        return np.asarray(np.maximum(self._up, self._down) / self._limit * chosen)
+        return np.asarray(np.maximum(self._up, self._down) / self._limit * _values_of(cause))
 
-    def _amount(self, cause: Cause, moved: NDArray[np.bool_]) -> str:
+    def _amount(self, cause: Cause, over: NDArray[np.bool_]) -> str:
         shift = self._recent * self._deviation
         match cause:
             case "lamp":
@@ -254,15 +288,16 @@ class DriftMonitor:
                 height, width = self._size
                 return (
                     f"parts lie {right:+.1f} pixels to the right and {down:+.1f} down, of {width}×{height} "
-                    "that the "
-                    "engine sees"
+                    "that the engine sees"
                 )
             case "dirt":
-                worst = int((np.abs(self._recent[FIRST_CELL:]) * moved).argmax())
-                row, column = divmod(worst, CELLS)
-                level = float(shift[FIRST_CELL + worst] / max(1e-3, float(self._mean[FIRST_CELL + worst])))
+                worst, _ = self._most_moved(over)
+                first, side = next(grid for grid in reversed(_GRIDS) if worst >= grid[0])
+                moved, mean = float(shift[worst]), float(self._mean[worst])
+                level = math.expm1(moved) if first == FIRST_SPOT else moved / max(1e-3, mean)
+                row, column = divmod(worst - first, side)
                 height, width = self._size
-                x, y = round((column + 0.5) * width / CELLS), round((row + 0.5) * height / CELLS)
+                x, y = round((column + 0.5) * width / side), round((row + 0.5) * height / side)
                 return (
                     f"the same place in every picture is {_percent(level)}: x {x}, y {y} of {width}×{height}"
                 )
@@ -277,6 +312,35 @@ class DriftMonitor:
         named.append((float(regions.max()), "anomaly map"))
         shown = [f"{name} by {by:.1f} deviations" for by, name in sorted(named, reverse=True)[:3] if by >= 1]
         return "moved: " + (", ".join(shown) or "the scores, by less than a deviation")
+
+
+def _values_of(cause: Cause) -> NDArray[np.bool_]:
+    """Say which values show a cause."""
+    chosen = np.zeros(VALUES, np.bool_)
+    match cause:
+        case "lamp":
+            chosen[BRIGHTNESS] = True
+        case "focus":
+            chosen[SHARPNESS] = True
+        case "position":
+            chosen[[RIGHT, DOWN]] = True
+        case "dirt":
+            chosen[FIRST_CELL:] = True
+        case "parts":
+            chosen[:FIRST_CELL] = True
+    return chosen
+
+
+def _one_small_place(over: NDArray[np.bool_]) -> bool:
+    """Say whether the places that have moved are few and lie together."""
+    for first, side in _GRIDS:
+        moved = over[first : first + side**2]
+        if not moved.any():
+            continue
+        rows, columns = np.nonzero(moved.reshape(side, side))
+        if len(rows) > _FEW * moved.size or max(np.ptp(rows), np.ptp(columns)) > side // 3:
+            return False
+    return bool(over[FIRST_CELL:].any())
 
 
 def _percent(change: float) -> str:

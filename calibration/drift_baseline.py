@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pictures.appearance import CELLS, REGISTERED, STATISTICS, Appearance, Plane
+from pictures.appearance import CELLS, REGISTERED, SPOTS, STATISTICS, Appearance, Plane
 from pictures.frames import Frame, Size
 from pictures.tile_merge import TileMerge
 
@@ -19,8 +19,9 @@ REGIONS: Final = 4
 """Along each side of an anomaly map, whose mean is taken in each."""
 FIRST_REGION: Final = SCORE + 1
 FIRST_CELL: Final = FIRST_REGION + REGIONS**2
-VALUES: Final = FIRST_CELL + CELLS**2
-"""Of each part: appearance, score, regions of the map, cells of the picture."""
+FIRST_SPOT: Final = FIRST_CELL + CELLS**2
+VALUES: Final = FIRST_SPOT + SPOTS**2
+"""Of each part: appearance, score, regions of the map, cells and spots of the picture."""
 FEWEST_IMAGES: Final = 20
 
 _LEAST: Final = (0.01, 0.02, 0.03, 0.03, 0.01, 0.01)
@@ -29,13 +30,14 @@ _LEAST_SHIFT: Final = 0.002
 """Likewise of the place, as a share of the picture's side."""
 _LEAST_CELL: Final = 0.03
 _FEWEST_DEPENDENT, _MOST_DEPENDENT = 4.0, 40.0
-_BYTES_PER_CELL: Final = 6
+_UNKNOWN: Final = 1e9
+"""A deviation with which nothing is noticed: of spots that a baseline of an earlier version does not have."""
 
 Values = NDArray[np.float32]
 
 
 class DriftBaseline(BaseModel):
-    """What a good part's values were, in the order of ``VALUES``; the cells packed, as there are many."""
+    """What a good part's values were, in the order of ``VALUES``; cells and spots packed: there are many."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,19 +53,20 @@ class DriftBaseline(BaseModel):
         description="integrated autocorrelation time, in parts, of images in the order of their names",
     )
     cells: str = Field(description="likewise of the picture's cells: three rows of float16, in base64")
+    spots: str | None = Field(None, description="likewise of its spots; null in files of earlier versions")
     mean_picture: str = Field(description="grey levels, PNG in base64")
 
     @field_validator("cells")
     @classmethod
     def _are_cells(cls, text: str) -> str:
-        try:
-            content = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ValueError("expected base64") from error
-        if len(content) != CELLS**2 * _BYTES_PER_CELL:
-            raise ValueError(f"expected three values of each of {CELLS**2} cells")
-        if not np.isfinite(np.frombuffer(content, np.float16)).all():
-            raise ValueError("expected finite numbers")
+        _unpacked(text, CELLS**2)
+        return text
+
+    @field_validator("spots")
+    @classmethod
+    def _are_spots(cls, text: str | None) -> str | None:
+        if text is not None:
+            _unpacked(text, SPOTS**2)
         return text
 
     @field_validator("mean_picture")
@@ -78,10 +81,30 @@ class DriftBaseline(BaseModel):
 
     def table(self) -> NDArray[np.float64]:
         """Give mean, deviation and dependence of all values: 3×VALUES."""
-        packed = np.frombuffer(base64.b64decode(self.cells), np.float16).reshape(3, -1).astype(np.float64)
         rows = np.array([self.mean, self.deviation, self.dependence])
-        table: NDArray[np.float64] = np.concatenate([rows, packed], axis=1)
+        spots = np.repeat([[0.0], [_UNKNOWN], [_FEWEST_DEPENDENT]], SPOTS**2, axis=1)
+        if self.spots is not None:
+            spots = _unpacked(self.spots, SPOTS**2)
+        table: NDArray[np.float64] = np.concatenate([rows, _unpacked(self.cells, CELLS**2), spots], axis=1)
         return table
+
+
+def _packed(table: NDArray[np.float64]) -> str:
+    return base64.b64encode(table.astype(np.float16).tobytes()).decode()
+
+
+def _unpacked(text: str, count: int) -> NDArray[np.float64]:
+    """Give what ``_packed`` packed: mean, deviation and dependence, 3×count."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("expected base64") from error
+    if len(content) != 3 * count * np.dtype(np.float16).itemsize:
+        raise ValueError(f"expected three values of each of {count}")
+    table = np.frombuffer(content, np.float16).reshape(3, count).astype(np.float64)
+    if not np.isfinite(table).all():
+        raise ValueError("expected finite numbers")
+    return table
 
 
 def _decoded(text: str) -> Plane:
@@ -143,14 +166,14 @@ class Recorder:
         rows = np.stack(self._rows).astype(np.float64)
         table = np.stack([rows.mean(axis=0), _deviations(rows, self._size), dependence(rows)])
         few = [tuple(float(f"{value:.6g}") for value in row) for row in table[:, :FIRST_CELL]]
-        packed = base64.b64encode(table[:, FIRST_CELL:].astype(np.float16).tobytes())
         return DriftBaseline(
             images=len(rows),
             size=self._size,
             mean=few[0],
             deviation=few[1],
             dependence=few[2],
-            cells=packed.decode(),
+            cells=_packed(table[:, FIRST_CELL:FIRST_SPOT]),
+            spots=_packed(table[:, FIRST_SPOT:]),
             mean_picture=base64.b64encode(encoded.tobytes()).decode(),
         )
 
@@ -165,7 +188,7 @@ def values_of(appearance: Appearance, picture: Frame, score: float, anomaly_map:
         anomaly_map: h×w float32.
         out: VALUES float32, where they go.
     """
-    appearance.measure(picture, out[:SCORE], out[FIRST_CELL:])
+    appearance.measure(picture, out[:SCORE], out[FIRST_CELL:FIRST_SPOT], out[FIRST_SPOT:])
     out[SCORE] = score
     regions = cv2.resize(anomaly_map, (REGIONS, REGIONS), interpolation=cv2.INTER_AREA)
     out[FIRST_REGION:FIRST_CELL] = regions.reshape(-1)

@@ -6,6 +6,7 @@ person looked at these parts.
 
 import hashlib
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from calibration.calibration_file import Calibration
 from engine_runtime.engine import ANOMALY_MAP, SCORE, Engine
@@ -62,6 +63,17 @@ class GoldenList(BaseModel):
     engine_sha256: Sha256 = Field(description="of the payload of the engine that gave the scores")
     quantiles: dict[str, tuple[float, float]] = Field(description="with which it gave them")
     samples: tuple[Entry, ...] = Field(max_length=MOST_SAMPLES)
+
+    @field_validator("samples")
+    @classmethod
+    def _are_each_there_once(cls, samples: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """Refuse a picture that is there twice: it might have to get two verdicts."""
+        for of_entry in ("file", "sha256"):
+            counted = Counter(getattr(entry, of_entry) for entry in samples)
+            for entry in samples:
+                if counted[getattr(entry, of_entry)] > 1:
+                    raise ValueError(f"{entry.file} is there twice")
+        return samples
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 
 def thumbnail(picture: Frame, roi: Roi | None) -> Floats:
-    """Give what is compared of a picture: 576 grey levels of its region of interest."""
+    """Give what is compared of a picture: grey levels of its region of interest, 576 float32."""
     grey = cv2.cvtColor(np.ascontiguousarray(cut_out(picture, roi)), cv2.COLOR_BGR2GRAY)
     return cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
 
@@ -31,7 +31,7 @@ def groups(thumbnails: Sequence[Floats]) -> list[int]:
     An image joins the first group whose first image it is near to, so a slow drift is not one group.
 
     Args:
-        thumbnails: of the images, at least one.
+        thumbnails: of the images, at least one, as ``thumbnail`` gives them.
 
     Returns:
         The number of each image's group, counted from 0 in the order of the images.

@@ -13,10 +13,10 @@ from calibration.calibration_file import (
     ThresholdChange,
     calibration_text,
     read_calibration,
-    write_text,
 )
 from engine_runtime.signatures import SigningKey, signature_of
 from foundation.errors import InputError
+from foundation.files import write_whole
 from foundation.yaml_file import read_text
 
 _Z: Final = 1.6449
@@ -140,14 +140,14 @@ def _replaced(used: InUse, before: bytes, old: Calibration, after: bytes) -> Cha
     if used.signing_key is not None:
         SigningKey(used.signing_key).sign(file, after)
     try:
-        write_text(file, after, mode)
+        write_whole(file, after, mode)
         said = used.take_up()
     except BaseException:
         if signature is not None:
-            write_text(signature_of(file), signature)
-        write_text(file, before, mode)
+            write_whole(signature_of(file), signature)
+        write_whole(file, before, mode)
         raise
-    write_text(before_of(file), before, mode)
+    write_whole(before_of(file), before, mode)
     return Changed(said, before.decode(), old.threshold, read_calibration(file).threshold)
 
 

@@ -22,14 +22,14 @@ from daemon.host.access import Access, CurveAccess
 from daemon.host.bind import AddressInUse, bind
 from daemon.journal.database import JournalFailed
 from daemon.journal.reader import JournalReader
-from daemon.load import clients_of, load_setup
+from daemon.setup import clients_of, load_setup
 from foundation.errors import InputError
 from pictures.frames import Frame, Size, cut_out
 from pictures.locating.reference import Reference
 from verdicts.address import from_this_machine
 from verdicts.control import ControlRefused, ControlSilent, LineControl
 from verdicts.curve import CurveKeys
-from verdicts.message import Health
+from verdicts.health import Health
 from verdicts.silence import LineSilent
 from verdicts.subscription import read_health
 

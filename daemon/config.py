@@ -135,6 +135,14 @@ class Config(Section):
     drift: DriftConfig | None = None
     cameras: Annotated[dict[Name, CameraSettings], Field(min_length=1)]
 
+    @field_validator("trusted_keys", "golden", "drift", mode="before")
+    @classmethod
+    def _is_not_left_empty(cls, section: object) -> object:
+        """Refuse a key without a value, which YAML reads as null: its author thinks that the line watches."""
+        if section is None:
+            raise ValueError("expected a value; without the key, the line does without")
+        return section
+
     @field_validator("product")
     @classmethod
     def _product_is_one_of_products(cls, product: str | None, info: ValidationInfo) -> str | None:

@@ -47,7 +47,8 @@ class ExpectedDefects:
             self._on.intake.cameras.named(camera)
         if len(self._expectations) >= _MOST_EXPECTED:
             raise InputError(f"{_MOST_EXPECTED} parts are expected already; expected fewer at a time")
-        asked_at, expected = iso(datetime.now(UTC)), Expected(camera, part)
+        asked_at = iso(datetime.now(UTC))
+        expected = Expected(camera, part, asked_at)
         waiting = asyncio.create_task(self._expectations.expect(expected, within_s))
         ending = asyncio.create_task(self._ending.wait())
         await asyncio.wait((waiting, ending), return_when=asyncio.FIRST_COMPLETED)

@@ -15,7 +15,7 @@ from daemon.judging.golden import PATIENCE_S, NoPause, Tested, judge_samples
 from daemon.judging.product import Product
 from daemon.running import Running
 from foundation.errors import InputError
-from verdicts.message import GoldenHealth, GoldenState
+from verdicts.health import GoldenHealth, GoldenState
 
 _RETRY_S: Final = 60.0
 """After so long samples that failed are judged again: what was mended is found out."""

@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from daemon.journal.stamps import iso
 from daemon.judging.product import Product
 from daemon.running import Running
-from verdicts.message import (
+from verdicts.health import (
     CameraHealth,
-    Decision,
     DriftHealth,
     GoldenHealth,
     Health,
@@ -17,6 +16,7 @@ from verdicts.message import (
     SubscriberHealth,
 )
 from verdicts.statistics import CameraStatistics
+from verdicts.verdict import Decision
 
 
 def health_of(

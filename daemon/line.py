@@ -18,7 +18,7 @@ from daemon.reload import Beside, reload, select, told
 from daemon.running import Running
 from foundation.errors import InputError
 from foundation.sd_notify import Service
-from verdicts.message import HEALTH_INTERVAL_S, Health, LineState
+from verdicts.health import HEALTH_INTERVAL_S, Health, LineState
 
 _LONGEST_DRAIN_S = 5.0
 _log = logging.getLogger("inspectd")

@@ -11,7 +11,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.recovery import unjudged
 from daemon.journal.stamps import iso
 from daemon.judging.product import Product
-from verdicts.message import Latency, Verdict
+from verdicts.verdict import Latency, Verdict
 
 
 def forget_counts(journal: Path) -> None:

@@ -15,8 +15,8 @@ from daemon.delivery.archive import Archive
 from daemon.golden import Golden
 from daemon.host.access import CurveAccess
 from daemon.judging.product import Product
-from daemon.load import Setup, clients_of, load_setup
 from daemon.running import Running, open_archive
+from daemon.setup import Setup, clients_of, load_setup
 from engine_runtime.engine import Engine
 from foundation.errors import InputError
 

@@ -19,7 +19,7 @@ from daemon.judging.lanes import Lanes
 from daemon.judging.ledger import Ledger
 from daemon.judging.product import Product
 from daemon.judging.queue import WaitingFrames
-from daemon.load import Setup
+from daemon.setup import Setup
 
 if TYPE_CHECKING:
     from daemon.control.server import Control

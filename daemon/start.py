@@ -27,9 +27,9 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.writer import JournalWriter
 from daemon.judging.product import Product
 from daemon.line import Line
-from daemon.load import Setup, clients_of, load_setup
 from daemon.recovery import forget_counts, unfinished_verdicts
 from daemon.running import assemble
+from daemon.setup import Setup, clients_of, load_setup
 from foundation.errors import InputError, Unavailable
 
 _START_PATIENCE_S = 30.0  # a disk that has just come up may be slow, and nothing is judged yet

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from verdicts.message import Health
+from verdicts.health import Health
 
 Severity = Literal["stops", "degrades", "watch"]
 _FAULTS_SHARE: Final = 0.01

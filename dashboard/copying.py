@@ -19,7 +19,8 @@ from dashboard.records import Shown, microseconds, shown
 from dashboard.rollup import Rollup
 from foundation.errors import InputError
 from lines.line_config import LineConfig
-from verdicts.message import MalformedMessage, Verdict, decode_verdict
+from verdicts.checks import MalformedMessage
+from verdicts.verdict import Verdict, decode_verdict
 
 _log = logging.getLogger(__name__)
 _ROWS_AT_ONCE: Final = 500

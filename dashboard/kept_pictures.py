@@ -153,7 +153,7 @@ class Thumbnails:
 
 
 def jpeg(picture: NDArray[np.uint8], side: int | None = None) -> bytes:
-    """Write a picture as JPEG, made smaller where its longer side exceeds ``side``."""
+    """Write a picture, H×W×3 uint8 BGR, as JPEG, made smaller where its longer side exceeds ``side``."""
     import cv2
 
     height, width = picture.shape[:2]
@@ -166,6 +166,9 @@ def jpeg(picture: NDArray[np.uint8], side: int | None = None) -> bytes:
 
 def essence(path: Path) -> NDArray[np.float32]:
     """Make of a picture the few numbers by which alike ones are found: small, grey, of mean 0 and length 1.
+
+    Returns:
+        One row of float32, all of them of one length.
 
     Raises:
         NoPicture: it is gone, or damaged.

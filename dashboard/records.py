@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from verdicts.message import Verdict
+from verdicts.verdict import Verdict
 
 DECISIONS: Final = ("pass", "reject", "fault")
 """Stored by their place here."""

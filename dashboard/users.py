@@ -9,7 +9,7 @@ from dashboard.config import DashboardConfig
 from dashboard.labels import Labels
 from dashboard.serve import labels_file
 from foundation.errors import InputError
-from verdicts.message import NAME
+from verdicts.checks import NAME
 
 
 def set_user(config: DashboardConfig, name: str, role: str) -> int:

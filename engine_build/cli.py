@@ -162,7 +162,7 @@ def command_line() -> "argparse.ArgumentParser":
     """Describe the command line."""
     from pathlib import Path
 
-    from foundation.option_types import number, whole_number
+    from foundation.option_types import file_name, number, whole_number
     from foundation.parser import Parser
 
     parser = Parser(
@@ -172,7 +172,7 @@ def command_line() -> "argparse.ArgumentParser":
     )
     parser.add_argument(
         "model",
-        type=Path,
+        type=file_name,
         metavar="MODEL",
         help="an ONNX file, such as train-model writes, or OpenVINO's .xml",
     )

@@ -20,7 +20,7 @@ from engine_runtime.engine_file import pack_parity, write_engine
 from engine_runtime.manifest import FORMAT_VERSION, Manifest, Proof, Server
 from engine_runtime.served_model import payload_of
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from foundation.yaml_file import read_text, read_yaml
 
 MAX_BATCH: Final = 16
@@ -118,8 +118,7 @@ def serve(
     )
     write_engine(engine, manifest, payload, parity)
     beside = engine.with_suffix(".calibration.yaml")
-    with replacing(beside) as file:
-        file.write(text.replace(made_on.encode(), manifest.payload_sha256.encode()))
+    write_whole(beside, text.replace(made_on.encode(), manifest.payload_sha256.encode()))
     return Served(model, engine, beside)
 
 

@@ -14,7 +14,7 @@ from engine_runtime.engine import FRAMES
 from engine_runtime.open import one_line
 from engine_runtime.tensorrt_library import Library, library, logger
 from foundation.errors import EngineFailed, InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from pictures.frames import Size
 
 _OUT_OF_WORKSPACE: Final = ("OutOfMemory", "workspace limit")
@@ -146,7 +146,6 @@ def _timing_cache(config: Any, path: Path) -> Iterator[None]:
         used = cache is not None and config.set_timing_cache(cache, ignore_mismatch=False)
         yield
         if used and (kept := config.get_timing_cache()) is not None:
-            with replacing(path) as file:
-                file.write(bytes(kept.serialize()))
+            write_whole(path, bytes(kept.serialize()))
     finally:
         os.close(lock)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engine_build.graph import Graph
 from engine_runtime.engine import FRAMES, QUANTILES, SCORE, Quantiles
 from foundation.errors import InputError, refused_by_system
-from foundation.files import replacing
+from foundation.files import write_whole
 from pictures.frames import Size
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -61,10 +61,8 @@ def write_model(
         else:
             number = versions[-1] + 1 if versions else 1
             (model / str(number)).mkdir(parents=True)
-            with replacing(model / str(number) / "model.onnx") as written:
-                written.write(content)
-        with replacing(model / "config.pbtxt") as written:
-            written.write(_config(name, graph, content, map_size, max_batch).encode())
+            write_whole(model / str(number) / "model.onnx", content)
+        write_whole(model / "config.pbtxt", _config(name, graph, content, map_size, max_batch).encode())
     except OSError as error:
         raise refused_by_system(f"{model}: cannot be written: {error.strerror}", error) from error
     return ServedModel(name, str(number), hashlib.sha256(content).hexdigest())

@@ -54,6 +54,11 @@ class Engine(Protocol):
 
     manifest: Manifest
 
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong although batches may still be judged, in one line, such as a server that is away."""
+        ...
+
     def infer(
         self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = (SCORE, ANOMALY_MAP)
     ) -> dict[str, NDArray[np.float32]]:

@@ -58,7 +58,7 @@ class KserveEngine:
             raise EngineRefused("the manifest names no server; build it again")
         self.manifest = manifest
         self.trouble: str | None = None
-        """What is wrong with its servers, in one line; None while all that were asked have answered."""
+        """See ``Engine.trouble``; None while all servers that were asked have answered."""
         self._batch = Batch(manifest.input_size, manifest.max_batch)
         self._inside = quantiles_in(payload, manifest.maps)
         self._servers = [_Remote(address, manifest) for address in manifest.server.addresses]

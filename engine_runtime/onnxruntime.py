@@ -24,6 +24,9 @@ _PRECISIONS: dict[Device, tuple[Precision, ...]] = {"cpu": ("fp32", "int8"), "cu
 class OnnxRuntimeEngine:
     """One session; on a GPU it copies frames in and results out by itself."""
 
+    trouble = None
+    """See ``Engine.trouble``: it judges, or it raises."""
+
     def __init__(self, manifest: Manifest, payload: bytes, threads: int | None) -> None:
         device = manifest.executed_on
         if manifest.precision not in _PRECISIONS[device]:

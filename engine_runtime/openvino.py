@@ -23,6 +23,9 @@ class OpenVinoEngine:
     A compiled model per batch size was measured too: no faster, and twice the memory (docs/engines.md).
     """
 
+    trouble = None
+    """See ``Engine.trouble``: it judges, or it raises."""
+
     def __init__(self, manifest: Manifest, payload: bytes, threads: int | None) -> None:
         if manifest.precision == "fp16":
             raise EngineRefused(f"precision is {manifest.precision}; OpenVINO runs fp32, bf16 and int8")

@@ -16,7 +16,7 @@ def page_lock(memory: NDArray[np.uint8]) -> None:
     """Lock memory until the last view of it is gone.
 
     Args:
-        memory: owns a mapping of whole pages, or keeps it alive.
+        memory: uint8 of any shape; owns a mapping of whole pages, or keeps it alive.
 
     Raises:
         DriverFailed: there is no GPU, or so much memory cannot be locked.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import EngineRefused, InputError, refused_by_system
-from foundation.files import replacing
+from foundation.files import write_whole
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -96,8 +96,7 @@ class SigningKey:
         Raises:
             InputError: its folder cannot be written.
         """
-        with replacing(signature_of(path), mode) as file:
-            file.write(self._key.sign(content))
+        write_whole(signature_of(path), self._key.sign(content), mode)
 
 
 def signature_of(path: Path) -> Path:

@@ -40,6 +40,9 @@ class TensorRtEngine:
     holds the line up, by milliseconds each time and by seconds the first time.
     """
 
+    trouble = None
+    """See ``Engine.trouble``: it judges, or it raises."""
+
     def __init__(self, manifest: Manifest, payload: bytes, threads: int | None) -> None:
         del threads  # the GPU does the work
         cuda = _refuse_what_does_not_fit(manifest)

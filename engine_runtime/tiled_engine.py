@@ -60,6 +60,11 @@ class TiledEngine:
             }
         )
 
+    @property
+    def trouble(self) -> str | None:
+        """See ``Engine.trouble``."""
+        return self._engine.trouble
+
     def infer(
         self, frames: Sequence[Frame], quantiles: Quantiles, outputs: Sequence[str] = (SCORE, ANOMALY_MAP)
     ) -> dict[str, NDArray[np.float32]]:

@@ -16,9 +16,9 @@ from fleet.service import service
 from fleet.status import StatusFile
 from fleet.store import Store, StoreFailed
 from foundation.errors import InputError, Unavailable, refused_by_system
-from foundation.files import replacing
+from foundation.files import write_whole
 from verdicts import MalformedMessage, Verdict
-from verdicts.message import decode_verdict
+from verdicts.verdict import decode_verdict
 
 COMMAND: Final = "pictures"
 _AT_ONCE: Final = 200
@@ -108,8 +108,7 @@ def fetch(fleet: Fleet, line: str, verdict: str, out: Path) -> int:
         for what, name in sorted(found.items()):
             file = out / f"{line}-{boot}-{seq}-{what}{Path(name).suffix}"
             content = store.get(name)
-            with replacing(file) as written:
-                written.write(content)
+            write_whole(file, content)
             print(file)
     except StoreFailed as error:
         raise Unavailable(str(error)) from error
@@ -135,8 +134,7 @@ class _Positions:
 
     def reached(self, line: str, row: int) -> None:
         self._rows[line] = row
-        with replacing(self._file) as file:
-            file.write(json.dumps(self._rows).encode())
+        write_whole(self._file, json.dumps(self._rows).encode())
 
 
 class _Followed:

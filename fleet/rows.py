@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from fleet.hubs import Stored
 from verdicts import MalformedMessage, Verdict
-from verdicts.message import NAME, decode_verdict
+from verdicts.checks import NAME
+from verdicts.verdict import decode_verdict
 
 PARTITION: Final = ["plant", "line", "day"]
 """Folders of the lake; the day is that of the capture, in UTC."""

@@ -46,6 +46,16 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         raise
 
 
+def write_whole(path: Path, content: bytes | memoryview, mode: int = 0o644) -> None:
+    """Write a file at once, as ``replacing`` does.
+
+    Raises:
+        InputError: see ``replacing``.
+    """
+    with replacing(path, mode) as file:
+        file.write(content)
+
+
 def remove_left_over(folder: Path, names: str) -> None:
     """Remove what ``replacing`` left in a folder when its process or the machine died.
 

@@ -1,11 +1,20 @@
-"""Numbers on the command line, read in one way by all commands; each function gives an argparse ``type``."""
+"""Numbers and files on the command line, read in one way by all commands; all are for argparse's ``type``."""
 
 import argparse
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 _MOST_DIGITS = 18
+
+
+def file_name(text: str) -> Path:
+    """Read the path of a file, whose name can be given another ending: neither "" nor "/" has a name."""
+    path = Path(text)
+    if not path.name:
+        raise argparse.ArgumentTypeError(f"found {text!r:.60}, expected the name of a file")
+    return path
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:

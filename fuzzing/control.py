@@ -18,8 +18,10 @@ from foundation.errors import InputError
 from fuzzing.mutation import mutate_json, mutate_parts
 from fuzzing.samples import HEALTH, REQUESTS, VERDICT
 from fuzzing.target import Chance
-from verdicts.message import decode_health, decode_verdict, encode
+from verdicts.health import decode_health
+from verdicts.message import encode
 from verdicts.request import Status, decode_reply, encode_request
+from verdicts.verdict import decode_verdict
 
 _ROWS = 50
 _PATIENCE_MS = 3000

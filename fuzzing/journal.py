@@ -25,7 +25,8 @@ from fuzzing.mutation import mutate_bytes, mutate_json
 from fuzzing.samples import VERDICT
 from fuzzing.target import Chance
 from verdicts import ControlRefused, LineControl
-from verdicts.message import MalformedMessage, encode
+from verdicts.checks import MalformedMessage
+from verdicts.message import encode
 
 _VERDICTS = 12
 _FILE = 255
@@ -121,7 +122,6 @@ class Target:
             for boot in reader.boots():
                 reader.last_seq(boot)
                 unjudged(reader, boot, "top", 20)
-            reader.last_boot()
             reader.last_event("select")
             list(reader.since(datetime(2026, 1, 1, tzinfo=UTC)))
             list(reader.verdicts("aa", 1, 100))

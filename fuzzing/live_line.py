@@ -27,7 +27,7 @@ from fuzzing.free_port import free_port
 from fuzzing.mutation import mutate_bytes
 from fuzzing.target import Chance
 from verdicts import LineControl, LineSilent, Lost, Verdict, subscribe
-from verdicts.message import MalformedMessage
+from verdicts.checks import MalformedMessage
 from verdicts.request import Status as StatusRequest
 from verdicts.request import decode_request, encode_request
 

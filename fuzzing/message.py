@@ -6,7 +6,9 @@ from pathlib import Path
 from fuzzing.mutation import mutate_json
 from fuzzing.samples import HEALTH, VERDICT
 from fuzzing.target import Chance
-from verdicts.message import MalformedMessage, Peak, decode, encode
+from verdicts.checks import MalformedMessage
+from verdicts.message import decode, encode
+from verdicts.verdict import Peak
 
 
 class Target:

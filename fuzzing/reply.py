@@ -5,8 +5,11 @@ from pathlib import Path
 from fuzzing.mutation import mutate_json, mutate_parts
 from fuzzing.samples import HEALTH, STAMP, VERDICT
 from fuzzing.target import Chance
-from verdicts.message import MalformedMessage, decode_health, decode_verdict, encode
+from verdicts.checks import MalformedMessage
+from verdicts.health import decode_health
+from verdicts.message import encode
 from verdicts.request import Reply, decode_reply, encode_reply
+from verdicts.verdict import decode_verdict
 
 
 class Target:

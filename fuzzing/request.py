@@ -5,7 +5,7 @@ from pathlib import Path
 from fuzzing.mutation import mutate_json
 from fuzzing.samples import REQUESTS
 from fuzzing.target import Chance
-from verdicts.message import MalformedMessage
+from verdicts.checks import MalformedMessage
 from verdicts.request import decode_request, encode_request
 
 

@@ -1,6 +1,6 @@
 """Sound messages and requests, from which mutation begins."""
 
-from verdicts.message import CameraHealth, Health, JournalHealth, Latency, Peak, SubscriberHealth, Verdict
+from verdicts.health import CameraHealth, Health, JournalHealth, SubscriberHealth
 from verdicts.request import (
     LARGEST,
     Acknowledge,
@@ -12,6 +12,7 @@ from verdicts.request import (
     Status,
     Trigger,
 )
+from verdicts.verdict import Latency, Peak, Verdict
 
 STAMP = "2026-01-31T12:00:00.123456Z"
 

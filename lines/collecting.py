@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from foundation.errors import InputError, Unavailable
-from foundation.files import replacing
+from foundation.files import write_whole
 from foundation.yaml_file import read_yaml
 from lines.line_config import LineConfig
 from verdicts import LineSilent, MalformedMessage, Verdict, VerdictsLost, subscribe
@@ -164,8 +164,7 @@ class Collecting:
                     content = overlay.with_name(name).read_bytes()
                 except FileNotFoundError:
                     continue  # the archive needed the room
-                with replacing(self.folder / name) as copy:
-                    copy.write(content)
+                write_whole(self.folder / name, content)
                 self._count += 1
                 self._write()
             elif self._seen - since < _PATIENCE:
@@ -177,8 +176,7 @@ class Collecting:
         return f"{len(self)} pictures are kept in {self.folder}"
 
     def _write(self) -> None:
-        with replacing(self.folder / NOTES) as file:
-            file.write(json.dumps(asdict(self.collected)).encode())
+        write_whole(self.folder / NOTES, json.dumps(asdict(self.collected)).encode())
 
 
 def _kept_passes(line: LineConfig) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
-from verdicts.message import NAME
+from verdicts.checks import NAME
 
 
 class Section(BaseModel):

@@ -13,6 +13,9 @@ from pictures.frames import Size
 
 OPSET = 17
 
+BLOCKS = 4
+"""Of the columns of a triangular matrix: with 4, six tenths of it are kept; more of them cost more time."""
+
 
 class ContractGraph:
     """Nodes and weights, in the order they are added."""
@@ -22,7 +25,7 @@ class ContractGraph:
         self.weights: list[Any] = []
 
     def weight(self, name: str, values: NDArray[Any]) -> str:
-        """Add a constant and give its name."""
+        """Add a constant of any shape and type, and give its name."""
         self.weights.append(numpy_helper.from_array(values, name))
         return name
 
@@ -30,6 +33,32 @@ class ContractGraph:
         """Add a node with one output, also its name, and give that."""
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
+
+    def triangular_product(self, rows: str, matrices: NDArray[np.float32], output: str) -> str:
+        """Multiply with upper triangular matrices, in blocks of columns without most of the zeros.
+
+        Reading the matrices takes longer than to compute with them, and they are most of the file.
+
+        Args:
+            rows: P×N×D.
+            matrices: P×D×D, upper triangular each.
+            output: name of the product, P×N×D.
+        """
+        columns = matrices.shape[-1]
+        first = self.weight(f"{output}/block_start", np.array([0], dtype=np.int64))
+        axis = self.weight(f"{output}/block_axis", np.array([2], dtype=np.int64))
+        start, parts = 0, []
+        for block in range(1, BLOCKS + 1):
+            end = -(-columns * block // BLOCKS)
+            if end == start:  # there are fewer columns than blocks
+                continue
+            name = f"{output}/block_{block}"
+            until = self.weight(f"{name}_end", np.array([end], dtype=np.int64))
+            self.node("Slice", [rows, first, until, axis], f"{name}_rows")
+            matrix = self.weight(f"{name}_matrix", np.ascontiguousarray(matrices[:, :end, start:end]))
+            parts.append(self.node("MatMul", [f"{name}_rows", matrix], name))
+            start = end
+        return self.node("Concat", parts, output, axis=2)
 
     def combine(self, planes: Mapping[str, str]) -> None:
         """Normalise the maps, take their mean and its largest value.

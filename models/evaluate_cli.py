@@ -57,7 +57,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     """Judge known good and defective parts and write metrics, tables and a picture sheet."""
     import json
 
-    from foundation.files import replacing
+    from foundation.files import write_whole
     from models.datasets.open import open_data_set
     from models.evaluation import report as evaluation_report
     from models.evaluation.evaluate import evaluate
@@ -91,9 +91,10 @@ def evaluate_command(options: argparse.Namespace) -> None:
     about = (evaluation, point, judge, data, str(data_set.root))
     page = evaluation_report.as_markdown(*about)
     options.out.mkdir(exist_ok=True)
-    with replacing(options.out / "evaluation.json") as file:
-        file.write(json.dumps(evaluation_report.as_json(*about), indent=2).encode() + b"\n")
-    with replacing(options.out / "evaluation.md") as file:
-        file.write(page.encode())
+    write_whole(
+        options.out / "evaluation.json",
+        json.dumps(evaluation_report.as_json(*about), indent=2).encode() + b"\n",
+    )
+    write_whole(options.out / "evaluation.md", page.encode())
     write_sheet(options.out / "evaluation.png", evaluation, point, f"{judge.name} on {data}")
     print(f"{page}\n{options.out}: evaluation.md, evaluation.json, evaluation.png")

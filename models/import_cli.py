@@ -5,6 +5,7 @@ from pathlib import Path
 
 from foundation.errors import InputError
 from foundation.files import check_writable
+from foundation.option_types import file_name
 from foundation.parser import Parser
 from models.option_types import image_size
 
@@ -41,7 +42,9 @@ def parser() -> argparse.ArgumentParser:
         " Nothing in the file is executed.",
     )
     command.add_argument(
-        "checkpoint", type=Path, help="of Lightning (.ckpt), or a torch export (.pt); anomalib 0.7 to 2.7"
+        "checkpoint",
+        type=file_name,
+        help="of Lightning (.ckpt), or a torch export (.pt); anomalib 0.7 to 2.7",
     )
     command.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="default: the checkpoint's name with .onnx"

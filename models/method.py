@@ -110,7 +110,7 @@ class GoodImages:
 
 
 HeldOut = Mapping[str, NDArray[np.float32]]
-"""Map → its largest value on each of some good images that the model had not seen."""
+"""Map → its largest value on each of M good images that the model had not seen, M float32."""
 
 
 class Model(Protocol):
@@ -118,7 +118,7 @@ class Model(Protocol):
 
     @property
     def held_out_scores(self) -> NDArray[np.float64]:
-        """Scores of good images that it had not seen, with the quantiles of its training."""
+        """Scores of M good images that it had not seen, float64, with the quantiles of its training."""
         ...
 
     def maps(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -128,7 +128,7 @@ class Model(Protocol):
             frames: N×H×W×3 uint8, BGR.
 
         Returns:
-            N×h×w each.
+            N×h×w float32 each.
         """
         ...
 
@@ -155,14 +155,14 @@ class Method(Protocol):
 
 
 def rows(held_out: HeldOut) -> NDArray[np.float32]:
-    """Give the quantiles by which a score is the mean of z-scores: a row for each map."""
+    """Give the quantiles by which a score is the mean of z-scores: K×2 float32, a row for each map."""
     from pictures.map_quantiles import peak_quantiles
 
     return np.stack([peak_quantiles(peaks[:, None, None]) for peaks in held_out.values()])
 
 
 def scores(held_out: HeldOut) -> NDArray[np.float64]:
-    """Give the scores of held-out images with the quantiles of ``rows``; all maps but one are even."""
+    """Give the scores of M held-out images, float64, by ``rows``; all maps but one are even."""
     quantiles = rows(held_out)
     values = np.stack(list(held_out.values()), axis=1).astype(np.float64)
     low, high = quantiles[:, 0].astype(np.float64), quantiles[:, 1].astype(np.float64)
@@ -171,7 +171,7 @@ def scores(held_out: HeldOut) -> NDArray[np.float64]:
 
 
 def as_text(quantiles: NDArray[np.float32]) -> str:
-    """Write quantiles as the metadata hold them."""
+    """Write quantiles, K×2 float32, as the metadata hold them."""
     return ",".join(f"{value:.9g}" for value in quantiles.ravel().tolist())
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundation.files import check_folder, replacing
+from foundation.files import check_folder, write_whole
 from foundation.option_types import whole_number
 from foundation.parser import Parser
 from models.errors import TrainingFailed
@@ -78,10 +78,8 @@ def carry_out(options: argparse.Namespace) -> None:
             for task, row in zip(tasks, rows(tasks), strict=True)
         ]
         page = as_markdown(table)
-        with replacing(options.out / "plan.json") as file:
-            file.write(json.dumps(table, indent=1).encode() + b"\n")
-        with replacing(options.out / "plan.md") as file:
-            file.write(page.encode())
+        write_whole(options.out / "plan.json", json.dumps(table, indent=1).encode() + b"\n")
+        write_whole(options.out / "plan.md", page.encode())
     print(f"{page}\n{options.out}: plan.md, plan.json")
     if failed:
         task, error = next(iter(failed.items()))

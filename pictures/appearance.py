@@ -18,6 +18,9 @@ where the part lies, in pixels of what the engine sees, against the mean picture
 STATISTICS: Final = ("brightness", "contrast", "sharpness", "noise", "blue", "red", "right", "down")
 CELLS: Final = 32
 """Along each side of a picture: of each cell the mean level is taken, over that of the whole picture."""
+SPOTS: Final = 48
+"""Along each side, likewise: of each spot the mean level over that of its surroundings, as a logarithm. A
+speck on the lens changes it, and what a part is like there does not change it much."""
 REGISTERED: Final = 96
 """Pixels along each side of the mean picture."""
 
@@ -26,6 +29,10 @@ _NOISE_MASK: Final = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.fl
 _BLUR: Final = 2.0
 """Standard deviation, in pixels of the mean picture, over which shifts are seen as proportional."""
 _LEAST: Final = 1e-3
+_AROUND: Final = (5, 5)
+"""Spots that are a spot's surroundings, itself among them."""
+_DARK: Final = 0.05
+"""Of the mean level, added to a spot and its surroundings: in the dark a ratio is mostly noise."""
 
 Plane = NDArray[np.float32]
 
@@ -46,6 +53,8 @@ class Appearance:
         self._reduced = np.empty((REGISTERED, REGISTERED), np.uint8)
         self._small = np.empty((REGISTERED, REGISTERED))
         self._cells = np.empty((CELLS, CELLS), np.uint8)
+        self._spots = np.empty((SPOTS, SPOTS), np.uint8)
+        self._levels, self._around = np.empty((2, SPOTS, SPOTS), np.float32)
 
     def small(self, picture: Frame) -> Plane:
         """Give a picture's grey levels, ``REGISTERED`` × ``REGISTERED``, as they are registered."""
@@ -53,13 +62,20 @@ class Appearance:
         reduced = cv2.resize(grey, (REGISTERED, REGISTERED), interpolation=cv2.INTER_AREA)
         return reduced.astype(np.float32)
 
-    def measure(self, picture: Frame, out: NDArray[np.float32], cells: NDArray[np.float32]) -> None:
+    def measure(
+        self,
+        picture: Frame,
+        out: NDArray[np.float32],
+        cells: NDArray[np.float32],
+        spots: NDArray[np.float32],
+    ) -> None:
         """Measure a picture.
 
         Args:
             picture: H×W×3 uint8, BGR.
             out: where the statistics go, float32.
             cells: where the cells go, row by row, float32.
+            spots: where the spots go, likewise.
         """
         height, width = picture.shape[:2]
         if self._grey is None or self._grey.shape != (height, width):
@@ -83,6 +99,11 @@ class Appearance:
         out[RIGHT], out[DOWN] = self._place(grey)
         cv2.resize(grey, (CELLS, CELLS), dst=self._cells, interpolation=cv2.INTER_AREA)
         np.divide(self._cells.reshape(-1), np.float32(mean), out=cells, casting="unsafe")
+        cv2.resize(grey, (SPOTS, SPOTS), dst=self._spots, interpolation=cv2.INTER_AREA)
+        np.add(self._spots, np.float32(_DARK * mean), out=self._levels)
+        cv2.blur(self._levels, _AROUND, dst=self._around, borderType=cv2.BORDER_REFLECT)
+        np.divide(self._levels, self._around, out=self._levels)
+        np.log(self._levels.reshape(-1), out=spots)
 
     def _place(self, grey: NDArray[np.uint8]) -> tuple[float, float]:
         """Give by how much a picture is shifted against the mean picture, right and down, in its pixels."""

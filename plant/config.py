@@ -5,25 +5,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from foundation.errors import InputError
+from foundation.errors import InputError, located
 from foundation.yaml_model import read_model
 from lines.line_config import LineConfig, read_line
 from lines.section import File, Name, Section
 from plant.alarms.config import AlarmsConfig
 from plant.gate.config import BeltConfig, GateConfig, peer_of
-from plant.listener import MetricsConfig
+from plant.http_listener import MetricsConfig
+from plant.outputs.ethernet_ip import EthernetIpConfig
 from plant.outputs.modbus_client import ModbusClientConfig
 from plant.outputs.modbus_server import ModbusServerConfig
 from plant.outputs.mqtt import MqttConfig
+from plant.outputs.opcua.config import PORT as OPCUA_PORT
 from plant.outputs.opcua.config import OpcuaConfig
 from plant.outputs.registers import WORDS
 from plant.outputs.webhook import WebhookConfig
 from plant.section import Duration, OutputSection, quantity
 from verdicts import CurveKeys
 
+_ANY_HOST: Final = {"0.0.0.0", "::"}
 A_CONFIG: Final = "the YAML config of inspectd-plant"
 
 
@@ -52,6 +56,9 @@ class PlantConfig(Section):
         default=None, description="verdicts into a PLC's registers"
     )
     modbus_server: ModbusServerConfig | None = Field(default=None, description="registers that a PLC polls")
+    ethernet_ip: EthernetIpConfig | None = Field(
+        default=None, description="verdicts into a tag of a Rockwell controller"
+    )
     mqtt: MqttConfig | None = Field(default=None, description="verdicts and health to an MQTT 5 broker")
     opcua: OpcuaConfig | None = Field(default=None, description="a server of OPC UA for SCADA systems")
 
@@ -100,15 +107,18 @@ def load_plant(path: Path) -> Plant:
         InputError: one of them is wrong; the text names file, line, key, found and expected.
     """
     config, _ = read_model(path, A_CONFIG, PlantConfig)
-    line = read_line(config.line, config.key, config.server_key)
+    with located(f"{path}: line"):
+        line = read_line(config.line, config.key, config.server_key)
     outputs = config.outputs()
     if outputs and line.control is None:
         raise InputError(
             f"{config.line}: control: missing; expected it here: {', '.join(outputs)} of {path} need a line "
             "that keeps their place in its journal"
         )
+    _check_keys(path, config, line)
     _check_gates(path, config, line)
     _check_registers(path, config)
+    _check_listeners(path, config)
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     state = config.state or (Path(given) if given else path.absolute().parent / "plant")
     return Plant(path, config, line, _places(path, config, line), state)
@@ -136,6 +146,40 @@ def _places(path: Path, config: PlantConfig, line: LineConfig) -> dict[str, Plac
                 )
         places[output] = Place(name, curve)
     return places
+
+
+def _check_keys(path: Path, config: PlantConfig, line: LineConfig) -> None:
+    """Refuse keys of a line that encrypts nothing: whoever gave them counts on it."""
+    if line.curve is not None:
+        return
+    given = {"key": config.key, "server_key": config.server_key} | {
+        f"{output}.line_key": section.line_key for output, section in config.outputs().items()
+    }
+    for key, file in given.items():
+        if file is not None:
+            raise InputError(f"{path}: {key}: found {file}, expected a section curve in {line.file}, too")
+
+
+def _check_listeners(path: Path, config: PlantConfig) -> None:
+    """Refuse two servers of this config at one address."""
+    taken: list[tuple[str, str, int]] = []
+    for name, section in (
+        ("metrics", config.metrics),
+        ("modbus_server", config.modbus_server),
+        ("opcua", config.opcua),
+    ):
+        if section is None:
+            continue
+        address = urlsplit(section.listen)
+        host, port = address.hostname or "", address.port or OPCUA_PORT
+        host = "127.0.0.1" if host == "localhost" else host
+        for other, theirs, same in taken:
+            if port == same and (host == theirs or {host, theirs} & _ANY_HOST):
+                raise InputError(
+                    f"{path}: {name}.listen: found {section.listen}, where {other} listens; expected another "
+                    "port"
+                )
+        taken.append((name, host, port))
 
 
 def _check_gates(path: Path, config: PlantConfig, line: LineConfig) -> None:

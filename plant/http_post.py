@@ -7,29 +7,32 @@ import json
 import re
 import ssl
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from foundation.errors import InputError
 from foundation.secret_file import read_secret
 from foundation.secrets import masked
 from lines.section import File, Section
+from plant.deadline import hanging_up_after
 from plant.outputs import PeerFailed
-from plant.section import Duration, seconds
+from plant.section import Duration, seconds, whole_port
+from plant.tls import reason, trusting
 
 _URL: Final = re.compile(
-    r"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?(?:/[!-~]*)?", re.ASCII
+    r"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]+))?(?:/[!-~]*)?", re.ASCII
 )
 _MOST_BYTES: Final = 64 * 1024
 
 
 def _url(text: str) -> str:
-    if not _URL.fullmatch(text) or len(text) > 2000:
+    match = _URL.fullmatch(text)
+    if match is None or len(text) > 2000:
         raise ValueError("expected http://HOST/… or https://HOST/…; a secret goes into the key secret")
+    if match[1] is not None:
+        whole_port(match[1])
     return text
 
 
@@ -54,17 +57,10 @@ class Poster:
             InputError: one of them is of no use.
         """
         self.url = masked(config.url)
-        self._url = config.url
+        self._address = urlsplit(config.url)
         self._timeout_s = seconds(config.timeout)
         self._secret = None if config.secret is None else read_secret(file, f"{key}.secret", config.secret)
-        try:
-            context = ssl.create_default_context(cafile=config.ca)
-        except (OSError, ssl.SSLError) as error:
-            reason = "holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
-            raise InputError(f"{file}: {key}.ca: {config.ca} {reason}") from error
-        self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirect()
-        )
+        self._tls = trusting(file, f"{key}.ca", config.ca)
 
     def post(self, content: object) -> None:
         """Post, and wait until it was taken.
@@ -78,29 +74,34 @@ class Poster:
             stamp = str(int(time.time()))
             signed = hmac.new(self._secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
             headers |= {"X-Inspectd-Timestamp": stamp, "X-Inspectd-Signature": f"sha256={signed}"}
-        request = urllib.request.Request(self._url, body, headers, method="POST")
+        connection = self._connection()
+        target = self._address._replace(scheme="", netloc="").geturl() or "/"
         try:
-            with self._opener.open(request, timeout=self._timeout_s) as answer:
+            with hanging_up_after(self._timeout_s, lambda: connection.sock):
+                connection.request("POST", target, body, headers)
+                answer = connection.getresponse()
                 answer.read(_MOST_BYTES)
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise PeerFailed(f"{self.url}: answers {error.code} {error.reason}") from error
-        except urllib.error.URLError as error:
-            raise PeerFailed(f"{self.url}: {_why(error.reason, self._timeout_s)}") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise PeerFailed(f"{self.url}: {_why(error, self._timeout_s)}") from error
+        finally:
+            connection.close()
+        if not 200 <= answer.status < 300:
+            raise PeerFailed(f"{self.url}: answers {answer.status} {answer.reason}".rstrip())
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port = self._address.hostname or "", self._address.port
+        if self._address.scheme == "https":
+            return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=self._tls)
+        return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _why(error: object, timeout_s: float) -> str:
+def _why(error: Exception, timeout_s: float) -> str:
     if isinstance(error, TimeoutError):
         return f"does not answer for {timeout_s:g} s"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not to be trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return reason(error)
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "has ended the connection"
     if isinstance(error, http.client.HTTPException):
         return f"does not speak HTTP ({type(error).__name__})"
     if isinstance(error, OSError) and error.strerror:

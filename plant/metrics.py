@@ -11,7 +11,8 @@ from plant.gate.process import GateProcess
 from plant.link import LinkHealth
 from plant.listening import Listening
 from plant.totals import Totals
-from verdicts.message import CameraState, Health, LineState, Reason, Verdict
+from verdicts.health import CameraState, Health, LineState
+from verdicts.verdict import Reason, Verdict
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

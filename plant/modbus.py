@@ -1,4 +1,9 @@
-"""What a Modbus peer's silence or nonsense is called in one line."""
+"""What a Modbus peer's silence, refusal or nonsense is called in one line."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pymodbus.pdu import ModbusPDU
 
 
 def reason(error: Exception) -> str:
@@ -14,3 +19,12 @@ def reason(error: Exception) -> str:
             return text
         case _:
             return " ".join(str(error).split())
+
+
+def refusal(answer: "ModbusPDU") -> str:
+    """Put an answer that is an error into plain words."""
+    from pymodbus.constants import ExcCodes
+
+    code = answer.exception_code
+    known = {int(each): each.name.lower().replace("_", " ") for each in ExcCodes}
+    return f"exception {code}, {known.get(code, 'which Modbus does not know')}"

@@ -7,12 +7,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from foundation.errors import InputError, Unavailable, refused_by_system
+from foundation.errors import InputError, Unavailable, located, refused_by_system
 from foundation.sd_notify import Service
 from plant.alarms.alarms import Alarms, Message
 from plant.alarms.causes import causes
@@ -21,8 +20,8 @@ from plant.config import Place, Plant
 from plant.gate.gates import GateNow
 from plant.gate.open import check_gates
 from plant.gate.process import GateProcess
+from plant.http_listener import Answer, Listener, as_json
 from plant.link import Link
-from plant.listener import Answer, Listener, as_json
 from plant.listening import Listening
 from plant.metrics import Metrics
 from plant.outputs import LineNow
@@ -33,6 +32,9 @@ from verdicts import acknowledged
 _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.5
 _LONGEST_END_S: Final = 5.0
+_TELL_WITHIN_S: Final = 0.05
+"""So soon the line hears what was delivered: of several verdicts at once, as each message costs it."""
+_LONGEST_HASTE_S: Final = 10.0
 
 
 def check(plant: Plant) -> int:
@@ -85,19 +87,18 @@ class _Running:
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
         self._since = datetime.now(UTC)
+        self._hastens_until_s: float | None = time.monotonic() + _LONGEST_HASTE_S
         _make(plant)
         self.gates: GateProcess | None = None
         if plant.config.gates:
             check_gates(plant)
-            with _named(plant.file):
+            with located(str(plant.file)):
                 self.gates = GateProcess(plant)
         self.listening = Listening(plant.line, seconds(plant.config.silence))
         self.links = {
             name: _link(plant, name, plant.places[name], output, self.listening)
             for name, output in open_outputs(plant, self.listening.now).items()
         }
-        if self.gates is not None:
-            self.listening.tell(self.gates.came)
         self._channels: list[Channel] = []
         self._alarms: Alarms | None = None
         if plant.config.alarms is not None:
@@ -133,7 +134,7 @@ class _Running:
         """Begin to listen and to deliver."""
         self.listening.start()
         if self.gates is not None:
-            self.gates.start(self.listening.now)
+            self.gates.start()
         for link in self.links.values():
             link.start()
         for channel in self._channels:
@@ -149,6 +150,12 @@ class _Running:
         """
         if self.gates is not None and self.gates.ended is not None:
             raise Unavailable(f"{self.plant.file}: gates: {self.gates.ended}")
+        if self._hastens_until_s is not None and (
+            all(gate.trouble is None for gate in self._gates.values())
+            or time.monotonic() > self._hastens_until_s
+        ):
+            self._hastens_until_s = None  # the gates know from the journal what is on its way
+            _come_last()
         if self.metrics is not None:
             self.metrics.tick()
         if self._alarms is not None:
@@ -214,7 +221,7 @@ class _Running:
             return Answer(200, kind, text)
 
         assert plant.config.metrics is not None
-        with _named(plant.file):
+        with located(str(plant.file)):
             self._listener = Listener(
                 plant.config.metrics,
                 {
@@ -223,6 +230,21 @@ class _Running:
                     "/readyz": lambda: as_json(self.health(), good=self.is_ready()),
                 },
             )
+
+
+def _come_last() -> None:
+    """Leave the processor to the line whenever it wants it: what waits here waits in its journal.
+
+    The gates have a process of their own, which comes first.
+    """
+    try:
+        for thread in Path(
+            "/proc/self/task"
+        ).iterdir():  # threads that begin later are as those they come from
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+    except OSError as error:
+        _log.info("the outputs run with the line's own priority (%s)", error.strerror)
 
 
 def _link(plant: Plant, name: str, place: Place, output: Any, listening: Listening) -> Link:
@@ -240,6 +262,7 @@ def _link(plant: Plant, name: str, place: Place, output: Any, listening: Listeni
             silence_s=seconds(plant.config.silence),
             on_lost=lost,
             curve=place.curve,
+            tell_within_s=_TELL_WITHIN_S,
         )
 
     return Link(name, output, subscription, listening.now)
@@ -256,12 +279,3 @@ def _make(plant: Plant) -> None:
         raise InputError(
             f"{plant.file}: state: {plant.state} cannot be written; expected a folder of its own"
         )
-
-
-@contextlib.contextmanager
-def _named(file: Path) -> Iterator[None]:
-    """Put the config's name before what is wrong in it."""
-    try:
-        yield
-    except InputError as error:
-        raise type(error)(f"{file}: {error}") from error

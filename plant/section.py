@@ -7,7 +7,7 @@ from typing import Annotated, Final, NamedTuple
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from lines.section import File, Name, Section
-from verdicts.message import Decision
+from verdicts.verdict import Decision
 
 
 class Quantity(NamedTuple):

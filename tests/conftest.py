@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from brightness import THRESHOLD, brightness_model, calibrate
+from delivery_line import DeliveryLine
 from hypothesis import settings
 from line_rig import REPOSITORY
 from slow_tests import slow_tests
@@ -92,6 +93,15 @@ def line_folder(tmp_path: Path, brightness_engine: Path) -> Path:
     engine.write_bytes(brightness_engine.read_bytes())
     calibrate(engine, tmp_path / "brightness.calibration.yaml", THRESHOLD)
     return tmp_path
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[DeliveryLine]:
+    """What a line publishes and answers, by a process of its own without cameras and engines."""
+    line = DeliveryLine(tmp_path)
+    yield line
+    if line.process.poll() is None:
+        line.kill()
 
 
 @pytest.fixture

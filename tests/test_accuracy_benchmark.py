@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from data_set_folders import mvtec_loco
+from onnx import TensorProto, helper, numpy_helper
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -188,3 +190,29 @@ def test_a_composition_knows_how_much_of_a_picture_shows_what_and_where(accuracy
         np.testing.assert_allclose(areas[:, :3], areas[:, 3:].reshape(12, 3, 4).mean(2), rtol=1e-4)
         distance = composition.distance_from(good, head.areas)
         assert distance(good[:1].flip(2))[0] > 5 * distance(good[1:2])[0]
+
+
+def test_a_backbone_gives_its_features_where_the_peers_networks_have_their_cells(
+    accuracy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "peer"))
+    from backbone import Backbone
+
+    # Each cell of 8×8 pixels says how blue its first pixel is: OpenVINO's order of colours, and the places.
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 128, 128])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 2, 16, 16])
+    kernel = np.zeros((2, 3, 8, 8), dtype=np.float32)
+    kernel[:, 0, 0, 0] = 1, 2
+    convolution = helper.make_node("Conv", ["image", "kernel"], ["features"], strides=[8, 8])
+    weights = [numpy_helper.from_array(kernel, "kernel")]
+    graph = helper.make_graph([convolution], "backbone", [image], [features], weights)
+    onnx.save(helper.make_model(graph, ir_version=8), tmp_path / "teacher.onnx")
+    backbone = Backbone(str(tmp_path / "teacher.onnx"), 1)
+    assert backbone.channels == 2
+
+    images = torch.zeros(2, 3, 128, 128)
+    images[:, 2] = torch.arange(128).expand(128, 128) / 255
+    found = backbone(images)
+    assert found.shape == (2, 2, 24, 24)  # as 128×128 pixels without padding
+    torch.testing.assert_close(found[0, 0, 0], torch.arange(24) * 4.0 + 14, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found[1, 1], 2 * found[0, 0], atol=1e-3, rtol=0)

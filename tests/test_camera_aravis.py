@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from camera_rig import CameraRig, supervise
 from line_rig import COMMANDS
+from patience import PATIENCE_S
 
 from daemon.capture.drivers import BadPicture, CameraFailed, CameraSettings, Trigger
 from daemon.capture.drivers.aravis import ArvCamera
@@ -207,4 +210,45 @@ def test_a_hardware_trigger_is_set_and_read_back(fake_camera: FakeCamera) -> Non
         "TriggerActivation": "RisingEdge",
     }
     assert camera.exposure_us == 4000
+    camera.close()
+
+
+def test_a_camera_that_waits_for_its_trigger_is_shown_to_be_silent(
+    fake_camera: FakeCamera, tmp_path: Path
+) -> None:
+    config = tmp_path / "line3.yaml"
+    trigger = {"by": "hardware", "line": "Software", "exposure_us": 4000, "silent_after_s": 1}
+    camera = {"source": ADDRESS, **SMALL, "trigger": trigger}
+    files = {"engine": "line3.engine", "calibration": "line3.calibration.yaml"}
+    line = {"line": "line3", "publish": "tcp://127.0.0.1:5555", "cameras": {"top": camera}}
+    config.write_text(yaml.safe_dump(line | files))
+    done = subprocess.run(
+        [COMMANDS / "inspectctl", "camera", "test", "top", "--config", config, "--seconds", "5"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert "fault: no trigger for 1 s" in said
+    lines = [line for line in said if line.startswith("no picture for ")]
+    assert all(line.endswith(" s  no trigger for 1 s  taken 0  faults 1") for line in lines) and lines
+    assert "0 pictures, 0 taken, 1 faults" in said[-1]
+
+
+@pytest.mark.parametrize("asked", ["trigger", "features"])
+def test_each_trigger_gives_one_picture_and_nothing_else_does(fake_camera: FakeCamera, asked: str) -> None:
+    """The fake camera has no wire; its other source of triggers is a command."""
+    given: dict[str, Any] = (
+        {"trigger": Trigger("hardware", line="Software")}
+        if asked == "trigger"
+        # Which trigger it is, FrameStart, is the camera's own default.
+        else {"features": {"TriggerSource": "Software", "TriggerMode": True}}
+    )
+    camera = ArvCamera(CameraSettings(ADDRESS, fps=20, **SMALL, **given))
+    for _ in range(3):
+        assert camera._stream.timeout_pop_buffer(200_000) is None  # four pictures, were it running freely
+        camera._camera.software_trigger()
+        assert camera.grab() is not None
     camera.close()

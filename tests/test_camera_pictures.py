@@ -182,7 +182,7 @@ def test_the_line_is_degraded_while_its_camera_is_black(line_folder: Path) -> No
         ("simulated://?trouble=black", "trouble: found 'black'"),
         ("simulated://?cached=0", "cached: found 0; expected 1 to"),
         ("simulated://?cached=99999999", "cached: found 99999999; expected 1 to 2543 parts, 2000 MB"),
-        ("simulated://?cached=x", "cached is 'x'; expected a number"),
+        ("simulated://?cached=x", "cached is 'x'; expected a whole number"),
     ],
 )
 def test_options_that_cannot_be_are_refused(source: str, expected: str) -> None:

@@ -33,6 +33,11 @@ ALL = (
     "inspectd-plant",
     "inspectd-fleet",
 )
+HEAVY = {
+    *("asyncua", "av", "cryptography", "cv2", "duckdb", "nats", "numpy", "onnx", "onnxruntime", "openvino"),
+    *("optuna", "paho", "pyarrow", "pydantic", "pymodbus", "ray", "scipy", "starlette", "torch", "tuf"),
+    *("uvicorn", "zmq"),
+}
 
 
 def run(command: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -73,6 +78,56 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(4):
         draw_part(folder / f"{index}.png", index)
     return folder
+
+
+@pytest.mark.parametrize(
+    "arguments", [*((command,) for command in ALL), ("efficientad", "evaluate"), ("efficientad", "ablate")]
+)
+def test_help_waits_for_no_heavy_import(arguments: tuple[str, ...]) -> None:
+    """Heavy imports show as modules, which unlike a time do not depend on what else the machine does."""
+    command, *subcommand = arguments
+    script = (
+        "import sys\n"
+        "from foundation import start\n"
+        f"sys.argv = {[command, *subcommand, '--help']!r}\n"
+        "try:\n"
+        f"    start.{command.replace('-', '_')}()\n"
+        "finally:\n"
+        f"    print(*{HEAVY!r} & sys.modules.keys(), file=sys.stderr, end='')\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith(f"usage: {' '.join(arguments)} ") and shown.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package"),
+    [(["build-engine", "MODEL"], "onnx"), (["calibrate", "x.engine", "--good", "GOOD"], "scipy")],
+)
+def test_what_an_extra_would_bring_is_one_line(
+    arguments: list[str], package: str, model: Path, good: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {package!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    names = {"GOOD": str(good), "MODEL": str(model)}
+    command, *words = (names.get(word, word) for word in arguments)
+    done = subprocess.run(
+        [COMMANDS / command, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 2
+    assert (
+        only_line(done, command) == f"{command}: {package} is not installed; expected inspectd with [build]"
+    )
 
 
 @pytest.mark.parametrize("command", ALL)

@@ -69,6 +69,9 @@ def test_verdicts_name_pictures_for_those_who_work_in_another_folder(
             "line3.yaml:1: line: found 'line 3', expected a name of",
         ),
         ("line: line3\n", "", "line3.yaml:1: line: missing; expected it here"),
+        ("line: line3\n", "line: line3\ntrusted_keys:\n", "trusted_keys: found None, expected a value;"),
+        ("line: line3\n", "line: line3\ngolden:\n", "line3.yaml:2: golden: found None, expected a value;"),
+        ("line: line3\n", "line: line3\ndrift:\n", "line3.yaml:2: drift: found None, expected a value;"),
         ("publish: tcp://127.0.0.1:5560", "publish: tcp://0.0.0.0:5560", "line3.yaml:4: publish: found"),
         ("fps: 25", "fsp: 25", "line3.yaml:9: cameras.top.fsp: unknown key; did you mean fps?"),
         ("fps: 25", "fps: fast", "line3.yaml:9: cameras.top.fps: found 'fast', expected a valid number"),
@@ -158,7 +161,10 @@ def test_words_and_dates_are_the_texts_that_they_look_like(tmp_path: Path) -> No
         assert config.cameras["top"].features == {"TriggerMode": name, "Gain": 10.0}
 
 
-@given(st.text(max_size=12) | st.from_regex(r"[-+0-9._:eExobn]{1,8}", fullmatch=True))
+@given(
+    st.text(st.characters(exclude_characters="\0"), max_size=12)
+    | st.from_regex(r"[-+0-9._:eExobn]{1,8}", fullmatch=True)
+)
 def test_what_is_written_is_read_as_the_same(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "text.yaml"
     content = {"text": text, "float": 1e-5, "whole": 500, "none": None, "yes": True}

@@ -15,7 +15,7 @@ from patience import PATIENCE_S
 from daemon.capture.counter import read_counter
 from daemon.journal.reader import JournalReader
 from verdicts import Verdict
-from verdicts.message import decode_verdict
+from verdicts.verdict import decode_verdict
 
 BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 400}
 

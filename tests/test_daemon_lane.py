@@ -23,7 +23,8 @@ from daemon.judging.lane import Judged, Lane, NotJudged, needed_ns
 from daemon.judging.lanes import Lanes
 from daemon.judging.ledger import CapturedFrame, FrameKey
 from daemon.judging.queue import WaitingFrames
-from daemon.load import Setup, load_products
+from daemon.load import load_products
+from daemon.setup import Setup
 from engine_runtime.engine import ANOMALY_MAP, SCORE
 from engine_runtime.manifest import Manifest
 from foundation.errors import EngineFailed
@@ -158,6 +159,7 @@ class Broken:
     """A device after which nothing works any more, not even giving its memory back."""
 
     manifest = Manifest.model_construct()
+    trouble = None
 
     def infer(self, *_: object) -> dict[str, NDArray[np.float32]]:
         raise EngineFailed("an illegal address")
@@ -219,6 +221,7 @@ class Slow:
     quantiles = UNCALIBRATED
     weights = None
     score_parts = False
+    trouble = None
 
     def __init__(self) -> None:
         self.opened = 0

@@ -293,7 +293,7 @@ def test_a_second_daemon_on_the_same_address_is_refused(line_folder: Path) -> No
         ({"source": "noise.avi"}, "noise.avi: is not a video"),
         ({"source": "gopher://x"}, "unknown kind of address"),
         ({"source": "simulated://?speed=1"}, "unknown option speed"),
-        ({"source": "simulated://?seed=x"}, "seed is 'x'; expected a number"),
+        ({"source": "simulated://?seed=x"}, "seed is 'x'; expected a whole number"),
         (
             {
                 "source": "simulated://?width=128&height=128",
@@ -443,17 +443,3 @@ def test_a_recording_that_cannot_work_is_refused(
     assert expected in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "good").exists()
-
-
-@pytest.mark.parametrize("module", ["daemon.cli", "daemon.inspectctl.cli"])
-def test_help_answers_at_once(module: str) -> None:
-    """Heavy imports would show as modules, which unlike a time do not depend on the load."""
-    code = (
-        "import sys\n"
-        f"from {module} import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'openvino', 'onnxruntime', 'cv2', 'pydantic', 'zmq', 'numpy'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)"
-    )
-    subprocess.run([COMMANDS / "python", "-c", code], check=True, capture_output=True, timeout=PATIENCE_S)

@@ -18,9 +18,11 @@ import yaml
 from line_rig import COMMANDS, running, write_config
 from patience import PATIENCE_S
 
-from daemon import load
+from daemon import setup
+from daemon.config import load_config
 from daemon.journal.journal import Journal
 from daemon.journal.reader import JournalReader
+from daemon.load import load_products
 from engine_runtime.environment import environment_of
 from foundation.errors import refused_by_system
 
@@ -55,6 +57,8 @@ def journal_of(folder: Path, line: str = "line3") -> Path:
     ("keys", "expected"),
     [
         ({"engine": "gone.engine"}, "gone.engine: cannot be read: No such file"),
+        ({"engine": "."}, "line3.yaml: engine: /"),
+        ({"calibration": "."}, "line3.yaml: calibration: /"),
         ({"calibration": "gone.yaml"}, "gone.yaml: cannot be read: No such file"),
         ({"calibration": "brightness.engine"}, "brightness.engine: "),
         ({"lanes": 0}, "lanes: "),
@@ -141,7 +145,7 @@ def test_an_engine_is_tried_once_for_each_runtime_and_device(
     line_folder: Path, monkeypatch: pytest.MonkeyPatch, ran_by: str | None, trials: int
 ) -> None:
     config = line_config(line_folder)
-    product = load.load_products(load.load_config(config), config)[None]
+    product = load_products(load_config(config), config)[None]
     journal = Journal(line_folder / "line3.journal", line="line3", keep_days=90, max_mb=100)
     ran_by = environment_of(product.manifest) if ran_by == "the same" else ran_by
     proven = {} if ran_by is None else {product.manifest.payload_sha256: ran_by}
@@ -150,8 +154,8 @@ def test_an_engine_is_tried_once_for_each_runtime_and_device(
     journal.note("start", {"boot": "aa", "sha256": hashes, "proven": proven})
     journal.close()
     tried: list[Path] = []
-    monkeypatch.setattr(load, "try_out", lambda path, *_: tried.append(path))
-    load.load_setup(config).close()
+    monkeypatch.setattr(setup, "try_out", lambda path, *_: tried.append(path))
+    setup.load_setup(config).close()
     assert tried == [product.engine] * trials
 
 
@@ -170,7 +174,7 @@ def test_a_start_notes_what_it_read_and_by_what_its_engine_ran(line_folder: Path
     with JournalReader(line_folder / "line3.journal") as reader:
         note = reader.last_event("start")
     assert note is not None
-    product = load.load_products(load.load_config(_written(config, content)), config)[None]
+    product = load_products(load_config(_written(config, content)), config)[None]
     assert note["sha256"] == {
         str(config): hashlib.sha256(content).hexdigest(),
         str(product.calibration): hashlib.sha256(product.calibration.read_bytes()).hexdigest(),

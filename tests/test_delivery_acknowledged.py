@@ -85,6 +85,23 @@ def test_unacknowledged_verdicts_come_again_to_the_next_process_of_the_name(line
         assert take(second, 8) == list(range(13, 21))
 
 
+@pytest.mark.parametrize("within_s", [0.05, PATIENCE_S])
+def test_several_acknowledgements_are_told_at_once_in_time_or_at_the_end(
+    line: DeliveryLine, within_s: float
+) -> None:
+    with gate(line, automatic=False, tell_within_s=within_s) as subscription:
+        join(line, subscription)
+        line.judge(1, 5)
+        for verdict in [next(subscription) for _ in range(5)]:
+            subscription.acknowledge(verdict)
+        if within_s == PATIENCE_S:
+            line.until(lambda snapshot: unacknowledged(line)(snapshot) == 5)
+        else:
+            while subscription._untold:
+                subscription.take(0.01)
+    line.until(lambda snapshot: unacknowledged(line)(snapshot) == 0)
+
+
 def test_what_is_sent_again_does_not_reach_the_caller_twice(line: DeliveryLine) -> None:
     """The caller is slower than the line's patience, so that the line sends everything several times."""
     with gate(line, automatic=False) as subscription:

@@ -1,21 +1,12 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from delivery_line import DeliveryLine
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[DeliveryLine]:
-    line = DeliveryLine(tmp_path)
-    yield line
-    if line.process.poll() is None:
-        line.kill()
 
 
 @pytest.mark.parametrize("script", ["acknowledged_gate.py", "without_the_package/acknowledge.py"])

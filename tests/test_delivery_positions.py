@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,6 @@ from verdicts.request import REPEATED, Acknowledge, encode_request
 
 LineMaker = Callable[..., DeliveryLine]
 REPLY_KEYS = {"schema", "reply", "id", "frames", "next", "rows", "kept_from", "text"}
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[DeliveryLine]:
-    line = DeliveryLine(tmp_path)
-    yield line
-    if line.process.poll() is None:
-        line.kill()
 
 
 def gate(line: DeliveryLine, **options: Any) -> AcknowledgedSubscription:

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from verdicts import (
     read_health,
     subscribe,
 )
-from verdicts.message import NAME
+from verdicts.checks import NAME
 from verdicts.request import (
     LARGEST,
     Acknowledge,
@@ -54,14 +53,6 @@ def inspectctl(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         timeout=PATIENCE_S,
         env=os.environ | {"TZ": "UTC"},
     )
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[DeliveryLine]:
-    line = DeliveryLine(tmp_path)
-    yield line
-    if line.process.poll() is None:
-        line.kill()
 
 
 def joined(line: DeliveryLine, **options: Any) -> Subscription:

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,18 +108,23 @@ def test_the_whole_table_resumed_after_a_kill(
 
 
 @pytest.mark.slow
-def test_the_row_of_the_larger_size(data: Path, natural: Path, tmp_path: Path) -> None:
+def test_a_finished_study_gets_the_row_of_the_larger_size(
+    data: Path, natural: Path, finished: Path, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     teacher = tmp_path / "teacher_small.pth"
     torch.save(EfficientAd("s", Size(128, 128)).teacher.state_dict(), teacher)
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    done = {path: path.read_bytes() for path in out.glob("*-seed-0.json")}
     options = ("--larger-size", "s", "--larger-teacher", str(teacher))
-    arguments = study(data, natural, tmp_path / "out", *options)
-    arguments[arguments.index("2")] = "1"
-    assert main(arguments) == 0
-    assert [row["name"] for row in table(tmp_path / "out")["rows"]] == [row.name for row in ROWS]
-    (larger,) = (tmp_path / "out").glob("larger*.pt")
+    assert main(study(data, natural, out, *options)) == 0
+    assert [row["name"] for row in table(out)["rows"]] == [row.name for row in ROWS]
+    assert {path: path.read_bytes() for path in done} == done
+    assert len(list(out.glob("*-seed-0.json"))) == len(done) + 1
+    (larger,) = out.glob("larger*.pt")
     assert load_model(larger)[0].size == "s"
-    assert "| + larger size |" in (tmp_path / "out" / "ablation.md").read_text()
+    assert "| + larger size |" in (out / "ablation.md").read_text()
 
 
 def test_another_study_in_the_folder_is_refused(

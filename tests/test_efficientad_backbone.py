@@ -164,8 +164,26 @@ def test_a_map_counts_as_much_as_its_network_explains() -> None:
         student = targets * (1 - (1 - share) ** 0.5)
         model.student = Constant(torch.cat([student, targets], 1))  # type: ignore[assignment]
         model.autoencoder = Constant(-targets)  # type: ignore[assignment]
-        found = map_weights(model, [image, image])
+        everywhere = torch.ones(targets.shape[2:], dtype=torch.bool)
+        found = map_weights(model, [image, image], everywhere)
         torch.testing.assert_close(found, torch.tensor([max(share, LEAST), LEAST, 1.0, 1.0]))
+
+
+def test_what_a_mask_leaves_out_does_not_count_for_the_weight_of_a_map() -> None:
+    torch.manual_seed(0)
+    size = Size(128, 128)
+    model = EfficientAd("xs", size).eval()
+    image = normalised(torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8))
+    model.teacher_mean.copy_(model.teacher(image).mean((0, 2, 3)))
+    targets = model.targets(image).detach()
+    there = torch.zeros(targets.shape[2:], dtype=torch.bool)
+    there[:, 10:] = True
+    student = targets.clone()
+    student[..., ~there] *= -1  # it is wrong where nobody looks
+    model.student = Constant(torch.cat([student, targets], 1))  # type: ignore[assignment]
+    model.autoencoder = Constant(student)  # type: ignore[assignment]
+    assert map_weights(model, [image], there).tolist() == [1, 1, 1, 1]
+    assert map_weights(model, [image], ~there).tolist() == pytest.approx([LEAST, LEAST, 1, 1])
 
 
 def test_weights_move_q_b_away() -> None:

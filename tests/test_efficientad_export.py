@@ -36,7 +36,7 @@ def exported(folder: Path, size: ModelSize, image: Size) -> tuple[EfficientAd, P
     for tensor in (model.usual_local.deviation, model.usual_global.deviation):
         tensor.uniform_(0.2, 0.6)
     assert model.picture is not None
-    model.density.whitening.normal_(0, 0.2)
+    model.density.whitening.normal_(0, 0.2).triu_()
     model.picture.mean.normal_(0, 0.3)
     model.picture.whitening.normal_(0, 0.2)
     model.quantiles.copy_(torch.tensor([[0.5, 1.5], [0.1, 0.4], [0.2, 0.7], [0.1, 0.3]]))

@@ -64,13 +64,26 @@ def test_a_study_finds_settings_and_keeps_the_best_model(
     assert repeated.learning_rate == pytest.approx(run.learning_rate, rel=0.01)
 
 
-def test_a_study_goes_on_with_more_trials(data: Path, tmp_path: Path) -> None:
+def test_a_study_goes_on_with_more_trials_and_no_other_study_in_its_folder(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(command(data, tmp_path, 1)) == 0
     first = json.loads((tmp_path / "tune.json").read_text())["trials"]
+    capsys.readouterr()
+    assert main(command(data, tmp_path, 1, "--seed", "7")) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("efficientad: ")]
+    assert f"{tmp_path}/study.db: belongs to a study with seed 0, this one has 7" in line
+
     assert main(command(data, tmp_path, 2)) == 0
     trials = json.loads((tmp_path / "tune.json").read_text())["trials"]
     assert len(trials) == 2
     assert trials[:1] == first
+    capsys.readouterr()
+
+    (tmp_path / "study.db").write_text("no study\n")
+    assert main(command(data, tmp_path, 1)) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("efficientad: ")]
+    assert line.endswith("study.db: is not a study of 'efficientad tune', or damaged")
 
 
 def test_a_killed_study_takes_its_trial_up_where_it_stopped(
@@ -124,21 +137,6 @@ def test_a_study_whose_trials_all_diverge_says_so(
     assert line.startswith(f"efficientad: {tmp_path}: none of 2 trials gave a model, the last for: ")
     assert "best.pt" not in said.out
     assert json.loads((tmp_path / "tune.json").read_text())["best"] is None
-
-
-def test_another_study_in_the_folder_is_refused(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(command(data, tmp_path, 1)) == 0
-    capsys.readouterr()
-    assert main(command(data, tmp_path, 1, "--seed", "7")) == 2
-    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("efficientad: ")]
-    assert f"{tmp_path}/study.db: belongs to a study with seed 0, this one has 7" in line
-
-    (tmp_path / "study.db").write_text("no study\n")
-    assert main(command(data, tmp_path, 1)) == 2
-    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("efficientad: ")]
-    assert line.endswith("study.db: is not a study of 'efficientad tune', or damaged")
 
 
 @pytest.mark.parametrize(

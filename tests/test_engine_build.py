@@ -303,24 +303,6 @@ def test_options_that_cannot_be_met(model: Path, tmp_path: Path, capsys: pytest.
     assert "expected a whole number from 1 to 1024" in capsys.readouterr().err
 
 
-def test_help_waits_for_no_heavy_import() -> None:
-    script = (
-        "import sys\n"
-        "from engine_build.cli import main\n"
-        "try:\n"
-        "    main(['--help'])\n"
-        "finally:\n"
-        "    heavy = {'cv2', 'numpy', 'onnx', 'onnxruntime', 'openvino', 'pydantic', 'scipy'}\n"
-        "    print(*heavy & sys.modules.keys(), file=sys.stderr, end='')\n"
-    )
-    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert shown.stderr == ""
-    assert (
-        "--parity-images"
-        in subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True).stdout
-    )
-
-
 def test_ctrl_c_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     path = save(little_model(512, 512, channels=16), tmp_path / "large.onnx")
     script = (

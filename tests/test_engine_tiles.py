@@ -279,6 +279,7 @@ class Counted:
 
     engine: Engine
     runs: list[int] = field(default_factory=list)
+    trouble = None
 
     def __post_init__(self) -> None:
         self.manifest = self.engine.manifest

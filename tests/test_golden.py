@@ -1,17 +1,23 @@
 """Golden samples and test parts: whether a line says so when its verdicts stop being true."""
 
+import hashlib
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from brightness import SIZE, THRESHOLD, calibrate
+from documented_sql import documented_commands, rows_of
+from line_process import a_verdict
 from line_rig import part_image, running, write_config
 from test_daemon_reload import inspectctl, rewrite
 
 from calibration.calibration_file import read_calibration, write_calibration
 from daemon.cli import main as inspectd
+from daemon.delivery.expectations import Expected
 from daemon.inspectctl.cli import main as in_process
 from daemon.journal.reader import JournalReader
 from pictures.frames import Size
@@ -66,8 +72,9 @@ def test_a_line_withholds_its_parts_while_a_golden_sample_fails(line_folder: Pat
             "expect", "defect", "--camera", "side", "--within", "0.3 s", "--config", config, "--by", "Ada"
         )
         assert (missed.returncode, missed.stdout[:7]) == (1, "failed:"), missed.stderr
-        unknown = inspectctl("expect", "defect", "--camera", "left", "--config", config)
-        assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+        for wrong in (("--camera", "left"), ("--part", ""), ("--camera", "")):
+            unknown = inspectctl("expect", "defect", *wrong, "--config", config)
+            assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
 
         recalibrate(line_folder, 0.001)  # now the good sample would be rejected
         assert inspectctl("reload", "--config", config).returncode == 0
@@ -100,6 +107,29 @@ def test_a_line_withholds_its_parts_while_a_golden_sample_fails(line_folder: Pat
         ("passed", "Ada", "top"),
         ("failed", "Ada", "side"),
     ]
+    what_an_auditor_asks_for_is_answered(line_folder / "line3.journal")
+
+
+def what_an_auditor_asks_for_is_answered(journal: Path) -> None:
+    """Run the commands of docs/golden.md."""
+    events, outcomes = documented_commands("golden.md")
+    for kind in ("golden", "expect", "start", "reload"):
+        found = rows_of(events.replace("'golden'", f"'{kind}'"), journal)
+        assert found and all(json.loads(payload) for _, payload in found), kind
+    hashes = json.loads(rows_of(events.replace("'golden'", "'start'"), journal)[0][1])["sha256"]
+    config = journal.with_name("line3.yaml")
+    calibration = journal.with_name("brightness.calibration.yaml")
+    samples = journal.with_name("brightness.calibration.golden") / "golden.yaml"
+    for file in (config, samples):
+        assert hashes[str(file)] == hashlib.sha256(file.read_bytes()).hexdigest()
+    payload = ["unzip", "-p", f"{journal.with_name('brightness.engine')}", "model.onnx"]
+    assert hashes[payload[2]] == read_calibration(calibration).engine_sha256
+    if shutil.which("unzip"):
+        shown = subprocess.run(payload, capture_output=True, check=True).stdout
+        assert hashes[payload[2]] == hashlib.sha256(shown).hexdigest()
+    told = [row[1:] for row in rows_of(outcomes, journal)]
+    assert {("expect", "Ada", "passed"), ("expect", "Ada", "failed")} <= set(told)
+    assert {("golden", "reload", "failed"), ("golden", "selftest", "failed")} <= set(told)
 
 
 @pytest.mark.slow
@@ -185,6 +215,8 @@ def test_a_line_does_not_start_with_samples_that_are_not_its_own(
     refuses("scratch.png")
     edit(line_folder, lambda sample: sample.update(score="high"))
     refuses("golden.yaml: samples.0.score")
+    edit(line_folder, lambda sample: sample.update(score=0.1, sha256="0" * 64))
+    refuses("golden.yaml: samples: Value error, golden good.png is there twice")
     (folder / "golden.yaml").unlink()
     refuses("holds no golden samples")
 
@@ -219,3 +251,14 @@ def test_samples_wait_for_a_pause_and_make_no_part_late(line_folder: Path) -> No
     frames = sorted(verdict.frame for verdict in line.verdicts if verdict.camera == "top")
     assert frames == list(range(1, len(frames) + 1))
     assert [run["why"] for run in notes(line_folder, "golden")][:2] == ["start", "due"]
+
+
+def test_a_part_from_before_it_was_announced_is_not_the_expected_one() -> None:
+    expected = Expected("top", None, since="2026-11-22T19:28:32.000000Z")
+    for second, camera, decision in ((31, "top", "reject"), (33, "side", "reject"), (33, "top", "pass")):
+        stamp = f"2026-11-22T19:28:{second}.000000Z"
+        expected.look(a_verdict(1, decision=decision, camera=camera, captured_at=stamp))
+        assert not expected.decided.is_set()
+    expected.look(a_verdict(2, decision="reject", captured_at="2026-11-22T19:28:34.000000Z"))
+    assert expected.decided.is_set() and expected.rejected is not None
+    assert expected.seen == {"pass": 1, "reject": 1}

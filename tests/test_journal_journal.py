@@ -62,7 +62,6 @@ def test_what_was_written_is_read_back_byte_for_byte(journal: Journal) -> None:
         assert reader.after(600, 10) == [(601, payloads(599, 599)[0]), (602, payloads(600, 600)[0])]
         assert [row for row, _ in reader.after(0, 2)] == [3, 4]
         assert reader.boots() == [BOOT]
-        assert reader.last_boot() == BOOT
         assert reader.last_seq(BOOT) == 600 and reader.last_seq("ff") == 0
 
 
@@ -78,7 +77,6 @@ def test_a_journal_goes_on_where_it_ended(tmp_path: Path) -> None:
     second.close()
     with JournalReader(second.file) as reader:
         assert reader.boots() == ["aa", "bb"]
-        assert reader.last_boot() == "bb"
     assert audit(second.file, expected_head=head).intact
 
 

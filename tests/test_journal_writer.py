@@ -15,7 +15,7 @@ from daemon.journal.journal import Journal, JournalFailed
 from daemon.journal.reader import JournalReader
 from daemon.journal.writer import JournalWriter
 from verdicts import Verdict, encode
-from verdicts.message import decode_verdict
+from verdicts.verdict import decode_verdict
 
 
 class Rig:

@@ -24,7 +24,11 @@ from engine_build.cli import main as build_engine
 from engine_runtime.engine import ANOMALY_MAP, SCORE, uncalibrated
 from engine_runtime.engine_file import read_manifest
 from engine_runtime.open import open_engine
+from engine_runtime.tiled_engine import TiledEngine
 from foundation.errors import EngineAway, EngineRefused, EngineUnavailable
+from pictures.frames import Size
+from pictures.tile_merge import TileMerge
+from pictures.tiles import TileGrid, Tiles
 
 QUANTILES = {"local": (0.1, 0.4), "global": (0.0, 0.2)}
 NOBODY = "grpc://127.0.0.1:9"
@@ -131,7 +135,9 @@ def test_a_server_judges(server: InferenceServer, calibrated: tuple[Path, Path],
     build(model, calibration, "--server", NOBODY, "--server", server.address, "--server-timeout", 20_000)
     engine = open_engine(tmp_path / "brightness.served.engine")
     # The first server is away, the second judges; what it says is what the graph says.
-    assert engine.trouble.startswith("127.0.0.1:9: UNAVAILABLE")  # type: ignore[attr-defined]
+    assert engine.trouble is not None and engine.trouble.startswith("127.0.0.1:9: UNAVAILABLE")
+    grid = TileGrid(Tiles(SIZE, 0), Size(SIZE, 2 * SIZE))
+    assert TiledEngine(engine, TileMerge(grid, engine.manifest.geometry)).trouble == engine.trouble
     plain = onnxruntime.InferenceSession(model)
     for quantiles in (np.array(list(QUANTILES.values()), np.float32), uncalibrated(QUANTILES)):
         found = engine.infer(frames(3), quantiles, engine.manifest.outputs)

@@ -1,8 +1,11 @@
 """Webhook and alarms, against servers of Python's own: signed, in order, once for each cause."""
 
+import contextlib
 import hashlib
 import hmac
 import json
+import select
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,9 +15,12 @@ from typing import Any
 
 import pytest
 from delivery_line import DeliveryLine
+from patience import PATIENCE_S
 from plant_rig import complaint, free_port, plant, until, write_plant
 
 from plant.alarms.alarms import Alarms, Message
+from plant.alarms.channels import Channel, MailWay, open_ways
+from plant.alarms.config import AlarmsConfig, MailConfig
 
 
 class Web:
@@ -52,18 +58,10 @@ def web() -> Iterator[Web]:
     web.server.server_close()
 
 
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[DeliveryLine]:
-    line = DeliveryLine(tmp_path)
-    yield line
-    if line.process.poll() is None:
-        line.kill()
-
-
 class MailServer:
     """Speaks as much SMTP as a client needs, and keeps what it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0, good_bye: bytes = b"221 bye\r\n") -> None:
         import socketserver
 
         self.mails: list[str] = []
@@ -80,9 +78,9 @@ class MailServer:
                         while not text.endswith(b"\r\n.\r\n"):
                             text += self.rfile.readline()
                         server.mails.append(text.decode())
-                    self.wfile.write(b"221 bye\r\n" if word == b"QUIT" else b"250 ok\r\n")
+                    self.wfile.write(good_bye if word == b"QUIT" else b"250 ok\r\n")
 
-        self.port = free_port()
+        self.port = port or free_port()
         self.server = socketserver.ThreadingTCPServer(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -187,10 +185,15 @@ def test_a_cause_that_comes_and_goes_is_told_once_and_remembered(tmp_path: Path)
     [
         ({"webhook": {"url": "ftp://x"}}, "webhook.url: found"),
         ({"webhook": {"url": "http://user:geheim@x/"}}, "webhook.url: found"),
+        ({"webhook": {"url": "http://x:99999/"}}, "webhook.url: found 'http://x:99999/', expected a port"),
         ({"webhook": {"url": "http://x/", "secret": "none"}}, "webhook.secret: "),
         ({"webhook": {"url": "http://x/", "decisions": ["passed"]}}, "webhook.decisions"),
         ({"alarms": {}}, "alarms: expected webhook, mail or both"),
         ({"alarms": {"mail": {"server": "x", "sender": "a@b", "to": ["c@d"]}}}, "alarms.mail.server: found"),
+        (
+            {"alarms": {"mail": {"server": "smtp://x", "sender": "a@b", "to": ["c@d"], "ca": "none"}}},
+            "none cannot be read: No such file",
+        ),
         ({"alarms": {"after": 5, "webhook": {"url": "http://x/"}}}, "alarms.after: found 5, expected a text"),
     ],
 )
@@ -200,3 +203,73 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, keys: dict[str, Any], wanted:
     )
     said = complaint(write_plant(tmp_path, **keys))
     assert wanted in said and "geheim" not in said
+
+
+class Nonsense:
+    """Answers whoever connects with some bytes, or one each 50 ms for ever."""
+
+    def __init__(self, answer: bytes, *, drips: bool = False) -> None:
+        self._answer = answer
+        self._drips = drips
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self._listener.accept()
+                with peer, contextlib.suppress(OSError):
+                    peer.sendall(self._answer)
+                    while self._drips and not select.select([self._listener], [], [], 0.05)[0]:
+                        peer.sendall(b"2")
+                    peer.shutdown(socket.SHUT_WR)
+                    peer.recv(100_000)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer", "said"),
+    [
+        ("http", b"220 mail\r\n", "does not speak HTTP (BadStatusLine)"),
+        ("http", b"HTTP/1.1 500 \x1b[2J\xff\r\n\r\n", "answers 500 \\x1b[2J\xff"),
+        ("http", b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", "answers 302 Found"),
+        ("http", None, "does not answer for 0.3 s"),
+        ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak TLS"),
+        ("smtp", b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak SMTP"),
+        ("smtp", b"554 go\xff away\r\n", "answers 554 go\ufffd away"),
+        ("smtp", b"", "has ended the connection"),
+        ("smtp", None, "does not answer for 0.3 s"),
+        ("smtps", b"220 here\r\n", "does not speak TLS"),
+    ],
+)
+def test_a_peer_that_talks_nonsense_is_told_in_one_line(
+    tmp_path: Path, scheme: str, answer: bytes | None, said: str
+) -> None:
+    """None: it drips, so that no single byte is late."""
+    peer = Nonsense(answer or b"", drips=answer is None)
+    address = f"{scheme}://127.0.0.1:{peer.port}"
+    key = {"timeout": "300 ms"}
+    config = (
+        {"webhook": {"url": address, **key}}
+        if scheme.startswith("http")
+        else {"mail": {"server": address, "sender": "a@b", "to": ["c@d"], **key}}
+    )
+    [(name, way)] = open_ways(tmp_path / "plant.yaml", AlarmsConfig.model_validate(config)).items()
+    channel = Channel(name, way)
+    channel.put(Message("line3", "line", "alarm", "line3 is silent", "2026-01-31T12:00:00Z"))
+    channel.start()
+    until(lambda: channel.trouble is not None)
+    peer.close()
+    channel.close(PATIENCE_S)
+    assert channel.trouble.partition(str(peer.port))[2].lstrip("/: ") == said
+
+
+def test_a_mail_that_was_taken_is_not_sent_again_whatever_is_answered_to_the_good_bye() -> None:
+    mail = MailServer(good_bye=b"421 too busy\r\n")
+    config = MailConfig(server=f"smtp://127.0.0.1:{mail.port}", sender="a@b", to=("c@d",))
+    MailWay(Path("plant.yaml"), config).send(Message("line3", "line", "alarm", "silent", "2026-01-31"))
+    until(lambda: len(mail.mails) == 1)

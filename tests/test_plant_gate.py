@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import select
 import shutil
 import subprocess
 import time
@@ -15,25 +16,22 @@ import pytest
 from delivery_line import DeliveryLine
 from hypothesis import given
 from hypothesis import strategies as st
+from line_process import LineProcess, a_health, a_verdict
 from line_rig import REPOSITORY
+from patience import PATIENCE_S
 from plant_rig import complaint, plant, run_plant, until, write_plant
 
+from lines.line_config import read_line
 from plant.gate.config import GateConfig, GpioEncoder, GpioOutput
 from plant.gate.counters import BeltFailed, CounterFile, GpioCounter
 from plant.gate.digital import GpioLine
 from plant.gate.gates import Gate, Gates, Judged
+from plant.gate.hearing import Hearing
 from plant.gate.parts import Parts
 from plant.gate.position import CountedPosition
 from plant.gate.track import Track
-from verdicts import Latency
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[DeliveryLine]:
-    line = DeliveryLine(tmp_path)
-    yield line
-    if line.process.poll() is None:
-        line.kill()
+from verdicts import Latency, Lost
+from verdicts.request import LARGEST
 
 
 @pytest.mark.slow
@@ -128,6 +126,35 @@ def test_a_gate_fires_when_the_part_is_there_and_rests_when_nobody_knows(
         assert running.get("/readyz")[0] == 503
         assert running.stop() == 0
     assert not changes(tmp_path)[-1][1]
+
+
+def test_the_gates_hear_the_line_themselves_and_know_what_they_missed(tmp_path: Path) -> None:
+    line = LineProcess()
+    (tmp_path / "line3.yaml").write_text(f"line: line3\npublish: {line.address}\n")
+    hearing = Hearing(read_line(tmp_path / "line3.yaml"), PATIENCE_S)
+    line.wait_for_subscriber()
+    assert hearing.take() is None and not hearing.begun
+    assert hearing.trouble() == "the line has not been heard yet"
+
+    def hear(*messages: Any, count: int) -> list[tuple[str, int]]:
+        """Publish, and take what comes until so much was missed in all."""
+        line.publish(*messages)
+        taken = []
+        while len(hearing.missed) < count:
+            assert select.select([hearing], [], [], PATIENCE_S)[0]
+            while (verdict := hearing.take()) is not None:
+                taken.append((verdict.boot, verdict.seq))
+        return taken
+
+    assert hear(a_verdict(1), a_verdict(3), a_health(seq=4), count=2) == [("aa", 1), ("aa", 3)]
+    assert hearing.begun and hearing.trouble() is None
+    assert hear((b"line3/pass/top", b"no verdict"), a_verdict(2, boot="bb"), count=4) == [("bb", 2)]
+    assert list(hearing.missed) == [
+        Lost("aa", 2, 2), Lost("aa", 4, 4), Lost("bb", 1, 1), Lost("aa", 5, LARGEST)
+    ]  # fmt: skip
+    hear(a_verdict(4, boot="bb"), a_health(seq=4, boot="bb", state="failed"), count=5)
+    until(lambda: hearing.take() is None and hearing.trouble() == "the line has given up")
+    line.kill()
 
 
 # Encoders and outputs.

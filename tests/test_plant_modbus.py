@@ -5,7 +5,6 @@ import shutil
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,6 @@ def read(words: list[int]) -> Result:
     names = [*MAP]
     values = struct.unpack(">HHIIIHHHHHHIIfffQ32s", raw)
     return dict(zip(names, values, strict=True))
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[DeliveryLine]:
-    line = DeliveryLine(tmp_path)
-    yield line
-    if line.process.poll() is None:
-        line.kill()
 
 
 class Plc:
@@ -231,6 +222,7 @@ ENCODER = {"modbus": {"address": "tcp://p", "register": 43}}
         ({"modbus_client": PLC | {"address": "tcp://p:502"}, "belt": ENCODER, "gates": GATES}, "overlaps"),
         ({"modbus_client": PLC | {"timeout": "0 s"}}, "timeout: found '0 s', expected more than 0"),
         ({"modbus_client": PLC, "belt": ENCODER, "gates": GATES}, "which overlaps modbus_client's 0 to 43"),
+        ({"modbus_server": {}, "opcua": {"listen": "opc.tcp://0.0.0.0:502"}}, "where modbus_server listens"),
     ],
 )
 def test_registers_that_overlap_and_other_mistakes_are_one_line(

@@ -34,6 +34,7 @@ class Broker:
             "user": "root",
             "allow_anonymous": "true",
             "max_queued_messages": "0",  # else it drops what a slow listener has not taken
+            "max_inflight_messages": "0",  # nor holds it back: what it has confirmed would die with it
         } | options
         self.conf.write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
         self.start()
@@ -77,13 +78,6 @@ class Listener:
     def close(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[DeliveryLine]:
-    line = DeliveryLine(tmp_path)
-    yield line
-    line.kill()
 
 
 @pytest.fixture
@@ -256,7 +250,7 @@ def test_tls_and_passwords_are_checked_on_both_sides(line: DeliveryLine, tmp_pat
 @pytest.mark.parametrize(
     ("keys", "wanted"),
     [
-        ({"broker": "mqtts://h", "ca": "none.pem"}, "mqtt.ca: {folder}/none.pem No such file"),
+        ({"broker": "mqtts://h", "ca": "none.pem"}, "mqtt.ca: {folder}/none.pem cannot be read: No such"),
         ({"broker": "mqtts://h", "ca": "text"}, "mqtt.ca: {folder}/text holds no certificate in PEM"),
         ({"broker": "mqtts://h", "ca": "."}, "Is a directory"),
         ({"broker": "mqtts://h", "certificate": "text"}, "expected it together with certificate_key"),
@@ -265,6 +259,10 @@ def test_tls_and_passwords_are_checked_on_both_sides(line: DeliveryLine, tmp_pat
         ({"broker": "mqtt://h", "user": "u", "password": "text"}, "text has mode 0644; expected 0600"),
         ({"broker": "mqtt://h", "password": "text"}, "expected the key user, too"),
         ({"broker": "mqtt://u:geheim@h"}, "found 'mqtt://u:***@h', expected mqtt://HOST:PORT"),
+        (
+            {"broker": "mqtt://h", "line_key": "text"},
+            "line_key: found {folder}/text, expected a section",
+        ),
         ({"broker": "mqtt://h:99999"}, "expected a port from 1 to 65535"),
         ({"broker": "mqtt://h", "topic": "a/#"}, "expected levels such as factory/line3"),
         ({"broker": "mqtt://h", "tpoic": "a"}, "mqtt.tpoic: unknown key; did you mean topic?"),

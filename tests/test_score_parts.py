@@ -19,7 +19,7 @@ from daemon.journal.reader import JournalReader
 from daemon.judging.score_parts import score_parts
 from pictures.mask import weigh
 from verdicts import MalformedMessage, Verdict, decode, encode
-from verdicts.message import decode_verdict
+from verdicts.verdict import decode_verdict
 
 MAPS = arrays.arrays(np.float32, (2, 3, 5, 4), elements=st.floats(-10, 10, width=32))
 WEIGHTS = arrays.arrays(np.float32, (5, 4), elements=st.sampled_from([0.0, 0.5, 1.0, 2.0]))

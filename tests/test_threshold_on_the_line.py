@@ -1,10 +1,12 @@
 """The promised false reject rate is held against what a line passed, and changed on request alone."""
 
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from documented_sql import documented_commands, rows_of
 from line_rig import running, write_config
 from scipy import stats
 from test_golden import notes
@@ -107,6 +109,8 @@ def test_a_line_takes_the_threshold_that_its_parts_ask_for_and_the_old_one_back(
             (["set", "0.4", "--reason", "  "], "--reason: found nothing, expected why"),
             (["back", "--reason", "oops"], ".before: found no such file, expected what the calibration was"),
             (["back", "0.4", "--reason", "oops"], "VALUE: found 0.4, expected none with back"),
+            (["--reason", "oops"], "--reason: found without set or back"),
+            (["--by", "Ada"], "--by: found without set or back"),
             (
                 ["set", "0.4", "--reason", "oops", "--product", "x"],
                 "product 'x': unknown; expected one of its products",
@@ -119,6 +123,7 @@ def test_a_line_takes_the_threshold_that_its_parts_ask_for_and_the_old_one_back(
 
         code, said = command("set", "--reason", "held against a shift", "--by", "Ada")
         assert code == 0, said
+        assert re.search(r"which rejects \d+ of \d+ parts that passed and 0 of 0 that did not", said)
         changed = read_calibration(file)
         assert 0.3 < changed.threshold < 0.49
         assert changed.false_reject_rate_interval[0] < 0.01 < changed.false_reject_rate_interval[1]
@@ -138,6 +143,9 @@ def test_a_line_takes_the_threshold_that_its_parts_ask_for_and_the_old_one_back(
         (0.5, changed.threshold, "Ada", "held against a shift"),
         (changed.threshold, 0.5, "Ben", "too high"),
     ]
+    _, outcomes = documented_commands("golden.md")
+    told = [(kind, by, value) for _, kind, by, value in rows_of(outcomes, line_folder / "line3.journal")]
+    assert told == [("threshold", "Ben", 0.5), ("threshold", "Ada", changed.threshold)]
     assert inspectctl(["audit", str(line_folder / "line3.journal")]) == 0
     code, said = command("set", "0.45", "--reason", "nobody is there")
     assert (code, said.count("\n")) == (1, 1)

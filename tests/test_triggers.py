@@ -1,5 +1,6 @@
 """One trigger, one verdict: by command, by an input, by a wire; and what is said without a picture."""
 
+import os
 import queue
 import socketserver
 import struct
@@ -19,12 +20,13 @@ from patience import PATIENCE_S
 
 from daemon.capture.choice import Missed, Outcome, Taken
 from daemon.capture.drivers import CameraFailed, CameraSettings, Picture, Trigger
+from daemon.capture.drivers.v4l2 import open_device
 from daemon.capture.drivers.v4l2_controls import set_controls
 from daemon.capture.triggers.gpio import GpioInput
 from daemon.capture.triggers.modbus import ModbusInput
 from daemon.capture.triggers.triggers import Triggers
 from foundation.errors import InputError
-from verdicts.message import MalformedMessage
+from verdicts.checks import MalformedMessage
 from verdicts.request import Trigger as Request
 from verdicts.request import decode_request, encode_request
 
@@ -369,6 +371,15 @@ class FakeDevice:
             self.controls[number][3] = value // 2 * 2 if number == 9 else value
         else:
             struct.pack_into("=i", data, 4, self.controls[number][3])
+
+
+def test_a_v4l2_device_that_waits_for_its_wire_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"  # OpenCV's variable, seconds; its default is 10
+    monkeypatch.setenv(waits, "10")
+    for trigger, seconds in ((None, 10), (SOFTWARE, 10), (Trigger("hardware"), 31_536_000)):
+        with pytest.raises(CameraFailed, match="does not open as a V4L2 camera"):
+            open_device(CameraSettings("/dev/null", trigger=trigger))
+        assert int(os.environ[waits]) == seconds
 
 
 def test_controls_of_a_v4l2_device_are_set_and_read_back() -> None:

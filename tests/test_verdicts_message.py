@@ -25,7 +25,7 @@ from verdicts import (
     decode,
     encode,
 )
-from verdicts.message import MAX_BYTES, NAME
+from verdicts.checks import MAX_BYTES, NAME
 
 names = st.from_regex(NAME, fullmatch=True)
 counts = st.integers(0, 2**53 - 1)

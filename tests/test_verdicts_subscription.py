@@ -1,4 +1,5 @@
 import logging
+import select
 import signal
 import socket
 import threading
@@ -12,7 +13,7 @@ from line_process import LineProcess, a_health, a_verdict
 from patience import PATIENCE_S
 
 from verdicts import Health, LineSilent, Lost, Verdict, VerdictsLost, encode, read_health, subscribe
-from verdicts.message import MAX_BYTES
+from verdicts.checks import MAX_BYTES
 from verdicts.subscription import Subscription
 
 LineMaker = Callable[..., LineProcess]
@@ -68,6 +69,21 @@ def next_but_silence(subscription: Subscription) -> Verdict:
 
 def take(subscription: Subscription, count: int) -> list[int]:
     return [next_but_silence(subscription).seq for _ in range(count)]
+
+
+def test_what_has_come_is_taken_without_waiting_and_select_tells_of_news(line: LineProcess) -> None:
+    with joined(line, silence_s=PATIENCE_S) as subscription:
+        assert subscription.take(0) is None
+        line.publish(*(a_verdict(seq) for seq in range(1, 31)), a_health(seq=30))
+        taken: list[int] = []
+        while len(taken) < 30:
+            assert select.select([subscription], [], [], PATIENCE_S)[0]
+            while (verdict := subscription.take(0)) is not None:
+                taken.append(verdict.seq)
+        assert taken == list(range(1, 31))
+        line.publish(a_verdict(31))
+        last = subscription.take(PATIENCE_S)
+        assert last is not None and last.seq == 31
 
 
 def test_verdicts_come_as_they_were_sent(line: LineProcess) -> None:

@@ -4,28 +4,17 @@ from verdicts.acknowledged import (
     SubscriberReplaced,
     acknowledged,
 )
+from verdicts.checks import MalformedMessage
 from verdicts.control import ControlRefused, ControlSilent, LineControl
 from verdicts.curve import CurveKeys
 from verdicts.gaps import Lost
-from verdicts.message import (
-    CameraHealth,
-    Decision,
-    DriftHealth,
-    GoldenHealth,
-    Health,
-    JournalHealth,
-    Latency,
-    MalformedMessage,
-    Peak,
-    Reason,
-    SubscriberHealth,
-    Verdict,
-    decode,
-    encode,
-)
+from verdicts.health import CameraHealth, DriftHealth, GoldenHealth, Health, JournalHealth, SubscriberHealth
+from verdicts.message import decode, encode
 from verdicts.silence import LineSilent
 from verdicts.statistics import CameraStatistics, LastFault, LatencySummary, Statistics
-from verdicts.subscription import Subscription, VerdictsLost, read_health, subscribe
+from verdicts.stream import VerdictsLost
+from verdicts.subscription import Subscription, read_health, subscribe
+from verdicts.verdict import Decision, Latency, Peak, Reason, Verdict
 
 __all__ = [
     "AcknowledgedSubscription",

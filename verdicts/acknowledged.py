@@ -3,18 +3,18 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import zmq
 
+from verdicts.checks import NAME, MalformedMessage
 from verdicts.connection import connected
 from verdicts.curve import CurveKeys
-from verdicts.gaps import Gaps, Lost
-from verdicts.message import NAME, Decision, Health, MalformedMessage, Verdict, decode_health, decode_verdict
+from verdicts.gaps import Lost
+from verdicts.health import Health, decode_health
 from verdicts.request import REPEATED, SIGN_OF_LIFE_S, Acknowledge, Reply, decode_reply, encode_request
-from verdicts.silence import LineSilent, Silence
-from verdicts.subscription import ALL_DECISIONS, VerdictsLost, check_arguments
+from verdicts.stream import VerdictStream, check_arguments
+from verdicts.verdict import DECISIONS, Decision, Verdict, decode_verdict
 
 _ACKNOWLEDGE_AT_ONCE: Final = 50
 
@@ -27,7 +27,7 @@ class SubscriberRefused(Exception):
     """The line does not deliver to this name; the text is its reason."""
 
 
-class AcknowledgedSubscription:
+class AcknowledgedSubscription(VerdictStream):
     """The verdicts of one line, each delivered until it is acknowledged; made by ``acknowledged``.
 
     Nothing is lost while this process or the daemon is down: the daemon keeps each name's place in the
@@ -55,41 +55,28 @@ class AcknowledgedSubscription:
         silence_s: float,
         on_lost: Callable[[Lost], None] | None,
         curve: CurveKeys | None,
+        tell_within_s: float,
     ) -> None:
-        self.malformed = 0
+        super().__init__(control, line=line, silence_s=silence_s, on_lost=on_lost, curve=curve)
         self.repeated = False
-        self._address = control
-        self._line = line
         self._name = name
         self._decisions = decisions
         self._automatic = automatic
-        self._on_lost = on_lost
-        self._curve = curve
         self._client = secrets.token_hex(8)
-        self._gaps = Gaps()
         self._arrived: deque[tuple[int, Verdict, bool]] = deque()  # with row, and whether it is a repeat
         self._waiting: deque[Lost | tuple[Verdict, bool]] = deque()  # for the caller
         self._open: dict[tuple[str, int], int] = {}  # handed out: the verdict's row in the journal
         self._last: Verdict | None = None
         self._done_row: int | None = None  # up to here everything is dealt with
-        self._told_row: int | None = None
         self._joined = False
         self._refusal: Exception | None = None
         self._told_s = 0.0
         self._untold = 0
-        self._socket = connected(zmq.DEALER, control, curve)
-        self._silence = Silence(line, control, silence_s)
+        self._untold_since_s = math.inf
+        self._tell_within_s = tell_within_s
 
-    @property
-    def health(self) -> Health | None:
-        """The last health of the line."""
-        return self._silence.health
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Verdict:
-        """Wait for the next verdict that was asked for; this acknowledges the one before.
+    def take(self, timeout_s: float) -> Verdict | None:
+        """See ``VerdictStream.take``; this acknowledges the verdict before.
 
         Raises:
             VerdictsLost: the journal has lost verdicts before this subscriber got them, and there is no
@@ -97,24 +84,6 @@ class AcknowledgedSubscription:
             LineSilent: no health for ``silence_s``; raised again after each further ``silence_s``.
             SubscriberReplaced: another process has taken the name.
             SubscriberRefused: the line does not deliver to this name.
-            StopIteration: the subscription was closed.
-        """
-        verdict = self.take(math.inf)
-        if verdict is None:
-            raise StopIteration
-        return verdict
-
-    def take(self, timeout_s: float) -> Verdict | None:
-        """Wait for the next verdict, and no longer than that; this acknowledges the one before.
-
-        Args:
-            timeout_s: seconds; 0 takes only what has arrived.
-
-        Returns:
-            The verdict; None when none came in time, or the subscription was closed.
-
-        Raises:
-            VerdictsLost, LineSilent, SubscriberReplaced, SubscriberRefused: as for iterating.
         """
         until_s = time.monotonic() + timeout_s
         if self._automatic and self._last is not None:
@@ -141,25 +110,17 @@ class AcknowledgedSubscription:
         """Wait until the line knows this name: from then on it keeps its place in the journal.
 
         Raises:
-            LineSilent, SubscriberReplaced, SubscriberRefused: as for iterating.
+            LineSilent, SubscriberReplaced, SubscriberRefused: see ``take``.
         """
         while not self._joined and not self._socket.closed:
             if self._refusal is not None:
                 raise self._refusal
             self._receive()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def acknowledge(self, verdict: Verdict) -> None:
         """Say that this verdict, and all that came before it, is dealt with; it will not come again."""
         self._settle(verdict)
-        if self._untold:
+        if self._tell_at_s <= time.monotonic():
             self._tell()
 
     def close(self) -> None:
@@ -173,7 +134,17 @@ class AcknowledgedSubscription:
         key = (verdict.boot, verdict.seq)
         while key in self._open:
             self._done_row = self._open.pop(next(iter(self._open)))
-            self._untold += 1
+            self._note_untold()
+
+    def _note_untold(self) -> None:
+        if not self._untold:
+            self._untold_since_s = time.monotonic()
+        self._untold += 1
+
+    @property
+    def _tell_at_s(self) -> float:
+        """When the line is to hear of what is acknowledged; infinity where it has."""
+        return self._untold_since_s + self._tell_within_s if self._untold and self._joined else math.inf
 
     def _tell(self, *, join: bool = False) -> None:
         """Send what is acknowledged, which is a sign of life too."""
@@ -182,6 +153,7 @@ class AcknowledgedSubscription:
         try:
             self._socket.send(encode_request(request), zmq.NOBLOCK)
         except zmq.Again:
+            self._untold_since_s = time.monotonic() + SIGN_OF_LIFE_S
             return  # nobody has been there for long: silence will tell
         self._told_s = time.monotonic()
         if self._joined:
@@ -191,12 +163,13 @@ class AcknowledgedSubscription:
         """Take one message, or raise LineSilent once nothing is left to read; False: none came in time."""
         while True:
             now = time.monotonic()
-            if self._untold or now - self._told_s >= SIGN_OF_LIFE_S:
+            if min(self._tell_at_s, self._told_s + SIGN_OF_LIFE_S) <= now:
                 self._tell(join=not self._joined)
                 now = time.monotonic()
             left_s = self._silence.left_s
             # What already waits is read first: a caller that was busy does not take that for silence.
-            wait_s = max(0.0, min(left_s, until_s - now, self._told_s + SIGN_OF_LIFE_S - now))
+            tell_s = min(self._tell_at_s, self._told_s + SIGN_OF_LIFE_S)
+            wait_s = max(0.0, min(left_s, until_s - now, tell_s - now))
             if self._socket.poll(math.ceil(wait_s * 1000)):
                 break
             if left_s <= 0:
@@ -256,18 +229,10 @@ class AcknowledgedSubscription:
                 self._open[key] = row  # sent again while the caller deals with it
             elif not self._open:
                 self._done_row = row  # not asked for, or acknowledged before and the line has forgotten it
-                self._untold += 1
+                self._note_untold()
 
-    def _silent(self) -> LineSilent:
-        if self._silence.goes_on:
-            self._socket.close()
-            self._socket = connected(zmq.DEALER, self._address, self._curve)
-        return self._silence.error()
-
-    def _report(self, lost: Lost) -> None:
-        if self._on_lost is None:
-            raise VerdictsLost(lost.first, lost.last, lost.boot)
-        self._on_lost(lost)
+    def _connected(self) -> zmq.SyncSocket:
+        return connected(zmq.DEALER, self._address, self._curve)
 
 
 def acknowledged(
@@ -275,11 +240,12 @@ def acknowledged(
     *,
     line: str,
     name: str,
-    decisions: Collection[Decision] = ALL_DECISIONS,
+    decisions: Collection[Decision] = DECISIONS,
     automatic: bool = True,
     silence_s: float = 3.0,
     on_lost: Callable[[Lost], None] | None = None,
     curve: CurveKeys | None = None,
+    tell_within_s: float = 0.0,
 ) -> AcknowledgedSubscription:
     """Subscribe to the verdicts of one line so that each comes until it is acknowledged.
 
@@ -296,6 +262,8 @@ def acknowledged(
         silence_s: seconds without health until ``LineSilent`` is raised; health comes every second.
         on_lost: called with the missing verdicts instead of raising ``VerdictsLost``.
         curve: keys, where the line has a section ``curve``.
+        tell_within_s: seconds until the line hears of what is acknowledged. Above 0 it hears of several at
+            once, which costs it less; a process that is killed gets that much again, marked as repeated.
 
     Returns:
         An iterator and context manager; it never ends by itself.
@@ -315,4 +283,5 @@ def acknowledged(
         silence_s=silence_s,
         on_lost=on_lost,
         curve=curve,
+        tell_within_s=tell_within_s,
     )

@@ -8,9 +8,10 @@ from typing import Self
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from verdicts.checks import MalformedMessage
 from verdicts.connection import connected
 from verdicts.curve import CurveKeys
-from verdicts.message import Health, MalformedMessage, Verdict, decode_health, decode_verdict
+from verdicts.health import Health, decode_health
 from verdicts.request import (
     AcceptDrift,
     Expect,
@@ -27,6 +28,7 @@ from verdicts.request import (
     encode_request,
 )
 from verdicts.statistics import Statistics, decode_statistics
+from verdicts.verdict import Verdict, decode_verdict
 
 # ControlSilent    no answer from the line's control address
 # ControlRefused   the line answered that it will not

@@ -1,25 +1,28 @@
 """What is asked of a line at its control address, and what it answers; JSON, schema version 1.
 
-A client's DEALER socket sends one frame, a request. The line's ROUTER socket answers with a reply, and behind
-it as many frames as ``Reply.frames`` says: verdicts or a health, as they were published.
+A client's DEALER socket sends one frame, a request. The line's ROUTER socket answers with a reply, and
+after it come as many frames as ``Reply.frames`` says: verdicts or a health, as they were published.
 """
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
-from verdicts.message import (
+from verdicts.checks import (
     SCHEMA,
     MalformedMessage,
     check_count,
+    check_flag,
+    check_hexadecimal,
     check_name,
     check_number,
     check_object,
     check_one_of,
+    check_schema,
     check_stamp,
     check_text,
     keys_of,
+    malformed,
     read_json,
 )
 
@@ -36,7 +39,7 @@ ABSENT_AFTER_S: Final = 3.0
 
 
 LONGEST_PART: Final = 200
-"""Characters of a part's name that comes with a trigger."""
+"""Characters of a part's name that comes with a trigger, or is expected."""
 LONGEST_WINDOW_S: Final = 3600.0
 """For so long a line waits for a known bad part at the most."""
 
@@ -279,7 +282,7 @@ def _check_request(request: Request) -> None:
     check_count("id", request.id)
     match request:
         case Replay():
-            _hexadecimal("boot", request.boot)
+            check_hexadecimal("boot", request.boot)
             check_count("first", request.first, least=1)
             check_count("last", request.last, least=request.first)
         case ReplaySince():
@@ -287,20 +290,15 @@ def _check_request(request: Request) -> None:
             check_count("after", request.after)
         case Acknowledge():
             check_name("name", request.name)
-            _hexadecimal("client", request.client)
-            if not isinstance(request.join, bool):
-                raise MalformedMessage(f"join: found {request.join!r:.80}, expected true or false")
+            check_hexadecimal("client", request.client)
+            check_flag("join", request.join)
             if request.row is not None:
                 check_count("row", request.row)
         case Select():
             check_name("product", request.product)
         case Trigger():
             check_name("camera", request.camera)
-            check_text("part", request.part, optional=True)
-            if request.part is not None and not 1 <= len(request.part) <= LONGEST_PART:
-                raise MalformedMessage(
-                    f"part: found {len(request.part)} characters, expected 1 to {LONGEST_PART}, or null"
-                )
+            _check_part(request.part)
         case AcceptDrift():
             if request.camera is not None:
                 check_name("camera", request.camera)
@@ -312,29 +310,21 @@ def _check_request(request: Request) -> None:
 def _check_expect(request: Expect) -> None:
     if request.camera is not None:
         check_name("camera", request.camera)
-    check_text("part", request.part, optional=True)
+    _check_part(request.part)
     check_text("by", request.by, optional=True)
     check_number("within_s", request.within_s)
     if not 0 < request.within_s <= LONGEST_WINDOW_S:
-        raise MalformedMessage(
-            f"within_s: found {request.within_s!r:.80}, expected seconds above 0, at most "
-            f"{LONGEST_WINDOW_S:g}"
-        )
+        raise malformed("within_s", request.within_s, f"seconds above 0, at most {LONGEST_WINDOW_S:g}")
 
 
-def _check_optional_name(key: str, value: object) -> None:
-    if value is not None:
-        check_name(key, value)
-
-
-def _hexadecimal(key: str, value: object) -> None:
-    if not isinstance(value, str) or not _HEXADECIMAL.fullmatch(value):
-        raise MalformedMessage(f"{key}: found {value!r:.80}, expected 1 to 64 hexadecimal digits")
+def _check_part(part: object) -> None:
+    check_text("part", part, optional=True)
+    if isinstance(part, str) and not 1 <= len(part) <= LONGEST_PART:
+        raise MalformedMessage(f"part: found {len(part)} characters, expected 1 to {LONGEST_PART}, or null")
 
 
 def _check_reply(reply: Reply) -> None:
-    if type(reply.schema) is not int or reply.schema != SCHEMA:
-        raise MalformedMessage(f"schema: found {reply.schema!r:.80}, expected {SCHEMA}")
+    check_schema(reply.schema)
     check_one_of("reply", reply.reply, _REPLIES)
     check_count("id", reply.id)
     check_count("frames", reply.frames)
@@ -342,7 +332,7 @@ def _check_reply(reply: Reply) -> None:
         check_count("next", reply.next)
     if reply.rows is not None:
         if not isinstance(reply.rows, tuple) or len(reply.rows) != reply.frames:
-            raise MalformedMessage(f"rows: found {reply.rows!r:.80}, expected a row for each frame")
+            raise malformed("rows", reply.rows, "a row for each frame")
         for row in reply.rows:
             check_count("rows", row)
     if reply.kept_from is not None:
@@ -350,7 +340,6 @@ def _check_reply(reply: Reply) -> None:
     check_text("text", reply.text, optional=True)
 
 
-_HEXADECIMAL: Final = re.compile(r"[0-9a-f]{1,64}")
 _REPLY_KEYS: Final = keys_of(Reply)
 _REPLIES: Final = frozenset(get_args(ReplyKind))
 _to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

@@ -1,6 +1,6 @@
 import time
 
-from verdicts.message import Health
+from verdicts.health import Health
 
 
 class LineSilent(TimeoutError):

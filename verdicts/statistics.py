@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from verdicts.message import (
-    MalformedMessage,
-    Reason,
-)
+from verdicts.checks import MalformedMessage
+from verdicts.verdict import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,21 @@
 import logging
 import math
+import time
 from collections.abc import Callable, Collection, Iterator
-from types import TracebackType
-from typing import Final, Self, get_args
+from typing import Final
 
 import zmq
 
+from verdicts.checks import NAME, MalformedMessage
 from verdicts.connection import connected
 from verdicts.control import ControlRefused, ControlSilent, LineControl
 from verdicts.curve import CurveKeys
-from verdicts.gaps import Gaps, Lost
-from verdicts.message import NAME, Decision, Health, MalformedMessage, Verdict, decode
+from verdicts.gaps import Lost
+from verdicts.health import Health
+from verdicts.message import decode
 from verdicts.request import LARGEST
-from verdicts.silence import LineSilent, Silence
-
-ALL_DECISIONS: Final[frozenset[Decision]] = frozenset(get_args(Decision))
+from verdicts.stream import VerdictStream, check_arguments
+from verdicts.verdict import DECISIONS, Decision, Verdict
 
 # About 70 MB when full. A subscriber that falls further behind loses verdicts, and is told so.
 _RECEIVE_QUEUE: Final = 100_000
@@ -24,17 +25,7 @@ _REPLAY_TIMEOUT_S: Final = 2.0
 _log = logging.getLogger(__name__)
 
 
-class VerdictsLost(Exception):
-    """The verdicts ``first`` to ``last`` (both included) of ``boot`` were published and did not arrive."""
-
-    def __init__(self, first: int, last: int, boot: str) -> None:
-        super().__init__(f"lost {last - first + 1} verdicts: {first} to {last} of boot {boot}")
-        self.first = first
-        self.last = last
-        self.boot = boot
-
-
-class Subscription:
+class Subscription(VerdictStream):
     """The verdicts of one line as they are published; made by ``subscribe``.
 
     After an exception iteration can go on with the next verdict: nothing that arrived is skipped. Belongs
@@ -56,14 +47,9 @@ class Subscription:
         control: str | None,
         curve: CurveKeys | None,
     ) -> None:
-        self.malformed = 0
-        self._address = address
-        self._line = line
+        super().__init__(address, line=line, silence_s=silence_s, on_lost=on_lost, curve=curve)
         self._cameras = cameras
         self._decisions = decisions
-        self._on_lost = on_lost
-        self._gaps = Gaps()
-        self._curve = curve
         self._journal = None
         if control is not None:
             self._journal = LineControl(control, curve=curve, timeout_s=_REPLAY_TIMEOUT_S)
@@ -72,76 +58,52 @@ class Subscription:
         self._due: Iterator[Verdict | Lost] = iter(())  # what a message brought with it
         self._last_malformed: MalformedMessage | None = None
         self._warned = False
-        self._socket = self._connected()
-        self._silence = Silence(line, address, silence_s)
 
-    @property
-    def health(self) -> Health | None:
-        """The last health of the line, whichever decisions and cameras were asked for."""
-        return self._silence.health
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Verdict:
-        """Wait for the next verdict that was asked for.
-
-        Raises:
-            VerdictsLost: verdicts are missing and there is no ``on_lost``; the next call goes on after them.
-            LineSilent: no health for ``silence_s``; raised again after each further ``silence_s``.
-            StopIteration: the subscription was closed.
-        """
+    def take(self, timeout_s: float) -> Verdict | None:
+        until_s = time.monotonic() + timeout_s
         while not self._socket.closed:
             for entry in self._due:
                 if isinstance(entry, Lost):
                     self._report(entry)
                 elif self._asked_for(entry):
                     return entry
-            message = self._receive()
-            if message is not None:
-                self._due = self._brought(message)
-        raise StopIteration
+            if not self._receive(until_s):
+                break
+        return None
 
-    def __enter__(self) -> Self:
-        return self
+    def fileno(self) -> int:
+        """Give a descriptor for ``select``: it is ready when something has come since the last ``take``.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        It tells of news only: take until nothing is left before you wait for it again.
+        """
+        return int(self._socket.fd)
 
     def close(self) -> None:
-        """Leave the line; a running iteration ends. May be called twice."""
         self._due = iter(())
         self._socket.close()
         if self._journal is not None:
             self._journal.close()
 
-    def _receive(self) -> Verdict | Health | None:
-        """Take one message, or raise LineSilent once nothing is left to read; None for a malformed one."""
+    def _receive(self, until_s: float = math.inf) -> bool:
+        """Take one message, or raise LineSilent once nothing is left to read; False: none came in time."""
         # What already waits is read first: a caller that was busy for long does not take that for silence.
-        if not self._socket.poll(max(0, math.ceil(self._silence.left_s * 1000))):
-            raise self._silent()
+        wait_s = max(0.0, min(self._silence.left_s, until_s - time.monotonic()))
+        if not self._socket.poll(math.ceil(wait_s * 1000)):
+            if self._silence.left_s <= 0:
+                dropped = f"; {self.malformed} malformed messages, the last: {self._last_malformed}"
+                raise self._silent(dropped if self.malformed else "")
+            return time.monotonic() < until_s
         try:
             message = _decode(self._socket.recv_multipart())
         except MalformedMessage as error:
             self.malformed += 1
             self._last_malformed = error
-            return None
+            return True
         if isinstance(message, Health):
             self._silence.heard(message)
             self._warn_of_unknown_cameras(message)
-        return message
-
-    def _silent(self) -> LineSilent:
-        if self._silence.goes_on:
-            self._socket.close()
-            self._socket = self._connected()
-        if self.malformed:
-            return self._silence.error(
-                f"; {self.malformed} malformed messages, the last: {self._last_malformed}"
-            )
-        return self._silence.error()
+        self._due = self._brought(message)
+        return True
 
     def _brought(self, message: Verdict | Health) -> Iterator[Verdict | Lost]:
         """Give what is due now, in order: what was missed before a message, and the message's verdict."""
@@ -209,20 +171,13 @@ class Subscription:
             self._cameras is None or verdict.camera in self._cameras
         )
 
-    def _report(self, lost: Lost | None) -> None:
-        if lost is None:
-            return
-        if self._on_lost is None:
-            raise VerdictsLost(lost.first, lost.last, lost.boot)
-        self._on_lost(lost)
-
 
 def subscribe(
     address: str,
     *,
     line: str,
     cameras: Collection[str] | None = None,
-    decisions: Collection[Decision] = ALL_DECISIONS,
+    decisions: Collection[Decision] = DECISIONS,
     silence_s: float = 3.0,
     on_lost: Callable[[Lost], None] | None = None,
     control: str | None = None,
@@ -266,21 +221,6 @@ def subscribe(
         control=control,
         curve=curve,
     )
-
-
-def check_arguments(*, line: str, decisions: Collection[Decision], silence_s: float) -> None:
-    """Refuse what no subscription can be made with.
-
-    Raises:
-        ValueError: an argument is wrong; the text names it, what was found and what was expected.
-    """
-    if not isinstance(line, str) or not NAME.fullmatch(line):
-        raise ValueError(f"line: found {line!r}, expected the name of a line")
-    if not (math.isfinite(silence_s) and silence_s > 0):
-        raise ValueError(f"silence_s: found {silence_s!r}, expected seconds above 0")
-    if isinstance(decisions, str) or not decisions or not ALL_DECISIONS.issuperset(decisions):
-        allowed = ", ".join(sorted(ALL_DECISIONS))
-        raise ValueError(f"decisions: found {decisions!r}, expected some of {allowed}")
 
 
 def read_health(address: str, *, line: str, timeout_s: float = 3.0, curve: CurveKeys | None = None) -> Health:

@@ -20,7 +20,7 @@ def as_markdown(content: dict[str, Any]) -> str:
     data = sorted({cell["settings"]["data"] for cell in cells})
     logical = {cell["settings"]["data"] for cell in cells if "logical_anomalies" in cell.get("by_defect", {})}
     lines = [
-        "# Accuracy",
+        f"# Accuracy after {content['steps']} steps",
         "",
         f"256×256 pixels; networks that are trained take {content['steps']} steps of one image;"
         " where there are several seeds, the mean"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from tqdm import tqdm
 
 from detection.ours import SIZE
 from detection.task import Task
-from foundation.files import sha256
-from models.efficientad.teacher import load_teacher
+from models.backbones.trunk import Trunk
+from models.efficientad.teacher import Teacher, is_backbone, open_teacher
 from models.evaluation.judge import Judgement
 from pictures.frames import Frame
 from pictures.heatmap import MapGeometry
@@ -27,16 +28,30 @@ _AT_ONCE = 20
 
 @dataclass(frozen=True)
 class AnomalibS:
-    """EfficientAd, small, in the peer's process."""
+    """EfficientAd, small, in the peer's process.
+
+    A backbone as the teacher gives its features where the peer's networks have their cells; the peer's
+    student and autoencoder have as many channels then, and everything else is the peer's own.
+    """
 
     python: Path
     teacher: Path
+    """File of its weights, or the name of a backbone."""
     threads: int
-    name: str = "anomalib, S, our teacher"
+
+    @property
+    def name(self) -> str:
+        named = f"{self.teacher} as teacher" if is_backbone(self.teacher) else "our teacher"
+        return f"anomalib, S, {named}"
 
     @property
     def settings(self) -> dict[str, str]:
-        return {"teacher": sha256(self.teacher)}
+        return {"teacher": self.opened[1]}
+
+    @cached_property
+    def opened(self) -> tuple[Teacher, str]:
+        """The teacher, and the SHA-256 of it."""
+        return open_teacher("s", self.teacher, SIZE)
 
     @contextmanager
     def learn(self, task: Task) -> Iterator["PeerJudge"]:
@@ -46,14 +61,12 @@ class AnomalibS:
         for name, pictures in images.items():
             # As the peer's other files: N×H×W×3, BGR.
             np.save(task.folder / f"{name}.npy", pictures.flip(1).permute(0, 2, 3, 1).numpy())
-        teacher = load_teacher("s", self.teacher)
-        weights = task.folder / "teacher.pt"
-        torch.save({f"teacher.{name}": tensor for name, tensor in teacher.items()}, weights)
+        teacher = self._written(task.folder)
         state = self._state(task)
         with Peer(self.python, task.folder, self.threads, _KEEPS_MEMORY) as peer:
             begun = peer.ask(
                 "start_learning",
-                teacher=str(weights),
+                teacher=str(teacher.absolute()),
                 training=str(task.folder / "training.npy"),
                 natural=str(task.folder / "natural.npy"),
                 steps=task.steps,
@@ -78,8 +91,20 @@ class AnomalibS:
         """See ``Method.was_cut_off``."""
         return self._state(task).exists()
 
+    def _written(self, folder: Path) -> Path:
+        """Write the teacher for the peer's process."""
+        teacher = self.opened[0]
+        if isinstance(teacher, Trunk):
+            backbone = folder / "teacher.onnx"
+            backbone.write_bytes(teacher.model().SerializeToString())
+            return backbone
+        weights = folder / "teacher.pt"
+        torch.save({f"teacher.{name}": tensor for name, tensor in teacher.items()}, weights)
+        return weights
+
     def _state(self, task: Task) -> Path:
-        return task.folder / f"anomalib-seed-{task.seed}.pt"
+        teacher = f"-{self.teacher}" if is_backbone(self.teacher) else ""
+        return task.folder / f"anomalib{teacher}-seed-{task.seed}.pt"
 
 
 class PeerJudge:

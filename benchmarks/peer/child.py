@@ -299,7 +299,7 @@ class PeerSide:
         """Make the peer's small model with a teacher of ours, ready to learn.
 
         Args:
-            teacher: state dict with our teacher's weights, a file of torch.
+            teacher: state dict with our teacher's weights, a file of torch; or a backbone, see ``Backbone``.
             training: good images, like the frames of ``infer``.
             natural: images for the penalty, of the same kind.
             steps: there will be.
@@ -317,10 +317,18 @@ class PeerSide:
 
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
-        module = EfficientAd(model_size=MODEL_SIZES["s"], evaluator=False, visualizer=False)
-        kept = copy_convolutions(torch.load(teacher, weights_only=True), "teacher", module.model.teacher)
-        if kept:
-            raise ValueError(f"the teacher does not fit: {kept[0]}")
+        small = {"model_size": MODEL_SIZES["s"], "evaluator": False, "visualizer": False}
+        if teacher.endswith(".onnx"):
+            from backbone import Backbone
+
+            backbone = Backbone(teacher, threads)
+            module = EfficientAd(teacher_out_channels=backbone.channels, **small)
+            module.model.teacher = backbone
+        else:
+            module = EfficientAd(**small)
+            kept = copy_convolutions(torch.load(teacher, weights_only=True), "teacher", module.model.teacher)
+            if kept:
+                raise ValueError(f"the teacher does not fit: {kept[0]}")
         self._learner = Learner(
             module, planes(training), planes(natural), steps=steps, seed=seed, state=Path(state), run=run
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 
 ANOMALIB = "2.7.0"
 TORCH, TORCHVISION = "2.13.0", "0.28.0"
@@ -63,6 +63,5 @@ def install(folder: Path) -> Path:
                     raise InstallFailed(f"{' '.join(command)} failed; what it said is in {log}")
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
-    with replacing(done) as file:
-        file.write(wanted.encode())
+    write_whole(done, wanted.encode())
     return python

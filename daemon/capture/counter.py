@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 from foundation.errors import refused_by_system
-from foundation.files import replacing
+from foundation.files import write_whole
 
 _HEAD = struct.Struct("<16s64sQ")  # magic, boot, CRC-32 of both
 _MAGIC = b"inspectd count 1"
@@ -50,8 +50,7 @@ class CaptureCounter:
             os.write(descriptor, content)
             return cls(descriptor)
         try:
-            with replacing(path) as file:
-                file.write(content)
+            write_whole(path, content)
             return cls(os.open(path, os.O_RDWR | os.O_CLOEXEC))
         except OSError as error:
             raise refused_by_system(f"{path}: cannot be written: {error.strerror}", error) from error

@@ -39,7 +39,7 @@ from daemon.capture.slots import FrameSlots
 from foundation.errors import InputError, Unavailable, printable
 from pictures.frames import Size
 from pictures.locating.reference import Reference
-from verdicts.message import CameraState
+from verdicts.health import CameraState
 
 __all__ = ["Arrival", "DaemonCamera", "FrameSink", "refuse_failed"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from foundation.errors import InputError, refused_by_system
-from foundation.files import replacing, sync_folder
-from verdicts.message import NAME
+from foundation.files import sync_folder, write_whole
+from verdicts.checks import NAME
 
 HashOf = Callable[[int], bytes | None]
 """Gives the SHA-256 of a row of the journal; None when the journal does not have that row."""
@@ -99,8 +99,7 @@ class Positions:
         self._due_s = time.monotonic() + _BETWEEN_WRITES_S
         content = {"version": _VERSION, "acknowledged": self._rows, "sha256": self._hashes}
         try:
-            with replacing(self._file, mode=0o640) as file:
-                file.write(json.dumps(content, indent=1).encode() + b"\n")
+            write_whole(self._file, json.dumps(content, indent=1).encode() + b"\n", mode=0o640)
             sync_folder(self._file.parent)
         except (OSError, InputError) as error:
             if not self._failing:

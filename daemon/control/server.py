@@ -22,7 +22,8 @@ from daemon.host.scheduling import give_way
 from daemon.journal.database import JournalFailed
 from daemon.journal.reader import JournalReader
 from foundation.errors import InputError, printable
-from verdicts.message import MAX_BYTES, MalformedMessage, SubscriberHealth, Verdict, decode_verdict
+from verdicts.checks import MAX_BYTES, MalformedMessage
+from verdicts.health import SubscriberHealth
 from verdicts.request import (
     AcceptDrift,
     Acknowledge,
@@ -39,6 +40,7 @@ from verdicts.request import (
     decode_request,
     encode_reply,
 )
+from verdicts.verdict import Verdict, decode_verdict
 
 Commands = Callable[[str, dict[str, Any]], "Future[str]"]
 """Hands a command and its arguments to the line; the result is the reply, an InputError its refusal."""

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from daemon.control.positions import Positions
 from daemon.journal.stamps import iso
-from verdicts.message import SubscriberHealth
+from verdicts.health import SubscriberHealth
 from verdicts.request import ABSENT_AFTER_S, REPEATED, Acknowledge, Reply
 
 _WINDOW: Final = 1000

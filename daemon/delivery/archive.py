@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from daemon.judging.product import Product
 from foundation.errors import refused_by_system
-from foundation.files import remove_left_over, replacing
+from foundation.files import remove_left_over, write_whole
 from pictures.frames import Frame, Roi, Size
 from pictures.heatmap import overlay, shaded
 from pictures.recording_note import RecordingNote, with_note
@@ -198,8 +198,7 @@ class Archive:
         jpeg = cv2.imencode(".jpg", shown)[1].tobytes()
         # Whoever looks, also after a power cut, finds a whole picture or none.
         for path, content in ((_frame_of(picture.path), png), (picture.path, jpeg)):
-            with replacing(path) as file:
-                file.write(content)
+            write_whole(path, content)
         (self._passes if picture.path.name.endswith(_PASS) else self._rejects).add(picture.path)
 
 

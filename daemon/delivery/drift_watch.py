@@ -14,23 +14,26 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.drift import Drift, DriftMonitor
-from calibration.drift_baseline import VALUES, values_of
+from calibration.drift_baseline import FIRST_SPOT, VALUES, values_of
 from daemon.host.scheduling import go_last
 from daemon.judging.ledger import CapturedFrame
 from daemon.judging.product import Product
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from pictures.appearance import Appearance
 from pictures.frames import Frame
-from verdicts.message import DriftHealth
+from verdicts.health import DriftHealth
 
-_SHARE: Final = 0.008
+_SHARE: Final = 0.005
 """Of one core's time that it may take: after a part it rests until that holds again."""
 _SCHEMA: Final = 1
+_PARTS_UNKNOWN: Final = 250
+"""From which an earlier version accepted drift, which did not write it down."""
 _LONGEST_CLOSE_S: Final = 1.0
 _log = logging.getLogger("inspectd")
 
@@ -163,6 +166,7 @@ class DriftWatch:
 
     def _run(self) -> None:
         go_last()
+        cv2.setNumThreads(1)  # OpenCV's own threads would not give way, and nobody would count their time
         values = np.empty(VALUES, np.float32)
         while (work := self._work.get()) is not None:
             if not isinstance(work, _Sample):
@@ -201,7 +205,7 @@ class DriftWatch:
         monitor = DriftMonitor(baseline, self.parts_per_false_alarm)
         accepted = self._accepted.get(_name(key))
         if accepted is not None and accepted["calibration_sha256"] == product.calibration_sha256:
-            monitor.restore(accepted["mean"])
+            monitor.restore(accepted["mean"], accepted["parts"])
         watched = _Watched(product.calibration_sha256, monitor, Appearance(baseline.picture()))
         self._watched[key] = watched
         return watched
@@ -221,6 +225,7 @@ class DriftWatch:
             self._accepted[_name(key)] = {
                 "calibration_sha256": watched.calibration_sha256,
                 "mean": watched.monitor.means(),
+                "parts": watched.monitor.accepted_from,
             }
         if self._accepted_file is not None:
             _write(self._accepted_file, self._accepted)
@@ -239,9 +244,12 @@ def _read(path: Path) -> dict[str, Any]:
         if content["schema"] != _SCHEMA:
             raise ValueError("another version")
         for entry in content["accepted"].values():
-            if len(entry["mean"]) != VALUES or not np.isfinite(np.array(entry["mean"], np.float64)).all():
+            means = np.array(entry["mean"], np.float64)
+            if means.shape not in {(FIRST_SPOT,), (VALUES,)} or not np.isfinite(means).all():
                 raise ValueError("not its numbers")
             str(entry["calibration_sha256"])
+            if int(entry.setdefault("parts", _PARTS_UNKNOWN)) < 1:
+                raise ValueError("not its numbers")
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -253,5 +261,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, accepted: Mapping[str, Any]) -> None:
-    with replacing(path, 0o640) as file:
-        file.write(json.dumps({"schema": _SCHEMA, "accepted": accepted}).encode())
+    write_whole(path, json.dumps({"schema": _SCHEMA, "accepted": accepted}).encode(), 0o640)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from verdicts.message import Decision, Verdict
+from verdicts.verdict import Decision, Verdict
 
 
 @dataclass(eq=False)
@@ -15,12 +15,15 @@ class Expected:
     Attributes:
         camera: which will see it; None for any.
         part: its name; None for any part.
+        since: when it was announced, as verdicts write times; a part without a name that was captured before
+            is not the one.
         rejected: its verdict, once it was rejected; None when it was not.
         seen: the decisions on the parts that it may have been.
     """
 
     camera: str | None
     part: str | None
+    since: str
     rejected: Verdict | None = None
     seen: Counter[Decision] = field(default_factory=Counter)
     decided: asyncio.Event = field(default_factory=asyncio.Event)
@@ -30,6 +33,8 @@ class Expected:
         if self.decided.is_set():
             return
         if self.camera not in {None, verdict.camera} or self.part not in {None, verdict.part}:
+            return
+        if self.part is None and verdict.captured_at < self.since:
             return
         self.seen[verdict.decision] += 1
         if verdict.decision == "reject":

@@ -12,8 +12,10 @@ from daemon.delivery.publisher import Publisher
 from daemon.delivery.tally import Tally
 from daemon.journal.journal import JournalFailed
 from daemon.journal.writer import JournalWriter
-from verdicts.message import Decision, Health, JournalHealth, Verdict, encode
+from verdicts.health import Health, JournalHealth
+from verdicts.message import encode
 from verdicts.statistics import CameraStatistics, encode_statistics
+from verdicts.verdict import Decision, Verdict
 
 if TYPE_CHECKING:
     from daemon.control.server import Control

@@ -17,7 +17,7 @@ from daemon.host.scheduling import go_last
 from daemon.judging.product import Product
 from foundation.errors import refused_by_system
 from pictures.frames import Frame
-from verdicts.message import Verdict
+from verdicts.verdict import Verdict
 
 _log = logging.getLogger("inspectd")
 _SCHEMA: Final = 1

@@ -7,8 +7,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
-from verdicts.message import Reason, Verdict
 from verdicts.statistics import LastFault, LatencySummary, Statistics
+from verdicts.verdict import Reason, Verdict
 
 _SPAN_S: Final = 5.0
 _SPANS: Final = 12  # together a minute

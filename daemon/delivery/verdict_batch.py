@@ -21,7 +21,7 @@ from daemon.judging.ledger import CapturedFrame, FrameKey, Ledger
 from daemon.judging.product import Product
 from pictures.heatmap import MapGeometry
 from pictures.view import at
-from verdicts.message import Decision, Latency, Peak, Reason, Verdict
+from verdicts.verdict import Decision, Latency, Peak, Reason, Verdict
 
 
 class _Scored(NamedTuple):

@@ -1,12 +1,13 @@
 """Shows live what a camera sees, and what is made of it."""
 
 import contextlib
+import queue
 import sys
 import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +24,8 @@ from pictures.locating.locator import Locator, NotLocated, Place
 from pictures.locating.reference_file import read_reference
 
 _SHOWN_S: Final = 0.25
+_SILENT_S: Final = 2.0  # without a picture
+_CLOSE_S: Final = 1.0
 _USUAL_FPS: Final = 30.0
 
 
@@ -84,14 +87,15 @@ def show(settings: CameraSettings, seconds: float | None) -> None:
         camera = open_camera(settings)
     except CameraFailed as error:
         raise InputError(str(error)) from error
+    pictures = _Pictures(camera)
     try:
         with contextlib.suppress(KeyboardInterrupt):  # the usual end
-            look = _Look(settings, camera, choice, locator, shown=shown, figures=figures)
+            look = _Look(settings, camera, pictures, choice, locator, shown=shown, figures=figures)
             look.until_end(seconds)
     except CameraFailed as error:
         raise InputError(str(error)) from error
     finally:
-        camera.close()
+        pictures.end()
     without = "" if choice is None else f", {choice.watch().empty} without a part or trigger"
     shown.say(
         f"ended after {time.monotonic() - figures.began_s:.1f} s: {figures.pictures} pictures, "
@@ -122,6 +126,59 @@ def _locator(settings: CameraSettings) -> Locator | None:
     return None if settings.locate is None else Locator(read_reference(Path(settings.locate.reference)))
 
 
+class _Grabbed(NamedTuple):
+    """What came of waiting for a picture."""
+
+    outcome: Picture | Exception | None
+    """None: the source has ended."""
+    at_ns: int
+    """When, as ``time.monotonic_ns()``."""
+
+
+class _Pictures:
+    """Waits for a camera's pictures in a thread: one that waits for its trigger may wait for ever."""
+
+    def __init__(self, camera: Camera) -> None:
+        self.exposure_us: float | None = None
+        """As the camera says now and then; None when it does not say."""
+        self._camera = camera
+        self._grabbed: queue.Queue[_Grabbed] = queue.Queue(maxsize=1)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._grab, daemon=True)
+        self._thread.start()
+
+    def next(self, seconds: float) -> _Grabbed | None:
+        """Give what comes next; None when nothing comes for so long."""
+        with contextlib.suppress(queue.Empty):
+            return self._grabbed.get(timeout=seconds)
+        return None
+
+    def end(self) -> None:
+        """Close the camera, unless it still waits for a picture: the end of the process does it then."""
+        self._ended.set()
+        with contextlib.suppress(queue.Empty):
+            self._grabbed.get_nowait()
+        self._thread.join(timeout=_CLOSE_S)
+        if not self._thread.is_alive():
+            self._camera.close()
+
+    def _grab(self) -> None:
+        goes_on, asked_s = True, 0.0
+        while goes_on and not self._ended.is_set():
+            outcome: Picture | Exception | None
+            try:
+                outcome = self._camera.grab()
+                goes_on = outcome is not None
+                if time.monotonic() > asked_s + _SHOWN_S:
+                    asked_s = time.monotonic()
+                    self.exposure_us = getattr(self._camera, "exposure_us", None)
+            except BadPicture as bad:
+                outcome = bad
+            except Exception as error:  # raised again by whoever looks at it
+                outcome, goes_on = error, False
+            self._grabbed.put(_Grabbed(outcome, time.monotonic_ns()))
+
+
 class _Look:
     """Looks at one picture after the other, and tells of each."""
 
@@ -129,36 +186,44 @@ class _Look:
         self,
         settings: CameraSettings,
         camera: Camera,
+        pictures: _Pictures,
         choice: Choice | None,
         locator: Locator | None,
         *,
         shown: _Shown,
         figures: _Figures,
     ) -> None:
-        self._settings, self._camera, self._choice, self._locator = settings, camera, choice, locator
+        self._settings, self._choice, self._locator = settings, choice, locator
+        self._is_live, self._pictures = camera.live, pictures
         self._shown, self._figures = shown, figures
 
     def until_end(self, seconds: float | None) -> None:
         """Look until the source ends, or so many seconds are over."""
-        camera, figures, settings = self._camera, self._figures, self._settings
-        period_s = 0.0 if camera.live else 1 / (settings.fps or _USUAL_FPS)
+        figures, settings = self._figures, self._settings
+        period_s = 0.0 if self._is_live else 1 / (settings.fps or _USUAL_FPS)
         due_s = figures.began_s
         while seconds is None or time.monotonic() - figures.began_s < seconds:
             if period_s:
                 due_s = max(due_s + period_s, time.monotonic() - period_s)
                 time.sleep(max(0.0, due_s - time.monotonic()))
-            try:
-                picture = camera.grab()
-            except BadPicture as bad:
-                self._fault(str(bad))
+            grabbed = self._pictures.next(_SHOWN_S)
+            if grabbed is None:
+                if isinstance(self._choice, Triggers):
+                    self._tell(self._choice.overdue(time.monotonic_ns()))
+                self._shown.show(self._line())
                 continue
+            picture, now_ns = grabbed
+            if isinstance(picture, BadPicture):
+                self._fault(str(picture))
+                continue
+            if isinstance(picture, Exception):
+                raise picture
             if picture is None:
-                self._tell([] if self._choice is None else self._choice.finish(time.monotonic_ns()))
+                self._tell([] if self._choice is None else self._choice.finish(now_ns))
                 return
             figures.pictures += 1
-            figures.times.append(time.monotonic())
+            figures.times.append(now_ns / 1e9)
             began = time.perf_counter()
-            now_ns = time.monotonic_ns()
             taken: list[Outcome] = [Taken(picture, picture.part, now_ns)]
             outcomes = taken if self._choice is None else self._choice.look(picture, now_ns)
             figures.used_ms.append((time.perf_counter() - began) * 1e3)
@@ -194,7 +259,13 @@ class _Look:
 
     def _line(self) -> str:
         figures = self._figures
-        exposure: Any = getattr(self._camera, "exposure_us", None)
+        silent_s = time.monotonic() - (figures.times[-1] if figures.times else figures.began_s)
+        if silent_s > _SILENT_S:
+            silent = f"no picture for {silent_s:.0f} s"
+            return f"{silent}{self._state()}  taken {figures.parts}  faults {figures.faults}"
+        if not figures.times:
+            return "no picture yet"
+        exposure = self._pictures.exposure_us
         located = f"  locate {np.median(figures.located_ms):.2f} ms" if figures.located_ms else ""
         return (
             f"{figures.fps():.1f} fps  exposure {'unknown' if exposure is None else f'{exposure:g} µs'}  "

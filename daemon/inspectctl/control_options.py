@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from daemon.inspectctl.key_options import add_key_options, curve_keys
 from daemon.inspectctl.line_options import address_in
 from daemon.inspectctl.this_machine import only_line
-from foundation.errors import InputError
+from foundation.errors import InputError, WorkFailed
 
 if TYPE_CHECKING:
     from verdicts import LineControl
@@ -32,9 +32,11 @@ def line_control(options: argparse.Namespace, timeout_s: float = 3.0) -> "Iterat
     """Connect to the line that the options mean.
 
     Raises:
-        InputError: the options mean no line, or the line refuses what it is asked in the block.
+        InputError: the options mean no line, or the line refuses what it is asked in the block, or either
+            side says what the other cannot read.
+        WorkFailed: the line does not answer.
     """
-    from verdicts import ControlRefused, LineControl
+    from verdicts import ControlRefused, ControlSilent, LineControl, MalformedMessage
 
     try:
         control = LineControl(_address(options), curve=curve_keys(options), timeout_s=timeout_s)
@@ -43,8 +45,10 @@ def line_control(options: argparse.Namespace, timeout_s: float = 3.0) -> "Iterat
     with control:
         try:
             yield control
-        except ControlRefused as refusal:
-            raise InputError(str(refusal)) from refusal
+        except (ControlRefused, MalformedMessage) as error:
+            raise InputError(str(error)) from error
+        except ControlSilent as silence:
+            raise WorkFailed(str(silence)) from silence
 
 
 def _address(options: argparse.Namespace) -> str:

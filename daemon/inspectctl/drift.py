@@ -1,10 +1,12 @@
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from daemon.inspectctl.by_option import add_by_option, by
 from daemon.inspectctl.control_options import add_control_options, line_control
-from daemon.inspectctl.expect import user
-from daemon.inspectctl.terminal import complain
 from foundation.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from verdicts import Health
 
 _TIMEOUT_S = 30.0
 
@@ -14,39 +16,35 @@ def add(commands: Any) -> None:
         "drift",
         help="show whether parts still look as calibrated, or accept how they look now",
         description="Show what has changed at each camera since the calibration: lamp, focus, position, "
-        "dirt, or "
-        "the parts themselves. Exit code 0 when nothing has, else 1. With accept, how the parts look now is "
-        "the "
-        "new normal; the journal keeps who said so.",
+        "dirt, or the parts themselves. Exit code 0 when nothing has, else 1. With accept, how the parts "
+        "look now is the new normal; the journal keeps who said so.",
     )
     parser.add_argument("what", nargs="?", choices=["accept"], help="take how the parts look now for normal")
-    parser.add_argument("--camera", metavar="NAME", help="with accept: at this camera alone (default: all)")
-    parser.add_argument("--by", metavar="NAME", help="who accepts (default: the user of this machine)")
+    parser.add_argument("--camera", metavar="NAME", help="at this camera alone (default: all)")
+    add_by_option(parser, "accepts")
     add_control_options(parser)
     parser.set_defaults(run=_drift)
 
 
 def _drift(options: argparse.Namespace) -> int:
-    from verdicts import ControlSilent, MalformedMessage
-
-    try:
-        with line_control(options, timeout_s=_TIMEOUT_S) as control:
-            if options.what is None:
-                return _show(control.status())
-            print(printable(control.accept_drift(options.camera, by=options.by or user())))
-    except MalformedMessage as error:
-        raise InputError(str(error)) from error
-    except ControlSilent as silence:
-        complain(str(silence))
-        return 1
+    if options.by is not None and options.what is None:
+        raise InputError("--by: found without accept, expected both")
+    with line_control(options, timeout_s=_TIMEOUT_S) as control:
+        if options.what is None:
+            return _show(control.status(), options.camera)
+        print(printable(control.accept_drift(options.camera, by=by(options))))
     return 0
 
 
-def _show(health: Any) -> int:
+def _show(health: "Health", camera: str | None) -> int:
     from daemon.inspectctl.status import drift_rows
 
     if health.drift is None:
         raise InputError(f"{health.line}: does not watch for drift; expected drift: {{}} in its config")
-    for row in drift_rows(health):
+    if camera is not None and camera not in health.drift:
+        known = ", ".join(health.drift)
+        raise InputError(f"camera {camera!r}: unknown; expected one of {known}")
+    shown = {name: drift for name, drift in health.drift.items() if camera in {None, name}}
+    for row in drift_rows(shown):
         print(row.removeprefix("drift").strip())
-    return 1 if any(entry.cause for entry in health.drift.values()) else 0
+    return 1 if any(drift.cause for drift in shown.values()) else 0

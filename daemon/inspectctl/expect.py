@@ -1,11 +1,10 @@
 import argparse
-import getpass
 from typing import Any
 
+from daemon.inspectctl.by_option import add_by_option, by
 from daemon.inspectctl.control_options import add_control_options, line_control
-from daemon.inspectctl.terminal import complain
 from daemon.inspectctl.values import seconds
-from foundation.errors import InputError, printable
+from foundation.errors import printable
 
 _TIMEOUT_S = 10.0
 
@@ -29,31 +28,15 @@ def add(commands: Any) -> None:
         metavar="TIME",
         help="until when it must have been rejected, such as 30 s or 2 min (default: 30 s)",
     )
-    parser.add_argument("--by", metavar="NAME", help="who sends it (default: the user of this machine)")
+    add_by_option(parser, "sends it")
     add_control_options(parser)
     parser.set_defaults(run=_expect)
 
 
 def _expect(options: argparse.Namespace) -> int:
-    from verdicts import ControlSilent, MalformedMessage
-
-    by = options.by or user()
-    try:
-        with line_control(options) as control:
-            control.status()  # so that nobody sends a part through a line that does not run
-        with line_control(options, timeout_s=_TIMEOUT_S) as control:
-            said = control.expect(options.within, camera=options.camera, part=options.part, by=by)
-    except MalformedMessage as error:
-        raise InputError(str(error)) from error
-    except ControlSilent as silence:
-        complain(str(silence))
-        return 1
+    with line_control(options) as control:
+        control.status()  # so that nobody sends a part through a line that does not run
+    with line_control(options, timeout_s=_TIMEOUT_S) as control:
+        said = control.expect(options.within, camera=options.camera, part=options.part, by=by(options))
     print(printable(said))
     return 0 if said.startswith("passed") else 1
-
-
-def user() -> str | None:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return None

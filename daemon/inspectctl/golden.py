@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.inspectctl.this_machine import only_line
+from daemon.inspectctl.line_options import add_config_option, config_of
 from foundation.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -50,12 +50,7 @@ def add(commands: Any) -> None:
     )
     testing.set_defaults(run=_test)
     for action in (adding, listing, removing, testing):
-        action.add_argument(
-            "--config",
-            type=Path,
-            metavar="FILE",
-            help="the line's; without it, that of the one line that runs on this machine",
-        )
+        add_config_option(action)
         action.add_argument(
             "--product", metavar="NAME", help="where the config names several (default: the first one)"
         )
@@ -146,7 +141,7 @@ def _product(options: argparse.Namespace) -> "tuple[Product, list[Reference]]":
     from daemon.config import load_config
     from daemon.load import load_products, load_references
 
-    path = options.config or only_line()
+    path = config_of(options)
     config = load_config(path)
     references = load_references(config, path)
     products = load_products(config, path, references)

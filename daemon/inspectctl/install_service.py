@@ -9,7 +9,7 @@ from typing import Any
 
 from daemon.inspectctl.monitoring import Monitoring, remove
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 
 _UNIT = Path("systemd/system/inspectd@.service")
 _FILES = {
@@ -189,5 +189,4 @@ def _is(target: Path, text: str) -> bool:
 
 def _write(target: Path, text: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target, _MODE) as file:
-        file.write(text.encode())
+    write_whole(target, text.encode(), _MODE)

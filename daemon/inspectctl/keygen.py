@@ -24,7 +24,7 @@ def _keygen(options: argparse.Namespace) -> int:
 
     from zmq.auth import create_certificates, load_certificate
 
-    from verdicts.message import NAME
+    from verdicts.checks import NAME
 
     if not NAME.fullmatch(options.name):
         raise InputError(f"NAME: found {options.name!r}, expected 1 to 64 letters, digits, '_', '.' or '-'")

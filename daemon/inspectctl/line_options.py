@@ -19,6 +19,25 @@ def add_line_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that ``config_of`` reads, for commands that need the line's files."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the line's; without it, that of the one line that runs on this machine",
+    )
+
+
+def config_of(options: argparse.Namespace) -> Path:
+    """Give the config of the line that is meant.
+
+    Raises:
+        InputError: none was named, and not one line alone runs on this machine.
+    """
+    return options.config or only_line()
+
+
 def address_and_line(options: argparse.Namespace) -> tuple[str, str]:
     given = (options.address is not None, options.line is not None)
     if options.config is None and not any(given):

@@ -213,7 +213,7 @@ def _write(path: Path, size: "Size", regions: "tuple[Region, ...]") -> None:
 def _said(options: argparse.Namespace, picture: Any) -> int:
     import cv2
 
-    from foundation.files import replacing
+    from foundation.files import write_whole
     from pictures.heatmap import MapGeometry, shaded
     from pictures.mask import read_mask
 
@@ -221,8 +221,7 @@ def _said(options: argparse.Namespace, picture: Any) -> int:
     looks = mask.weights > 0
     if options.show is not None:
         geometry = MapGeometry(mask.picture, mask.picture, (1.0, 1.0))
-        with replacing(options.show) as file:
-            file.write(cv2.imencode(".png", shaded(picture, looks, geometry))[1].tobytes())
+        write_whole(options.show, cv2.imencode(".png", shaded(picture, looks, geometry))[1].tobytes())
     print(
         f"{options.out}: {mask}, {', '.join(mask.names[:8])}: {looks.mean():.0%} of the picture\n"
         f"next: calibrate … --mask {options.out}, and mask: {options.out} in the config"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 
 _RULES: Final = "inspectd.rules.yaml"
 _DASHBOARD: Final = Path("dashboards/inspectd/inspectd.json")
@@ -77,8 +77,7 @@ class Monitoring:
                     print(f"would write  {target}")
                 else:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    with replacing(target) as file:
-                        file.write(text.encode())
+                    write_whole(target, text.encode())
                     print(f"wrote        {target}")
             if not dry_run:
                 _remember(folder, {str(name): _sha256(text) for name, text in texts.items()})
@@ -130,8 +129,7 @@ def _record(folder: Path) -> Mapping[str, str]:
 
 
 def _remember(folder: Path, digests: Mapping[str, str]) -> None:
-    with replacing(folder / _RECORD) as file:
-        file.write(json.dumps(digests, indent=1).encode())
+    write_whole(folder / _RECORD, json.dumps(digests, indent=1).encode())
 
 
 def _digest(file: Path) -> str | None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from daemon.capture.drivers import BadPicture, CameraFailed, CameraSettings, Picture
 from daemon.capture.drivers.open import open_camera
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from foundation.secrets import masked
 from pictures.frames import Roi, Size, cut_out
 from pictures.recording_note import RecordingNote, note_of, with_note
@@ -65,8 +65,9 @@ def record(settings: CameraSettings, folder: Path, count: int) -> int:
                     break
                 pixels = cut_out(picture.pixels, settings.roi)
                 png = np.asarray(cv2.imencode(".png", pixels)[1]).tobytes()
-                with replacing(folder / f"frame-{first + saved:06d}.png") as file:
-                    file.write(with_note(png, _note(settings, picture)))
+                write_whole(
+                    folder / f"frame-{first + saved:06d}.png", with_note(png, _note(settings, picture))
+                )
                 saved += 1
                 progress.update()
     except (CameraFailed, BadPicture) as error:

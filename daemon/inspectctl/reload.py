@@ -2,7 +2,6 @@ import argparse
 from typing import Any
 
 from daemon.inspectctl.control_options import add_control_options, line_control
-from daemon.inspectctl.terminal import complain
 from foundation.errors import printable
 
 _TIMEOUT_S = 120.0  # engines are loaded and tried out before the line takes them
@@ -20,14 +19,8 @@ def add(commands: Any) -> None:
 
 
 def _reload(options: argparse.Namespace) -> int:
-    from verdicts import ControlSilent
-
-    try:
-        with line_control(options) as control:
-            control.status()  # so that nobody waits for long for a line that does not run
-        with line_control(options, timeout_s=_TIMEOUT_S) as control:
-            print(printable(control.reload()))
-    except ControlSilent as silence:
-        complain(str(silence))
-        return 1
+    with line_control(options) as control:
+        control.status()  # so that nobody waits for long for a line that does not run
+    with line_control(options, timeout_s=_TIMEOUT_S) as control:
+        print(printable(control.reload()))
     return 0

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.inspectctl.control_options import add_control_options, line_control
-from daemon.inspectctl.tail import verdict_line
 from daemon.inspectctl.terminal import complain
-from daemon.inspectctl.values import DECISIONS, count, decisions
+from daemon.inspectctl.values import count
+from daemon.inspectctl.verdict_options import add_verdict_options, verdict_line
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,32 +41,19 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--last", type=count, metavar="M", help="with --boot: to this seq (default: the last)"
     )
-    parser.add_argument(
-        "--decisions",
-        type=decisions,
-        default=DECISIONS,
-        metavar="LIST",
-        help="only these, such as reject,fault",
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object per line, as published")
+    add_verdict_options(parser)
     parser.set_defaults(run=_replay)
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from verdicts import ControlSilent, MalformedMessage
-
     if options.since is not None and (options.first is not None or options.last is not None):
         raise InputError("--first, --last: expected with --boot only")
     if options.last is not None and (options.first or 1) > options.last:
         raise InputError(f"--first: found {options.first}, expected at most --last, {options.last}")
-    try:
-        if options.journal is not None:
-            _from_file(options)
-        else:
-            _from_daemon(options)
-    except (ControlSilent, MalformedMessage) as error:
-        complain(str(error))
-        return 1
+    if options.journal is not None:
+        _from_file(options)
+    else:
+        _from_daemon(options)
     return 0
 
 
@@ -84,8 +71,9 @@ def _from_daemon(options: argparse.Namespace) -> None:
 def _from_file(options: argparse.Namespace) -> None:
     from daemon.journal.database import JournalFailed
     from daemon.journal.reader import JournalReader
-    from verdicts.message import decode_verdict
+    from verdicts.checks import MalformedMessage
     from verdicts.request import LARGEST
+    from verdicts.verdict import decode_verdict
 
     if options.control is not None or options.config is not None:
         raise InputError("which journal: expected --journal alone, or the line's --control or --config")
@@ -97,16 +85,14 @@ def _from_file(options: argparse.Namespace) -> None:
                 payloads = reader.verdicts(options.boot, options.first or 1, options.last or LARGEST)
             _print(map(decode_verdict, payloads), options)
             oldest = reader.after(0, 1)
-        except JournalFailed as error:
+            kept_from = datetime.fromisoformat(decode_verdict(oldest[0][1]).captured_at) if oldest else None
+        except (JournalFailed, MalformedMessage) as error:
             raise InputError(str(error)) from error
-    kept_from = datetime.fromisoformat(decode_verdict(oldest[0][1]).captured_at) if oldest else None
     _tell_what_was_removed(options, kept_from)
 
 
 def _print(verdicts: "Iterator[Verdict]", options: argparse.Namespace) -> None:
     from tqdm import tqdm
-
-    from verdicts import encode
 
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     found, due = 0, options.first or 1
@@ -116,7 +102,7 @@ def _print(verdicts: "Iterator[Verdict]", options: argparse.Namespace) -> None:
             complain(f"{due} to {verdict.seq - 1} of boot {verdict.boot} are not in the journal")
         found, due = found + 1, verdict.seq + 1
         if verdict.decision in options.decisions:
-            print(encode(verdict)[1].decode() if options.json else verdict_line(verdict))
+            print(verdict_line(verdict, options.json))
     if options.boot is not None and options.last is not None and due <= options.last:
         complain(f"{due} to {options.last} of boot {options.boot} are not in the journal")
     elif not found:

@@ -2,7 +2,6 @@ import argparse
 from typing import Any
 
 from daemon.inspectctl.control_options import add_control_options, line_control
-from daemon.inspectctl.terminal import complain
 from foundation.errors import printable
 
 _TIMEOUT_S = 30.0
@@ -21,15 +20,6 @@ def add(commands: Any) -> None:
 
 
 def _select(options: argparse.Namespace) -> int:
-    from foundation.errors import InputError
-    from verdicts import ControlSilent, MalformedMessage
-
-    try:
-        with line_control(options, timeout_s=_TIMEOUT_S) as control:
-            print(printable(control.select(options.product)))
-    except MalformedMessage as error:
-        raise InputError(str(error)) from error
-    except ControlSilent as silence:
-        complain(str(silence))
-        return 1
+    with line_control(options, timeout_s=_TIMEOUT_S) as control:
+        print(printable(control.select(options.product)))
     return 0

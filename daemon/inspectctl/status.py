@@ -12,7 +12,9 @@ from daemon.inspectctl.values import DECISIONS
 from foundation.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from verdicts import CameraStatistics, Health, Statistics
+    from collections.abc import Mapping
+
+    from verdicts import CameraStatistics, DriftHealth, Health, Statistics
 
 
 def add(commands: Any) -> None:
@@ -77,7 +79,7 @@ def _health_table(health: "Health", statistics: "Statistics | None") -> str:
         f"journal   {_journal(health)}",
         f"dropped   {health.dropped_messages} messages",
         *_golden_rows(health),
-        *drift_rows(health),
+        *drift_rows(health.drift or {}),
         "",
         f"{'camera':<{width}}  state      captured     faults  error",
     ]
@@ -114,10 +116,10 @@ def _statistics_rows(statistics: "Statistics | None") -> list[str]:
     ]
 
 
-def drift_rows(health: "Health") -> list[str]:
+def drift_rows(cameras: "Mapping[str, DriftHealth]") -> list[str]:
     """Tell what has changed at each camera since the calibration."""
     rows = []
-    for name, drift in (health.drift or {}).items():
+    for name, drift in cameras.items():
         if drift.cause is None:
             rows.append(f"drift     {name}: none in {drift.parts} parts that were looked at")
         else:

@@ -1,17 +1,17 @@
 import argparse
 import signal
 import sys
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from daemon.inspectctl.key_options import add_key_options, curve_keys
 from daemon.inspectctl.line_options import add_line_options, address_and_line
 from daemon.inspectctl.terminal import complain
-from daemon.inspectctl.values import DECISIONS, count, decisions
-from foundation.errors import InputError, printable
+from daemon.inspectctl.values import count
+from daemon.inspectctl.verdict_options import add_verdict_options, verdict_line
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
-    from verdicts import Lost, Subscription, Verdict
+    from verdicts import Lost, Subscription
 
 
 def add(commands: Any) -> None:
@@ -22,14 +22,7 @@ def add(commands: Any) -> None:
     )
     add_line_options(parser)
     add_key_options(parser)
-    parser.add_argument(
-        "--decisions",
-        type=decisions,
-        default=DECISIONS,
-        metavar="LIST",
-        help="only these, such as reject,fault",
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object per line, as published")
+    add_verdict_options(parser)
     parser.add_argument("--count", type=count, metavar="N", help="end after N verdicts")
     parser.set_defaults(run=_tail)
 
@@ -59,7 +52,7 @@ def _tail(options: argparse.Namespace) -> int:
 
 
 def _print_verdicts(subscription: "Subscription", as_json: bool, most: int | None) -> None:
-    from verdicts import LineSilent, encode
+    from verdicts import LineSilent
 
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     printed = 0
@@ -72,26 +65,8 @@ def _print_verdicts(subscription: "Subscription", as_json: bool, most: int | Non
                 silent_since = silence.health
                 complain(str(silence))
             continue
-        print(encode(verdict)[1].decode() if as_json else verdict_line(verdict), flush=True)
+        print(verdict_line(verdict, as_json), flush=True)
         printed += 1
-
-
-def verdict_line(verdict: "Verdict") -> str:
-    """Show a verdict in columns."""
-    at = datetime.fromisoformat(verdict.captured_at).astimezone()
-    decision = verdict.decision if verdict.reason is None else f"{verdict.decision} {verdict.reason}"
-    score = "-" if verdict.score is None else f"{verdict.score:.4f}"
-    columns = (
-        f"{at:%H:%M:%S}.{at.microsecond // 1000:03d}",
-        f"{verdict.camera:<8}",
-        f"{verdict.frame:>7}",
-        f"{decision:<14}",
-        f"{score:>7} / {verdict.threshold:.4f}",
-        f"{printable(verdict.part or '-'):<16}",
-        f"{verdict.latency_ms.total:>7.1f} ms",
-        printable(verdict.archive or ""),
-    )
-    return "  ".join(columns).rstrip()
 
 
 def _complain_of_loss(lost: "Lost") -> None:

@@ -3,11 +3,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from daemon.inspectctl.by_option import add_by_option, by
 from daemon.inspectctl.control_options import line_control
-from daemon.inspectctl.expect import user
 from daemon.inspectctl.key_options import add_key_options
-from daemon.inspectctl.terminal import complain
-from daemon.inspectctl.this_machine import only_line
+from daemon.inspectctl.line_options import add_config_option, config_of
 from daemon.inspectctl.values import seconds
 from foundation.errors import InputError, printable
 from foundation.option_types import number
@@ -46,7 +45,7 @@ def add(commands: Any) -> None:
         help="parts of so long count, such as 12 h (default: a week); none from before drift was accepted",
     )
     parser.add_argument("--reason", metavar="TEXT", help="with set and back: why")
-    parser.add_argument("--by", metavar="NAME", help="who changes it (default: the user of this machine)")
+    add_by_option(parser, "changes it")
     parser.add_argument(
         "--product", metavar="NAME", help="where the config names several (default: the first one)"
     )
@@ -56,12 +55,7 @@ def add(commands: Any) -> None:
         metavar="KEY",
         help="with which the calibration is signed, for lines with trusted_keys",
     )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="the line's; without it, that of the one line that runs on this machine",
-    )
+    add_config_option(parser)
     add_key_options(parser)
     parser.set_defaults(run=_threshold, control=None)
 
@@ -70,11 +64,13 @@ def _threshold(options: argparse.Namespace) -> int:
     from calibration.calibration_file import read_calibration
     from calibration.reestimate import JudgedParts, reestimate
     from lines.line_config import read_line
-    from verdicts import ControlSilent, MalformedMessage
 
     if options.value is not None and options.what != "set":
         raise InputError(f"VALUE: found {options.value:g}, expected none with back")
-    options.config = options.config or only_line()
+    for option in ("reason", "by", "sign"):
+        if options.what is None and getattr(options, option) is not None:
+            raise InputError(f"--{option}: found without set or back, expected with one of them alone")
+    options.config = config_of(options)
     line = read_line(options.config, options.key, options.server_key, signing_key=options.sign)
     product = options.product or next(iter(line.products), None)
     if product not in line.products:
@@ -93,13 +89,7 @@ def _threshold(options: argparse.Namespace) -> int:
         raise InputError("--reason: found nothing, expected why the threshold is changed")
     if line.signed and options.sign is None:
         raise InputError("--sign: found nothing, expected a key: the line takes signed calibrations alone")
-    try:
-        print(printable(_change(options, line, file, present)))
-    except MalformedMessage as error:
-        raise InputError(str(error)) from error
-    except ControlSilent as silence:
-        complain(str(silence))
-        return 1
+    print(printable(_change(options, line, file, present)))
     return 0
 
 
@@ -110,26 +100,31 @@ def _change(options: argparse.Namespace, line: "LineConfig", file: Path, present
         with line_control(options, timeout_s=_RELOAD_S) as control:
             return control.reload()
 
-    used, by, reason = InUse(file, take_up, options.sign), options.by or user() or "-", options.reason.strip()
+    used, who, reason = InUse(file, take_up, options.sign), by(options) or "-", options.reason.strip()
     if options.what == "back":
-        done = go_back(used, by=by, reason=reason)
+        done = go_back(used, by=who, reason=reason)
         return f"{done.said}; the threshold was {done.before:.4g} and is {done.threshold:.4g} again"
-    value, interval = _wished(line, present, options.within, options.value)
-    done = apply(used, value, by=by, reason=reason, interval=interval)
+    judged = _judged(line, present, options.within)
+    value, interval = _wished(*judged, present, options.value)
+    done = apply(used, value, by=who, reason=reason, interval=interval)
+    passes, rejects = judged
     return (
-        f"{done.said}; the threshold was {done.before:.4g} and is {value:.4g} now ({_rates(*interval)}); "
-        "inspectctl threshold back undoes it"
+        f"{done.said}; the threshold was {done.before:.4g} and is {value:.4g} now ({_rates(*interval)}), "
+        f"which rejects {int((passes > value).sum())} of {len(passes)} parts that passed and "
+        f"{int((rejects > value).sum())} of {len(rejects)} that did not; inspectctl threshold back undoes it"
     )
 
 
 def _wished(
-    line: "LineConfig", present: "Calibration", within_s: float, value: float | None
+    passes: "NDArray[np.float64]",
+    rejects: "NDArray[np.float64]",
+    present: "Calibration",
+    value: float | None,
 ) -> tuple[float, tuple[float, float]]:
     """Give the threshold to set, and the interval of its false reject rate."""
     from calibration.reestimate import JudgedParts, reestimate
     from calibration.threshold_change import counted_interval
 
-    passes, rejects = _judged(line, present, within_s)
     judged, rate = JudgedParts(passes, len(rejects)), present.wanted_false_reject_rate
     if value is None:
         found = reestimate(judged, present.threshold, rate).threshold

@@ -2,7 +2,6 @@ import argparse
 from typing import Any
 
 from daemon.inspectctl.control_options import add_control_options, line_control
-from daemon.inspectctl.terminal import complain
 from foundation.errors import printable
 
 
@@ -20,15 +19,6 @@ def add(commands: Any) -> None:
 
 
 def _trigger(options: argparse.Namespace) -> int:
-    from foundation.errors import InputError
-    from verdicts import ControlSilent, MalformedMessage
-
-    try:
-        with line_control(options) as control:
-            print(printable(control.trigger(options.camera, options.part)))
-    except MalformedMessage as error:
-        raise InputError(str(error)) from error
-    except ControlSilent as silence:
-        complain(str(silence))
-        return 1
+    with line_control(options) as control:
+        print(printable(control.trigger(options.camera, options.part)))
     return 0

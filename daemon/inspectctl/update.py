@@ -4,8 +4,9 @@ from typing import Any
 
 from daemon.inspectctl.control_options import control_in
 from daemon.inspectctl.key_options import add_key_options, curve_keys
+from daemon.inspectctl.line_options import add_config_option, config_of
 from daemon.inspectctl.packages import require_tuf
-from daemon.inspectctl.this_machine import only_line, running_configs
+from daemon.inspectctl.this_machine import running_configs
 from daemon.inspectctl.values import seconds
 from foundation.errors import InputError, printable
 from foundation.option_types import share, whole_number
@@ -24,12 +25,7 @@ def add(commands: Any) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--from", dest="source", metavar="URL|DIR", help="the repository")
     what.add_argument("--back", action="store_true", help="go back to the files before the installed release")
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="the line's; without it, that of the one line that runs on this machine",
-    )
+    add_config_option(parser)
     parser.add_argument(
         "--root", type=Path, metavar="FILE", help="root.json of the repository; needed the first time"
     )
@@ -73,7 +69,7 @@ def _update(options: argparse.Namespace) -> int:
     from daemon.updates.source import Source
     from daemon.updates.update import Line, Watch, go_back, update
 
-    config = (options.config or only_line()).absolute()
+    config = config_of(options).absolute()
     curve = curve_keys(options)
     if load_config(config).curve is not None and curve is None:
         raise InputError(f"{config}: the line has a section curve; expected --key and --server-key")

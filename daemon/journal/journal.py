@@ -34,7 +34,7 @@ from daemon.journal.retention import Retention
 from daemon.journal.stamps import Stamps, iso
 from daemon.journal.sync import DatabaseSync
 from foundation.errors import InputError, Unavailable, refused_by_system
-from verdicts.message import Verdict
+from verdicts.verdict import Verdict
 
 __all__ = ["Journal", "JournalFailed"]
 

@@ -131,15 +131,6 @@ class JournalReader:
         """List the boots that have rows, oldest first."""
         return [boot for boot, _ in self._fetch(_BOOTS)]
 
-    def last_boot(self) -> str | None:
-        """Name the boot that was started last; None in a new journal."""
-        started = self._fetch(_EVENTS.format("boot") + " DESC LIMIT 1", START)
-        if started and started[0][0] is not None:
-            return str(started[0][0])
-        newest = "SELECT boot FROM journal WHERE boot IS NOT NULL ORDER BY id DESC LIMIT 1"
-        found = self._fetch(newest)
-        return str(found[0][0]) if found else None
-
     def unfinished_start(self) -> dict[str, Any] | None:
         """Give the content of the newest ``start`` row when no ``stop`` follows it; None when one does."""
         newest = (

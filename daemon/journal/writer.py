@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from daemon.journal.journal import Journal, JournalFailed
-from verdicts.message import Verdict
+from verdicts.verdict import Verdict
 
 _MOST_ROWS_AT_ONCE: Final = 64
 _LONGEST_CLOSE_S: Final = 5.0

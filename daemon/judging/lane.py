@@ -96,7 +96,7 @@ class Lane(threading.Thread):
         self.work: Work | None = None
         """What it is at; None while it waits."""
         self.trouble: str | None = None
-        """What is wrong with the servers of its engine, if it has some; as of the last batch."""
+        """What is wrong with its engine although that judges; as of the last batch."""
         self._engines = dict(engines)
         self._wanted = frozenset(wanted)
         self._arriving: queue.SimpleQueue[tuple[frozenset[Product], Mapping[Product, Engine]]]
@@ -146,7 +146,7 @@ class Lane(threading.Thread):
             result = self._judge(frames)
         except EngineAway as error:
             # The engine asks again by itself; to open it anew, or to give the line up, would help nobody.
-            self._note_servers(frames[0].product)
+            self._note_trouble(frames[0].product)
             return NotJudged(self, frames, str(error))
         except Exception as error:  # whatever a driver raises, the frames must get their verdict
             self.failures += 1
@@ -154,11 +154,12 @@ class Lane(threading.Thread):
             self._close(frames[0].product)
             return NotJudged(self, frames, str(error))
         self.failures = 0
-        self._note_servers(frames[0].product)
+        self._note_trouble(frames[0].product)
         return result
 
-    def _note_servers(self, product: Product) -> None:
-        trouble = getattr(self._engines.get(product), "trouble", None)
+    def _note_trouble(self, product: Product) -> None:
+        engine = self._engines.get(product)
+        trouble = None if engine is None else engine.trouble
         if trouble != self.trouble:
             _log.warning("engine: %s", trouble or "all servers answer again")
         self.trouble = trouble

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemon.journal.reader import JournalReader
-from verdicts.message import MalformedMessage, decode_verdict
+from verdicts.checks import MalformedMessage
+from verdicts.verdict import decode_verdict
 
 BEFORE: Final = 1000
 """Newest verdicts before an update, with which those after it are compared."""

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from daemon.config import load_config
 from daemon.updates.release import Release, ReleasedFile, files_of, parse_release
 from foundation.errors import InputError, Unavailable, refused_by_system
-from foundation.files import replacing, sha256, sync_folder
+from foundation.files import sha256, sync_folder, write_whole
 
 LIST: Final = "release.json"
 SEEN: Final = "seen"
@@ -81,8 +81,7 @@ class Installed:
 
     def note(self, state: State) -> None:
         """Write down what becomes of releases, whole or not at all."""
-        with replacing(self.folder / "state.json") as file:
-            file.write((state.model_dump_json(indent=1) + "\n").encode())
+        write_whole(self.folder / "state.json", (state.model_dump_json(indent=1) + "\n").encode())
         sync_folder(self.folder)
 
     @contextmanager

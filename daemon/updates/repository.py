@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from daemon.updates.release import Release, described, parse_release
 from foundation.errors import InputError, refused_by_system
-from foundation.files import replacing, sync_folder
+from foundation.files import sync_folder, write_whole
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -179,8 +179,7 @@ def change_key(folder: Path, keys: Path, role: str) -> Path:
         root.signed.expires = _in_days("root")
         _write_signed(folder, root, signers["root"], *([new] if role == "root" else []))
         sync_folder(folder / "metadata")
-        with replacing(folder / "root.json") as written:
-            written.write(root.to_bytes())
+        write_whole(folder / "root.json", root.to_bytes())
         if role != "root":
             _publish(folder, signers | {role: new}, *_newest(folder))
         file.replace(former)
@@ -222,8 +221,7 @@ def _write_signed(folder: Path, part: "Metadata[S]", signer: "CryptoSigner", *ot
     name = f"{part.signed.type}.json"
     if part.signed.type != "timestamp":
         name = f"{part.signed.version}.{name}"
-    with replacing(folder / "metadata" / name) as file:
-        file.write(part.to_bytes())
+    write_whole(folder / "metadata" / name, part.to_bytes())
 
 
 def _store(folder: Path, targets: "Targets", target: str, content: bytes) -> None:
@@ -235,8 +233,7 @@ def _store(folder: Path, targets: "Targets", target: str, content: bytes) -> Non
     if path.exists() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(content)
+    write_whole(path, content)
     sync_folder(path.parent)
 
 
@@ -313,8 +310,7 @@ def _signers(folder: Path, keys: Path, roles: Sequence[str]) -> "dict[str, Crypt
 def _write_key(file: Path, key: "Ed25519PrivateKey") -> None:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    with replacing(file, mode=0o600) as written:
-        written.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_whole(file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
 
 
 def _in_days(kind: str) -> datetime:

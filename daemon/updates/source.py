@@ -27,7 +27,7 @@ from urllib3.exceptions import HTTPError
 from daemon.updates.release import MOST_BYTES, Release, ReleasedFile, parse_release
 from daemon.updates.repository import file_target, release_target
 from foundation.errors import InputError, Unavailable, refused_by_system
-from foundation.files import replacing
+from foundation.files import write_whole
 
 _SILENCE_S: Final = 30
 """After so long without a byte a server is not there."""
@@ -83,8 +83,7 @@ class Source:
         """
         with _told(self.address):
             self._updater.refresh()
-            with replacing(self._kept_root) as kept:
-                kept.write(self._root)
+            write_whole(self._kept_root, self._root)
             target = self._updater.get_targetinfo(release_target(line))
             if target is None:
                 raise InputError(f"{self.address}: holds no release of line {line}")

@@ -21,7 +21,7 @@ from daemon.updates.installed import Installed, State, Trial
 from daemon.updates.release import Release
 from daemon.updates.source import Source
 from foundation.errors import InputError, Unavailable, WorkFailed, printable
-from foundation.files import replacing
+from foundation.files import write_whole
 from foundation.yaml_file import read_yaml, yaml_text
 from verdicts import ControlRefused, ControlSilent, CurveKeys, LineControl
 
@@ -196,8 +196,7 @@ def _check(line: Line, folder: Path, release: Release) -> None:
         InputError: it is not in order.
     """
     path = line.path.with_name(f".{line.path.name}.trial")
-    with replacing(path) as file:
-        file.write(_with_paths_of(folder, folder / release.config).encode())
+    write_whole(path, _with_paths_of(folder, folder / release.config).encode())
     try:
         if load_config(path).line != release.line:
             raise InputError(f"{folder / release.config}: is not of line {release.line}")

@@ -14,7 +14,7 @@ from dashboard.records import DECISIONS, LABELS, Shown, parse_id
 from dashboard.watch import LineWatch
 from dashboard.web.answers import Query, Refused, answer
 from dashboard.web.site import Ask, beside
-from verdicts.message import Reason
+from verdicts.verdict import Reason
 
 FILTERS: Final = (
     *("decision", "camera", "product", "reason", "model", "score_min", "score_max", "from", "to", "label"),

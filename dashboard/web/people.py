@@ -19,7 +19,7 @@ from dashboard.labels import readable
 from dashboard.web.answers import Query, Refused, answer, body, text
 from dashboard.web.guard import COOKIE
 from dashboard.web.site import Ask, Site, beside
-from verdicts.message import NAME
+from verdicts.checks import NAME
 
 _NOBODY = "-"
 

@@ -127,7 +127,7 @@ def ablate(
     found: dict[Row, dict[int, dict[str, Any]]] = {row: {} for row in rows}
     for row, seed in tqdm(tasks, desc="ablation", unit="row"):
         run = run_of(settings, row, seed, split_of[seed], penalty)
-        file = out / f"{row.section}-{rows.index(row) + 1}-seed-{seed}.json"
+        file = out / f"{row.section}-{place(row)}-seed-{seed}.json"
         metrics = _finished(file, run)
         if metrics is None:
             model = out / f"{row.trained_as}-seed-{seed}.pt"
@@ -151,6 +151,11 @@ def ablate(
             for row, by_seed in found.items()
         ],
     }
+
+
+def place(row: Row) -> int:
+    """Give where a row stands in its section, from 1, whether or not the larger size has its row."""
+    return [other for other in ROWS if other.section == row.section].index(row) + 1
 
 
 def run_of(settings: Settings, row: Row, seed: int, split: Split, penalty: Natural) -> Run:

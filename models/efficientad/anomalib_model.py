@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine_runtime.engine import uncalibrated
-from foundation.files import replacing
+from foundation.files import write_whole
 from models.efficientad.export import Graph, add_networks
 from models.efficientad.networks import TEACHER_CHANNELS, AsInAnomalib, ModelSize, autoencoder, pdn
 from models.method import as_text
@@ -66,8 +66,7 @@ class AnomalibModel(nn.Module):
         ]
         graph.combine(dict(zip(MAPS, planes, strict=True)))
         proto = graph.model("efficientad", self.image_size, self.image_size, MAPS, self._metadata(digest))
-        with replacing(path) as file:
-            file.write(proto.SerializeToString())
+        write_whole(path, proto.SerializeToString())
 
     def _metadata(self, digest: str) -> dict[str, str]:
         return {

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from models.backbones.trunk import Trunk
 from models.efficientad.losses import P_HARD
 from models.efficientad.model import EfficientAd
@@ -59,6 +59,8 @@ class Run:
     """Of the camera, of which the images showed ``roi``, or the whole; None where they did not say."""
     reference: str | None = None
     """``Reference.text`` of the part, by which it was brought to its place; None where it was left."""
+    mask: str | None = None
+    """SHA-256 of the mask that says where the maps of the validation images count; everywhere when None."""
 
 
 _FIRST = {"position_aware": False, "density": False, "whole": False}
@@ -185,8 +187,7 @@ def _save(path: Path, content: dict[str, Any]) -> None:
     # Through memory: of a full disk torch itself says neither which file nor why.
     whole = io.BytesIO()
     torch.save(content, whole)
-    with replacing(path) as file:
-        file.write(whole.getbuffer())
+    write_whole(path, whole.getbuffer())
 
 
 def _load(path: Path, expected: str, kind: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from engine_runtime.engine import FRAMES
 from engine_runtime.manifest import FP32_NODES
-from foundation.files import replacing
+from foundation.files import write_whole
 from models.backbones.trunk import IMAGE, JOINED, Trunk
 from models.contract_graph import ContractGraph
 from models.efficientad.checkpoint import Run
@@ -26,6 +26,7 @@ from models.efficientad.model import EfficientAd
 from models.efficientad.networks import MEAN, STD, STRIDE
 from models.efficientad.picture import LEAST_TOP, Picture
 from models.efficientad.positions import BELOW_USUAL, LEAST, LEAST_DISTANCE, USUAL, Density, UsualMap
+from models.method import TRAINING_MASK
 from pictures.heatmap import MAP_STRIDE
 from pictures.locating.reference import parse_reference
 from pictures.map_quantiles import MAP_NORMALISATION, MAP_WEIGHTS
@@ -87,8 +88,7 @@ def export(path: Path, run: Run, model: EfficientAd) -> int:
         planes.append(graph.whole(POOLED, shape, model.picture))
     graph.combine(dict(zip(model.map_names, planes, strict=True)))
     proto = graph.model("efficientad", model.image_size, model.cells, model.map_names, about)
-    with replacing(path) as file:
-        file.write(proto.SerializeToString())
+    write_whole(path, proto.SerializeToString())
     return len(graph.nodes)
 
 
@@ -181,6 +181,8 @@ def metadata(run: Run, model: EfficientAd) -> dict[str, str]:
     else:
         entries |= {"backbone": model.trunk.name, "backbone_licence": model.trunk.licence}
         entries[MAP_WEIGHTS] = ",".join(f"{weight:.6g}" for weight in model.weights.tolist())
+    if run.mask is not None:
+        entries[TRAINING_MASK] = run.mask
     if run.pixel_digests:
         entries[PIXEL_DIGESTS] = run.pixel_digests
     reference = None if run.reference is None else parse_reference(run.reference)
@@ -221,13 +223,12 @@ class Graph(ContractGraph):
         components, (height, width) = len(density.basis), density.grid
         basis = self.weight("density/basis", density.basis[:, :, None, None].contiguous().numpy())
         self.node("Conv", [features, basis], "density/projected", kernel_shape=[1, 1])
-        flat = shape("flat", 0, components, height * width)
-        self.node("Reshape", ["density/projected", flat], "density/columns")
-        self.node("Transpose", ["density/columns"], "density/rows", perm=[2, 0, 1])
+        # In this order: runtimes keep the channels last, and transpose large planes slowly.
+        self.node("Transpose", ["density/projected"], "density/cells", perm=[2, 3, 0, 1])
+        self.node("Reshape", ["density/cells", shape("flat", height * width, -1, components)], "density/rows")
         mean = self.weight("density/mean", density.mean[:, None].numpy())
         self.node("Sub", ["density/rows", mean], "density/apart")
-        whitening = self.weight("density/whitening", density.whitening.numpy())
-        self.node("MatMul", ["density/apart", whitening], "density/independent")
+        self.triangular_product("density/apart", density.whitening.numpy(), "density/independent")
         plane = shape("plane", -1, 1, height, width)
 
         def averaged(squares: str, name: str) -> str:

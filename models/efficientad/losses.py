@@ -23,7 +23,12 @@ def hard_feature_loss(teacher: Tensor, student: Tensor, p_hard: float = P_HARD) 
 
 
 def squared_error(target: Tensor, prediction: Tensor) -> Tensor:
-    """Average all squared differences: the autoencoder's and the student–autoencoder loss (paper §4.3)."""
+    """Average all squared differences: the autoencoder's and the student–autoencoder loss (paper §4.3).
+
+    Args:
+        target: N×C×h×w float32.
+        prediction: of the same shape.
+    """
     return (target - prediction).square().mean()
 
 

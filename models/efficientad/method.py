@@ -56,12 +56,18 @@ class EfficientAdMethod:
             pixel_digests=good.pixel_digests,
             seen=good.seen,
         )
-        run, trained = self.learn(split, good.size, good.tiles, good.looks)
+        mask = None if good.mask is None else good.mask.mask.digest
+        run, trained = self.learn(split, good.size, good.tiles, mask, good.looks)
         _, model = load_model(self.checkpoint)
         return EfficientAdModel(run, model, np.array(trained.scores, dtype=np.float64))
 
     def learn(
-        self, split: Split, size: Size, tiles: Tiles | None, looks: Looks | None = None
+        self,
+        split: Split,
+        size: Size,
+        tiles: Tiles | None,
+        mask: str | None = None,
+        looks: Looks | None = None,
     ) -> tuple[Run, Trained]:
         """Train, and write the checkpoint.
 
@@ -69,7 +75,8 @@ class EfficientAdMethod:
             split: images, resized.
             size: of them.
             tiles: into which pictures were cut.
-            looks: see ``GoodImages.looks``; the maps count everywhere when None.
+            mask: SHA-256 of the mask, if any.
+            looks: what it says, see ``GoodImages.looks``; the maps count everywhere when None.
 
         Raises:
             InputError, TrainingFailed: see ``Method.fit``.
@@ -91,6 +98,7 @@ class EfficientAdMethod:
             camera_picture=split.seen.camera_picture,
             reference=None if split.seen.reference is None else split.seen.reference.text,
             pixel_digests=split.pixel_digests,
+            mask=mask,
             **self.recipe,
         )
         trained = train(

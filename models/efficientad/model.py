@@ -113,7 +113,14 @@ class EfficientAd(nn.Module):
         return MapGeometry.of(self.image_size, self.cells, {})
 
     def targets(self, images: Tensor) -> Tensor:
-        """Give the teacher's features with mean 0 and variance 1 over the training set, per channel."""
+        """Give the teacher's features with mean 0 and variance 1 over the training set, per channel.
+
+        Args:
+            images: N×3×H×W float32 after ``normalised``.
+
+        Returns:
+            N×C×h×w float32.
+        """
         features: Tensor = self.teacher(images)
         return (features - self.teacher_mean[:, None, None]) / self.teacher_std[:, None, None]
 
@@ -141,7 +148,10 @@ class EfficientAd(nn.Module):
 
         Args:
             images: see ``maps``.
-            targets: the teacher's features of them.
+            targets: the teacher's features of them, see ``targets``.
+
+        Returns:
+            One or two maps, N×h×w float32 each.
         """
         student = self.student(images)
         local = (targets - student[:, : self.channels]).square().mean(1)

@@ -30,7 +30,7 @@ class Picture(nn.Module):
         self.register_buffer("whitening", torch.eye(2 * channels))
 
     def fit(self, summaries: Tensor) -> None:
-        """Fit the Gaussian to what ``summary`` gives of good pictures, at least 2.
+        """Fit the Gaussian to what ``summary`` gives of N good pictures, at least 2: N×2C float32.
 
         Raises:
             np.linalg.LinAlgError: they do not vary at all.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from foundation.errors import InputError
-from foundation.files import replacing, sha256
+from foundation.files import sha256, write_whole
 from models.backbones.efficientnet_lite import NAMES
 from models.backbones.open import TORCHVISION, open_trunk
 from models.backbones.trunk import Trunk
@@ -138,5 +138,4 @@ def save_teacher(path: Path, teacher: nn.Sequential, about: dict[str, str]) -> N
     from safetensors.torch import save
 
     weights = {name: tensor.half().contiguous() for name, tensor in teacher.state_dict().items()}
-    with replacing(path) as file:
-        file.write(save(weights, about))
+    write_whole(path, save(weights, about))

@@ -396,14 +396,15 @@ def validate(
     ]
     losses = [float(torch.cat(kind).mean()) for kind in zip(*(raw for raw, _ in found), strict=True)]
     maps = [torch.cat(kind).cpu() for kind in zip(*(maps for _, maps in found), strict=True)]
-    if looks is not None:
-        lie = {MAP_STRIDE: str(STRIDE)} if model.trunk is None else {}
-        there = torch.from_numpy(looks(Size(*maps[0].shape[1:]), lie))
-        maps = [kind[:, there][:, None] for kind in maps]
+    cells = Size(*maps[0].shape[1:])
+    lie = {MAP_STRIDE: str(STRIDE)} if model.trunk is None else {}
+    there = torch.from_numpy(np.ones(cells, dtype=bool) if looks is None else looks(cells, lie))
+    maps = [kind[:, there][:, None] for kind in maps]
     for row, kind in enumerate(maps):
         model.quantiles[row] = torch.from_numpy(map_scale(kind.numpy(), run.map_normalisation))
     if model.trunk is not None:
-        model.weights.copy_(map_weights(model, (normalised(image[None].to(device)) for image in validation)))
+        seen = (normalised(image[None].to(device)) for image in validation)
+        model.weights.copy_(map_weights(model, seen, there.to(device)))
         model.quantiles.copy_(
             torch.from_numpy(weighted(model.quantiles.cpu().numpy(), model.weights.cpu().numpy()))
         )

@@ -18,20 +18,21 @@ LEAST = 0.01
 
 
 @torch.no_grad()
-def map_weights(model: EfficientAd, images: Iterable[Tensor]) -> Tensor:
+def map_weights(model: EfficientAd, images: Iterable[Tensor], there: Tensor) -> Tensor:
     """Give the weight of each map, K from ``LEAST`` to 1, in the order of ``EfficientAd.map_names``.
 
     Args:
         model: in evaluation mode.
         images: held-out good ones, 1×3×H×W float32 after ``normalised`` each.
+        there: h×w bool, the cells that count.
     """
     missed = {LOCAL: 0.0, GLOBAL: 0.0}
     seen = 0.0
     for image in images:
-        targets = model.targets(image)
+        targets = model.targets(image)[..., there]
         seen += float(targets.square().sum())
-        missed[LOCAL] += float((targets - model.student(image)[:, : model.channels]).square().sum())
+        missed[LOCAL] += float((targets - model.student(image)[:, : model.channels, there]).square().sum())
         if model.autoencoder is not None:
-            missed[GLOBAL] += float((targets - model.autoencoder(image)).square().sum())
+            missed[GLOBAL] += float((targets - model.autoencoder(image)[..., there]).square().sum())
     shares = {name: 1 - value / max(seen, torch.finfo().tiny) for name, value in missed.items()}
     return torch.tensor([min(max(shares.get(name, 1.0), LEAST), 1.0) for name in model.map_names])

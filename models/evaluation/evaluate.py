@@ -57,7 +57,7 @@ class Judged:
 
     @property
     def defective(self) -> NDArray[np.bool_]:
-        """Which images show a defective part."""
+        """Which of the N images show a defective part, N bool."""
         return np.array([sample.defect is not None for sample in self.samples])
 
     @property
@@ -76,7 +76,7 @@ class Judged:
         return [index for index, looked in enumerate(self.looked) if looked.lost is not None]
 
     def heat(self, index: int, size: Size) -> NDArray[np.float32]:
-        """Spread an anomaly map over its picture, or what is shown of it, at any size."""
+        """Spread an anomaly map over its picture, or what is shown of it: float32 of ``size``."""
         values = self.maps[index]
         if self.reference is None:
             spread = self.geometry.at(size).spread(values)

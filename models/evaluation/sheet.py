@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.files import replacing
+from foundation.files import write_whole
 from models.datasets.masks import regions, union
 from models.evaluation.evaluate import Evaluation, Judged, picture_seen
 from models.evaluation.operating_point import OperatingPoint
@@ -53,8 +53,7 @@ def write_sheet(path: Path, evaluation: Evaluation, point: OperatingPoint, title
     for name, indices in rows.items():
         parts.append(_row(judged, f"{name} ({len(indices)})", indices[:TILES], point.threshold))
     encoded = cv2.imencode(".png", np.concatenate(parts))[1]
-    with replacing(path) as file:
-        file.write(encoded.tobytes())
+    write_whole(path, encoded.tobytes())
 
 
 def histogram(judged: Judged, point: OperatingPoint, title: str) -> Frame:

@@ -26,11 +26,11 @@ def thresholds(values: NDArray[np.float32], levels: int = LEVELS) -> NDArray[np.
     """Choose thresholds that follow a distribution of values, closer together towards its upper end.
 
     Args:
-        values: a sample of those in the maps.
+        values: a sample of those in the maps, of any shape.
         levels: the most to choose.
 
     Returns:
-        Distinct values, ascending.
+        Distinct values, ascending, at most ``levels``.
     """
     ordered = np.unique(values)
     if len(ordered) <= levels:
@@ -58,7 +58,7 @@ class PixelCurves:
         """Count the pixels of one more image.
 
         Args:
-            anomaly_map: H×W.
+            anomaly_map: H×W float32.
             regions: its defects; none for a good part.
         """
         for region in regions:
@@ -135,8 +135,8 @@ def area_under(x: Floats, y: Floats, limit: float) -> tuple[float, float]:
     """Integrate a curve from 0 to a limit by trapezoids and divide by the limit.
 
     Args:
-        x: ascending to 1, false positive rates; the curve starts at (0, 0).
-        y: as many values, never falling.
+        x: false positive rates, N float64, ascending to 1; the curve starts at (0, 0).
+        y: N float64, never falling.
         limit: above 0 and up to 1.
 
     Returns:

@@ -24,7 +24,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from models import memory
 from models.backbones.features import Features
 from models.backbones.open import open_trunk
@@ -262,8 +262,7 @@ class PadimModel:
 
         content = self.graph().SerializeToString()
         save_sums(sums_file(path), self)
-        with replacing(path) as file:
-            file.write(content)
+        write_whole(path, content)
 
 
 def _some_features(features: Features, images: Tensor) -> NDArray[np.float32]:

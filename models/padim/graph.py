@@ -20,10 +20,6 @@ PICTURE = 1 / 3
 """Weight of the picture's mean feature in the map ``whole``; the rest is that of its worst place."""
 
 
-BLOCKS = 4
-"""Of the columns of a triangular matrix: with 4, six tenths of it are kept; more of them cost more time."""
-
-
 class Deviations(NamedTuple):
     """Over good pictures, of the two values of which the map ``whole`` is made, each divided by its own."""
 
@@ -84,7 +80,7 @@ def graph_of(
     graph.node(
         "Sub", ["distance/rows", graph.weight("distance/mean", positions.mean[:, None])], "distance/apart"
     )
-    _whitened(graph, positions.whitening)
+    graph.triangular_product("distance/apart", positions.whitening, "distance/independent")
     graph.node("Mul", ["distance/independent"] * 2, "distance/squares")
     # A Cholesky factor is triangular: its first components alone give the distance of the fine layers alone.
     ends = [
@@ -145,26 +141,6 @@ def graph_of(
     graph.combine(planes)
     about = {MAP_NORMALISATION: PEAKS, FP32_NODES: "distance/", **metadata}
     return graph.model("padim", trunk.size, trunk.grid, tuple(planes), about)
-
-
-def _whitened(graph: ContractGraph, whitening: NDArray[np.float32]) -> None:
-    """Multiply with triangular matrices, in blocks of columns without most of the zeros.
-
-    Reading the matrices takes longer than to compute with them, and they are most of the file.
-    """
-    components = whitening.shape[-1]
-    first = graph.weight("distance/block_start", np.array([0], dtype=np.int64))
-    axis = graph.weight("distance/block_axis", np.array([2], dtype=np.int64))
-    start, parts = 0, []
-    for block in range(1, BLOCKS + 1):
-        end = -(-components * block // BLOCKS)
-        name = f"distance/block_{block}"
-        until = graph.weight(f"{name}_end", np.array([end], dtype=np.int64))
-        graph.node("Slice", ["distance/apart", first, until, axis], f"{name}_apart")
-        matrix = graph.weight(f"{name}_whitening", np.ascontiguousarray(whitening[:, :end, start:end]))
-        parts.append(graph.node("MatMul", [f"{name}_apart", matrix], name))
-        start = end
-    graph.node("Concat", parts, "distance/independent", axis=2)
 
 
 def _with_context(graph: ContractGraph, context: NDArray[np.int64], fine: int, grid: Size) -> str:

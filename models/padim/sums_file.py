@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from models.backbones.trunk import Trunk
 from models.padim.statistics import Statistics
 
@@ -55,8 +55,7 @@ def save_sums(path: Path, model: "PadimModel") -> None:
         "about": model.about,
         **model.trunk.plain(),
     }
-    with replacing(path) as file:
-        file.write(save(tensors, metadata={"format": FORMAT, _ABOUT: json.dumps(about)}))
+    write_whole(path, save(tensors, metadata={"format": FORMAT, _ABOUT: json.dumps(about)}))
 
 
 def load_sums(path: Path) -> "PadimModel":

@@ -14,7 +14,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from models import memory
 from models.backbones.features import Features
 from models.backbones.open import open_trunk
@@ -140,5 +140,4 @@ class PatchCoreModel:
     def export(self, path: Path) -> None:
         """See ``Model.export``."""
         content = self.graph().SerializeToString()
-        with replacing(path) as file:
-            file.write(content)
+        write_whole(path, content)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from foundation.yaml_file import yaml_text
 from foundation.yaml_model import read_model
 from lines.section import File, Name, Section
@@ -101,8 +101,7 @@ def _settings(path: Path, out: Path, name: str, options: dict[str, Any]) -> Path
             raise InputError(f"{path}: methods.{name}.{key}: found here, expected none: the plan gives it")
     file = out / "settings" / f"{name}.yaml"
     file.parent.mkdir(exist_ok=True)
-    with replacing(file) as written:
-        written.write(yaml_text(options).encode() if options else b"method: auto\n")
+    write_whole(file, yaml_text(options).encode() if options else b"method: auto\n")
     try:
         apply_settings(parser(), ["--settings", str(file)])
     except InputError as error:

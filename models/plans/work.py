@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from foundation.errors import WorkFailed
-from foundation.files import replacing
+from foundation.files import write_whole
 from models.plans.plan import Task, finished
 
 MOST_KILLS: Final = 5
@@ -56,8 +56,7 @@ def do(task: Task, threads: int | None) -> dict[str, Any]:
             "seconds": round(time.monotonic() - began_s, 1),
             "machine": platform.node(),
         }
-        with replacing(task.folder / "result.json") as file:
-            file.write(json.dumps(result, indent=1).encode() + b"\n")
+        write_whole(task.folder / "result.json", json.dumps(result, indent=1).encode() + b"\n")
         return result
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from models import memory
 from models.backbones.open import open_trunk
 from models.backbones.trunk import Trunk
@@ -151,5 +151,4 @@ class StfpmModel:
     def export(self, path: Path) -> None:
         """See ``Model.export``."""
         content = self.graph().SerializeToString()
-        with replacing(path) as file:
-            file.write(content)
+        write_whole(path, content)

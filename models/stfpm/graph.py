@@ -25,7 +25,7 @@ def graph_of(
 
     Args:
         trunk: the teacher, not joined.
-        student: output of each convolution of the trunk → weight and bias of the student.
+        student: output of each convolution of the trunk → weight, O×I×k×k, and bias, O, of the student.
         metadata: what the model says of itself.
     """
     graph = trunk.begun()

@@ -19,7 +19,7 @@ class Network(nn.Module):
 
     Args:
         trunk: not joined.
-        learns: a student: its convolutions begin anew, each with a batch normalisation behind it.
+        learns: a student: its convolutions begin anew, each with a batch normalisation after it.
 
     Raises:
         InputError: the trunk has an operator that is not known here.
@@ -55,7 +55,11 @@ class Network(nn.Module):
         return [values[name] for name in self._features]
 
     def folded(self) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Give weight and bias of each convolution, by its output, with its batch normalisation inside."""
+        """Give each convolution, by its output, with its batch normalisation inside.
+
+        Returns:
+            Output → weight, O×I×k×k float32, and bias, O float32.
+        """
         found = {}
         for step in self._steps:
             if key(step.output) in self.layers:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from foundation.errors import InputError, refused_by_system
-from foundation.files import replacing
+from foundation.files import write_whole
 from pictures.frames import Frame
 from pictures.locating.reference import Reference, parse_reference
 from pictures.png_text import AFTER_HEADER, text_in, with_text
@@ -29,8 +29,7 @@ def write_reference(path: Path, reference: Reference, picture: Frame) -> None:
         InputError: the folder of ``path`` cannot be written.
     """
     png = np.asarray(cv2.imencode(".png", picture)[1]).tobytes()
-    with replacing(path) as file:
-        file.write(with_text(png, _KEYWORD, reference.text.encode("ascii")))
+    write_whole(path, with_text(png, _KEYWORD, reference.text.encode("ascii")))
 
 
 def read_reference(path: Path) -> Reference:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 
 _log = logging.getLogger(__name__)
 _MOST_CAUSES: Final = 200
@@ -95,8 +95,7 @@ class Alarms:
     def _write(self) -> None:
         content = {name: [cause.text, cause.since] for name, cause in self._causes.items() if cause.told}
         try:
-            with replacing(self._file, 0o640) as file:
-                file.write(json.dumps(content).encode())
+            write_whole(self._file, json.dumps(content).encode(), 0o640)
         except InputError as error:
             _log.warning("%s", error)
 

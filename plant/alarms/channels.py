@@ -11,13 +11,15 @@ from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import Final, Protocol
 
-from foundation.errors import InputError
+from foundation.errors import printable
 from foundation.secret_file import read_secret
 from plant.alarms.alarms import Message, content_of
 from plant.alarms.config import AlarmsConfig, MailConfig, server_of
+from plant.deadline import hanging_up_after
 from plant.http_post import Poster, WebAddress
 from plant.outputs import PeerFailed
 from plant.section import seconds
+from plant.tls import reason, trusting
 
 _log = logging.getLogger(__name__)
 _MOST_WAITING: Final = 200
@@ -71,10 +73,7 @@ class MailWay:
         self._password = (
             None if config.password is None else read_secret(file, "alarms.mail.password", config.password)
         )
-        try:
-            self._context = ssl.create_default_context(cafile=config.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise InputError(f"{file}: alarms.mail.ca: {config.ca} holds no certificate in PEM") from error
+        self._context = trusting(file, "alarms.mail.ca", config.ca)
 
     def send(self, message: Message) -> None:
         config = self._config
@@ -86,34 +85,59 @@ class MailWay:
         mail.set_content(
             f"{message.text}\n\nline: {message.line}\ncause: {message.cause}\nsince: {message.since}\n"
         )
+        server: smtplib.SMTP = (
+            smtplib.SMTP_SSL(timeout=self._timeout_s, context=self._context)
+            if self._secure
+            else smtplib.SMTP(timeout=self._timeout_s)
+        )
+        # The name in its certificate; the library only notes it when it connects at once.
+        server._host = self._host  # type: ignore[attr-defined]
         try:
-            with self._connected() as server:
+            with hanging_up_after(self._timeout_s, lambda: getattr(server, "sock", None)):
+                self._log_in(server)
                 server.send_message(mail)
+                server.putcmd("quit")  # it has been taken, whatever is answered to that
         except (smtplib.SMTPException, OSError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise PeerFailed(f"{config.server}: {reason}") from error
+            raise PeerFailed(f"{config.server}: {_why(error, self._timeout_s)}") from error
+        finally:
+            server.close()
 
-    def _connected(self) -> smtplib.SMTP:
-        if self._secure:
-            server: smtplib.SMTP = smtplib.SMTP_SSL(
-                self._host, self._port, timeout=self._timeout_s, context=self._context
-            )
-        else:
-            server = smtplib.SMTP(self._host, self._port, timeout=self._timeout_s)
-        try:
+    def _log_in(self, server: smtplib.SMTP) -> None:
+        code, text = server.connect(self._host, self._port)
+        if code != 220:
+            raise smtplib.SMTPConnectError(code, text)
+        server.ehlo()
+        if not self._secure and server.has_extn("starttls"):
+            server.starttls(context=self._context)
             server.ehlo()
-            if not self._secure and server.has_extn("starttls"):
-                server.starttls(context=self._context)
-                server.ehlo()
-            elif not self._secure and self._password is not None:
-                raise smtplib.SMTPException("offers no TLS, and a password is not sent without it")
-            if self._config.user is not None and self._password is not None:
-                server.login(self._config.user, self._password)
-        except BaseException:
-            with contextlib.suppress(smtplib.SMTPException, OSError):
-                server.close()
-            raise
-        return server
+        elif not self._secure and self._password is not None:
+            raise smtplib.SMTPException("offers no TLS, and a password is not sent without it")
+        if self._config.user is not None and self._password is not None:
+            server.login(self._config.user, self._password)
+
+
+def _why(error: Exception, timeout_s: float) -> str:
+    """Put what a mail server does into plain words."""
+    late = f"does not answer for {timeout_s:g} s"
+    match error:
+        case TimeoutError():
+            return late
+        case ssl.SSLError():
+            return reason(error)
+        case smtplib.SMTPServerDisconnected():
+            return late if isinstance(error.__context__, TimeoutError) else "has ended the connection"
+        case smtplib.SMTPRecipientsRefused(recipients=refused):
+            [(recipient, (code, text)), *_] = refused.items()
+            return f"refuses {recipient}: {code} {_shown(text)}"
+        case smtplib.SMTPResponseException(smtp_code=code, smtp_error=text):
+            return "does not speak SMTP" if code == -1 else f"answers {code} {_shown(text)}"
+        case _:
+            return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _shown(text: bytes | str) -> str:
+    shown = text.decode(errors="replace") if isinstance(text, bytes) else text
+    return " ".join(shown.split())[:200]
 
 
 class Channel:
@@ -161,9 +185,10 @@ class Channel:
             try:
                 self._way.send(message)
             except PeerFailed as error:
-                if self.trouble != str(error):
-                    _log.warning("%s: %s; trying again", self.name, error)
-                self.trouble = str(error)
+                trouble = printable(str(error))
+                if self.trouble != trouble:
+                    _log.warning("%s: %s; trying again", self.name, trouble)
+                self.trouble = trouble
                 if self._end.wait(pause_s):
                     return
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from foundation.errors import InputError, refused_by_system
 from lines.gpio import request_lines
 from plant.gate.config import BeltConfig, GpioEncoder, ModbusEncoder, SimulatedBelt, peer_of
-from plant.modbus import reason
+from plant.modbus import reason, refusal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,30 +124,20 @@ class GpioCounter:
     outlives = False
 
     def __init__(self, config: GpioEncoder) -> None:
-        import gpiod
-        from gpiod.line import Bias, Edge
-
         self._lines = [config.a] if config.b is None else [config.a, config.b]
         self._chip = str(config.chip)
-        settings = gpiod.LineSettings(
-            edge_detection=Edge.RISING if config.b is None else Edge.BOTH, bias=Bias.AS_IS
-        )
-        self._request = request_lines(
-            self._chip, "belt.gpio", {tuple(self._lines): settings}, consumer="inspectd-plant"
-        )
         self._count = 0
         self._lost: str | None = None
+        self._gone: str | None = None
         self._levels = 0
-        if config.b is not None:
-            from gpiod.line import Value
-
-            values = self._request.get_values(self._lines)
-            self._levels = sum(1 << place for place, value in enumerate(values) if value == Value.ACTIVE)
+        self._request = self._requested()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
         self._thread.start()
 
     def read(self) -> float:
+        if self._gone is not None:
+            raise BeltFailed(self._gone)
         lost, self._lost = self._lost, None
         if lost is not None:
             raise BeltFailed(lost)
@@ -158,15 +148,34 @@ class GpioCounter:
         self._thread.join(2)
         self._request.release()
 
+    def _requested(self) -> "gpiod.LineRequest":
+        import gpiod
+        from gpiod.line import Bias, Edge, Value
+
+        two = len(self._lines) == 2
+        settings = gpiod.LineSettings(edge_detection=Edge.BOTH if two else Edge.RISING, bias=Bias.AS_IS)
+        request = request_lines(
+            self._chip, "belt.gpio", {tuple(self._lines): settings}, consumer="inspectd-plant"
+        )
+        if two:
+            values = request.get_values(self._lines)
+            self._levels = sum(1 << place for place, value in enumerate(values) if value == Value.ACTIVE)
+        return request
+
     def _run(self) -> None:
         due = 0
         while not self._end.is_set():
             try:
+                if self._gone is not None:
+                    self._request.release()
+                    self._request, due = self._requested(), 0
+                    self._lost, self._gone = f"{self._chip} was away", None
                 if not self._request.wait_edge_events(0.5):
                     continue
                 events = self._request.read_edge_events()
-            except OSError as error:
-                self._lost = f"{self._chip} cannot be read: {error.strerror}"
+            except (OSError, InputError) as error:
+                # A chip that was unplugged does not come back under the old request.
+                self._gone = f"{self._chip} cannot be read: {' '.join(str(error).split())}"
                 self._end.wait(_RETRY_S)
                 continue
             for event in events:
@@ -245,7 +254,8 @@ class ModbusCounter:
             asked_s = time.monotonic()
             answer = ask(config.register_, count=config.words, device_id=config.unit)
             if answer.isError() or len(answer.registers) != config.words:
-                self._trouble = f"register {config.register_} cannot be read: {answer}"
+                why = refusal(answer) if answer.isError() else f"found {len(answer.registers)} registers"
+                self._trouble = f"register {config.register_} cannot be read: {why}"
                 self._seen = None
                 return
             count = 0.0

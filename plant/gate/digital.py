@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from foundation.errors import refused_by_system
+from foundation.errors import InputError, refused_by_system
 from lines.gpio import request_lines
 from plant.gate.config import GateOutput, GpioOutput, ModbusOutput, peer_of
-from plant.modbus import reason
+from plant.modbus import reason, refusal
 
 if TYPE_CHECKING:
+    import gpiod
     from pymodbus.client import ModbusTcpClient
 
 _REFRESH_S: Final = 0.5
@@ -50,31 +51,46 @@ def open_output(config: GateOutput, key: str) -> DigitalOutput:
 class GpioLine:
     """A line of a GPIO chip. The kernel releases it when the process ends, however that ends."""
 
-    trouble: str | None = None
-
     def __init__(self, config: GpioOutput, key: str) -> None:
-        import gpiod
-        from gpiod.line import Direction, Value
+        from gpiod.line import Value
 
-        self._active, self._rest = Value.ACTIVE, Value.INACTIVE
-        self._line, self._chip = config.line, str(config.chip)
-        settings = gpiod.LineSettings(
-            direction=Direction.OUTPUT, output_value=self._rest, active_low=config.active_low
-        )
-        self._request = request_lines(
-            self._chip, f"{key}.gpio", {(config.line,): settings}, consumer="inspectd-plant"
-        )
+        self.trouble: str | None = None
+        self._config = config
+        self._key = key
+        self._values = (Value.INACTIVE, Value.ACTIVE)
+        self._request: gpiod.LineRequest | None = self._requested()
 
     def set(self, active: bool) -> None:
         try:
-            self._request.set_value(self._line, self._active if active else self._rest)
+            if self._request is None:  # a chip that was unplugged does not come back under the old request
+                self._request = self._requested()
+            self._request.set_value(self._config.line, self._values[active])
             self.trouble = None
-        except OSError as error:
-            self.trouble = f"{self._chip}, line {self._line}: {error.strerror}"
+        except (OSError, InputError) as error:
+            reason = " ".join(str(error).split())
+            self.trouble = f"{self._config.chip}, line {self._config.line}: {reason}"
+            self._release()
 
     def close(self) -> None:
         self.set(False)
-        self._request.release()
+        self._release()
+
+    def _requested(self) -> "gpiod.LineRequest":
+        import gpiod
+        from gpiod.line import Direction
+
+        config = self._config
+        settings = gpiod.LineSettings(
+            direction=Direction.OUTPUT, output_value=self._values[False], active_low=config.active_low
+        )
+        return request_lines(
+            str(config.chip), f"{self._key}.gpio", {(config.line,): settings}, consumer="inspectd-plant"
+        )
+
+    def _release(self) -> None:
+        request, self._request = self._request, None
+        if request is not None:
+            request.release()
 
 
 class SimulatedOutput:
@@ -150,7 +166,8 @@ class ModbusCoil:
             ending = self._end.is_set()
             answer = client.write_coil(self._config.coil, self._wanted, device_id=self._config.unit)
             if answer.isError():
-                self.trouble = f"{self._config.address}: coil {self._config.coil} cannot be written: {answer}"
+                why = refusal(answer)
+                self.trouble = f"{self._config.address}: coil {self._config.coil} cannot be written: {why}"
                 return
             self.trouble = None
             if ending:

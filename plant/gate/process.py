@@ -1,8 +1,8 @@
 """The gates' own process, as seen from the rest of ``inspectd-plant``.
 
-It is forked before there are threads, and spoken with in packets of JSON. Verdicts and how the line fares go
-there; how the gates fare, and their figures, come back. When either process ends the other does, too: then
-every output rests.
+It is forked before there are threads, and hears the line itself: nothing here can hold it up. In packets of
+JSON it tells how the gates fare, and which verdicts it needs from the journal; these go there. When either
+process ends the other does, too: then every output rests.
 """
 
 import contextlib
@@ -13,18 +13,18 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Final
 
 from foundation.errors import InputError, Unavailable
 from plant.config import Plant
 from plant.gate.gates import GateCounts, GateNow, Judged
 from plant.gate.turning import live
-from plant.outputs import LineNow
 from verdicts import ControlRefused, ControlSilent, LineControl, MalformedMessage, Verdict
 
-_TELL_EVERY_S: Final = 0.1
 _HANGS_AFTER_S: Final = 5.0
 _LARGEST_REPORT: Final = 1 << 18
 _LONGEST_RECOVERY_S: Final = 60.0
@@ -54,7 +54,7 @@ class GateProcess:
         self.on_timing: Callable[[str, float], object] = lambda *_: None
         self.ended: str | None = None
         self._line = plant.line
-        self._now: Callable[[], LineNow] = lambda: LineNow(plant.line.name, None, silent=True)
+        self._wanted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._stopping = False
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._pid = os.fork()
@@ -69,17 +69,14 @@ class GateProcess:
                 raise Unavailable("gates: their process ended at once; see the log")
             again, text = content
             raise (Unavailable if again else InputError)(text)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_TELL_EVERY_S))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_HANGS_AFTER_S))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_HANGS_AFTER_S))
 
-    def came(self, verdict: Verdict, *, recovered: bool = False) -> None:
-        """Pass a verdict on, the moment it was heard."""
-        self._send("judged", *Judged.of(verdict, time.monotonic(), time.time(), recovered=recovered))
-
-    def start(self, now: Callable[[], LineNow]) -> None:
-        """Begin to tell how the line fares, and to hear how the gates do."""
-        self._now = now
+    def start(self) -> None:
+        """Begin to hear how the gates fare, and to ask the journal for what they want."""
         threading.Thread(target=self._run, name="gates", daemon=True).start()
+        if self._line.control is not None:
+            threading.Thread(target=self._ask_for_what_is_wanted, name="recovery", daemon=True).start()
 
     def close(self) -> None:
         """End it, with all outputs at rest."""
@@ -99,51 +96,63 @@ class GateProcess:
             return True
 
     def _run(self) -> None:
-        heard_s = time.monotonic()
         while self.ended is None and not self._stopping:
-            self._send("line", _trouble(self._now()))
             try:
                 packet = self._received()
             except BlockingIOError:
-                packet = []
+                self._end("the process of the gates hangs")
+                return
             if packet is None:
                 self._end("the process of the gates has ended")
-            elif packet:
-                heard_s = time.monotonic()
+            else:
                 self._take(*packet)
-            elif time.monotonic() - heard_s > _HANGS_AFTER_S:
-                self._end("the process of the gates hangs")
 
     def _take(self, kind: str, *content: Any) -> None:
-        if kind == "recover":
-            threading.Thread(target=self._recover, args=content, name="recovery", daemon=True).start()
-            return
-        gates, margins, timings = content
-        self.gates = {
-            name: GateNow(**fields | {"counts": GateCounts(**fields["counts"])})
-            for name, fields in gates.items()
-        }
-        for name, margin_s in margins:
-            self.on_margin(name, margin_s)
-        for name, late_s in timings:
-            self.on_timing(name, late_s)
+        match kind:
+            case "recover":
+                self._wanted.put(partial(self._recover, *content))
+            case "missed":
+                self._wanted.put(partial(self._fill, *content))
+            case _:
+                gates, margins, timings = content
+                self.gates = {
+                    name: GateNow(**fields | {"counts": GateCounts(**fields["counts"])})
+                    for name, fields in gates.items()
+                }
+                for name, margin_s in margins:
+                    self.on_margin(name, margin_s)
+                for name, late_s in timings:
+                    self.on_timing(name, late_s)
+
+    def _ask_for_what_is_wanted(self) -> None:
+        while self.ended is None and not self._stopping:
+            self._wanted.get()()
 
     def _recover(self, captured_at: float) -> None:
         """Ask the journal for the parts that were on their way when this process began."""
+        moment = datetime.fromtimestamp(captured_at, UTC)
+        complete = self._ask(lambda control: control.replay_since(moment), recovered=True)
+        self._send("recovered", complete)
+
+    def _fill(self, boot: str, first: int, last: int) -> None:
+        """Ask the journal for verdicts that the gates did not hear."""
+        self._ask(lambda control: control.replay(boot, first, last), recovered=False)
+
+    def _ask(self, replay: Callable[[LineControl], Iterable[Verdict]], *, recovered: bool) -> bool:
+        """Pass on what the journal has; False when it could not be asked for long."""
         assert self._line.control is not None
         give_up_s = time.monotonic() + _LONGEST_RECOVERY_S
-        moment = datetime.fromtimestamp(captured_at, UTC)
         while self.ended is None and time.monotonic() < give_up_s:
             with (
                 contextlib.suppress(ControlSilent, ControlRefused, MalformedMessage),
                 LineControl(self._line.control, curve=self._line.curve) as control,
             ):
-                for verdict in control.replay_since(moment):
-                    self.came(verdict, recovered=True)
-                self._send("recovered", True)
-                return
+                for verdict in replay(control):
+                    known = time.monotonic(), time.time()
+                    self._send("judged", *Judged.of(verdict, *known, recovered=recovered))
+                return True
             time.sleep(0.5)
-        self._send("recovered", False)
+        return False
 
     def _send(self, *packet: object) -> None:
         try:
@@ -169,13 +178,6 @@ class GateProcess:
         for gate in self.gates.values():
             gate.trouble, gate.since = why, _stamp()
         self.ended = why
-
-
-def _trouble(line: LineNow) -> str | None:
-    """Say why nothing of a line is to be let through; None while it may."""
-    if line.silent:
-        return "the line is silent"
-    return "the line has given up" if line.state == "failed" else None
 
 
 def _stamp() -> str:

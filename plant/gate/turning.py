@@ -1,6 +1,5 @@
 """What runs in the gates' own process: one thread, so that nothing else can make a gate late."""
 
-import contextlib
 import ctypes
 import gc
 import json
@@ -18,7 +17,9 @@ from typing import Any, Final, NoReturn
 from foundation.errors import InputError, Unavailable
 from plant.config import Plant
 from plant.gate.gates import Gates, Judged
+from plant.gate.hearing import Hearing
 from plant.gate.open import open_gates
+from plant.section import seconds
 
 _log = logging.getLogger(__name__)
 _PRIORITY: Final = 1
@@ -35,11 +36,10 @@ _QUIET_S: Final = 0.002
 """Reports are written where the gates have at least so much time,"""
 _REPORT_LATEST_S: Final = 1.0
 """but after so long in any case: without reports the process would count as one that hangs."""
-_NO_SIGN_OF_LIFE_S: Final = 2.0
 _MOST_FIGURES: Final = 1000
 _LARGEST_NEWS: Final = 1 << 12
-_MOST_PACKETS: Final = 50
-_NOT_HEARD_YET: Final = "the line has not been heard yet"
+_MOST_AT_ONCE: Final = 50
+_HEAR_EVERY_S: Final = 0.05
 
 
 def live(plant: Plant, channel: socket.socket) -> NoReturn:
@@ -53,18 +53,18 @@ def live(plant: Plant, channel: socket.socket) -> NoReturn:
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # to the whole group; the other process tells when to end
-        line = _LineHeard()
         _come_first()
         try:
-            gates = open_gates(plant, line.trouble)
-            line.recovering = plant.line.control is not None
+            hearing = Hearing(plant.line, seconds(plant.config.silence))
+            hearing.recovering = plant.line.control is not None
+            gates = open_gates(plant, hearing.trouble)
         except InputError as error:
-            channel.send(json.dumps(("refused", isinstance(error, Unavailable), str(error))).encode())
+            _tell(channel, "refused", isinstance(error, Unavailable), str(error))
         else:
-            channel.send(b'["ready"]')
+            _tell(channel, "ready")
             gc.collect()
             gc.freeze()  # what was imported is not looked through again
-            _Turning(gates, line, channel).run()
+            _Turning(gates, hearing, channel).run()
             gates.close()
             code = 0
     except BaseException:
@@ -73,37 +73,16 @@ def live(plant: Plant, channel: socket.socket) -> NoReturn:
         os._exit(code)
 
 
-class _LineHeard:
-    """What the other process last said of the line.
-
-    Attributes:
-        recovering: whether the parts that were on their way before this process began are not known yet.
-    """
-
-    def __init__(self) -> None:
-        self.recovering = False
-        self._said: str | None = _NOT_HEARD_YET
-        self._heard_s = time.monotonic()
-
-    def hear(self, trouble: str | None) -> None:
-        self._said, self._heard_s = trouble, time.monotonic()
-
-    def trouble(self) -> str | None:
-        if time.monotonic() - self._heard_s > _NO_SIGN_OF_LIFE_S:
-            return "inspectd-plant gives no sign of life to its gates"
-        if self._said is None and self.recovering:
-            return "the line's journal is being asked what is on its way"
-        return self._said
-
-
 class _Turning:
     """One thread, without anything beside it that holds the interpreter."""
 
-    def __init__(self, gates: Gates, line: _LineHeard, channel: socket.socket) -> None:
+    def __init__(self, gates: Gates, hearing: Hearing, channel: socket.socket) -> None:
         self._gates = gates
-        self._line = line
+        self._hearing = hearing
         self._channel = channel
-        self._has_asked = not line.recovering
+        self._has_asked = not hearing.recovering
+        self._heard_s = 0.0
+        self._more = False
         self._margins: deque[tuple[str, float]] = deque(maxlen=_MOST_FIGURES)
         self._timings: deque[tuple[str, float]] = deque(maxlen=_MOST_FIGURES)
         gates.on_margin = lambda *figure: self._margins.append(figure)
@@ -132,20 +111,23 @@ class _Turning:
             self._gates.fail()
             time.sleep(1.0)
             return 0.0
-        if not self._has_asked and self._gates.has_looked:
-            self._has_asked = True
+        # What was published before the line was heard is in the journal by now, and the rest is heard.
+        if not self._has_asked and self._gates.has_looked and self._hearing.begun:
             captured_at = self._gates.oldest_on_its_way()
-            self._line.recovering = captured_at is not None
-            if captured_at is not None:
-                self._channel.send(json.dumps(("recover", captured_at)).encode())
+            self._hearing.recovering = captured_at is not None
+            self._has_asked = captured_at is None or _tell(self._channel, "recover", captured_at)
         return wait_s
 
     def _listen(self, timeout_s: float) -> bool:
-        """Wait for packets; False when the other process has ended."""
-        for _ in range(_MOST_PACKETS):
-            # select() alone waits for less than a millisecond.
-            if not select.select([self._channel], [], [], timeout_s)[0]:
-                return True
+        """Wait for verdicts and packets; False when the other process has ended."""
+        # select() alone waits for less than a millisecond.
+        watched = [self._channel.fileno(), self._hearing.fileno()]
+        ready = select.select(watched, [], [], 0.0 if self._more else timeout_s)[0]
+        if self._hearing.fileno() in ready or self._more or time.monotonic() - self._heard_s > _HEAR_EVERY_S:
+            self._hear()
+        for _ in range(_MOST_AT_ONCE):
+            if self._channel.fileno() not in ready:
+                break
             try:
                 packet = self._channel.recv(_LARGEST_NEWS)
             except ConnectionError:
@@ -153,30 +135,48 @@ class _Turning:
             if not packet:
                 return False
             self._take(*json.loads(packet))
-            timeout_s = 0.0
+            ready = select.select([self._channel.fileno()], [], [], 0.0)[0]
         return True
+
+    def _hear(self) -> None:
+        """Take what the line has published, and notice when it is silent."""
+        self._heard_s = time.monotonic()
+        for _ in range(_MOST_AT_ONCE):
+            verdict = self._hearing.take()
+            if verdict is None:
+                break
+            self._gates.came(Judged.of(verdict, time.monotonic(), time.time()))
+        self._more = verdict is not None
 
     def _take(self, kind: str, *content: Any) -> None:
         match kind:
             case "judged":
                 self._gates.came(Judged(*content))
-            case "line":
-                self._line.hear(*content)
             case "recovered":
-                self._line.recovering = False
+                self._hearing.recovering = False
                 [complete] = content
                 if not complete:
                     self._gates.distrust_what_is_on_its_way()
 
     def _report(self, now_s: float) -> None:
-        """Tell how the gates fare; figures that find no room wait."""
+        """Tell how the gates fare, and what they missed; what finds no room waits."""
         gates = {name: asdict(gate.now()) for name, gate in self._gates.gates.items()}
-        packet = json.dumps(("gates", gates, list(self._margins), list(self._timings))).encode()
         self._reported_s = now_s
-        with contextlib.suppress(OSError):  # full, or its end shows in the next wait
-            self._channel.send(packet, socket.MSG_DONTWAIT)
+        missed = self._hearing.missed
+        while missed and _tell(self._channel, "missed", missed[0].boot, missed[0].first, missed[0].last):
+            missed.popleft()
+        if _tell(self._channel, "gates", gates, list(self._margins), list(self._timings)):
             self._margins.clear()
             self._timings.clear()
+
+
+def _tell(channel: socket.socket, *packet: object) -> bool:
+    """Tell the other process, unless it takes nothing now; that it has ended shows in the next wait."""
+    try:
+        channel.send(json.dumps(packet).encode(), socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    return True
 
 
 def _come_first() -> None:

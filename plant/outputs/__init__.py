@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from verdicts.message import Health, Verdict, encode
+from verdicts.health import Health
+from verdicts.message import encode
+from verdicts.verdict import Verdict
 
 
 class PeerFailed(Exception):

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from plant.gate.config import Unit
 from plant.outputs import Delivery, LineNow, PeerFailed, PeerWaits
-from plant.outputs.modbus_client import Handshake
+from plant.outputs.handshake import Handshake
 from plant.outputs.registers import MAP, WORDS, status_words, verdict_words
 from plant.section import seconds, whole_port
 

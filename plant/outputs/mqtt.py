@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, field_validator
 
-from foundation.errors import InputError
+from foundation.errors import InputError, refused_by_system
 from foundation.secret_file import read_secret
 from lines.section import File
 from plant.outputs import Delivery, LineNow, PeerFailed
 from plant.section import Duration, OutputSection, seconds, whole_port
-from verdicts.message import Health, encode
+from plant.tls import reason, trusting
+from verdicts.health import Health
+from verdicts.message import encode
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -212,10 +214,10 @@ class Mqtt:
             raise PeerFailed(f"{self._address}: {self._trouble}")
 
     def _why(self, error: Exception) -> str:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return f"its certificate is not to be trusted: {error.verify_message}"
         if isinstance(error, TimeoutError):
             return f"does not answer for {self._timeout_s:g} s"
+        if isinstance(error, ssl.SSLError):
+            return reason(error)
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
         return str(error)
@@ -230,7 +232,8 @@ class Mqtt:
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if self._trouble is None:
-            self._trouble = f"ended the connection: {code}"
+            unknown = code.value == 128  # what paho calls an end without a word
+            self._trouble = "ended the connection" + ("" if unknown else f": {code}")
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, code: Any, _properties: Any) -> None:
         if code.is_failure:
@@ -239,21 +242,17 @@ class Mqtt:
 
 
 def _tls(file: Path, config: MqttConfig) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=config.ca)
-    except (OSError, ssl.SSLError) as error:
-        reason = "holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
-        raise InputError(f"{file}: mqtt.ca: {config.ca} {reason}") from error
+    context = trusting(file, "mqtt.ca", config.ca)
     if (config.certificate is None) != (config.certificate_key is None):
         raise InputError(f"{file}: mqtt.certificate: expected it together with certificate_key, or neither")
     if config.certificate is not None:
         try:
             context.load_cert_chain(config.certificate, config.certificate_key, password=_no_password)
-        except (OSError, ValueError, ssl.SSLError) as error:
-            reason = error.strerror if isinstance(error, FileNotFoundError) else "are no pair in PEM"
-            raise InputError(
-                f"{file}: mqtt.certificate: {config.certificate} and {config.certificate_key}: {reason}"
-            ) from error
+        except (OSError, ValueError) as error:
+            where = f"{file}: mqtt.certificate: {config.certificate} and {config.certificate_key}"
+            if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+                raise refused_by_system(f"{where}: cannot be read: {error.strerror}", error) from error
+            raise InputError(f"{where}: are no pair in PEM") from error
     return context
 
 

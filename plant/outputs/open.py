@@ -39,6 +39,13 @@ def _modbus_client(plant: Plant, now: Callable[[], LineNow]) -> Output:
     return ModbusClient(plant.config.modbus_client, plant.line.cameras, now)
 
 
+def _ethernet_ip(plant: Plant, now: Callable[[], LineNow]) -> Output:
+    from plant.outputs.ethernet_ip import EthernetIp
+
+    assert plant.config.ethernet_ip is not None
+    return EthernetIp(plant.config.ethernet_ip, plant.line.cameras, now)
+
+
 def _modbus_server(plant: Plant, now: Callable[[], LineNow]) -> Output:
     from plant.outputs.modbus_server import ModbusServer
 
@@ -57,6 +64,7 @@ OUTPUTS: Final[Mapping[str, _Kind]] = {
     "webhook": _Kind(None, _webhook),
     "modbus_client": _Kind("pymodbus", _modbus_client),
     "modbus_server": _Kind("pymodbus", _modbus_server),
+    "ethernet_ip": _Kind("pylogix", _ethernet_ip),
     "opcua": _Kind("asyncua", _opcua, extra="opcua"),
 }
 

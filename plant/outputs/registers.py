@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from plant.outputs import Delivery, LineNow
-from verdicts.message import Health
+from verdicts.health import Health
 
 
 class Register(NamedTuple):

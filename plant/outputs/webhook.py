@@ -9,7 +9,7 @@ from pydantic import Field
 from plant.http_post import Poster, WebAddress
 from plant.outputs import Delivery, LineNow
 from plant.section import OutputSection
-from verdicts.message import Decision
+from verdicts.verdict import Decision
 
 
 class WebhookConfig(OutputSection, WebAddress):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from faults.trial import STEADY, Row
-from foundation.files import replacing
+from foundation.files import write_whole
 
 _COMMAND = "pytest -m faults --reliability docs/reliability.md"
 _HEAD = """# What breaks, and what it costs
@@ -64,16 +64,16 @@ class Rows:
         rows = list(self._rows.values())
         date = f"{datetime.now(UTC):%Y-%m-%d}"
         head = _HEAD.format(command=_COMMAND, date=date, machine=_machine(), steady=STEADY)
-        with replacing(page) as file:
-            file.write((head + _summary(rows) + _tables(rows)).encode())
+        write_whole(page, (head + _summary(rows) + _tables(rows)).encode())
         content = {
             "command": _COMMAND,
             "date": date,
             "machine": _machine(),
             "faults": [asdict(row) for row in rows],
         }
-        with replacing(page.with_suffix(".json")) as file:
-            file.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+        write_whole(
+            page.with_suffix(".json"), json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+        )
 
 
 def _summary(rows: list[Row]) -> str:

@@ -20,7 +20,7 @@ from treacherous import FAILS, GOOD, HANGS, SLOW, draw_parts, make_treacherous
 from daemon.journal.reader import JournalReader
 from faults.trial import Row, Trial, health
 from verdicts import ControlRefused, ControlSilent, LineControl, LineSilent, Verdict, acknowledged
-from verdicts.message import Reason, decode_verdict
+from verdicts.verdict import Reason, decode_verdict
 
 Camera = dict[str, Any]
 EVENTS = 20

@@ -8,9 +8,11 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -18,8 +20,8 @@ import numpy as np
 import pytest
 from brightness import SIZE
 from patience import PATIENCE_S
-from plant_rig import Plant, plant, until, write_plant
-from test_plant_alarms import Web
+from plant_rig import Plant, free_port, plant, until, write_plant
+from test_plant_alarms import MailServer, Web
 
 from faults.preload import built
 from faults.trial import BELT, Trial
@@ -32,6 +34,15 @@ def posted(web: Web) -> list[dict[str, Any]]:
     return [verdict for body in web.bodies() for verdict in body["verdicts"]]
 
 
+def counted(running: Plant, metric: str = "inspectd_verdicts_total") -> float:
+    """Add up a metric as it is scraped; 0 while nobody can scrape."""
+    try:
+        text = running.get("/metrics")[1]
+    except OSError:
+        return 0.0
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{metric}{{"))
+
+
 def all_there(trial: Trial, web: Web, first: int) -> None:
     """See that every verdict from one on was posted in order, each once or marked."""
     last = trial.verdicts[-1].seq
@@ -42,10 +53,10 @@ def all_there(trial: Trial, web: Web, first: int) -> None:
         due = max(due, verdict["seq"] + 1)
 
 
-def begin(trial: Trial, web: Web) -> Any:
+def begin(trial: Trial, web: Web, **keys: Any) -> Path:
     trial.start({"top": BELT})
     webhook = {"url": f"http://127.0.0.1:{web.port}/", "decisions": ["pass", "reject", "fault"]}
-    return write_plant(trial.folder, webhook=webhook)
+    return write_plant(trial.folder, webhook=webhook, **keys)
 
 
 @pytest.mark.faults("Plant", "inspectd-plant killed (SIGKILL), started again")
@@ -63,21 +74,62 @@ def test_plant_killed(trial: Trial) -> None:
     trial.finish()
 
 
-@pytest.mark.faults("Plant", "the other end away, then answering errors")
+def _trouble_of(running: Plant, way: str) -> str | None:
+    found: str | None = running.health()["alarms"][way]
+    return found
+
+
+@pytest.mark.faults("Plant", "webhook: the web server answers errors")
 def test_peer_away(trial: Trial) -> None:
-    web = Web()
-    with plant(begin(trial, web)) as running:
+    web, told = Web(), Web()
+    told.answer = 503
+    mail_port = free_port()
+    alarms = {
+        "after": "300 ms",
+        "webhook": {"url": f"http://127.0.0.1:{told.port}/"},
+        "mail": {
+            "server": f"smtp://127.0.0.1:{mail_port}",
+            "sender": "a@example.org",
+            "to": ["b@example.org"],
+        },
+    }
+    with plant(begin(trial, web, alarms=alarms)) as running:
         until(lambda: len(posted(web)) > 20)
         trial.inject()
         web.answer = 503
-        running.until("webhook", lambda output: output["state"] == "down")
-        trial.not_told()
-        trial.uninterrupted(verdicts=300)
+        told_down(trial, running, "webhook", "answers 503")
+        trial.uninterrupted(verdicts=200)
         memory = running.memory_mb()
-        trial.uninterrupted(verdicts=300)
+        trial.uninterrupted(verdicts=200)
         assert running.memory_mb() < memory + 5
+
+        # That is told as an alarm, by ways that are away, too.
+        for way, fault in (
+            ("alarms.mail", "e-mail: the mail server is away"),
+            ("alarms.webhook", "alarms by webhook: the web server answers errors"),
+        ):
+            trial.another(fault)
+            trial.inject()
+            trial.detected_by(f"/healthz: {way}", partial(_trouble_of, running, way))
+            trial.uninterrupted(verdicts=20)
+        mail, told.answer = MailServer(mail_port), 200
+        trial.wait_until(lambda: bool(mail.mails and told.got))
+        assert "webhook is not connected" in mail.mails[0]
+        assert [alarm["cause"] for alarm in told.bodies()] == ["output webhook"]
         web.answer = 200
         all_there(trial, web, posted(web)[0]["seq"])
+
+        trial.another("metrics: two hundred clients that ask for nothing and hang on")
+        trial.inject()
+        port = int(running.address.rpartition(":")[2])
+        threads = running.threads()
+        hanging = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
+        trial.not_told()
+        trial.uninterrupted(verdicts=100)
+        assert running.threads() <= threads + 16
+        for connection in hanging:
+            connection.close()
+        trial.wait_until(lambda: counted(running) > 0)
     trial.finish()
 
 
@@ -87,14 +139,16 @@ def test_line_killed_under_a_gate(trial: Trial) -> None:
     gate = {"camera": "top", "after": "500 ms", "window": "4 ms", "output": {"simulated": "gate.log"}}
     with plant(write_plant(trial.folder, gates={"reject": gate}, silence="1 s")) as running:
         state = lambda: running.health()["gates"]["reject"]["state"]  # noqa: E731
-        until(lambda: state() == "trusted")
+        until(lambda: state() == "trusted" and counted(running))
         trial.inject()
+        before = counted(running)
         trial.killed()
         until(lambda: state() == "ejecting")
         until(lambda: (trial.folder / "gate.log").read_text().split()[-1] == "0")
         trial.not_told()
         trial.launch(None)
-        until(lambda: state() == "trusted")
+        until(lambda: state() == "trusted" and counted(running, "inspectd_restarts_total"))
+        assert counted(running) >= before  # of another start, and yet counters do not fall
     trial.finish(possible=[("top", "shutdown"), ("top", "camera"), ("top", "deadline")])
 
 
@@ -281,6 +335,105 @@ def test_plc(trial: Trial) -> None:
     trial.finish()
 
 
+class PollingPlc:
+    """A PLC that polls `modbus_server`: reads a verdict, acknowledges it, and takes that back."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.results: list[dict[str, Any]] = []
+        self.stops_after = "never"
+        self.stopped = threading.Event()
+        self.runs()
+
+    def runs(self) -> None:
+        self.stops_after = "never"
+        self.stopped.clear()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        from pymodbus.client import ModbusTcpClient
+        from pymodbus.exceptions import ModbusException
+        from test_plant_modbus import WORDS, read
+
+        client, valid_before = ModbusTcpClient("127.0.0.1", port=self.port, retries=0), 0
+        while self.stops_after == "never" or (self.stops_after == "acknowledging" and not valid_before):
+            time.sleep(0.002)  # a turn of its program
+            with contextlib.suppress(ModbusException, OSError):
+                if not client.connected and not client.connect():
+                    continue
+                answer = client.read_holding_registers(0, count=WORDS)
+                if answer.isError():
+                    continue
+                result = read(answer.registers)
+                if result["valid"] and not valid_before:
+                    self.results.append(result)
+                client.write_register(100, result["valid"])
+                valid_before = result["valid"]
+        client.close()
+        self.stopped.set()
+
+    def stop(self, after: str = "at once") -> None:
+        self.stops_after = after
+        assert self.stopped.wait(PATIENCE_S)
+
+
+@pytest.mark.faults("Plant", "PLC that polls is away, then there")
+def test_polling_plc(trial: Trial) -> None:
+    pytest.importorskip("pymodbus", reason="needs pymodbus: pip install 'inspectd[plant]'")
+    port = free_port()
+    trial.start({"top": BELT | {"fps": 40}})
+    config = write_plant(trial.folder, modbus_server={"listen": f"tcp://127.0.0.1:{port}", **QUICK})
+    with contextlib.ExitStack() as ends:
+        running = ends.enter_context(plant(config))
+        running.until_connected("modbus_server")
+        plc = PollingPlc(port)
+        ends.callback(plc.stop)
+
+        def read_again() -> None:
+            """Wait until all that was missed was read, in order."""
+            last = trial.verdicts[-1].seq
+            trial.wait_until(lambda: any(result["seq"] >= last for result in plc.results[-3:]))
+            assert in_order(plc.results, last)
+
+        read_again()
+        trial.inject()
+        plc.stop()
+        told_down(trial, running, "modbus_server", "no PLC")
+        trial.uninterrupted(verdicts=20)
+        plc.runs()
+        read_again()
+
+        trial.another("PLC that polls stops amid a handshake, with `acknowledge` 1")
+        trial.inject()
+        plc.stop("acknowledging")
+        told_down(trial, running, "modbus_server", "no PLC acknowledges: register 100 is 1, expected 0")
+        trial.uninterrupted(verdicts=20)
+        plc.runs()
+        read_again()
+
+        trial.another("noise on the port of `modbus_server`, and connections that say nothing")
+        trial.inject()
+        noisy = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
+        for number, connection in enumerate(noisy[:40]):
+            connection.sendall(os.urandom(10 + 5 * number))
+        trial.not_told()
+        trial.uninterrupted(verdicts=40)
+        read_again()
+        for connection in noisy:
+            connection.close()
+
+        trial.another("inspectd-plant killed (SIGKILL) amid a handshake, started again")
+        trial.inject()
+        running.process.send_signal(signal.SIGKILL)
+        trial.not_told()
+        trial.uninterrupted(verdicts=20)
+        assert "Traceback" not in running.log
+        running = ends.enter_context(plant(config))
+        read_again()
+        assert "Traceback" not in running.log
+    trial.finish()
+
+
 # The gate.
 
 
@@ -316,19 +469,19 @@ class Belt:
 
 
 class Watched:
-    """A gate, as the plant tells of it."""
+    """A gate, as the plant tells of it, and the file that says how its output moved."""
 
-    def __init__(self, trial: Trial, running: Plant) -> None:
+    def __init__(self, trial: Trial, running: Plant, moved: str = "gate.log") -> None:
         self.trial = trial
         self.running = running
+        self.moved = trial.folder / moved
 
     def now(self) -> dict[str, Any]:
         found: dict[str, Any] = self.running.health()["gates"]["reject"]
         return found
 
     def rests(self) -> None:
-        log = self.trial.folder / "gate.log"
-        self.trial.wait_until(lambda: log.read_text().split()[-1] == "0")
+        self.trial.wait_until(lambda: self.moved.read_text().split()[-1] == "0")
 
     def lets_pass_again(self) -> None:
         self.trial.wait_until(lambda: self.now()["state"] == "trusted")
@@ -348,7 +501,11 @@ def belt(line_folder: Path) -> Iterator[Belt]:
     belt.close()
 
 
-def gate_on(trial: Trial) -> Path:
+ENCODER = MappingProxyType({"counter": "count"})
+OUTPUT = MappingProxyType({"simulated": "gate.log"})
+
+
+def gate_on(trial: Trial, belt: Mapping[str, Any] = ENCODER, output: Mapping[str, Any] = OUTPUT) -> Path:
     """Start a line, and write the config of a gate that counts on the belt's encoder."""
     parts = trial.folder / "parts"
     parts.mkdir()
@@ -357,8 +514,8 @@ def gate_on(trial: Trial) -> Path:
             str(parts / f"{number}.png"), np.full((SIZE, SIZE, 3), 30 + number, np.uint8)
         )  # they pass
     trial.start({"top": {"source": "parts", "fps": 40, "loop": True, "waiting": 200}})
-    gate = {"camera": "top", "after_pulses": 600, "window": 20, "output": {"simulated": "gate.log"}}
-    return write_plant(trial.folder, belt={"counter": "count"}, gates={"reject": gate})
+    gate = {"camera": "top", "after_pulses": 600, "window": 20, "output": dict(output)}
+    return write_plant(trial.folder, belt=dict(belt), gates={"reject": gate})
 
 
 @pytest.mark.faults("Plant", "encoder jumps: everything on its way is thrown out")
@@ -407,14 +564,23 @@ def test_gate_and_clock(trial: Trial, belt: Belt) -> None:
         offset.write_text("0")
         gate.lets_pass_again()
 
-        trial.another("verdicts that come after their part: it was thrown out")
+        trial.another("inspectd-plant stopped (SIGSTOP): its gates hear the line by themselves, and go on")
         trial.inject()
-        late = gate.now()["late"]
-        running.process.send_signal(signal.SIGSTOP)  # it hears nothing; its gates go on without it
+        running.process.send_signal(signal.SIGSTOP)
+        trial.not_told()
         trial.uninterrupted(verdicts=80)  # two seconds: the way to the gate takes less
-        gate.rests()
+        moved = gate.moved.read_text()
+        trial.wait_until(lambda: gate.moved.read_text().count(" 1") > moved.count(" 1") + 5)
         running.process.send_signal(signal.SIGCONT)
+
+        trial.another("verdicts that come after their part: it was thrown out")
+        late = gate.now()["late"]
+        trial.inject()
+        trial.send(signal.SIGSTOP)
+        time.sleep(1.0)  # the fault itself: the way to the gate takes less
+        trial.send(signal.SIGCONT)
         trial.detected_by("/healthz: late", lambda: gate.now()["late"] > late)
+        trial.recovered()
         gate.lets_pass_again()
 
         trial.another("process of the gates killed (SIGKILL): their outputs rest, all of it is started again")
@@ -427,4 +593,41 @@ def test_gate_and_clock(trial: Trial, belt: Belt) -> None:
         trial.uninterrupted(verdicts=20)
     with plant(config, clock) as running:
         Watched(trial, running).lets_pass_again()
+    trial.finish()
+
+
+@pytest.mark.faults("Plant", "encoder's GPIO chip unplugged, plugged in again: everything is thrown out")
+def test_gpio(trial: Trial) -> None:
+    packages, encoder, gates = (trial.folder / name for name in ("packages", "encoder", "chip"))
+    for folder in (packages, encoder, gates):
+        folder.mkdir()
+    shutil.copy(Path(__file__).parents[1] / "pretended_gpiod.py", packages / "gpiod.py")
+    config = gate_on(
+        trial, {"gpio": {"chip": "encoder", "a": 17, "b": 27}}, {"gpio": {"chip": "chip", "line": 22}}
+    )
+    with plant(config, {"PYTHONPATH": str(packages)}) as running:
+        gate = Watched(trial, running, "chip/values")
+        gate.lets_pass_again()
+        trial.inject()
+        (encoder / "gone").touch()
+        gate.told("No such device")
+        trial.uninterrupted(verdicts=20)
+        (encoder / "gone").unlink()
+        gate.lets_pass_again()
+
+        trial.another("encoder's GPIO chip loses edges: everything on its way is thrown out")
+        trial.inject()
+        (encoder / "lose").write_text("40")
+        trial.detected_by("log of inspectd-plant", lambda: "lost 40 edges of the encoder" in running.log)
+        trial.uninterrupted(verdicts=20)
+        gate.lets_pass_again()
+
+        trial.another("gate's GPIO chip unplugged, plugged in again: its output rests meanwhile")
+        trial.inject()
+        (gates / "gone").touch()
+        trial.detected_by("/healthz: gate", lambda: "No such device" in (gate.now()["error"] or ""))
+        trial.uninterrupted(verdicts=20)
+        (gates / "gone").unlink()
+        trial.wait_until(lambda: gate.now()["error"] is None)
+        assert "Traceback" not in running.log
     trial.finish()

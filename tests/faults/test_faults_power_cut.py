@@ -42,7 +42,7 @@ from faults.cut_disks import CutDisk, Recording
 from faults.preload import built
 from faults.trial import BELT, Trial, health
 from verdicts import LineSilent, Lost, Verdict, acknowledged, encode
-from verdicts.message import decode_verdict
+from verdicts.verdict import decode_verdict
 
 _SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
 _WITHOUT_FLUSH = struct.pack("I", 2)

@@ -22,7 +22,7 @@ from daemon.capture.counter import read_counter
 from daemon.journal.audit import audit
 from daemon.journal.reader import JournalReader
 from verdicts import Health, Verdict, decode
-from verdicts.message import Reason, decode_verdict
+from verdicts.verdict import Reason, decode_verdict
 
 BELT = {"source": "simulated://?width=64&height=64&cached=4", "fps": 100, "waiting": 1000}
 """A camera whose frames may wait for ten seconds, so that a busy machine alone makes no fault."""
@@ -427,7 +427,7 @@ class Trial:
             journal_complete: whether all published verdicts have to be in the journal.
             journal_intact: whether it can still be read and audited; otherwise the wire has to have them all.
             lost_in_power_cut: a boot, and its last verdict that the journal has; what it published after that
-                is lost, and told to be so. Its numbers go on behind a gap.
+                is lost, and told to be so. Its numbers go on after a gap.
         """
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

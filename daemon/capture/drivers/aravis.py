@@ -1,4 +1,5 @@
 import contextlib
+from collections.abc import Mapping
 from typing import Any, Final
 
 import cv2
@@ -115,9 +116,6 @@ class ArvCamera:
         camera = self._camera
         for name, value in (settings.features or {}).items():
             self._set_feature(name, value)
-        if settings.trigger is not None and settings.trigger.by == "hardware":
-            for key, names, value in trigger_features(settings.trigger):
-                self._set_and_read_back(key, names, value)
         pixel_format = camera.get_pixel_format_as_string()
         if pixel_format not in _TO_BGR:
             offered = camera.dup_available_pixel_formats_as_strings()
@@ -137,12 +135,25 @@ class ArvCamera:
         if settings.width is not None or settings.height is not None:
             camera.set_region(-1, -1, settings.width or -1, settings.height or -1)
         if settings.fps is not None:
-            camera.set_frame_rate(settings.fps)
+            self._set_rate(settings.fps, settings.features or {})
+        if settings.trigger is not None and settings.trigger.by == "hardware":
+            for key, names, value in trigger_features(settings.trigger):
+                self._set_and_read_back(key, names, value)
         _, _, width, height = camera.get_region()
         for name, got, want in (("width", width, settings.width), ("height", height, settings.height)):
             if want is not None and got != want:
                 raise InputError(f"{self._source} delivers {name} {got}; {name} {want} was asked for")
         self.picture_size: Size | None = Size(height, width)
+
+    def _set_rate(self, fps: float, features: Mapping[str, bool | float | str]) -> None:
+        """Set the rate. Aravis switches every trigger off for that, so those of the config are set again."""
+        device = self._camera.get_device()
+        again = {name: value for name, value in features.items() if name.startswith("Trigger")}
+        if again:
+            again = {"TriggerSelector": device.get_string_feature_value("TriggerSelector")} | again
+        self._camera.set_frame_rate(fps)
+        for name, value in again.items():
+            self._set_feature(name, value)
 
     @property
     def exposure_us(self) -> float | None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,8 @@ from foundation.errors import InputError
 from pictures.frames import Frame, Size
 
 _JPEG: Final = frozenset({b"MJPG", b"JPEG"})
+_OPENCV_WAITS: Final = "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"
+_FOR_A_TRIGGER_S: Final = 31_536_000  # a year: there is no "for ever"
 
 # What goes wrong is said once, in our own words; theirs fill many lines.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -60,6 +63,10 @@ def open_device(settings: CameraSettings) -> V4l2Camera:
     if not Path(settings.source).exists():
         raise CameraFailed(f"{settings.source}: no such device")
     set_controls(settings)
+    if settings.trigger is not None and settings.trigger.by == "hardware":
+        # OpenCV gives up after 10 s without a picture; the next part may come later. It still hears of a
+        # device that goes away.
+        os.environ[_OPENCV_WAITS] = str(_FOR_A_TRIGGER_S)
     capture = cv2.VideoCapture(settings.source, cv2.CAP_V4L2)
     if not capture.isOpened():
         raise CameraFailed(f"{settings.source} does not open as a V4L2 camera; is another program using it?")

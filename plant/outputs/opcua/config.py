@@ -10,7 +10,7 @@ from lines.section import File, Name, Section
 from plant.section import OutputSection, whole_port
 
 _LISTEN: Final = re.compile(r"opc\.tcp://(\[[0-9a-fA-F:.]+\]|[0-9.]+)(?::([0-9]+))?/?", re.ASCII)
-_PORT: Final = "4840"
+PORT: Final = 4840
 
 SecurityPolicy = Literal["Basic256Sha256", "Aes256_Sha256_RsaPss", "None"]
 
@@ -19,7 +19,7 @@ def _listen(text: str) -> str:
     match = _LISTEN.fullmatch(text)
     if match is None:
         raise ValueError("expected an address of this machine such as opc.tcp://127.0.0.1:4840")
-    whole_port(match[2] or _PORT)
+    whole_port(match[2] or str(PORT))
     try:
         ipaddress.ip_address(match[1].strip("[]"))
     except ValueError:
@@ -71,7 +71,7 @@ def address_of(listen: str) -> tuple[str, int]:
     """Give host and port of a checked address."""
     match = _LISTEN.fullmatch(listen)
     assert match is not None
-    return match[1].strip("[]"), int(match[2] or _PORT)
+    return match[1].strip("[]"), int(match[2] or PORT)
 
 
 def policies_of(config: OpcuaConfig) -> tuple[SecurityPolicy, ...]:

@@ -10,7 +10,7 @@ from daemon.journal.database import JournalFailed
 from daemon.journal.reader import JournalReader
 from foundation.errors import InputError
 from verdicts import MalformedMessage, Verdict
-from verdicts.message import decode_verdict
+from verdicts.verdict import decode_verdict
 
 _log = logging.getLogger(__name__)
 _EVENTS: Final = 100

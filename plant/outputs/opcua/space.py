@@ -24,7 +24,7 @@ from plant.outputs.opcua.model import (
 )
 from plant.outputs.opcua.products import UNNAMED, Configuration, Products
 from plant.outputs.opcua.results import Results
-from verdicts.message import Verdict
+from verdicts.verdict import Verdict
 
 _log = logging.getLogger(__name__)
 codes: Any = ua.StatusCodes

@@ -10,7 +10,7 @@ from daemon.capture.drivers.simulated.line import SimulatedLine
 from daemon.capture.drivers.simulated.part import KINDS
 from daemon.capture.drivers.simulated.sheet import moments, sheet
 from foundation.errors import InputError
-from foundation.files import replacing
+from foundation.files import write_whole
 from pictures.frames import Frame
 
 SMALL = (cv2.IMWRITE_PNG_COMPRESSION, 9, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB)
@@ -99,8 +99,7 @@ def _write(path: Path, picture: Frame, options: Sequence[int] = ()) -> None:
     if path.suffix.lower() != ".png":
         raise InputError(f"{path}: expected a name that ends in .png")
     _, encoded = cv2.imencode(".png", picture, options)
-    with replacing(path) as file:
-        file.write(encoded.tobytes())
+    write_whole(path, encoded.tobytes())
 
 
 if __name__ == "__main__":

@@ -1,13 +1,21 @@
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from daemon.capture.drivers import Picture
+from daemon.capture.drivers.simulated.address import read_options
 from daemon.capture.drivers.simulated.line import SimulatedLine
-from daemon.capture.drivers.simulated.trouble import Trouble
 from foundation.errors import InputError
 from pictures.frames import Size
 
-_OPTIONS: Final = {"seed": int, "defects": float, "width": int, "height": int, "parts": int, "cached": int}
+_OPTIONS: Final = {
+    "seed": int,
+    "defects": float,
+    "kinds": str,
+    "width": int,
+    "height": int,
+    "parts": int,
+    "cached": int,
+}
 _CACHE_MB: Final = 2000
 _CLOCK_NS: Final = 1_000_000  # what the simulated device's clock advances from part to part
 
@@ -22,24 +30,27 @@ class SimulatedCamera:
     live = False
 
     def __init__(self, address: str, *, first_frame: int = 1) -> None:
-        options, kinds, troubles = _options(address)
-        self._parts = int(options["parts"]) if "parts" in options else None
-        size = Size(int(options.get("height", 512)), int(options.get("width", 512)))
+        parts = urlsplit(address)
+        if parts.netloc or parts.path not in {"", "/"}:
+            raise InputError(f"{address}: expected simulated://?seed=1&defects=0.1")
+        options, troubles = read_options(address, _OPTIONS)
+        self._parts: int | None = options.get("parts")
+        size = Size(options.get("height", 512), options.get("width", 512))
         self.picture_size: Size | None = size
         self._next = first_frame - 1  # the belt has gone on while the camera was away
         # What came up before the camera was opened again is over.
         self._troubles = [trouble for trouble in troubles if trouble.frame >= first_frame]
         try:
             self._line = SimulatedLine(
-                seed=int(options.get("seed", 0)),
+                seed=options.get("seed", 0),
                 defects=options.get("defects", 0.0),
-                kinds=kinds,
+                kinds=options.get("kinds", "local"),
                 width=size.width,
                 height=size.height,
             )
         except InputError as error:
             raise InputError(f"{address}: {error}") from error
-        cached = int(options.get("cached", 0))
+        cached: int = options.get("cached", 0)
         most = int(_CACHE_MB * 1e6) // (size.height * size.width * 3)
         if "cached" in options and not 1 <= cached <= most:
             raise InputError(
@@ -63,31 +74,3 @@ class SimulatedCamera:
     def _draw(self, index: int) -> Picture:
         pixels, part = self._line.frame(index)
         return Picture(pixels, str(part))
-
-
-def _options(address: str) -> tuple[dict[str, float], str, list[Trouble]]:
-    parts = urlsplit(address)
-    if parts.netloc or parts.path not in {"", "/"}:
-        raise InputError(f"{address}: expected simulated://?seed=1&defects=0.1")
-    options: dict[str, float] = {}
-    kinds = "local"
-    troubles: list[Trouble] = []
-    for name, text in parse_qsl(parts.query, keep_blank_values=True):
-        if name == "trouble":
-            try:
-                troubles.append(Trouble.parse(text))
-            except InputError as error:
-                raise InputError(f"{address}: {error}") from error
-            continue
-        if name == "kinds":
-            kinds = text
-            continue
-        if name not in _OPTIONS:
-            raise InputError(
-                f"{address}: unknown option {name}; expected one of {', '.join(_OPTIONS)}, kinds, trouble"
-            )
-        try:
-            options[name] = _OPTIONS[name](text)
-        except ValueError as error:
-            raise InputError(f"{address}: {name} is {text!r}; expected a number") from error
-    return options, kinds, troubles

@@ -2,11 +2,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from daemon.capture.drivers import Picture
+from daemon.capture.drivers.simulated.address import read_options
 from daemon.capture.drivers.simulated.moving_belt import InView, MovingBelt
-from daemon.capture.drivers.simulated.trouble import Trouble
 from foundation.errors import InputError
 from pictures.frames import Size
 
@@ -21,8 +21,8 @@ _OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
     "stops": float,
     "parts": int,
     "halt": int,
+    "truth": Path,
 }
-_EXPECTED: Final = {int: "a whole number", float: "a number"}
 _USUAL_FPS: Final = 30.0
 
 
@@ -36,7 +36,13 @@ class MovingBeltCamera:
     live = False
 
     def __init__(self, address: str, *, fps: float | None, first_frame: int = 1) -> None:
-        options, troubles, truth = _options(address)
+        if urlsplit(address).path not in {"", "/"}:
+            raise InputError(f"{address}: expected simulated://belt?seed=1&parts=100")
+        options, troubles = read_options(address, _OPTIONS)
+        truth = options.pop("truth", None)
+        for name in {"parts", "halt"} & options.keys():
+            if options[name] < 1:
+                raise InputError(f"{address}: {name}: found {options[name]}; expected 1 or more")
         try:
             self._belt = MovingBelt(**options)
         except InputError as error:
@@ -97,35 +103,3 @@ class MovingBeltCamera:
         for index in [index for index in self._seen if index not in here]:
             truth.write(json.dumps(self._seen.pop(index)) + "\n")
             truth.flush()
-
-
-def _options(address: str) -> tuple[dict[str, Any], list[Trouble], Path | None]:
-    parts = urlsplit(address)
-    if parts.path not in {"", "/"}:
-        raise InputError(f"{address}: expected simulated://belt?seed=1&parts=100")
-    options: dict[str, Any] = {}
-    troubles: list[Trouble] = []
-    truth = None
-    for name, text in parse_qsl(parts.query, keep_blank_values=True):
-        if name == "trouble":
-            try:
-                troubles.append(Trouble.parse(text))
-            except InputError as error:
-                raise InputError(f"{address}: {error}") from error
-        elif name == "truth":
-            truth = Path(text)
-        elif name not in _OPTIONS:
-            raise InputError(
-                f"{address}: unknown option {name}; expected one of {', '.join(_OPTIONS)}, truth, trouble"
-            )
-        else:
-            read = _OPTIONS[name]
-            try:
-                options[name] = read(text)
-            except ValueError as error:
-                raise InputError(
-                    f"{address}: {name} is {text!r}; expected {_EXPECTED.get(read, 'a text')}"  # type: ignore[call-overload]
-                ) from error
-            if name in {"parts", "halt"} and options[name] < 1:
-                raise InputError(f"{address}: {name}: found {options[name]}; expected 1 or more")
-    return options, troubles, truth
