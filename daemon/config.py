@@ -135,7 +135,7 @@ class Config(Section):
     drift: DriftConfig | None = None
     cameras: Annotated[dict[Name, CameraSettings], Field(min_length=1)]
 
-    @field_validator("trusted_keys", "golden", "drift", mode="before")
+    @field_validator("trusted_keys", "golden", "drift")
     @classmethod
     def _is_not_left_empty(cls, section: object) -> object:
         """Refuse a key without a value, which YAML reads as null: its author thinks that the line watches."""
