@@ -18,6 +18,8 @@ SIZES = ("xs", "s", "m")
 """The keys of ``models.efficientad.networks.SIZES``, which would import torch."""
 SMALLEST_SIDE = 128
 """Pixels. Below, the first decoder map of EfficientAD's autoencoder, of side // 64 - 1, would be empty."""
+_LARGEST_SIDE = 4096
+"""Pixels. A model of more would need more memory than machines have; tiles are for large pictures."""
 DEFAULT_STEPS = 5_000
 """Of a training of EfficientAD; the paper's are 70,000 (appendix A)."""
 
@@ -43,6 +45,8 @@ def image_size(text: str) -> "Size":
     size = Size(int(sides[0]), int(sides[-1]))
     if min(size) < SMALLEST_SIDE:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected at least {SMALLEST_SIDE} pixels per side")
+    if max(size) > _LARGEST_SIDE:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected at most {_LARGEST_SIDE} pixels per side")
     return size
 
 

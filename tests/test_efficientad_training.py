@@ -433,6 +433,7 @@ def test_the_loss_of_a_step_is_the_papers(size: ModelSize, autoencoder: bool, pe
         ("--image-size", "64"),
         ("--image-size", "256x64"),
         ("--image-size", "big"),
+        ("--image-size", "99999"),
         ("--image-size", "128x128x128"),
         ("--roi", "1,2,3"),
         ("--roi", "-1,0,50,50"),
