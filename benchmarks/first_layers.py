@@ -109,7 +109,7 @@ def copied_once(model: ModelProto) -> None:
 
 
 def add_channels(model: ModelProto, added: NodeProto) -> None:
-    """Put a node behind the picture, named ``three`` then, that gives it five more channels."""
+    """Put a node after the picture, named ``three`` then, that gives it five more channels."""
     node(model, "image").output[0] = "three"
     insert_after(model, "image", added)
     node(model, "batch").input[0] = "three"

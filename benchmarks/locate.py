@@ -2,6 +2,7 @@
 
     python benchmarks/locate.py --products ../shared/data/toothbrush ../shared/data/aliens \
         --masked ../shared/data/bottle ../shared/data/toothbrush --out docs/benchmarks/locate.md
+    python benchmarks/locate.py --products ../shared/data/toothbrush ../shared/data/aliens --times
     python benchmarks/locate.py --products ../shared/data/toothbrush ../shared/data/aliens --parts 30 \
         --keep xs --out xs.md --training --method efficientad --teacher lite0 --steps 1000
 
@@ -80,10 +81,18 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="pictures and models of this very command stay here"
     )
-    parser.add_argument("--out", type=Path, required=True, help="the page, .md, written after each row")
+    parser.add_argument(
+        "--times", action="store_true", help="only time the search and a mask, on a quiet machine"
+    )
+    parser.add_argument("--out", type=Path, help="the page, .md, written after each row")
     options = parser.parse_args()
+    if (options.out is None) != options.times:
+        parser.error("expected one of --out and --times")
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
+        if options.times:
+            _print_times(options, Path(folder))
+            return
         lines: list[str] = []
         for line in _page(options, options.keep or Path(folder)):
             lines.append(line)
@@ -92,10 +101,7 @@ def main() -> None:
 
 
 def _page(options: argparse.Namespace, folder: Path) -> Iterator[str]:
-    products: list[tuple[str, Callable[[], list[Picture]]]] = [
-        ("simulated line", lambda: _simulated(folder / "simulated", options.parts)),
-        *((path.name, lambda path=path: _of(path)) for path in options.products),
-    ]
+    products = _products(options, folder)
     yield from [
         "# Parts that are moved, and masks",
         "",
@@ -134,6 +140,30 @@ def _page(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     ]
 
 
+def _products(options: argparse.Namespace, folder: Path) -> list[tuple[str, Callable[[], list[Picture]]]]:
+    return [
+        ("simulated line", lambda: _simulated(folder / "simulated", options.parts)),
+        *((path.name, lambda path=path: _of(path)) for path in options.products),
+    ]
+
+
+def _print_times(options: argparse.Namespace, folder: Path) -> None:
+    for name, read in _products(options, folder):
+        learnt = [picture for picture in read() if picture.name.parts[0] == "train"][:TAUGHT]
+        random = np.random.default_rng(options.seed)
+        height, width = learnt[0].pixels.shape[:2]
+        pictures = [_moved(learnt[0].pixels, 0, 0, 0)]
+        for picture in learnt[1:]:
+            dx, dy, turn = random.uniform(-1, 1, 3) * (SHIFT, SHIFT, TURN)
+            pictures.append(_moved(picture.pixels, dx, dy, turn))
+        reference = _taught(pictures, Roi(BORDER, BORDER, width, height))
+        print(f"{name}: search {_speed(reference, pictures)}, ms, median (fastest)", flush=True)
+    for side in (32, 64, 128):
+        maps = np.random.default_rng(0).random((50, side, side), dtype=np.float32)
+        print(f"mask of a map of {side}×{side} cells: {_mask_us(maps):.1f} µs, median")
+    print(f"load {os.getloadavg()[0]:.1f}")
+
+
 def _row(name: str, pictures: list[Picture], folder: Path, options: argparse.Namespace) -> str:
     height, width = pictures[0].pixels.shape[:2]
     roi = Roi(BORDER, BORDER, width, height)
@@ -145,7 +175,7 @@ def _row(name: str, pictures: list[Picture], folder: Path, options: argparse.Nam
         for kind, (dx, dy, turn) in (("unmoved", (0.0, 0.0, 0.0)), ("moved", motion)):
             _write(folder / kind / picture.name, _moved(picture.pixels, dx, dy, turn))
     taught = [read_image(folder / "moved" / picture.name) for picture in learnt[:TAUGHT]]
-    reference = teach(taught, part=_part(roi), turn=TURN + 8, shift=4 * SHIFT).reference
+    reference = _taught(taught, roi)
     file = folder / "part.locate.png"
     write_reference(file, reference, taught[0])
     judged = {
@@ -163,9 +193,10 @@ def _row(name: str, pictures: list[Picture], folder: Path, options: argparse.Nam
     return f"| {name} | {counts} | {figures} | {lost} of {len(some.samples)} | {_speed(reference, taught)} |"
 
 
-def _part(roi: Roi) -> Roi:
-    """Give the region in which the part is taught: the picture, without its outermost pixels."""
-    return Roi(roi.x + 4, roi.y + 4, roi.width - 8, roi.height - 8)
+def _taught(pictures: Sequence[Frame], roi: Roi) -> Reference:
+    """Teach the part: what the product's picture shows, without its outermost pixels."""
+    part = Roi(roi.x + 4, roi.y + 4, roi.width - 8, roi.height - 8)
+    return teach(pictures, part=part, turn=TURN + 8, shift=4 * SHIFT).reference
 
 
 def _moved(pixels: Frame, dx: float, dy: float, turn: float) -> Frame:

@@ -52,7 +52,7 @@ CHANNELS = networks.TEACHER_CHANNELS["xs"]
 
 
 class Strided(nn.Conv2d):
-    """A convolution in place of one with a mean behind it, and with the padding of both."""
+    """A convolution in place of one with a mean after it, and with the padding of both."""
 
     border: tuple[int, int, int, int]
     """Left, right, top, bottom."""

@@ -12,7 +12,7 @@ from engine_runtime.engine import Quantiles
 from engine_runtime.manifest import VERSION_1_MAPS
 from foundation.errors import InputError
 from foundation.files import write_whole
-from foundation.yaml_file import read_yaml, shown, yaml_text
+from foundation.yaml_file import described, read_yaml, shown, yaml_text
 from pictures.frames import Roi, Size
 from pictures.tiles import Tiles
 
@@ -171,8 +171,9 @@ def read_calibration(path: Path, text: bytes | None = None) -> Calibration:
     file = read_yaml(path, A_CALIBRATION, text)
     version = file.content.get("format_version")
     if version != FORMAT_VERSION:
-        found = shown(version) or repr(type(version).__name__)
-        raise InputError(f"{path}: format_version is {found}; this inspectd reads {FORMAT_VERSION}")
+        raise InputError(
+            f"{path}: format_version is {described(version)}; this inspectd reads {FORMAT_VERSION}"
+        )
     try:
         return Calibration.model_validate_json(file.json, strict=True)
     except ValidationError as error:

@@ -54,6 +54,8 @@ _MOST_OF_A_SPOT: Final = 3.0
 of few images the deviation of some is known too small."""
 _RECENT: Final = 12
 """Parts over which the mean that names the cause goes back, by its weight."""
+_USUAL: Final = 250
+"""Parts over which the mean that a person can accept goes back: what varies slowly has come round by then."""
 _NAMED_AFTER: Final = 30
 """Parts from an alarm of the picture until its cause is named: by then the mean shows it."""
 _NAMED_BY_SCORES_AFTER: Final = 250
@@ -127,16 +129,21 @@ class DriftMonitor:
         """Parts so far."""
         self._mean = mean.astype(np.float32)
         self._deviation = deviation.astype(np.float32)
-        varying = np.interp(dependence, _DEPENDENCES, _ALLOWANCES)
-        self._allowance = (varying + _ONE_SIDED_95 * np.sqrt(dependence / baseline.images)).astype(np.float32)
-        certain = math.log(parts_per_false_alarm * 2 * VALUES)
-        self._limit = (dependence * certain / (2 * self._allowance)).astype(np.float32)
+        self._dependence, self._images = dependence, baseline.images
+        self._certain = math.log(parts_per_false_alarm * 2 * VALUES)
+        self._allowance, self._limit = np.empty((2, VALUES), np.float32)
+        self.accepted_from = 0
+        """Parts whose mean a person has taken for normal; 0: the calibration's holds."""
+        self._allow()
         self._shows = np.interp(dependence, _DEPENDENCES, _SHOWS_SLOWLY)
         self._most = np.full(VALUES, _MOST, np.float32)
         self._most[FIRST_SPOT:] = _MOST_OF_A_SPOT
         self._least = -self._most
         self._size = baseline.size
-        self._z, self._clipped, self._recent, self._up, self._down = np.zeros((5, VALUES), np.float32)
+        self._z, self._clipped, self._step, self._up, self._down = np.zeros((5, VALUES), np.float32)
+        self._recent, self._usual = np.zeros((2, VALUES), np.float32)
+        self.usual_of = 0
+        """Parts whose mean ``accept`` would take for normal."""
         self._since_up, self._since_down = np.zeros((2, VALUES), np.int64)
         self._at_zero = np.empty(VALUES, np.bool_)
         self._alarming = 0
@@ -159,28 +166,45 @@ class DriftMonitor:
         self._sum_up(self._up, self._since_up, number)
         np.negative(self._clipped, out=self._clipped)
         self._sum_up(self._down, self._since_down, number)
-        np.subtract(self._z, self._recent, out=self._z)
-        np.divide(self._z, max(1, min(_RECENT, self.observed)), out=self._z)
-        np.add(self._recent, self._z, out=self._recent)
+        self.usual_of = min(_USUAL, self.usual_of + 1)
+        self._average(self._recent, min(_RECENT, self.observed))
+        self._average(self._usual, self.usual_of)
         return self._decide(number)
 
     def accept(self) -> None:
-        """Take what is usual now for the new normal: the mean of the last parts."""
-        self._mean += self._recent * self._deviation
+        """Take what is usual now for the new normal: the mean of the last parts, from the alarm on."""
+        self._mean += self._usual * self._deviation
+        self.accepted_from = self.usual_of
+        self._allow()
         self._forget()
 
     def means(self) -> list[float]:
         """Give what is normal, to be kept."""
         return [float(value) for value in self._mean]
 
-    def restore(self, means: Sequence[float]) -> None:
-        """Take up what ``means`` gave; in an earlier version it gave none of the spots."""
+    def restore(self, means: Sequence[float], accepted_from: int) -> None:
+        """Take up what ``means`` and ``accepted_from`` were; an earlier version had no means of the spots."""
         self._mean[: len(means)] = means
+        self.accepted_from = accepted_from
+        self._allow()
+
+    def _allow(self) -> None:
+        """Say how far means may be off: for ever, and because what is normal is known from some parts."""
+        varying = np.interp(self._dependence, _DEPENDENCES, _ALLOWANCES)
+        unknown = 1 / self._images + (1 / self.accepted_from if self.accepted_from else 0)
+        self._allowance[:] = varying + _ONE_SIDED_95 * np.sqrt(self._dependence * unknown)
+        self._limit[:] = self._dependence * self._certain / (2 * self._allowance)
 
     def _forget(self) -> None:
-        for array in (self._up, self._down, self._recent):
+        for array in (self._up, self._down, self._recent, self._usual):
             array[:] = 0
-        self.alarm, self._alarming, self._quiet, self.observed = None, 0, 0, 0
+        self.alarm, self._alarming, self._quiet, self.observed, self.usual_of = None, 0, 0, 0, 0
+
+    def _average(self, mean: Values, parts: int) -> None:
+        """Have the last part count in a mean over so many."""
+        np.subtract(self._z, mean, out=self._step)
+        np.divide(self._step, parts, out=self._step)
+        np.add(mean, self._step, out=mean)
 
     def _sum_up(self, sums: Values, since: NDArray[np.int64], number: int) -> None:
         np.less_equal(sums, 0, out=self._at_zero)
@@ -200,6 +224,8 @@ class DriftMonitor:
             return False
         self._quiet = 0
         by_picture = over[:SCORE].any() or over[FIRST_CELL:].any()
+        if self._alarming == 0 and self.alarm is None:
+            self.usual_of = 0  # what came before the change is not usual any more
         self._alarming += 1
         if self.alarm is not None:
             return False

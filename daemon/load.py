@@ -15,7 +15,7 @@ from engine_runtime.engine_file import read_manifest
 from engine_runtime.manifest import Manifest
 from engine_runtime.signatures import TrustedKeys
 from engine_runtime.tiled_engine import pictures_at_once
-from foundation.errors import EngineRefused, InputError
+from foundation.errors import EngineRefused, InputError, located
 from foundation.yaml_file import read_text
 from pictures.frames import Roi
 from pictures.heatmap import MapGeometry
@@ -36,10 +36,8 @@ def load_references(config: Config, path: Path) -> dict[str, Reference]:
     references = {}
     for name, settings in config.cameras.items():
         if settings.locate is not None:
-            try:
+            with located(f"{path}: cameras.{name}.locate.reference"):
                 references[name] = read_reference(Path(settings.locate.reference))
-            except InputError as error:
-                raise type(error)(f"{path}: cameras.{name}.locate.reference: {error}") from error
     return references
 
 
@@ -64,11 +62,14 @@ def load_products(
     trusted = TrustedKeys(config.trusted_keys) if config.trusted_keys else None
     largest = 0
     for name, entry in config.named_products().items():
-        manifest = read_manifest(entry.engine, trusted)
-        text = _calibration_text(entry)
-        if trusted is not None:
-            trusted.check(entry.calibration, text, _refused_calibration)
-        calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
+        where = f"{path}: " if name is None else f"{path}: products.{name}."
+        with located(f"{where}engine"):
+            manifest = read_manifest(entry.engine, trusted)
+        with located(f"{where}calibration"):
+            text = _calibration_text(entry)
+            if trusted is not None:
+                trusted.check(entry.calibration, text, _refused_calibration)
+            calibration = load_calibration(entry.calibration, manifest.payload_sha256, manifest.maps, text)
         if config.drift is not None and calibration.drift is None:
             raise InputError(
                 f"{path}: drift: {entry.calibration} does not say how good parts look; run calibrate again"
@@ -183,10 +184,8 @@ def _mask(
         )
     found = None
     for where, file in named.items():
-        try:
+        with located(f"{path}: {where}"):
             mask = read_mask(file)
-        except InputError as error:
-            raise type(error)(f"{path}: {where}: {error}") from error
         if mask.digest != calibration.mask:
             expected = "none" if calibration.mask is None else f"the mask {calibration.mask[:12]}…"
             raise InputError(

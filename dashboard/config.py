@@ -9,8 +9,8 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from engine_runtime.signatures import SigningKey
-from foundation.errors import InputError
-from foundation.yaml_file import read_yaml, shown
+from foundation.errors import InputError, located
+from foundation.yaml_file import described, read_yaml, shown
 from lines.line_config import LineConfig, read_line
 from verdicts.address import parse_address
 
@@ -144,7 +144,7 @@ def _listen(path: Path, found: object) -> tuple[bool, str, int]:
     match = _LISTEN.fullmatch(found) if isinstance(found, str) else None
     if match is None or not 1 <= int(match[3]) <= 65535:
         raise InputError(
-            f"{path}: listen: found {shown(found)}, expected http://HOST:PORT or https://HOST:PORT, "
+            f"{path}: listen: found {described(found)}, expected http://HOST:PORT or https://HOST:PORT, "
             f"such as {DEFAULT_LISTEN}"
         )
     try:
@@ -171,7 +171,10 @@ def _lines(path: Path, found: object) -> dict[str, LineConfig]:
         files = {key: _file(path, section, key, f"{at}.{key}") for key in _LINE_KEYS}
         config = files["config"]
         assert config is not None
-        line = read_line(config, files["key"], files["server_key"], files["preview"], files["signing_key"])
+        with located(f"{path}: {at}"):
+            line = read_line(
+                config, files["key"], files["server_key"], files["preview"], files["signing_key"]
+            )
         if line.signing_key is not None:
             SigningKey(line.signing_key)  # what is wrong with it is said now
         if line.name in lines:
@@ -191,14 +194,14 @@ def _file(
     if found is None:
         return None
     if not isinstance(found, str) or not found or "\0" in found:
-        raise InputError(f"{path}: {name or key}: found {shown(found)}, expected {wanted}")
+        raise InputError(f"{path}: {name or key}: found {described(found)}, expected {wanted}")
     return path.absolute().parent / found
 
 
 def _text(path: Path, content: Mapping[str, Any], key: str, default: str) -> str:
     found = content.get(key, default)
     if not isinstance(found, str) or not found or "\0" in found:
-        raise InputError(f"{path}: {key}: found {shown(found)}, expected a text")
+        raise InputError(f"{path}: {key}: found {described(found)}, expected a text")
     return found
 
 
@@ -207,20 +210,20 @@ def _texts(
 ) -> tuple[str, ...]:
     found = content.get(key, [])
     if not isinstance(found, list):
-        raise InputError(f"{path}: {key}: found {shown(found)}, expected a list: {wanted}")
+        raise InputError(f"{path}: {key}: found {described(found)}, expected a list: {wanted}")
     for entry in found:
         if not isinstance(entry, str) or not pattern.fullmatch(entry):
-            raise InputError(f"{path}: {key}: found {shown(entry)}, expected {wanted}")
+            raise InputError(f"{path}: {key}: found {described(entry)}, expected {wanted}")
     return tuple(sorted(found)) if key == "shifts" else tuple(found)
 
 
 def _kinds(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     found = content.get("kinds", [])
     if not isinstance(found, list):
-        raise InputError(f"{path}: kinds: found {shown(found)}, expected a list of names")
+        raise InputError(f"{path}: kinds: found {described(found)}, expected a list of names")
     for entry in found:
         if not is_kind(entry):
-            raise InputError(f"{path}: kinds: found {shown(entry)}, expected names of 1 to 64 characters")
+            raise InputError(f"{path}: kinds: found {described(entry)}, expected names of 1 to 64 characters")
     return tuple(found)
 
 
@@ -242,7 +245,9 @@ def _number(
 ) -> float:
     found = content.get(key, default)
     if type(found) not in (int, float) or not least <= found <= most:
-        raise InputError(f"{path}: {key}: found {shown(found)}, expected a number from {least:g} to {most:g}")
+        raise InputError(
+            f"{path}: {key}: found {described(found)}, expected a number from {least:g} to {most:.15g}"
+        )
     return float(found)
 
 
@@ -254,4 +259,4 @@ def _zone(path: Path, found: object) -> ZoneInfo | None:
             return ZoneInfo(found)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass
-    raise InputError(f"{path}: time_zone: found {shown(found)}, expected a name such as Europe/Berlin")
+    raise InputError(f"{path}: time_zone: found {described(found)}, expected a name such as Europe/Berlin")

@@ -86,6 +86,7 @@ def serve(config: DashboardConfig) -> int:
             )
         )
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        logging.getLogger("uvicorn.error").addFilter(_is_no_broken_request)
         _announce(config)
         try:
             server.run(sockets=[bound])
@@ -97,6 +98,15 @@ def serve(config: DashboardConfig) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0 if server.started else 1)  # threads that listen to a line do not end by themselves
+
+
+def _is_no_broken_request(record: logging.LogRecord) -> bool:
+    """Keep out of the log that an answer was given to a request that had broken HTTP meanwhile.
+
+    uvicorn has answered it and closes the connection; the answer that it cannot send is no fault of ours.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__name__ != "LocalProtocolError" or "MUST_CLOSE" not in str(error)
 
 
 def _server(config: "uvicorn.Config") -> "uvicorn.Server":

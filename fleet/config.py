@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from foundation.errors import InputError
+from foundation.errors import InputError, located
 from foundation.yaml_model import read_model
 from lines.line_config import read_line
 from lines.section import File, Name, Section
@@ -265,7 +265,8 @@ def _line(path: Path, number: int, section: LineSection) -> Line:
     if section.config is not None:
         if section.line is not None or section.control is not None:
             raise InputError(f"{at}: found config beside line or control; expected one or the other")
-        line = read_line(section.config, section.key, section.server_key)
+        with located(f"{at}.config"):
+            line = read_line(section.config, section.key, section.server_key)
         if line.control is None:
             raise InputError(
                 f"{section.config}: control: missing; expected it here: {path} needs a line that keeps its "

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
+_OF_BUILD = ("onnx", "scipy")
+"""Packages of the extra ``build``: a line that only inspects does not need them."""
+
 
 def run_command(prog: str, work: Callable[[], int], *, ends_unread: bool = False) -> int:
     """Do the work of a command; what goes wrong is one line on stderr.
@@ -59,6 +62,8 @@ def _told(prog: str, error: Exception) -> int:
 
     if isinstance(error, OSError):
         error = of_system(error)
+    if isinstance(error, ModuleNotFoundError) and error.name in _OF_BUILD:
+        error = InputError(f"{error.name} is not installed; expected inspectd with [build]")
     if not isinstance(error, (InputError, WorkFailed, MemoryError)):
         raise error
     _say(prog, "memory ran out" if isinstance(error, MemoryError) else str(error))

@@ -11,6 +11,8 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, TypeGuard
 
 from foundation.secrets import masked
@@ -39,6 +41,19 @@ class InputError(Exception):
     def __str__(self) -> str:
         text = printable(masked(super().__str__())[: _LONGEST + 1])
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put the file and the key that led here before what is wrong.
+
+    Args:
+        where: such as ``plant.yaml: line``.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{where}: {error}") from error
 
 
 class Unavailable(InputError):

@@ -42,16 +42,6 @@ class _Loader(yaml.SafeLoader):
         if tag is None or tag.rpartition(":")[2] in {"null", "bool", "int", "float", "str", "seq", "map"}
     }
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """Know whole numbers of up to 64 bits: the longest that YAML can say Python refuses to write out."""
-        text = str(self.construct_scalar(node))
-        if not _INT.fullmatch(text):
-            raise ValueError(f"found {text:.40}, expected a whole number in plain decimal digits")
-        number = int(text)
-        if number.bit_length() > 64:
-            raise ValueError("found a number of more than 64 bits")
-        return number
-
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
 _FLOAT = re.compile(
@@ -65,19 +55,26 @@ _UNCLEAR = re.compile(
     re.ASCII,
 )
 """Numbers that are read as others by some, and texts that look like numbers."""
+_BOOL, _NULL = re.compile(r"true|True|TRUE|false|False|FALSE"), re.compile(r"~|null|Null|NULL|")
+_WANTED = {
+    "int": (_INT, "a whole number in plain decimal digits"),
+    "float": (re.compile(rf"{_FLOAT.pattern}|{_INT.pattern}", re.ASCII), "a number in decimal digits"),
+    "bool": (_BOOL, "true or false"),
+    "null": (_NULL, "null"),
+}
+"""Kind of a plain value → how it is written, in a pattern and in words."""
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _RESOLVERS = (
-    ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    ("bool", _BOOL, "tTfF"),
     ("int", _INT, "-+0123456789"),
     ("float", _FLOAT, "-+.0123456789"),
-    ("null", re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]),
+    ("null", _NULL, ["~", "n", "N", ""]),
     ("merge", re.compile(r"<<"), "<"),
 )
 for _kind, _pattern, _first in _RESOLVERS:
     _Loader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern.pattern})\Z", _pattern.flags), list(_first)
     )
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -132,6 +129,8 @@ def read_yaml(path: Path, expected: str, text: bytes | None = None) -> YamlFile:
     document = _compose(path, expected, read_text(path, expected) if text is None else text)
     try:
         content = None if document is None else _Loader("").construct_document(document)
+    except yaml.MarkedYAMLError as error:
+        raise _not_yaml(path, error) from error
     except (
         yaml.YAMLError,
         ValueError,
@@ -153,8 +152,7 @@ def _compose(path: Path, expected: str, text: bytes) -> yaml.Node | None:
         document: yaml.Node | None = yaml.compose(text, _Loader)
         written_out = 0 if document is None else _size(document, {})
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}:{line}: not YAML: {error.problem}") from error
+        raise _not_yaml(path, error) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}") from error
     if written_out > _MOST_NODES:
@@ -164,6 +162,11 @@ def _compose(path: Path, expected: str, text: bytes) -> yaml.Node | None:
     for node, key, wrong in _unclear(document):
         raise InputError(f"{path}:{node.start_mark.line + 1}: {key}: {wrong}")
     return document
+
+
+def _not_yaml(path: Path, error: yaml.MarkedYAMLError) -> InputError:
+    line = error.problem_mark.line + 1 if error.problem_mark else 1
+    return InputError(f"{path}:{line}: not YAML: {error.problem}")
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
@@ -220,15 +223,27 @@ def _unclear(document: yaml.Node | None) -> Iterator[tuple[yaml.Node, str, str]]
                 nodes += [(value, name), (key, name)]
                 if key.tag not in {_TEXT, _MERGE}:
                     yield key, name.lstrip(".") or "key", "expected a text as key; write it in quotes"
-        elif (
-            isinstance(node, yaml.ScalarNode)
-            and node.style is None
-            and node.tag == _TEXT
-            and _UNCLEAR.fullmatch(node.value)
-        ):
-            yield node, at.lstrip("."), _how_to_write(node.value)
-        elif any("\ud800" <= character <= "\udfff" for character in node.value):
-            yield node, at.lstrip("."), "found half of a character (a lone surrogate), expected text"
+                elif isinstance(value, yaml.ScalarNode) and value.tag.endswith(":null") and not value.value:
+                    # It looks as if something were asked for, and would count as if it were left out.
+                    yield key, name.lstrip("."), "found nothing, expected a value; or leave the key out"
+        elif isinstance(node, yaml.ScalarNode) and (wrong := _unclear_scalar(node)):
+            yield node, at.lstrip("."), wrong
+
+
+def _unclear_scalar(node: yaml.ScalarNode) -> str | None:
+    text, kind = node.value, node.tag.rpartition(":")[2]
+    if node.style is None and node.tag == _TEXT and _UNCLEAR.fullmatch(text):
+        return _how_to_write(text)
+    if kind in _WANTED and not _WANTED[kind][0].fullmatch(text):  # by its tag alone, such as !!int
+        return f"found {text!r:.40}, expected {_WANTED[kind][1]}"
+    # The longest that YAML can say Python refuses to write out.
+    if kind == "int" and (len(text) > 21 or int(text).bit_length() > 64):
+        return f"found {text:.30}{'…' if len(text) > 30 else ''}, expected a number of at most 64 bits"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "found half of a character (a lone surrogate), expected text"
+    if "\0" in text:  # no name of a file or of anything else has one
+        return "found a text with a null character, expected one without"
+    return None
 
 
 def _how_to_write(text: str) -> str:
@@ -246,3 +261,8 @@ def shown(found: object) -> str | None:
     Written out, a structure of aliases may be endless.
     """
     return f"{found!r:.80}" if isinstance(found, str | int | float | None) else None
+
+
+def described(found: object) -> str:
+    """Write a value that was found, as ``shown`` does, or say what it is where it is not plain."""
+    return shown(found) or ("a list" if isinstance(found, list) else "keys and values")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import InputError
-from foundation.yaml_file import read_yaml, shown
+from foundation.yaml_file import described, read_yaml
 from verdicts import CurveKeys
 from verdicts.address import address_from, from_this_machine
 from verdicts.checks import NAME
@@ -155,7 +155,7 @@ def _curve(
 def _address(path: Path, key: str, found: object) -> str:
     if not isinstance(found, str):
         raise InputError(
-            f"{path}: {key}: found {shown(found)}, expected an address such as tcp://127.0.0.1:5560"
+            f"{path}: {key}: found {described(found)}, expected an address such as tcp://127.0.0.1:5560"
         )
     try:
         return from_this_machine(address_from(path.absolute().parent, found))
@@ -171,5 +171,5 @@ def _deadline(content: Mapping[str, Any]) -> float:
 def _text(path: Path, content: Mapping[str, Any], key: str, wanted: str, name: str | None = None) -> str:
     found = content.get(key)
     if not isinstance(found, str) or not found or "\0" in found:
-        raise InputError(f"{path}: {name or key}: found {shown(found) or 'nothing'}, expected {wanted}")
+        raise InputError(f"{path}: {name or key}: found {described(found)}, expected {wanted}")
     return found

@@ -38,11 +38,11 @@ def image_size(text: str) -> "Size":
     sides = text.lower().replace("×", "x").split("x")
     if len(sides) not in {1, 2} or not all(re.fullmatch(r"[0-9]{1,6}", side, re.ASCII) for side in sides):
         raise argparse.ArgumentTypeError(
-            f"{text!r}: expected N or HxW in pixels, for instance 256 or 256x320"
+            f"found {text!r}, expected N or HxW in pixels, for instance 256 or 256x320"
         )
     size = Size(int(sides[0]), int(sides[-1]))
     if min(size) < SMALLEST_SIDE:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected at least {SMALLEST_SIDE} pixels per side")
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected at least {SMALLEST_SIDE} pixels per side")
     return size
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from foundation.errors import InputError
 from foundation.parser import Parser
-from foundation.yaml_file import read_yaml, shown
+from foundation.yaml_file import described, read_yaml
 
 
 def apply_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -38,6 +38,8 @@ def apply_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
         action = options[name]
         try:
             if action.nargs == "+":
+                if value == []:
+                    raise ValueError("found nothing in it, expected at least one entry")
                 found: Any = [
                     _parsed(action, part) for part in (value if isinstance(value, list) else [value])
                 ]
@@ -54,7 +56,7 @@ def apply_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
 
 def _parsed(action: argparse.Action, value: object) -> Any:
     if isinstance(value, list | dict | bool) or value is None:
-        raise ValueError(f"found {shown(value) or type(value).__name__}; expected a text or a number")
+        raise ValueError(f"found {described(value)}; expected a text or a number")
     parse = action.type
     found = parse(str(value)) if callable(parse) else str(value)
     if action.choices is not None and found not in action.choices:

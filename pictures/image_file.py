@@ -51,7 +51,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND"})
 """The chunks that decide on pixels. libpng comments on mistakes in the others, such as colour profiles."""
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF_HEADER = 8
 _TIFF_JPEG, _TIFF_DEFLATE = 7, (8, 32946)
+_MOST_BITS = 16
 _TIFF_REDUCED = 1
 """A page that is a smaller copy of another."""
 _NOT_CHECKED = "Could not determine subsampling"
@@ -183,6 +185,7 @@ def _check_tiff(content: bytes) -> None:
             ]
             _refuse_several(len(pages), "pages")
             for page in pages:
+                _check_values(page)
                 _check_strips(content, page)
     except _Damaged:
         raise
@@ -190,11 +193,19 @@ def _check_tiff(content: bytes) -> None:
         raise _Damaged(f"is a damaged TIFF: {_reason(error)}") from error
 
 
+def _check_values(page: "TiffPage") -> None:
+    """Refuse values that OpenCV would make other grey levels of, or none."""
+    if page.dtype is not None and (page.dtype.kind not in "ub" or page.dtype.itemsize * 8 > _MOST_BITS):
+        raise _Damaged(f"is a TIFF of {page.dtype} values; expected whole numbers of 8 or 16 bits, unsigned")
+
+
 def _check_strips(content: bytes, page: "TiffPage") -> None:
     for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
         strip = content[start : start + length]
         if len(strip) < length:
             raise _Damaged("is a TIFF that is cut short")
+        if start < _TIFF_HEADER:
+            raise _Damaged("is a damaged TIFF: a part of its pixels lies nowhere")
         if page.compression in _TIFF_DEFLATE:
             zlib.decompress(strip)
         elif page.compression == _TIFF_JPEG:

@@ -4,6 +4,7 @@ The format has no checksum: changed bits that happen to make another valid pictu
 told is told here.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
@@ -15,7 +16,12 @@ from numpy.typing import NDArray
 
 JPEG_END: Final = b"\xff\xd9"
 _ZEROS: Final = bytes(16)
-_DQT, _DHT, _SOS = 0xDB, 0xC4, 0xDA
+_DQT, _DHT, _SOS, _EOI = 0xDB, 0xC4, 0xDA, 0xD9
+_FRAMES: Final = {0xC0: False, 0xC1: False, 0xC2: True, 0xC9: False, 0xCA: True}
+"""Markers of the kinds of picture that libjpeg decodes, and whether they are progressive."""
+_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+"""What ends the codes of a scan; within them stand other bytes after 0xff."""
+_NOTHING_YET: Final = 99
 _BASELINE, _PROGRESSIVE = frozenset({0xC0, 0xC1}), 0xC2
 _TABLES: Final = frozenset({_DQT, _DHT, _SOS, _PROGRESSIVE}) | _BASELINE
 _BRIGHTNESS: Final = 0x10  # the table for all values of a block but its mean
@@ -32,6 +38,8 @@ Header = tuple[tuple[int, bytes], ...]
 class _Judged(NamedTuple):
     fault: str | None
     is_progressive: bool
+    has_scans: bool
+    """Several, each of them with a part of the values."""
     may_hold_zeros: bool
 
 
@@ -44,9 +52,11 @@ def fault_of_jpeg(data: bytes, *, thorough: bool = False) -> str | None:
             each block; this takes as long as decoding. Progressive pictures always are.
     """
     header, at = _header(data)
-    fault, is_progressive, may_hold_zeros = _judged(header)
+    fault, is_progressive, has_scans, may_hold_zeros = _judged(header)
     if fault is not None:
         return fault
+    if has_scans and _lacks_scans(data):
+        return "some of its scans are missing"
     # Cameras write baseline, and zeros are looked for where they are not the code for the end of a block: so
     # many are blocks full of the value -1, valid and in no picture of a camera.
     if not may_hold_zeros and data.find(_ZEROS, at, data.rfind(JPEG_END)) >= 0:
@@ -93,7 +103,37 @@ def _judged(header: Header) -> _Judged:
         fault = fault or "a quantisation table with a changed value"
     if is_baseline:
         fault = fault or _fault_in_standard_tables(huffman, components, scanned)
-    return _Judged(fault, is_progressive, not is_whole or zeros_end_a_block)
+    return _Judged(fault, is_progressive, not is_whole, not is_whole or zeros_end_a_block)
+
+
+def _lacks_scans(data: bytes) -> bool:
+    """Whether the scans leave a value of a component without its last bit.
+
+    A picture without its last scans is blurred, or without colours, and decodes without a warning.
+    """
+    bits_left, is_progressive = dict[int, NDArray[np.uint8]](), False
+    for marker, body in _segments(data):
+        if marker in _FRAMES:
+            is_progressive = _FRAMES[marker]
+            bits_left = {name: np.full(64, _NOTHING_YET, np.uint8) for name in body[6::3]}
+        elif marker == _SOS and body:
+            names, about = body[1 : 1 + 2 * body[0] : 2], body[1 + 2 * body[0] :]
+            first, last, bits = about if is_progressive and len(about) == 3 else (0, 63, 0)
+            for name in bits_left.keys() & set(names):
+                bits_left[name][first : last + 1] = bits & 15
+    return any(left.any() for left in bits_left.values())
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Give marker and content of all segments up to the end marker."""
+    at = 2
+    while (found := _MARKER.search(data, at)) and data[found.start() + 1] != _EOI:
+        at = found.start()
+        if at + 4 > len(data):
+            return
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        yield data[at + 1], data[at + 4 : at + 2 + length]
+        at += 2 + length
 
 
 def _quantisers(body: bytes) -> Iterator[bytes]:

@@ -75,7 +75,7 @@ class _Axis(NamedTuple):
     stride: float
     """Camera pixels from one to the next."""
     cells: NDArray[np.int64]
-    """Sources×count: rows of all tiles behind one another."""
+    """Sources×count: rows of all tiles one after another."""
     weights: NDArray[np.float32]
     """Sources×count; each column adds up to 1."""
 
@@ -85,7 +85,7 @@ class _Axis(NamedTuple):
 
         Args:
             corners: where the tiles begin.
-            margin: of a tile, before and behind what its map covers.
+            margin: of a tile, before and after what its map covers.
             stride: from one cell of a tile to the next.
             cells: of a tile.
         """

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from foundation.errors import InputError
+from foundation.errors import InputError, located
 from foundation.yaml_model import read_model
 from lines.line_config import LineConfig, read_line
 from lines.section import File, Name, Section
@@ -107,7 +107,8 @@ def load_plant(path: Path) -> Plant:
         InputError: one of them is wrong; the text names file, line, key, found and expected.
     """
     config, _ = read_model(path, A_CONFIG, PlantConfig)
-    line = read_line(config.line, config.key, config.server_key)
+    with located(f"{path}: line"):
+        line = read_line(config.line, config.key, config.server_key)
     outputs = config.outputs()
     if outputs and line.control is None:
         raise InputError(

@@ -7,12 +7,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from foundation.errors import InputError, Unavailable, refused_by_system
+from foundation.errors import InputError, Unavailable, located, refused_by_system
 from foundation.sd_notify import Service
 from plant.alarms.alarms import Alarms, Message
 from plant.alarms.causes import causes
@@ -100,7 +99,7 @@ class _Running:
         self.gates: GateProcess | None = None
         if plant.config.gates:
             check_gates(plant)
-            with _named(plant.file):
+            with located(str(plant.file)):
                 self.gates = GateProcess(plant)
         self.listening = Listening(plant.line, seconds(plant.config.silence))
         self.links = {
@@ -229,7 +228,7 @@ class _Running:
             return Answer(200, kind, text)
 
         assert plant.config.metrics is not None
-        with _named(plant.file):
+        with located(str(plant.file)):
             self._listener = Listener(
                 plant.config.metrics,
                 {
@@ -287,12 +286,3 @@ def _make(plant: Plant) -> None:
         raise InputError(
             f"{plant.file}: state: {plant.state} cannot be written; expected a folder of its own"
         )
-
-
-@contextlib.contextmanager
-def _named(file: Path) -> Iterator[None]:
-    """Put the config's name before what is wrong in it."""
-    try:
-        yield
-    except InputError as error:
-        raise type(error)(f"{file}: {error}") from error

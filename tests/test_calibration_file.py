@@ -113,7 +113,7 @@ CONTENT = calibration().model_dump(mode="json")
         ({"tiled_size": [200]}, "tiled_size"),
         ({"tiles": "64,8"}, "tiles: .*found '64,8'"),
         ({"format_version": 2}, "format_version is 2; this inspectd reads 1"),
-        ({"format_version": {"a": 1}}, "format_version is 'dict'"),
+        ({"format_version": {"a": 1}}, "format_version is keys and values; this"),
         ({"confidence": 1.5}, "confidence: Input should be less than or equal to 1, found 1.5"),
     ],
 )
@@ -167,7 +167,7 @@ BILLION_LAUGHS = "a0: &a0 [lol]\n" + "".join(
         ("- 1\n- 2", "expected a file written by calibrate"),
         ("threshold: [1, 2", "not YAML"),
         ("a: !!python/object/apply:os.system [true]", "not YAML"),
-        ("a: !!float x", "not YAML"),
+        ("a: !!float x", "1: a: found .x., expected a number"),
         ("format_version: 1\ngood_images: 0500", "good_images: found 0500, which YAML may read as 320"),
         ("\x00", "not YAML"),
         ("[" * 5000, "not YAML"),

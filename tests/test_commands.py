@@ -99,6 +99,37 @@ def test_help_waits_for_no_heavy_import(arguments: tuple[str, ...]) -> None:
     assert shown.stdout.startswith(f"usage: {' '.join(arguments)} ") and shown.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "package"),
+    [(["build-engine", "MODEL"], "onnx"), (["calibrate", "x.engine", "--good", "GOOD"], "scipy")],
+)
+def test_what_an_extra_would_bring_is_one_line(
+    arguments: list[str], package: str, model: Path, good: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {package!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    names = {"GOOD": str(good), "MODEL": str(model)}
+    command, *words = (names.get(word, word) for word in arguments)
+    done = subprocess.run(
+        [COMMANDS / command, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 2
+    assert (
+        only_line(done, command) == f"{command}: {package} is not installed; expected inspectd with [build]"
+    )
+
+
 @pytest.mark.parametrize("command", ALL)
 def test_a_wrong_option_is_one_line(command: str) -> None:
     subcommand = {"efficientad": ["export"], "inspectctl": ["status"]}.get(command, [])

@@ -57,6 +57,8 @@ def journal_of(folder: Path, line: str = "line3") -> Path:
     ("keys", "expected"),
     [
         ({"engine": "gone.engine"}, "gone.engine: cannot be read: No such file"),
+        ({"engine": "."}, "line3.yaml: engine: /"),
+        ({"calibration": "."}, "line3.yaml: calibration: /"),
         ({"calibration": "gone.yaml"}, "gone.yaml: cannot be read: No such file"),
         ({"calibration": "brightness.engine"}, "brightness.engine: "),
         ({"lanes": 0}, "lanes: "),

@@ -155,7 +155,7 @@ def test_a_change_is_told_by_its_name_and_when_it_began(
     monitor.accept()
     assert not any(monitor.observe(number, row) for number, row in enumerate(rows * 4))
     taken_over = DriftMonitor(baseline)
-    taken_over.restore(monitor.means())
+    taken_over.restore(monitor.means(), monitor.accepted_from)
     assert not any(taken_over.observe(number, row) for number, row in enumerate(rows * 4))
 
 
@@ -179,6 +179,32 @@ def test_place_and_brightness_are_measured_in_their_units(baseline: DriftBaselin
     assert moved[RIGHT] - plain[RIGHT] == pytest.approx(-2, abs=0.5)
     darker = values(appearance, dimmed(picture, 0), 0)
     assert np.exp(darker[BRIGHTNESS] - plain[BRIGHTNESS]) == pytest.approx(0.85, abs=0.01)
+
+
+def test_what_is_accepted_is_how_parts_looked_since_the_alarm(
+    baseline: DriftBaseline, unchanged: Values
+) -> None:
+    monitor, number = DriftMonitor(baseline), 0
+    for row in unchanged:
+        monitor.observe(number := number + 1, row)
+    darker = unchanged.copy()
+    darker[:, BRIGHTNESS] -= 0.3
+    while monitor.alarm is None:
+        monitor.observe(number := number + 1, darker[number % len(darker)])
+    assert monitor.alarm.cause == "lamp"
+    slowly = 0.04 * np.sin(np.arange(1000) / 20)  # the last parts alone would not do
+    for step, more in enumerate(slowly[:360]):
+        row = darker[step % len(darker)].copy()
+        row[BRIGHTNESS] += more
+        monitor.observe(number := number + 1, row)
+    monitor.accept()
+    assert monitor.accepted_from == 250
+    assert monitor.means()[BRIGHTNESS] == pytest.approx(float(darker[:, BRIGHTNESS].mean()), abs=0.015)
+    for step, more in enumerate(slowly[360:]):
+        row = darker[step % len(darker)].copy()
+        row[BRIGHTNESS] += more
+        monitor.observe(number + step, row)
+        assert monitor.alarm is None
 
 
 def test_a_speck_is_told_where_parts_vary() -> None:
@@ -219,7 +245,7 @@ def test_a_speck_is_told_where_parts_vary() -> None:
     earlier = DriftBaseline.model_validate(baseline.model_dump() | {"spots": None})
     assert told(earlier) is None
     monitor = DriftMonitor(earlier)
-    monitor.restore(monitor.means()[:FIRST_SPOT])
+    monitor.restore(monitor.means()[:FIRST_SPOT], 30)
     for spots in ("no base64", "AAAA", base64.b64encode(np.full(3 * 48 * 48, np.nan, np.float16)).decode()):
         with pytest.raises(ValueError, match=r"spots\n.*expected"):
             DriftBaseline.model_validate(baseline.model_dump() | {"spots": spots})

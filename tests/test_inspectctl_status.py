@@ -4,15 +4,19 @@ import logging
 import os
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zmq
+from in_process import refused, run
 from line_process import a_verdict
 from line_rig import COMMANDS, running, write_config
 from patience import PATIENCE_S
 
 from daemon.delivery.tally import Tally
+from daemon.inspectctl.cli import main as inspectctl
 from daemon.inspectctl.this_machine import running_configs
 from verdicts import Latency, LineControl, MalformedMessage
 from verdicts.statistics import decode_statistics, encode_statistics
@@ -155,3 +159,20 @@ def test_with_one_line_on_the_machine_commands_find_it(line_folder: Path) -> Non
     ]
     assert "code 2\nline      line3\nstate     running\n" in done.stdout
     assert f"{config.name}: taken up, engine brightness" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["reload"], ["selftest"], ["select", "flange"], ["trigger", "top"], ["drift"], ["expect", "defect"]],
+)
+def test_an_answer_that_cannot_be_read_is_one_line(tmp_path: Path, command: list[str]) -> None:
+    address = f"ipc://{tmp_path}/control"
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as stranger, ThreadPoolExecutor(1) as beside:
+        stranger.bind(address)
+        stranger.linger = 0
+        asked = beside.submit(run, inspectctl, *command, "--control", address)
+        assert stranger.poll(PATIENCE_S * 1000)
+        client, *_ = stranger.recv_multipart()
+        stranger.send_multipart([client, b"{}"])
+        said = refused(asked.result(timeout=PATIENCE_S))
+    assert said.startswith("inspectctl: reply: missing keys")

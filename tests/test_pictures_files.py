@@ -102,6 +102,24 @@ def test_several_pages_are_refused_and_a_thumbnail_is_none(tmp_path: Path) -> No
     assert read_image(path).shape == PICTURE.shape
 
 
+def test_values_that_would_become_other_grey_levels_are_refused(tmp_path: Path) -> None:
+    for kind in (np.int16, np.int32, np.float32):
+        path = tmp_path / "c.tif"
+        tifffile.imwrite(path, PICTURE[..., 0].astype(kind))
+        assert refused(path, path.read_bytes()).startswith(f"is a TIFF of {np.dtype(kind)} values; expected ")
+
+
+def test_a_strip_of_a_tiff_that_lies_nowhere_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PICTURE, photometric="rgb", rowsperstrip=16)
+    with tifffile.TiffFile(path) as file:
+        offsets = file.pages.first.tags["StripOffsets"]
+    whole = bytearray(path.read_bytes())
+    at, size = offsets.valueoffset, struct.calcsize("<H" if offsets.dtype == 3 else "<I")
+    whole[at + size : at + 2 * size] = bytes(size)
+    assert refused(path, bytes(whole)) == "is a damaged TIFF: a part of its pixels lies nowhere"
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"II*\0", b"BM"])
 def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
     refused(tmp_path / "a.png", content)

@@ -1,6 +1,8 @@
 """What no encoder writes is told, and no sound picture of any encoder is taken for damaged."""
 
 import io
+import itertools
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -161,3 +163,22 @@ def test_a_block_of_too_many_values_is_found_where_it_is_looked_for() -> None:
             changed[chance.integers(scan, len(whole) - 2)] ^= 1 << int(chance.integers(8))
             found += fault_of_jpeg(bytes(changed), thorough=thorough) == "a block of more than 64 values"
         assert found > 10
+
+
+def test_a_picture_without_one_of_its_scans_is_told() -> None:
+    """Cut between two scans and ended in order: a blurred picture that decodes without a warning."""
+    picture = pictures()[1]
+    colour = encoded(picture, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    grey = encoded(picture[:, :, 0], cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    for whole in (colour, grey):
+        scans = [found.start() for found in re.finditer(rb"\xff\xda", whole)]
+        assert len(scans) > 4
+        for begin, end in itertools.pairwise([*scans, len(whole) - 2]):
+            for damaged in (whole[:begin] + whole[-2:], whole[:begin] + whole[end:]):
+                with pytest.raises(BadPicture, match="damaged JPEG"):
+                    decode_jpeg(damaged)
+    assert (
+        fault_of_jpeg(colour[: colour.rindex(b"\xff\xda")] + colour[-2:]) == "some of its scans are missing"
+    )
+    sound = decode_jpeg(colour + colour[:200])  # what follows the end does not matter
+    assert np.array_equal(sound, decode_jpeg(colour))

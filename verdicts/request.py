@@ -1,7 +1,7 @@
 """What is asked of a line at its control address, and what it answers; JSON, schema version 1.
 
-A client's DEALER socket sends one frame, a request. The line's ROUTER socket answers with a reply, and behind
-it as many frames as ``Reply.frames`` says: verdicts or a health, as they were published.
+A client's DEALER socket sends one frame, a request. The line's ROUTER socket answers with a reply, and
+after it come as many frames as ``Reply.frames`` says: verdicts or a health, as they were published.
 """
 
 import json

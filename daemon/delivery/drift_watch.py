@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +32,8 @@ from verdicts.health import DriftHealth
 _SHARE: Final = 0.005
 """Of one core's time that it may take: after a part it rests until that holds again."""
 _SCHEMA: Final = 1
+_PARTS_UNKNOWN: Final = 250
+"""From which an earlier version accepted drift, which did not write it down."""
 _LONGEST_CLOSE_S: Final = 1.0
 _log = logging.getLogger("inspectd")
 
@@ -163,6 +166,7 @@ class DriftWatch:
 
     def _run(self) -> None:
         go_last()
+        cv2.setNumThreads(1)  # OpenCV's own threads would not give way, and nobody would count their time
         values = np.empty(VALUES, np.float32)
         while (work := self._work.get()) is not None:
             if not isinstance(work, _Sample):
@@ -201,14 +205,14 @@ class DriftWatch:
         monitor = DriftMonitor(baseline, self.parts_per_false_alarm)
         accepted = self._accepted.get(_name(key))
         if accepted is not None and accepted["calibration_sha256"] == product.calibration_sha256:
-            monitor.restore(accepted["mean"])
+            monitor.restore(accepted["mean"], accepted["parts"])
         watched = _Watched(product.calibration_sha256, monitor, Appearance(baseline.picture()))
         self._watched[key] = watched
         return watched
 
     def _accept(self, product: str | None, camera: str | None) -> list[str]:
         keys = [key for key in self._watched if key[0] == product and camera in {None, key[1]}]
-        fewest = min((self._watched[key].monitor.observed for key in keys), default=0)
+        fewest = min((self._watched[key].monitor.usual_of for key in keys), default=0)
         if fewest < DriftMonitor.FEWEST_TO_ACCEPT:
             raise InputError(
                 f"drift: found {fewest} parts that were looked at, expected at least "
@@ -221,6 +225,7 @@ class DriftWatch:
             self._accepted[_name(key)] = {
                 "calibration_sha256": watched.calibration_sha256,
                 "mean": watched.monitor.means(),
+                "parts": watched.monitor.accepted_from,
             }
         if self._accepted_file is not None:
             _write(self._accepted_file, self._accepted)
@@ -243,6 +248,8 @@ def _read(path: Path) -> dict[str, Any]:
             if means.shape not in {(FIRST_SPOT,), (VALUES,)} or not np.isfinite(means).all():
                 raise ValueError("not its numbers")
             str(entry["calibration_sha256"])
+            if int(entry.setdefault("parts", _PARTS_UNKNOWN)) < 1:
+                raise ValueError("not its numbers")
     except FileNotFoundError:
         return {}
     except OSError as error:

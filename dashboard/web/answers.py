@@ -116,7 +116,7 @@ def _shown(found: object) -> str:
 
 
 class Query:
-    """What stands behind the ? of an address."""
+    """What stands after the ? of an address."""
 
     def __init__(self, content: Mapping[str, str], *keys: str) -> None:
         """Take it.

@@ -83,7 +83,7 @@ class Ask:
 
     @property
     def query(self) -> dict[str, str]:
-        """What stands behind the ?."""
+        """What stands after the ?."""
         return dict(self.request.query_params)
 
 

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from fleet.config import Fleet
 from fleet.hubs import Hub, HubFailed
-from foundation.errors import InputError, Unavailable
+from foundation.errors import InputError, Unavailable, located
 from foundation.secret_file import read_secret
 
 
@@ -14,10 +14,8 @@ def open_hub(fleet: Fleet) -> Hub:
     Raises:
         InputError: its package is missing, or a file that it names cannot be read.
     """
-    try:
+    with located(f"{fleet.file}: hub"):
         return _hub(fleet)
-    except InputError as error:
-        raise type(error)(f"{fleet.file}: hub: {error}") from error
 
 
 def try_hub(fleet: Fleet, hub: Hub) -> None:

@@ -23,7 +23,7 @@ from pictures.frames import Size
 
 
 class OnnxBackbone:
-    """The layers of a classifier, cut off behind the last that is needed, with free image height and width.
+    """The layers of a classifier, cut off after the last that is needed, with free image height and width.
 
     OpenVINO ran MobileNetV2 ten times faster than ONNX Runtime.
 
@@ -95,7 +95,7 @@ def _named(path: Path, model: Any, layers: Sequence[str]) -> list[Any]:
 
 
 def _computing(model: Any) -> list[Any]:
-    """Give the nodes in order, without those that only mark an output: nothing can be cut off behind them."""
+    """Give the nodes in order, without those that only mark an output: nothing can be cut off after them."""
     return [node for node in model.get_ordered_ops() if node.get_type_name() != "Result"]
 
 

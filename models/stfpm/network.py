@@ -19,7 +19,7 @@ class Network(nn.Module):
 
     Args:
         trunk: not joined.
-        learns: a student: its convolutions begin anew, each with a batch normalisation behind it.
+        learns: a student: its convolutions begin anew, each with a batch normalisation after it.
 
     Raises:
         InputError: the trunk has an operator that is not known here.

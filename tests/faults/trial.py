@@ -427,7 +427,7 @@ class Trial:
             journal_complete: whether all published verdicts have to be in the journal.
             journal_intact: whether it can still be read and audited; otherwise the wire has to have them all.
             lost_in_power_cut: a boot, and its last verdict that the journal has; what it published after that
-                is lost, and told to be so. Its numbers go on behind a gap.
+                is lost, and told to be so. Its numbers go on after a gap.
         """
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

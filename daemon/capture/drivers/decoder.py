@@ -153,9 +153,9 @@ def _to_bgr(frame: av.VideoFrame, upright: bool) -> Frame:
 
 def _whole_jpeg(data: bytes) -> Frame:
     pixels = decode_jpeg(data)
-    behind = data[data.rfind(JPEG_END) + len(JPEG_END) :]
+    after = data[data.rfind(JPEG_END) + len(JPEG_END) :]
     # Some servers count the line's end in; with a part of the next boundary the length was another one.
-    if behind == b"\r" or behind.startswith(b"\r\n-"):
+    if after == b"\r" or after.startswith(b"\r\n-"):
         raise BadPicture("the picture is not as long as was announced", None)
     return pixels
 

@@ -12,6 +12,7 @@ _TILE: Final = 208  # pixels
 _CAPTION: Final = 18
 _GOOD: Final = (0, 60, 120)  # far apart, so that the sheet shows how the light drifts
 _MOMENTS: Final = ("empty", "0 whole, 1 in part", "1 whole", "1 whole, 1 in part", "2 whole", "3 whole")
+_FRAME: Final = (150, 150, 150)
 _STEP: Final = 4  # grey levels; without the sensor's noise the file is a third of the size
 
 
@@ -57,7 +58,10 @@ def moments(seed: int = 0) -> Frame:
         if kind in _MOMENTS and kind not in shown:
             shown.add(kind)
             frame = belt.draw() // _STEP * _STEP + _STEP // 2
-            tiles.append(_captioned(frame.astype(np.uint8), f"picture {belt.traffic.frame}: {kind}"))
+            captioned = _captioned(frame.astype(np.uint8), f"picture {belt.traffic.frame}: {kind}")
+            # A frame, so that half a part is not taken for one behind its neighbour.
+            framed = cv2.copyMakeBorder(captioned, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=_FRAME)
+            tiles.append(framed.astype(np.uint8))
     return np.vstack([np.hstack(tiles[row : row + 3]) for row in range(0, len(tiles), 3)])
 
 
