@@ -123,7 +123,7 @@ def beside(folder: Path, name: str) -> Iterator[Plant]:
         subprocess.Popen([*IDLE, MOSQUITTO, "-c", folder / "mosquitto.conf"], stderr=subprocess.DEVNULL),
         subprocess.Popen([*IDLE, sys.executable, __file__, "--plc", str(plc), str(metrics)]),
     ]
-    running = Plant(folder / "plant.yaml")
+    running = Plant(folder / "plant.yaml", {"INSPECTD_PLANT_SCHEDULING": "idle"})  # as its unit runs it
     try:
         running.until_connected("mqtt")
         until(lambda: running.output("modbus_server")["delivered"] > 0)

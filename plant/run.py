@@ -33,7 +33,12 @@ _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.5
 _LONGEST_END_S: Final = 5.0
 _TELL_WITHIN_S: Final = 0.05
-"""So soon the line hears what was delivered: of several verdicts at once, as each message costs it."""
+"""So soon the line hears what was delivered: of several verdicts at once, as each message costs it.
+
+Not of what goes to PLCs one by one: these compare what comes again with their last verdict alone.
+"""
+_SCHEDULING: Final = "INSPECTD_PLANT_SCHEDULING"
+"""Set to idle by the service: whoever starts this by hand on a busy machine would wait for it."""
 _LONGEST_HASTE_S: Final = 10.0
 
 
@@ -87,7 +92,9 @@ class _Running:
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
         self._since = datetime.now(UTC)
-        self._hastens_until_s: float | None = time.monotonic() + _LONGEST_HASTE_S
+        self._hastens_until_s: float | None = None
+        if os.environ.get(_SCHEDULING) == "idle":
+            self._hastens_until_s = time.monotonic() + _LONGEST_HASTE_S
         _make(plant)
         self.gates: GateProcess | None = None
         if plant.config.gates:
@@ -262,7 +269,7 @@ def _link(plant: Plant, name: str, place: Place, output: Any, listening: Listeni
             silence_s=seconds(plant.config.silence),
             on_lost=lost,
             curve=place.curve,
-            tell_within_s=_TELL_WITHIN_S,
+            tell_within_s=_TELL_WITHIN_S if output.most_at_once > 1 else 0.0,
         )
 
     return Link(name, output, subscription, listening.now)

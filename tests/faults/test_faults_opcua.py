@@ -119,7 +119,7 @@ class Scada:
 def test_opcua(trial: Trial) -> None:
     trial.start({"top": BELT | {"fps": 40}})
     scada = Scada(trial)
-    config = write_plant(trial.folder, opcua=scada.section, silence="1 s")
+    config = write_plant(trial.folder, opcua=scada.section, silence="2 s")
     first, third = scada.started(), scada.started()
     try:
         with plant(config) as running:
