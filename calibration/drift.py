@@ -268,7 +268,7 @@ class DriftMonitor:
         """Give where the sums that show the cause left zero; of several the one with the largest sum."""
         sums = self._sums_of(cause) * over
         if not sums.any():
-            sums = np.maximum(self._up, self._down) / self._limit * over
+            sums = np.asarray(np.maximum(self._up, self._down) / self._limit * over, np.float32)
         index = int(sums.argmax())
         since = self._since_up if self._up[index] >= self._down[index] else self._since_down
         return min(number, int(since[index]))
