@@ -58,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)
-        print(account(folder))
+        print(account(folder), flush=True)
         for turn in tqdm(range(options.turns), desc="turns", disable=None):
             # The other one first in every second turn: what warms up helps neither.
             for watched in ("without", "with") if turn % 2 else ("with", "without"):

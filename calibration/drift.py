@@ -142,7 +142,8 @@ class DriftMonitor:
         self._size = baseline.size
         self._z, self._clipped, self._step, self._up, self._down = np.zeros((5, VALUES), np.float32)
         self._recent, self._usual = np.zeros((2, VALUES), np.float32)
-        self._usual_of = 0
+        self.usual_of = 0
+        """Parts whose mean ``accept`` would take for normal."""
         self._since_up, self._since_down = np.zeros((2, VALUES), np.int64)
         self._at_zero = np.empty(VALUES, np.bool_)
         self._alarming = 0
@@ -165,15 +166,15 @@ class DriftMonitor:
         self._sum_up(self._up, self._since_up, number)
         np.negative(self._clipped, out=self._clipped)
         self._sum_up(self._down, self._since_down, number)
-        self._usual_of = min(_USUAL, self._usual_of + 1)
+        self.usual_of = min(_USUAL, self.usual_of + 1)
         self._average(self._recent, min(_RECENT, self.observed))
-        self._average(self._usual, self._usual_of)
+        self._average(self._usual, self.usual_of)
         return self._decide(number)
 
     def accept(self) -> None:
         """Take what is usual now for the new normal: the mean of the last parts, from the alarm on."""
         self._mean += self._usual * self._deviation
-        self.accepted_from = self._usual_of
+        self.accepted_from = self.usual_of
         self._allow()
         self._forget()
 
@@ -197,7 +198,7 @@ class DriftMonitor:
     def _forget(self) -> None:
         for array in (self._up, self._down, self._recent, self._usual):
             array[:] = 0
-        self.alarm, self._alarming, self._quiet, self.observed, self._usual_of = None, 0, 0, 0, 0
+        self.alarm, self._alarming, self._quiet, self.observed, self.usual_of = None, 0, 0, 0, 0
 
     def _average(self, mean: Values, parts: int) -> None:
         """Have the last part count in a mean over so many."""
@@ -223,14 +224,14 @@ class DriftMonitor:
             return False
         self._quiet = 0
         by_picture = over[:SCORE].any() or over[FIRST_CELL:].any()
+        if self._alarming == 0 and self.alarm is None:
+            self.usual_of = 0  # what came before the change is not usual any more
         self._alarming += 1
         if self.alarm is not None:
             return False
         if self._alarming < (_NAMED_AFTER if by_picture else _NAMED_BY_SCORES_AFTER):
             return False
         self.alarm = self._named(over, number)
-        # What came before the change is not usual any more.
-        self._usual[:], self._usual_of = self._recent, _RECENT
         return True
 
     # Naming the cause.

@@ -135,10 +135,13 @@ class Config(Section):
     drift: DriftConfig | None = None
     cameras: Annotated[dict[Name, CameraSettings], Field(min_length=1)]
 
-    @field_validator("trusted_keys", "golden", "drift", mode="before")
+    @field_validator("trusted_keys", "golden", "drift")
     @classmethod
     def _is_not_left_empty(cls, section: object) -> object:
-        """Refuse a key without a value, which YAML reads as null: its author thinks that the line watches."""
+        """Refuse a key without a value, which YAML reads as null: its author thinks that the line watches.
+
+        It sees what was given alone, never the default.
+        """
         if section is None:
             raise ValueError("expected a value; without the key, the line does without")
         return section

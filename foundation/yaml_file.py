@@ -223,6 +223,9 @@ def _unclear(document: yaml.Node | None) -> Iterator[tuple[yaml.Node, str, str]]
                 nodes += [(value, name), (key, name)]
                 if key.tag not in {_TEXT, _MERGE}:
                     yield key, name.lstrip(".") or "key", "expected a text as key; write it in quotes"
+                elif isinstance(value, yaml.ScalarNode) and value.tag.endswith(":null") and not value.value:
+                    # It looks as if something were asked for, and would count as if it were left out.
+                    yield key, name.lstrip("."), "found nothing, expected a value; or leave the key out"
         elif isinstance(node, yaml.ScalarNode) and (wrong := _unclear_scalar(node)):
             yield node, at.lstrip("."), wrong
 

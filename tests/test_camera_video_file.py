@@ -110,7 +110,7 @@ def test_a_damaged_picture_leaves_nothing_in_those_after_the_next_key_picture(
         assert found[10:] == whole[10:]
 
 
-@pytest.mark.parametrize("name", ["parts.ts", "parts.avi", "parts.mp4"])
+@pytest.mark.parametrize("name", ["parts.ts", "parts.avi", "parts.mp4", "cam1:0800 50%d.mkv"])
 def test_a_video_that_is_cut_short_does_not_end_in_order(tmp_path: Path, name: str) -> None:
     source = write_video(tmp_path / name)
     os.truncate(source, source.stat().st_size * 2 // 3)

@@ -143,6 +143,8 @@ def test_what_is_no_config_is_refused(tmp_path: Path, text: str | bytes, expecte
         ("  top:", "  1:", "cameras.1: expected a text as key; write it in quotes"),
         ("  top:", "  010:", "cameras.010: found 010, which YAML may read as 8"),
         ("x: 1,", "x: -1,", "cameras.top.roi.x: found -1, expected"),
+        ("fps: 25", "present:", "cameras.top.present: found nothing, expected a value; or leave the key out"),
+        ("fps: 25", "trigger: # later", "cameras.top.trigger: found nothing, expected a value"),
         ("width: 30", "width: 0", "cameras.top.roi.width: found 0, expected"),
         ("{x: 1, y: 2, width: 30, height: 40}", "1,2,3,4", "roi: found '1,2,3,4', expected {x: …, y: …"),
     ],

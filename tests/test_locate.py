@@ -176,6 +176,7 @@ def test_several_parts_are_found_in_the_order_of_reading() -> None:
         assert isinstance(place, Place)
         assert abs(place.dx - dx) < 2 and abs(place.dy - dy) < 2 and abs(place.turn - turn) < 1
     assert isinstance(found[4], NotLocated)
+    assert found[4].reason == "there is no other part within 400 pixels of the taught place"
 
 
 def test_a_part_brought_to_its_place_and_back(bracket: Reference) -> None:

@@ -303,7 +303,7 @@ def test_edges_of_a_discrete_input_over_modbus(plc: Plc) -> None:
     assert came.empty()
 
 
-def test_a_plc_that_is_away_is_told() -> None:
+def test_a_plc_that_is_away_is_told(caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("pymodbus", reason="wants pip install 'inspectd[modbus]'")
     from fuzzing.free_port import free_port
 
@@ -312,6 +312,7 @@ def test_a_plc_that_is_away_is_told() -> None:
     state = ModbusInput(Trigger("modbus", address=address, input=3), troubles.append)._state()
     assert state is None
     assert troubles == [f"trigger.address: {address} does not answer: no trigger can be seen"]
+    assert caplog.messages == []  # of the library, on stderr
     triggers = Triggers(Trigger("modbus", address=address, input=3), 0)
     triggers.tell(troubles[0])
     assert told(triggers.overdue(5 * MS)) == [(troubles[0], None)]

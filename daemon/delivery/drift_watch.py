@@ -212,7 +212,7 @@ class DriftWatch:
 
     def _accept(self, product: str | None, camera: str | None) -> list[str]:
         keys = [key for key in self._watched if key[0] == product and camera in {None, key[1]}]
-        fewest = min((self._watched[key].monitor.observed for key in keys), default=0)
+        fewest = min((self._watched[key].monitor.usual_of for key in keys), default=0)
         if fewest < DriftMonitor.FEWEST_TO_ACCEPT:
             raise InputError(
                 f"drift: found {fewest} parts that were looked at, expected at least "

@@ -146,7 +146,7 @@ def _teach(options: argparse.Namespace) -> int:
         f"in {len(places)} of {len(files)} pictures: shifted {low[0]:+.1f} to {high[0]:+.1f} across and "
         f"{low[1]:+.1f} to {high[1]:+.1f} down, turned {low[2]:+.1f} to {high[2]:+.1f}°, "
         f"{np.median(places[:, 4]):.0%} of its edges missing (median) to {high[4]:.0%}\n"
-        f"allowed: {allowed.shift:g} pixels, {allowed.turn:g}°, {allowed.scale:.0%} of its size, "
+        f"allowed: {allowed.shift:g} pixels, {allowed.turn:.3g}°, {allowed.scale:.0%} of its size, "
         f"{allowed.residual:.0%} of its edges missing\n"
         f"next: train-model --locate {options.out} …, and in the camera's config locate: "
         f"{{reference: {options.out}}}"

@@ -143,7 +143,9 @@ class Locator:
                 if len(found) >= parts and place.residual < _GOOD_ENOUGH:
                     break
         found = sorted(found, key=lambda place: place.residual)[:parts]
-        missing = NotLocated(self._fault(nearest) or "there is no other part", nearest)
+        within = self.reference.allowed.shift
+        no_other = f"there is no other part within {within:g} pixels of the taught place"
+        missing = NotLocated(self._fault(nearest) or no_other, nearest)
         return [*self._in_rows(found), *[missing] * (parts - len(found))]
 
     def _refined(self, candidate: Place, between: Grey, fine: Grey) -> Place:
@@ -229,7 +231,7 @@ class Locator:
         if away > allowed.shift + 0.5:
             return f"the part lies {away:.0f} pixels away, at most {allowed.shift:g} are allowed"
         if abs(place.turn) > allowed.turn + 0.5:
-            return f"the part is turned by {place.turn:.1f}°, at most {allowed.turn:g}° are allowed"
+            return f"the part is turned by {place.turn:.1f}°, at most {allowed.turn:.3g}° are allowed"
         if abs(place.scale - 1) > allowed.scale + 0.005:
             return f"the part has {place.scale:.1%} of the taught size, {allowed.scale:.1%} off is allowed"
         return None

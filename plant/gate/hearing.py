@@ -30,6 +30,7 @@ class Hearing:
         self.recovering = False
         self.missed: deque[Lost] = deque(maxlen=_MOST_MISSED)
         self._silence_after: Health | None = None
+        self._health: Health | None = None
         self._boot: str | None = None
         self._seq = 0
         self._subscription: Subscription = subscribe(
@@ -58,7 +59,9 @@ class Hearing:
                 _log.warning("%s", silence)
             self._silence_after = silence.health
             return None
-        news = verdict or self._subscription.health
+        health, before = self._subscription.health, self._health
+        self._health = health
+        news = verdict or (None if health is before else health)  # an old health may be of the boot before
         if news is not None and news.boot != self._boot:
             if self._boot is not None:  # its last verdicts, and those that the next daemon wrote for it
                 self.missed.append(Lost(self._boot, self._seq + 1, LARGEST))

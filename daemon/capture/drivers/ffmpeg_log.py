@@ -35,6 +35,13 @@ def complaint() -> str | None:
     return None if first is None else _one_line(first)
 
 
+def error_of(part: str) -> str | None:
+    """Give the first error that a part of FFmpeg, such as a demuxer, said since the last call."""
+    errors = [text for level, name, text in _SAID.logs if level <= av.logging.ERROR and name == part]
+    _SAID.logs.clear()
+    return _one_line(errors[0]) if errors else None
+
+
 def last_error() -> str | None:
     """Give the last error since the last call."""
     errors = [text for level, _, text in _SAID.logs if level <= av.logging.ERROR]

@@ -7,7 +7,7 @@ from typing import Final
 import av
 
 from daemon.capture.drivers.decoder import Undecoded, decoder_of
-from daemon.capture.drivers.ffmpeg_log import complaint, last_error, listen
+from daemon.capture.drivers.ffmpeg_log import complaint, error_of, last_error, listen
 from foundation.errors import printable
 from pictures.frames import Size
 
@@ -77,6 +77,8 @@ class VideoReader:
         self._stream = videos[0]
         self._decoder = decoder_of(self._stream, upright=upright)
         self._pictures = self._read()
+        # To find out what is in it FFmpeg has read on, and a short file to its end.
+        self._lost_at_opening = None if self._is_live else error_of(self._format)
         last_error()
 
     @property
@@ -125,6 +127,7 @@ class VideoReader:
 
     def _check_end(self, packets: int, lost: str | None) -> None:
         expected = self._stream.frames
+        lost = lost or self._lost_at_opening
         if lost is not None:
             raise VideoBroken(lost)
         if self._format == "avi" and packets < expected:

@@ -1,5 +1,6 @@
 """Edges of a discrete input of a PLC or an I/O module that speaks Modbus/TCP."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -28,6 +29,7 @@ class ModbusInput:
             from pymodbus.client import ModbusTcpClient
         except ImportError as error:
             raise InputError(f"trigger.by: modbus needs pip install 'inspectd[modbus]' ({error})") from error
+        logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # what concerns people is told here
         self._trigger, self._told = trigger, told
         host, port = trigger.host_and_port()
         self._client: Any = ModbusTcpClient(host, port=port, timeout=_TIMEOUT_S, retries=0)
