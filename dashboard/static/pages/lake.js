@@ -44,7 +44,8 @@ export function Lake() {
       onClick=${() => go(address(line, 'lake', one, query))}>${t(`lake.${one}`)}</button>`)}</div></header>
     <div class="filters">${isPart && html`<${Part} id=${query.part} find=${(part) => set({ part })} />`}
       ${field('plant', 'text', query.plant)}${field('of', 'text', query.of)}
-      ${field('since', 'date', since)}${field('until', 'date', query.until)}</div>
+      <div class="row long">
+      ${field('since', 'date', since)}${field('until', 'date', query.until)}</div></div>
     <${Problem} error=${error} again=${again} />
     ${loading && html`<${Loading} />`}
     ${!loading && !error && html`<${Table} report=${report} data=${data} narrow=${(column, value) => set(
