@@ -368,8 +368,8 @@ def test_a_line_tells_of_its_lamp_until_somebody_accepts_it(watched: Path) -> No
     events, outcomes = documented_commands("golden.md")
     for kind in ("drift", "drift_accepted"):
         assert rows_of(events.replace("'golden'", f"'{kind}'"), watched.with_name("line3.journal"))
-    told = [row[1:] for row in rows_of(outcomes, watched.with_name("line3.journal"))]
-    assert told == [("drift_accepted", "Ada", None), ("drift", None, "lamp")]
+    listed = [row[1:] for row in rows_of(outcomes, watched.with_name("line3.journal"))]
+    assert listed == [("drift_accepted", "Ada", None), ("drift", None, "lamp")]
 
 
 @pytest.mark.slow
