@@ -49,7 +49,7 @@ def write_pages(root: Path, version: str, day: str) -> None:
         page.description = parser.description.split(". ")[0].rstrip(".") if parser.description else command
         packed = io.BytesIO()
         with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as file:
-            # In ASCII: preconv loses its place where a part of the file that it reads at once ends, after other letters.
+            # In ASCII: with other letters, man breaks a line where a block of the file ends.
             file.write(str(page).replace("…", "...").encode("ascii"))
         _write(root / f"usr/share/man/man1/{command}.1.gz", packed.getvalue())
 
