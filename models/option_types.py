@@ -20,8 +20,12 @@ SMALLEST_SIDE = 128
 """Pixels. Below, the first decoder map of EfficientAD's autoencoder, of side // 64 - 1, would be empty."""
 _LARGEST_SIDE = 4096
 """Pixels. A model of more would need more memory than machines have; tiles are for large pictures."""
-DEFAULT_STEPS = 5_000
-"""Of a training of EfficientAD; the paper's are 70,000 (appendix A)."""
+DEFAULT_STEPS = 1_000
+"""Of a training of EfficientAD, those of the accuracy page; the paper's are 70,000 (appendix A)."""
+DEFAULT_TEACHER = "lite0"
+"""Of ``train-model``: a backbone itself, with which EfficientAD tells images apart best."""
+PACKAGED_TEACHER = "packaged"
+"""Names the distilled weights that come with the size."""
 
 STFPM_STEPS = 400
 """Of a training of STFPM, with 8 images each."""

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from models.option_types import DEFAULT_STEPS, LAYOUTS, SIZES, image_size, natural, positive
+from models.option_types import DEFAULT_STEPS, LAYOUTS, PACKAGED_TEACHER, SIZES, image_size, natural, positive
 from pictures.option_types import region, tiles
 
 
@@ -86,14 +86,15 @@ def add_steps(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_teacher(command: argparse.ArgumentParser, whose: str = "") -> None:
+def add_teacher(command: argparse.ArgumentParser, whose: str = "", default: str = PACKAGED_TEACHER) -> None:
     """Whom EfficientAD's student imitates."""
     command.add_argument(
         "--teacher",
         type=Path,
+        default=Path(default),
         metavar="FILE|NAME",
         help=f"{whose}teacher weights, or a backbone: lite0, lite1, lite2, an ONNX classifier or"
-        " torchvision:NAME; default: the packaged weights of the size, xs or s",
+        f" torchvision:NAME; {PACKAGED_TEACHER}: the weights that come with size xs or s; default {default}",
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from foundation.errors import InputError
 from foundation.files import check_writable
 from foundation.parser import Parser
-from models.option_types import DEFAULT_STEPS, STFPM_STEPS, positive
+from models.option_types import DEFAULT_STEPS, DEFAULT_TEACHER, STFPM_STEPS, positive
 from models.options import (
     add_data,
     add_image_size,
@@ -104,8 +104,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--coreset", type=positive, default=1000, metavar="N", help="patchcore: patches kept; default 1000"
     )
-    for add in (add_size, add_penalty, add_teacher):
+    for add in (add_size, add_penalty):
         add(command, "efficientad: ")
+    add_teacher(command, "efficientad: ", DEFAULT_TEACHER)
     command.add_argument(
         "--steps",
         type=positive,

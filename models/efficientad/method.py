@@ -35,7 +35,7 @@ class EfficientAdMethod:
     penalty: Path | None = None
     """Folder of natural images for the pretraining penalty."""
     teacher: Path | None = None
-    """File of its weights, or a backbone; the packaged PDN when None."""
+    """See ``open_teacher``; the packaged PDN when None."""
     checkpoint_every: int = 500
     seed: int = 0
     batch: int = 1

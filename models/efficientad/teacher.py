@@ -12,6 +12,7 @@ from models.backbones.efficientnet_lite import NAMES
 from models.backbones.open import TORCHVISION, open_trunk
 from models.backbones.trunk import Trunk
 from models.efficientad.networks import TEACHER_CHANNELS, ModelSize, pdn
+from models.option_types import PACKAGED_TEACHER
 from pictures.frames import Size
 
 PACKAGED = Path(__file__).parent / "teachers"
@@ -25,7 +26,7 @@ def open_teacher(size: ModelSize, given: Path | None, image_size: Size) -> tuple
 
     Args:
         size: of the model.
-        given: a file of weights, an ONNX classifier, or the name of a backbone; the packaged PDN when None.
+        given: a file of weights, an ONNX classifier, the name of a backbone, or ``packaged``, as when None.
         image_size: for which a backbone is opened.
 
     Returns:
@@ -52,7 +53,7 @@ def teacher_file(size: ModelSize, given: Path | None) -> Path:
     Raises:
         InputError: none was given and none is packaged for this size.
     """
-    if given is not None:
+    if given is not None and str(given) != PACKAGED_TEACHER:
         return given
     packaged = PACKAGED / f"{size}.safetensors"
     if not packaged.is_file():
