@@ -206,8 +206,9 @@ def _moved(pixels: Frame, dx: float, dy: float, turn: float) -> Frame:
     height, width = large.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2 - 0.5, height / 2 - 0.5), -turn, 1.0)
     matrix[:, 2] += (dx, dy)
+    # Lanczos, as a camera sees a part that lies turned no softer.
     return cv2.warpAffine(  # type: ignore[return-value]
-        large, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        large, matrix, (width, height), flags=cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE
     )
 
 
