@@ -391,7 +391,7 @@ def test_the_lake_tells_of_all_plants(browser: Any, site: Site) -> None:
         assert len(found) == 6  # three lines, two days
         assert {tuple(row[2:3] + row[4:]) for row in found} == {("flange", str(EACH), "4", "0", "10.00%")}
         page.get_by_role("button", name="south", exact=True).first.click()
-        page.wait_for_function("document.querySelectorAll('tbody tr').length === 2")
+        page.wait_for_function("() => document.querySelectorAll('tbody tr').length === 2")
         for report, word in (("Places", "64"), ("Latency", "22.0"), ("Drift", "40.0%")):
             page.get_by_role("button", name=report, exact=True).click()
             assert all(row[0] == "south" or row[1] == "south" for row in rows(page, word))
