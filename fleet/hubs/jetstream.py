@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -30,13 +31,14 @@ from nats.js.api import (
     StreamConfig,
     StreamInfo,
 )
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 from nats.js.errors import Error as JetStreamError
 
 from fleet.config import NatsConfig
 from fleet.hubs import Entry, HubFailed, Stored
 from fleet.hubs.tls import tls_context
 from foundation.errors import InputError, refused_by_system
+from foundation.tls import reason
 
 PREFIX: Final = "inspectd.verdicts"
 _BATCH, _BATCH_SEQUENCE, _BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
@@ -78,7 +80,9 @@ class JetStream:
         self._loop = asyncio.new_event_loop()
         self._one_connects = asyncio.Lock()
         self._closed = False
-        threading.Thread(target=self._loop.run_forever, name="hub", daemon=True).start()
+        self._complaint: Exception | None = None
+        self._thread = threading.Thread(target=self._loop.run_forever, name="hub", daemon=True)
+        self._thread.start()
 
     def connect(self) -> None:
         """See the seam."""
@@ -111,6 +115,9 @@ class JetStream:
         with suppress(NotInTime, Exception):  # it is gone in any case
             asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result(2)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(2)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def _run(self, work: Coroutine[Any, Any, _Result], timeout_s: float | None = None) -> _Result:
         """Do something in the loop; whatever fails at the other end is a ``HubFailed``."""
@@ -120,7 +127,9 @@ class JetStream:
         except (NotInTime, TimeoutError, nats.errors.TimeoutError) as error:
             waiting.cancel()
             self._drop()
-            raise HubFailed(f"{self.name}: {_NOT_IN_TIME}") from error
+            # Of what its user may not do a server says so, and answers nothing.
+            said = _NOT_IN_TIME if self._complaint is None else _said(self._complaint)
+            raise HubFailed(f"{self.name}: {said}") from error
         except (nats.errors.Error, JetStreamError, OSError, EOFError) as error:
             if not isinstance(error, APIError):  # that one is an answer
                 self._drop()
@@ -140,20 +149,20 @@ class JetStream:
                 return
             await self._leave()
             lost = self._lost = asyncio.Event()
-            errors: list[Exception] = []
+            self._complaint = None
 
             async def note_lost() -> None:
                 lost.set()
 
             async def note_error(error: Exception) -> None:
-                errors.append(error)
+                self._complaint = error
 
             try:
                 client = await nats.connect(
                     list(self._config.servers), closed_cb=note_lost, error_cb=note_error, **self._options
                 )
             except (nats.errors.NoServersError, nats.errors.TimeoutError) as error:
-                raise errors[-1] if errors else error from error
+                raise self._complaint or error from error
             try:
                 self._refuse_old(client)
                 stream = client.jetstream(timeout=self._config.timeout_s)
@@ -387,17 +396,19 @@ def _plain(value: object) -> str:
 
 
 def _said(error: Exception) -> str:
+    said = str(error).removeprefix("nats: ").strip("'") or type(error).__name__
     match error:
+        case ServiceUnavailableError(err_code=None) | nats.errors.NoRespondersError():
+            said = "JetStream is not on there"
         case APIError():
-            return error.description or str(error)
+            said = error.description or said
         case urllib.error.URLError():
-            reason = error.reason
-            said = _said(reason) if isinstance(reason, Exception) else reason
-            return f"its monitoring port: {said}"
+            why = error.reason
+            said = f"its monitoring port: {_said(why) if isinstance(why, Exception) else why}"
         case nats.errors.ConnectionClosedError():
-            return "the connection was lost"
-        case nats.errors.NoRespondersError():
-            return "JetStream is not on there"
+            said = "the connection was lost"
+        case ssl.SSLError():
+            said = reason(error)
         case OSError() if error.errno is not None and error.errno > 0:
-            return os.strerror(error.errno)
-    return str(error).removeprefix("nats: ").strip("'") or type(error).__name__
+            said = os.strerror(error.errno)
+    return said

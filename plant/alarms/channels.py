@@ -13,13 +13,14 @@ from typing import Final, Protocol
 
 from foundation.errors import printable
 from foundation.secret_file import read_secret
+from foundation.tls import reason
 from plant.alarms.alarms import Message, content_of
 from plant.alarms.config import AlarmsConfig, MailConfig, server_of
 from plant.deadline import hanging_up_after
 from plant.http_post import Poster, WebAddress
 from plant.outputs import PeerFailed
 from plant.section import seconds
-from plant.tls import reason, trusting
+from plant.tls import trusting
 
 _log = logging.getLogger(__name__)
 _MOST_WAITING: Final = 200

@@ -12,10 +12,11 @@ from pydantic import AfterValidator, Field, field_validator
 
 from foundation.errors import InputError, refused_by_system
 from foundation.secret_file import read_secret
+from foundation.tls import reason
 from lines.section import File
 from plant.outputs import Delivery, LineNow, PeerFailed
 from plant.section import Duration, OutputSection, seconds, whole_port
-from plant.tls import reason, trusting
+from plant.tls import trusting
 from verdicts.health import Health
 from verdicts.message import encode
 
